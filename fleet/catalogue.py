@@ -1,0 +1,92 @@
+"""The EC2 instance types that this project knows: the facts in ``catalogue.toml``, typed.
+
+Needs the standard library only, because it also runs on instances.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+CATALOGUE = Path(__file__).with_name("catalogue.toml")
+
+VCPU_PER_WORKER = 2
+MEMORY_GIB_PER_WORKER = 8
+DISK_GB_PER_WORKER = 40
+MAX_WORKERS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceType:
+    """One EC2 instance type.
+
+    Attributes:
+        name: AWS's name, such as ``c8i.4xlarge``.
+        architecture: ``x86_64`` or ``aarch64``.
+        vcpu: Virtual CPUs, that is hardware threads on most types.
+        memory_gib: Memory in GiB.
+        metal: The type is a whole machine, with KVM of its own.
+        nested: KVM works when the launch template asks for nested virtualization.
+        disks: Number of instance-store disks.
+        disk_gb: Size of each of them in GB.
+        network_gbps: Sustained network bandwidth in Gbit/s.
+        price: US dollars an hour, Linux on demand in us-east-1; None where unknown.
+    """
+
+    name: str
+    architecture: Literal["x86_64", "aarch64"]
+    vcpu: int
+    memory_gib: float
+    metal: bool = False
+    nested: bool = False
+    disks: int = 0
+    disk_gb: int = 0
+    network_gbps: float
+    price: float | None = None
+
+    @property
+    def storage_gb(self) -> int:
+        """The instance store's size in GB, all disks together; 0 without one."""
+        return self.disks * self.disk_gb
+
+    def workers(self, *, disk_gb: float | None = None) -> int:
+        """Tell how many openQA workers the type carries.
+
+        The least of vCPU / 2, memory / 8 GiB and disk / 40 GB, and never more than 60: openQA's
+        installation guide asks for two hardware threads, 8 GB of memory and 40 GB of disk for each
+        worker instance; 60 is what Fedora runs on its 64-core hosts.
+
+        Args:
+            disk_gb: The disk that holds the workers' pools, in GB. None: made as large as they need.
+
+        Returns:
+            The number of workers; 0 if the type is too small for one.
+        """
+        limits = [self.vcpu / VCPU_PER_WORKER, self.memory_gib / MEMORY_GIB_PER_WORKER, MAX_WORKERS]
+        if disk_gb is not None:
+            limits.append(disk_gb / DISK_GB_PER_WORKER)
+        return int(min(limits))
+
+
+@cache
+def load(path: Path = CATALOGUE) -> Mapping[str, InstanceType]:
+    """Read the catalogue.
+
+    Args:
+        path: The TOML file: a table for each type, its keys the fields of `InstanceType`.
+
+    Returns:
+        The types by name, in the file's order.
+    """
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    return MappingProxyType({name: InstanceType(name=name, **facts) for name, facts in document.items()})
+
+
+def find(name: str) -> InstanceType | None:
+    """Find an instance type by AWS's name; None if the catalogue does not hold it."""
+    return load().get(name)
