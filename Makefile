@@ -1,0 +1,90 @@
+# Every command of the project. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -Eeuo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+# jsii's banner about Node versions it has not tested is noise in every command.
+export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
+PYTHON := $(VENV)/bin/python
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPENQA_CACHE,CI)
+
+ENV ?=
+M ?= smoke
+requires-env = $(if $(ENV),,$(error name the environment: make $@ ENV=production (see environments/)))
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: local
+local: setup machine ## Deploy the whole of openQA on this machine and run the sample job
+	$(SUDO) $(PYTHON) -m localcloud deploy local
+
+.PHONY: local-down
+local-down: setup ## Stop the local deployment and remove all of it
+	$(SUDO) $(PYTHON) -m localcloud down
+
+.PHONY: test
+test: setup machine check ## Run every check and every test, the local deployment included
+	$(SUDO) $(PYTHON) -m pytest tests
+
+.PHONY: test-fast
+test-fast: setup ## Run the unit and template tests alone
+	$(PYTHON) -m pytest tests/unit tests/templates
+
+.PHONY: test-local
+test-local: setup machine ## Run the local cloud's tests of one pytest marker: make test-local M=smoke
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud -m $(M)
+
+.PHONY: check
+check: setup ## Lint, formats and types
+	ruff check .
+	ruff format --check .
+	mypy .
+	tools/shell-check.sh
+
+.PHONY: synth
+synth: setup ## Synthesize the templates of an environment, offline: make synth ENV=production
+	$(requires-env)cdk synth --quiet -c env=$(ENV)
+
+.PHONY: diff
+diff: setup ## Show what a deploy would change: make diff ENV=production
+	$(requires-env)cdk diff -c env=$(ENV)
+
+.PHONY: deploy
+deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
+	$(requires-env)cdk deploy --all -c env=$(ENV)
+
+.PHONY: images
+images: setup machine ## Build the container images and the sample's disk image
+	$(SUDO) $(PYTHON) -m images build
+
+.PHONY: snapshots
+snapshots: setup ## Rewrite the template snapshots after a reviewed change
+	$(PYTHON) -m pytest tests/templates --update-snapshots -q
+
+.PHONY: requirements
+requirements: setup ## Compile the two requirements files from their .in files
+	uv pip compile -q --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt
+	uv pip compile -q --generate-hashes --universal --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+
+.PHONY: setup
+setup: $(VENV)/.complete node_modules/.complete ## Install the Python requirements and the CDK CLI
+
+$(VENV)/.complete: requirements.txt requirements-dev.txt
+	@tools/prerequisites.sh python
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --require-hashes -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+node_modules/.complete: package.json package-lock.json $(VENV)/.complete
+	npm ci --silent
+	touch $@
+
+.PHONY: machine
+machine: ## Install the Debian packages that the local cloud needs
+	@$(SUDO) tools/prerequisites.sh machine

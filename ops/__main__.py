@@ -1,0 +1,47 @@
+"""The operator's command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import settings
+from ops import smoke
+from ops.deployment import DeploymentError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the words after ``python -m ops``; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 refused or failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m ops",
+        description="Commands for a deployed openQA. They use the AWS credentials of the shell.",
+    )
+    parser.add_argument(
+        "--env", required=True, metavar="NAME", help="the environment: environments/NAME.toml"
+    )
+    parser.add_argument(
+        "--url", help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    smoke.add_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        environment = settings.load(options.env)
+        return int(options.run(environment, options))
+    except (settings.SettingsError, DeploymentError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was scheduled in openQA goes on there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

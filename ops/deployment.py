@@ -1,0 +1,88 @@
+"""A deployed environment as its operator sees it: the outputs of its stacks, and its openQA."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import boto3
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+from openqa_client.client import OpenQA_Client
+from openqa_client.exceptions import OpenQAClientError
+
+
+class DeploymentError(Exception):
+    """Something about the deployment keeps a command from doing its work; the text is one sentence."""
+
+
+def stack_outputs(*, stack: str, region: str) -> dict[str, str]:
+    """Reads the outputs of a CloudFormation stack.
+
+    Args:
+        stack: the stack's name.
+        region: its AWS region.
+
+    Returns:
+        Output key to value.
+
+    Raises:
+        DeploymentError: there is no such stack, or AWS does not answer.
+    """
+    try:
+        answer = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=stack)
+    except (BotoCoreError, ClientError) as error:
+        raise DeploymentError(f"cannot read the stack {stack} in {region}: {error}") from error
+    return {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0].get("Outputs", [])}
+
+
+class OpenQa:
+    """openQA's REST API with the deployment's own API key."""
+
+    def __init__(self, *, url: str, key: str, secret: str) -> None:
+        self.url = url.rstrip("/")
+        self._client = OpenQA_Client(server=self.url, retries=3, wait=5)
+        self._client.session.headers["X-API-Key"] = key
+        self._client.apisecret = secret
+
+    def request(self, method: Literal["GET", "POST", "DELETE"], path: str, **arguments: Any) -> Any:
+        """Sends one request to ``/api/v1/PATH``.
+
+        Args:
+            method: HTTP method.
+            path: below ``/api/v1/``.
+            arguments: ``params``, ``data`` or ``json``, as of the requests library.
+
+        Returns:
+            The answer, parsed.
+
+        Raises:
+            DeploymentError: openQA does not answer or refuses.
+        """
+        try:
+            return self._client.openqa_request(method, path, **arguments)
+        except (OpenQAClientError, requests.RequestException) as error:
+            raise DeploymentError(f"openQA at {self.url} does not do {method} {path}: {error}") from error
+
+
+def connect(*, environment: str, region: str, url: str | None = None) -> OpenQa:
+    """Opens the API of a deployed openQA with the key that the deployment generated.
+
+    Args:
+        environment: the environment's name.
+        region: its AWS region.
+        url: where the web UI answers; None takes the address that the stack tells.
+
+    Returns:
+        The API.
+
+    Raises:
+        DeploymentError: the environment is not deployed, or its key cannot be read.
+    """
+    outputs = stack_outputs(stack=f"openqa-{environment}-webui", region=region)
+    try:
+        secrets = boto3.client("secretsmanager", region_name=region)
+        text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"])["SecretString"]
+    except (BotoCoreError, ClientError) as error:
+        raise DeploymentError(f"cannot read the API key of {environment}: {error}") from error
+    # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.
+    return OpenQa(url=url or outputs["Url"], key=text[:16], secret=text[16:])

@@ -1,0 +1,73 @@
+"""The sample job's command against an openQA that answers from a list."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from ops import smoke
+from ops.deployment import DeploymentError
+from settings import Environment
+
+
+class FakeOpenQa:
+    """Answers as openQA's API does, one state of the job after the other."""
+
+    def __init__(self, states: list[dict[str, Any]]) -> None:
+        self.url = "https://openqa.example.org"
+        self.states = states
+        self.posted: dict[str, Any] = {}
+
+    def request(self, method: str, path: str, **arguments: Any) -> Any:
+        if (method, path) == ("POST", "jobs"):
+            self.posted = arguments["data"]
+            return {"id": 7}
+        if path == "workers":
+            return {
+                "workers": [
+                    {"host": "small-1", "instance": 1, "status": "idle"},
+                    {"host": "small-2", "instance": 1, "status": "dead"},
+                ]
+            }
+        assert path == "jobs/7"
+        return {"job": self.states.pop(0) if len(self.states) > 1 else self.states[0]}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "POLL_SECONDS", 0)
+
+
+def run_smoke(openqa: FakeOpenQa, monkeypatch: pytest.MonkeyPatch, minutes: float = 1) -> int:
+    monkeypatch.setattr(smoke, "connect", lambda **_: openqa)
+    environment = Environment.model_construct(name="dev", region="eu-central-1")
+    return smoke.run(environment, argparse.Namespace(url=None, minutes=minutes))
+
+
+def test_a_passed_job_is_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    openqa = FakeOpenQa(
+        [
+            {"state": "scheduled", "result": "none"},
+            {"state": "running", "result": "none"},
+            {"state": "done", "result": "passed", "modules": [{"name": "console", "result": "passed"}]},
+        ]
+    )
+    assert run_smoke(openqa, monkeypatch) == 0
+    assert openqa.posted["DISTRI"] == "sample"
+    assert openqa.posted["BUILD"].startswith("smoke-")
+    shown = capsys.readouterr().out
+    assert "running" in shown
+    assert "console: passed" in shown
+    assert "passed: https://openqa.example.org/tests/7" in shown
+
+
+@pytest.mark.parametrize("result", ["failed", "incomplete", "softfailed", "timeout_exceeded"])
+def test_any_other_result_is_failure(result: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_smoke(FakeOpenQa([{"state": "done", "result": result}]), monkeypatch) == 1
+
+
+def test_a_job_that_no_worker_takes_tells_which_workers_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeploymentError, match=r"no worker took it; workers online: small-1:1 idle$"):
+        run_smoke(FakeOpenQa([{"state": "scheduled", "result": "none"}]), monkeypatch, minutes=0)

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the project's commands need. Does nothing where they are there.
+#
+#   prerequisites.sh python    to make the virtual environment
+#   prerequisites.sh machine   to build images, run the local cloud and its tests (as root)
+set -Eeuo pipefail
+
+case "${1-}" in
+  python)
+    packages=(python3-venv)
+    # A Python that is not Debian's brings its own.
+    if python3 -c 'import ensurepip, venv' 2>/dev/null; then
+      packages=()
+    fi
+    ;;
+  machine)
+    packages=(
+      chromium          # the picture of the web UI
+      e2fsprogs         # file systems of volumes
+      haproxy           # plays the load balancer
+      iproute2          # the VPC's links
+      mmdebstrap        # builds root file systems from signed packages
+      nftables          # plays the security groups
+      systemd-container # systemd-nspawn plays the instances
+    )
+    ;;
+  *)
+    echo "usage: $0 python|machine" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  if ! dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
+    missing+=("$package")
+  fi
+done
+if ((${#missing[@]} == 0)); then
+  exit 0
+fi
+
+if ! command -v apt-get >/dev/null; then
+  echo "$0: this machine lacks ${missing[*]} and has no apt-get: install them by hand" >&2
+  exit 1
+fi
+sudo=()
+if ((EUID != 0)); then
+  sudo=(sudo)
+fi
+echo "Installing Debian packages: ${missing[*]}"
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
