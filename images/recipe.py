@@ -72,7 +72,7 @@ def recipe_hash(name: str, os: str, architecture: str) -> str:
 
 
 def reference(name: str, os: str, architecture: str) -> str:
-    """Returns the name under which podman knows an image, such as ``localhost/openqa-webui:0123456789abcdef``.
+    """Returns an image's name in podman, such as ``localhost/openqa-webui:0123456789abcdef``.
 
     Takes and raises what :func:`recipe_hash` does.
     """

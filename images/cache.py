@@ -1,0 +1,76 @@
+"""The folder of built things, and how they get there whole or not at all.
+
+What is being built lives in a workspace: a folder under ``building/`` that its process holds a lock on.
+When complete it is renamed to its final name. A killed build leaves an unlocked workspace, which the next
+build removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def root() -> Path:
+    """Returns the cache's folder: ``$OPENQA_CACHE``, or ``/var/cache/openqa-on-aws``."""
+    return Path(os.environ.get("OPENQA_CACHE", "/var/cache/openqa-on-aws"))
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """Gives a new empty folder on the cache's file system, removed at the end."""
+    building = root() / "building"
+    building.mkdir(parents=True, exist_ok=True)
+    with locked(root() / "building.lock"):
+        for leftover in building.iterdir():
+            _remove_unless_in_use(leftover)
+        folder = building / f"openqa-images-{secrets.token_hex(6)}"
+        folder.mkdir()
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        os.close(handle)
+        _discard(folder)
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds an exclusive lock; waits for whoever holds it. It ends with its process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a tree, never what is mounted in it."""
+    subprocess.run(["rm", "--recursive", "--force", "--one-file-system", path], check=True)
+
+
+def _remove_unless_in_use(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(handle)
+    _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    # A container run for this workspace had a control group of the same name.
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount_point, kind, *_ = line.split()
+        group = Path(mount_point) / folder.name
+        if kind == "cgroup2" and group.is_dir():
+            for part in (*sorted(group.rglob("*/"), reverse=True), group):
+                part.rmdir()
+    remove(folder)

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Runs a command in a throw-away container: enter.sh ROOT SCRATCH NAME [systemd-nspawn's options] COMMAND
+# The command sees an overlay whose changes end up in SCRATCH; with SCRATCH "-" it changes ROOT itself.
+# Expects private mount and PID namespaces: all that it mounts ends with them.
+set -Eeuo pipefail
+
+root=$1 scratch=$2 name=$3
+shift 3
+
+# systemd-nspawn wants cgroup v2 alone, and a group that no other container uses.
+if [[ $(stat --file-system --format %T /sys/fs/cgroup) != cgroup2fs ]]; then
+  umount --recursive /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
+mkdir "/sys/fs/cgroup/$name"
+echo 0 >"/sys/fs/cgroup/$name/cgroup.procs"
+
+# What it keeps there for running containers would outlive a killed one.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
+
+if [[ $scratch != - ]]; then
+  mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
+  mount -t overlay overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
+  root=$scratch/root
+fi
+
+# Podman inside makes system calls that systemd-nspawn's filter refuses.
+export SYSTEMD_SECCOMP=0
+# The roots' /etc/resolv.conf leads to where systemd-resolved would write.
+exec systemd-nspawn --quiet --register=no --keep-unit --as-pid2 --private-users=no --capability=all \
+  --console=pipe --timezone=off --machine="$name" --directory="$root" \
+  --resolv-conf=off --bind-ro=/etc/resolv.conf:/run/systemd/resolve/stub-resolv.conf "$@"
