@@ -1,0 +1,60 @@
+"""Reads one environment and wires its stacks: ``cdk synth|diff|deploy -c env=NAME``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import aws_cdk as cdk
+
+import settings
+from images.bundle import write_bundle
+from stacks.database import DatabaseStack
+from stacks.dns import DnsStack
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+from stacks.webui import WebUiStack
+from stacks.workers import WorkersStack
+
+
+def build(app: cdk.App, environment: settings.Environment) -> None:
+    """Adds an environment's stacks to an app, in the order in which they deploy."""
+    bundle = write_bundle(Path(app.outdir))
+    domain = environment.domain
+    dns = (
+        DnsStack(app, environment=environment, zone_name=domain.hosted_zone)
+        if domain is not None and domain.hosted_zone_id is None
+        else None
+    )
+    network = NetworkStack(app, environment=environment)
+    storage = StorageStack(app, environment=environment, network=network)
+    database = DatabaseStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
+    webui = WebUiStack(
+        app,
+        environment=environment,
+        network=network,
+        storage=storage,
+        zone=dns.zone if dns else None,
+        bundle=bundle,
+    )
+    workers = WorkersStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
+    # A host comes up only when what it talks to is there.
+    webui.add_stack_dependency(database)
+    workers.add_stack_dependency(webui)
+
+
+def main() -> int:
+    """Synthesizes the environment that the context names; returns the exit code."""
+    app = cdk.App(analytics_reporting=False)
+    try:
+        environment = settings.load(str(app.node.try_get_context("env") or ""))
+    except settings.SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    build(app, environment)
+    app.synth()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

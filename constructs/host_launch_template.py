@@ -1,0 +1,140 @@
+"""How hosts are launched: all that determines an instance is in its launch template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import Fn, Stack
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+from constructs.host_role import HostRole
+from constructs.machine_image import machine_image
+from constructs.published_files import PublishedFile
+from constructs.role_document import Document
+
+from images.bundle import Bundle
+from settings import Architecture, Environment
+
+BOOT_SCRIPT = Path(__file__).parent.parent / "userdata" / "boot.sh"
+
+# Where each system's AMI has its root volume.
+ROOT_DEVICES = {"debian": "/dev/xvda", "fedora": "/dev/sda1"}
+
+
+class HostLaunchTemplate(Construct):
+    """A launch template whose user data holds the host's document.
+
+    Attributes:
+        specification: the template and its newest version, for an Auto Scaling group.
+        mixed_specification: the same, for a mixed-instances policy.
+    """
+
+    specification: autoscaling.CfnAutoScalingGroup.LaunchTemplateSpecificationProperty
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        name: str,
+        instance_type: str,
+        architecture: Architecture,
+        role: HostRole,
+        security_group: ec2.ISecurityGroup,
+        document: Document,
+        bundle: Bundle,
+        published_bundle: PublishedFile,
+        root_gib: int,
+        nested_virtualization: bool = False,
+        detailed_monitoring: bool = False,
+        tags: Mapping[str, str],
+    ) -> None:
+        """Makes the template.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            name: the ``Name`` of instances and their volumes.
+            instance_type: the EC2 instance type, unless the group overrides it.
+            architecture: the type's processor.
+            role: what the instances may do.
+            security_group: who may talk to them.
+            document: what the instances are.
+            bundle: what the instances run.
+            published_bundle: where it is.
+            root_gib: the root volume's size in GiB.
+            nested_virtualization: ask for KVM inside the instance; never for metal types, which refuse it.
+            detailed_monitoring: metrics every minute instead of every five.
+            tags: further tags of instances and volumes.
+        """
+        super().__init__(scope, id)
+        template = ec2.CfnLaunchTemplate(
+            self,
+            "Template",
+            launch_template_data=ec2.CfnLaunchTemplate.LaunchTemplateDataProperty(
+                image_id=machine_image(self, environment, architecture),
+                instance_type=instance_type,
+                iam_instance_profile=ec2.CfnLaunchTemplate.IamInstanceProfileProperty(arn=role.profile_arn),
+                security_group_ids=[security_group.security_group_id],
+                metadata_options=ec2.CfnLaunchTemplate.MetadataOptionsProperty(
+                    http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
+                ),
+                block_device_mappings=[
+                    ec2.CfnLaunchTemplate.BlockDeviceMappingProperty(
+                        device_name=ROOT_DEVICES[environment.os],
+                        ebs=ec2.CfnLaunchTemplate.EbsProperty(
+                            volume_type="gp3",
+                            volume_size=root_gib,
+                            encrypted=True,
+                            delete_on_termination=True,
+                        ),
+                    )
+                ],
+                cpu_options=(
+                    ec2.CfnLaunchTemplate.CpuOptionsProperty(nested_virtualization="enabled")
+                    if nested_virtualization
+                    else None
+                ),
+                monitoring=ec2.CfnLaunchTemplate.MonitoringProperty(enabled=detailed_monitoring),
+                # A host that powers itself off is of no more use.
+                instance_initiated_shutdown_behavior="terminate",
+                user_data=Fn.base64(
+                    boot_script(
+                        {
+                            "DOCUMENT": Stack.of(self).to_json_string(dict(document)),
+                            "BUNDLE_BUCKET": published_bundle.bucket,
+                            "BUNDLE_KEY": published_bundle.key,
+                            "BUNDLE_SHA256": bundle.sha256,
+                            "REGION": environment.region,
+                        }
+                    )
+                ),
+                tag_specifications=[
+                    ec2.CfnLaunchTemplate.TagSpecificationProperty(
+                        resource_type=kind,
+                        tags=[{"key": key, "value": value} for key, value in {"Name": name, **tags}.items()],
+                    )
+                    for kind in ("instance", "volume")
+                ],
+            ),
+        )
+        self.specification = autoscaling.CfnAutoScalingGroup.LaunchTemplateSpecificationProperty(
+            launch_template_id=template.ref, version=template.attr_latest_version_number
+        )
+
+
+def boot_script(values: Mapping[str, str], script: Path = BOOT_SCRIPT) -> str:
+    """Returns the user data: the boot script with its ``@@TOKEN@@`` replaced.
+
+    Args:
+        values: by token, what takes its place.
+        script: the script.
+    """
+    text = script.read_text(encoding="utf-8")
+    for token, value in values.items():
+        text = text.replace(f"@@{token}@@", value)
+    return text

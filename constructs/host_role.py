@@ -1,0 +1,138 @@
+"""What a host may do: an IAM role whose every statement names what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.published_files import PublishedFile
+
+_SESSION_MANAGER = (
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+)
+
+
+class HostRole(Construct):
+    """The role of hosts of one kind, with its instance profile.
+
+    Attributes:
+        profile_arn: the instance profile's ARN.
+    """
+
+    profile_arn: str
+
+    def __init__(self, scope: Construct, id: str, *, description: str, session_manager: bool) -> None:
+        super().__init__(scope, id)
+        # An inline policy is there as soon as the role is: no instance boots before it.
+        self._policy = iam.PolicyDocument()
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            description=description,
+            inline_policies={"Host": self._policy},
+        )
+        self.profile_arn = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name]).attr_arn
+        stack = Stack.of(self)
+        self._partition = f"arn:{stack.partition}"
+        self._place = f"{stack.region}:{stack.account}"
+        if session_manager:
+            self._allow(
+                _SESSION_MANAGER,
+                ["*"],
+                because="Session Manager's channels are not resources: they have no ARN to name.",
+            )
+
+    def allow_own_group(self, group: str) -> None:
+        """Lets a host complete its lifecycle hooks and tell that it is unhealthy.
+
+        Args:
+            group: the Auto Scaling group's name.
+        """
+        self._allow(
+            [
+                "autoscaling:CompleteLifecycleAction",
+                "autoscaling:RecordLifecycleActionHeartbeat",
+                "autoscaling:SetInstanceHealth",
+            ],
+            [f"{self._partition}:autoscaling:{self._place}:autoScalingGroup:*:autoScalingGroupName/{group}"],
+            because="The ARN of a group holds a random id before the name, which alone is known.",
+        )
+
+    def allow_signal(self) -> None:
+        """Lets a host tell CloudFormation that it is ready, for its own stack."""
+        stack = Stack.of(self)
+        self._allow(
+            ["cloudformation:SignalResource"],
+            [f"{self._partition}:cloudformation:{self._place}:stack/{stack.stack_name}/*"],
+            because="The ARN of a stack holds a random id after the name, which alone is known.",
+        )
+
+    def allow_attach(self, *, volume: str, interface: str, group: str) -> None:
+        """Lets a host take over its volume and its fixed interface, and let go of them.
+
+        Args:
+            volume: the volume's id.
+            interface: the network interface's id.
+            group: the Auto Scaling group whose instances may be attached to.
+        """
+        own = {"StringEquals": {"aws:ResourceTag/aws:autoscaling:groupName": group}}
+        attach = [
+            "ec2:AttachVolume",
+            "ec2:DetachVolume",
+            "ec2:AttachNetworkInterface",
+            "ec2:DetachNetworkInterface",
+        ]
+        self._allow(attach[:2], [f"{self._partition}:ec2:{self._place}:volume/{volume}"])
+        self._allow(attach[2:], [f"{self._partition}:ec2:{self._place}:network-interface/{interface}"])
+        self._allow(
+            attach,
+            [f"{self._partition}:ec2:{self._place}:instance/*"],
+            conditions=own,
+            because="Instances come and go; the condition narrows this to those of the host's own group.",
+        )
+        self._allow(
+            ["ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVolumes"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": Stack.of(self).region}},
+            because="EC2's Describe actions know no resources.",
+        )
+
+    def allow_read_secrets(self, arns: Iterable[str]) -> None:
+        """Lets a host read the values of secrets."""
+        self._allow(["secretsmanager:GetSecretValue"], list(arns))
+
+    def allow_read_files(self, files: Iterable[PublishedFile]) -> None:
+        """Lets a host fetch published files: just these objects."""
+        self._allow(["s3:GetObject"], [f"{self._partition}:s3:::{file.bucket}/{file.key}" for file in files])
+
+    def allow_read_parameter(self, name: str) -> None:
+        """Lets a host read an SSM parameter."""
+        self._allow(["ssm:GetParameter"], [f"{self._partition}:ssm:{self._place}:parameter{name}"])
+
+    def allow_write_parameter(self, name: str) -> None:
+        """Lets a host write an SSM parameter."""
+        self._allow(["ssm:PutParameter"], [f"{self._partition}:ssm:{self._place}:parameter{name}"])
+
+    def _allow(
+        self,
+        actions: Sequence[str],
+        resources: Sequence[str],
+        *,
+        conditions: Mapping[str, Any] | None = None,
+        because: str | None = None,
+    ) -> None:
+        self._policy.add_statements(
+            iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions)
+        )
+        if because:
+            for resource in resources:
+                acknowledge(self, f"IAM5[Resource::{resource}]", because)

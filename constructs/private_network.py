@@ -1,0 +1,158 @@
+"""The VPC: public and private subnets in every zone, at addresses that no change of zones ever moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+from constructs.names import prefix
+from constructs.security_groups import ANYWHERE
+
+from settings import Environment
+
+
+class PrivateNetwork(Construct):
+    """The VPC with its subnets, its way to the internet and its flow logs.
+
+    Attributes:
+        vpc: the VPC.
+        host_subnets: by zone, the subnet that hosts boot in: with a NAT gateway the private ones, else the
+            public ones, where each host has an address of its own and no open port.
+        private_subnets: by zone, the subnet of the fixed interfaces.
+    """
+
+    vpc: ec2.IVpc
+    host_subnets: Mapping[str, str]
+    private_subnets: Mapping[str, str]
+
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        super().__init__(scope, id)
+        network = environment.network
+        self._name = prefix(environment)
+        self._vpc = ec2.CfnVPC(
+            self,
+            "Vpc",
+            cidr_block=str(network.cidr),
+            enable_dns_hostnames=True,
+            enable_dns_support=True,
+            tags=[{"key": "Name", "value": self._name}],
+        )
+        own_addresses = network.egress == "public-ip"
+        gateway = ec2.CfnInternetGateway(self, "InternetGateway")
+        attached = ec2.CfnVPCGatewayAttachment(
+            self, "Gateway", vpc_id=self._vpc.ref, internet_gateway_id=gateway.ref
+        )
+        public_routes = self._route_table("Public")
+        private_routes = self._route_table("Private")
+        to_internet = ec2.CfnRoute(
+            self,
+            "PublicToInternet",
+            route_table_id=public_routes.ref,
+            destination_cidr_block=ANYWHERE,
+            gateway_id=gateway.ref,
+        )
+        to_internet.add_resource_dependency(attached)
+        public = self._subnets("Public", network.subnets.public, public_routes, own_addresses=own_addresses)
+        private = self._subnets("Private", network.subnets.private, private_routes, own_addresses=False)
+        if not own_addresses:
+            self._nat_gateway(public[network.zone], private_routes, to_internet)
+        self.vpc = ec2.Vpc.from_vpc_attributes(
+            self,
+            "Imported",
+            vpc_id=self._vpc.ref,
+            availability_zones=list(network.availability_zones),
+            public_subnet_ids=[public[zone] for zone in network.availability_zones],
+            public_subnet_route_table_ids=[public_routes.ref] * len(network.availability_zones),
+        )
+        self.private_subnets = private
+        self.host_subnets = public if own_addresses else private
+        ec2.CfnVPCEndpoint(
+            self,
+            "S3",
+            vpc_id=self._vpc.ref,
+            service_name=f"com.amazonaws.{environment.region}.s3",
+            vpc_endpoint_type="Gateway",
+            route_table_ids=[public_routes.ref, private_routes.ref],
+        )
+        self._flow_logs(keep=not environment.disposable)
+
+    def _route_table(self, tier: str) -> ec2.CfnRouteTable:
+        name = f"{self._name}-{tier.lower()}"
+        return ec2.CfnRouteTable(
+            self, f"{tier}Routes", vpc_id=self._vpc.ref, tags=[{"key": "Name", "value": name}]
+        )
+
+    def _subnets(
+        self, tier: str, plan: Mapping[str, IPv4Network], routes: ec2.CfnRouteTable, *, own_addresses: bool
+    ) -> dict[str, str]:
+        subnets: dict[str, str] = {}
+        for zone, cidr in plan.items():
+            name = f"{tier}{zone[-1].upper()}"
+            subnet = ec2.CfnSubnet(
+                self,
+                name,
+                vpc_id=self._vpc.ref,
+                availability_zone=zone,
+                cidr_block=str(cidr),
+                map_public_ip_on_launch=own_addresses,
+                tags=[{"key": "Name", "value": f"{self._name}-{tier.lower()}-{zone}"}],
+            )
+            ec2.CfnSubnetRouteTableAssociation(
+                self, f"{name}Routes", subnet_id=subnet.ref, route_table_id=routes.ref
+            )
+            subnets[zone] = subnet.ref
+        return subnets
+
+    def _nat_gateway(self, subnet: str, routes: ec2.CfnRouteTable, to_internet: ec2.CfnRoute) -> None:
+        # One is enough: without the zone of the web UI and the database there is no openQA to serve.
+        address = ec2.CfnEIP(self, "NatAddress", domain="vpc")
+        nat = ec2.CfnNatGateway(
+            self,
+            "Nat",
+            subnet_id=subnet,
+            allocation_id=address.attr_allocation_id,
+            tags=[{"key": "Name", "value": self._name}],
+        )
+        nat.add_resource_dependency(to_internet)
+        ec2.CfnRoute(
+            self,
+            "PrivateToInternet",
+            route_table_id=routes.ref,
+            destination_cidr_block=ANYWHERE,
+            nat_gateway_id=nat.ref,
+        )
+
+    def _flow_logs(self, *, keep: bool) -> None:
+        group = logs.LogGroup(
+            self,
+            "FlowLogs",
+            retention=logs.RetentionDays.THREE_MONTHS if keep else logs.RetentionDays.ONE_WEEK,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        writer = iam.Role(
+            self,
+            "FlowLogsRole",
+            assumed_by=iam.ServicePrincipal("vpc-flow-logs.amazonaws.com"),
+            description=f"{self._name}: VPC flow logs",
+        )
+        group.grant_write(writer)
+        ec2.CfnFlowLog(
+            self,
+            "FlowLog",
+            resource_id=self._vpc.ref,
+            resource_type="VPC",
+            traffic_type="ALL",
+            log_destination_type="cloud-watch-logs",
+            log_group_name=group.log_group_name,
+            deliver_logs_permission_arn=writer.role_arn,
+        )
+
+
+def in_zones(subnets: Mapping[str, str], zones: Sequence[str]) -> list[str]:
+    """Returns the ids of the zones' subnets, in the zones' order."""
+    return [subnets[zone] for zone in zones]

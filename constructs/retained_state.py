@@ -1,0 +1,95 @@
+"""What a host keeps when it is replaced: its data volume and its network interface at a fixed address."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+from aws_cdk import CfnDeletionPolicy, CfnTag
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_route53 as route53
+from constructs import Construct
+from constructs.names import Role, host_group
+
+from settings import Environment
+
+
+class RetainedState(Construct):
+    """A volume and an interface that outlive every host, and the private name of the address.
+
+    Attributes:
+        volume: the volume's id.
+        interface: the interface's id.
+        address: the interface's address.
+        subnet: the range of the subnet that it is in.
+    """
+
+    volume: str
+    interface: str
+    address: IPv4Address
+    subnet: IPv4Network
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        role: Role,
+        address: IPv4Address,
+        volume_gib: int,
+        subnet: str,
+        security_group: ec2.ISecurityGroup,
+        zone_id: str,
+        zone_name: str,
+    ) -> None:
+        """Makes them.
+
+        Args:
+            scope: the construct that they belong to.
+            id: their name there.
+            environment: the settings.
+            role: the host that they belong to, which is its name in the private zone, too.
+            address: the interface's address, inside the subnet.
+            volume_gib: the volume's size in GiB.
+            subnet: the id of the private subnet in the hosts' zone.
+            security_group: who may talk to the address.
+            zone_id: the private hosted zone's id.
+            zone_name: the private hosted zone's name.
+        """
+        super().__init__(scope, id)
+        network = environment.network
+        self.address = address
+        self.subnet = network.subnets.private[network.zone]
+        name = host_group(environment, role)
+        tags = [CfnTag(key="Name", value=name), CfnTag(key="openqa:environment", value=environment.name)]
+        volume = ec2.CfnVolume(
+            self,
+            "Volume",
+            availability_zone=network.zone,
+            size=volume_gib,
+            volume_type="gp3",
+            encrypted=True,
+            tags=tags,
+        )
+        policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.RETAIN
+        volume.cfn_options.deletion_policy = policy
+        volume.cfn_options.update_replace_policy = policy
+        self.volume = volume.ref
+        self.interface = ec2.CfnNetworkInterface(
+            self,
+            "Interface",
+            subnet_id=subnet,
+            private_ip_address=str(address),
+            group_set=[security_group.security_group_id],
+            description=f"{name}: the fixed address",
+            tags=tags,
+        ).ref
+        route53.CfnRecordSet(
+            self,
+            "Record",
+            hosted_zone_id=zone_id,
+            name=f"{role}.{zone_name}.",
+            type="A",
+            ttl="60",
+            resource_records=[str(address)],
+        )

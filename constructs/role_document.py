@@ -1,0 +1,130 @@
+"""The JSON document that tells an instance what it is: no secrets, only where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, private_zone
+from constructs.published_files import PublishedFile
+
+from images.recipe import recipe_hash, reference
+from settings import Architecture, Environment, Fleet
+
+Document = Mapping[str, Any]
+
+# What openQA's web UI may fetch assets from.
+DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {"sample": (), "fedora": ("fedoraproject.org",)}
+
+
+def host_document(
+    environment: Environment,
+    *,
+    role: Role,
+    group: str,
+    architecture: Architecture,
+    images: Mapping[str, PublishedFile | None],
+    secrets: Mapping[str, str | None],
+    stack: str | None = None,
+    resource: str | None = None,
+) -> Document:
+    """Returns what every host's document holds.
+
+    Args:
+        environment: the settings.
+        role: what the host is.
+        group: its Auto Scaling group's name.
+        architecture: its processor.
+        images: the container images that it runs, and where their archives are; None: in the AMI.
+        secrets: the ARNs of the secrets that it may read.
+        stack: the stack to signal; None: none.
+        resource: the logical id to signal in it; None: none.
+    """
+    return {
+        "environment": environment.name,
+        "role": role,
+        "os": environment.os,
+        "region": environment.region,
+        "stack": stack,
+        "resource": resource,
+        "group": group,
+        "hooks": {"launch": LAUNCH_HOOK, "terminate": TERMINATE_HOOK},
+        "zone": private_zone(environment),
+        "golden": environment.image.golden,
+        "session_manager": environment.session_manager,
+        "images": {
+            name: {"reference": reference(name, environment.os, architecture), **_place(file)}
+            for name, file in images.items()
+        },
+        "secrets": dict(secrets),
+    }
+
+
+def state_document(*, volume: str, interface: str, address: IPv4Address, subnet: IPv4Network) -> Document:
+    """Returns what the database's and the web UI's documents hold about their volume and interface.
+
+    Args:
+        volume: the volume's id.
+        interface: the network interface's id.
+        address: the interface's fixed address.
+        subnet: the subnet that it is in; its first host address is the router's.
+    """
+    return {
+        "volume": {"id": volume},
+        "interface": {
+            "id": interface,
+            "address": str(address),
+            "prefix": subnet.prefixlen,
+            "gateway": str(subnet.network_address + 1),
+        },
+    }
+
+
+def database_document(*, memory_mib: int) -> Document:
+    """Returns the database's part; ``memory_mib`` is the host's memory in MiB."""
+    return {"database": {"name": "openqa", "user": "openqa", "memory_mib": memory_mib}}
+
+
+def webui_document(
+    environment: Environment, *, architecture: Architecture, url: str, sample: PublishedFile | None
+) -> Document:
+    """Returns the web UI's part.
+
+    Args:
+        environment: the settings.
+        architecture: the host's processor.
+        url: what people type to get there.
+        sample: where the sample's disk image is; None: in the AMI.
+    """
+    profile = environment.content.profile
+    return {
+        "artifacts": {
+            "sample": {"hash": recipe_hash("sample", environment.os, architecture), **_place(sample)}
+        },
+        "webui": {
+            "url": url,
+            "branding": "plain",
+            "sign_in": environment.sign_in.model_dump(mode="json"),
+            "download_domains": list(DOWNLOAD_DOMAINS[profile]),
+            "profile": profile,
+        },
+    }
+
+
+def worker_document(fleet: Fleet) -> Document:
+    """Returns a worker host's part."""
+    return {
+        "worker": {
+            "fleet": fleet.name,
+            "classes": list(fleet.classes),
+            "architecture": fleet.architecture,
+            "workers": {name: fleet.workers(name) for name in fleet.instance_types},
+            "kvm": fleet.kvm,
+            "network": fleet.network,
+        }
+    }
+
+
+def _place(file: PublishedFile | None) -> dict[str, str | None]:
+    return {"bucket": file.bucket if file else None, "key": file.key if file else None}

@@ -1,0 +1,182 @@
+"""Who may talk to whom: every security group and every rule, made from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.names import prefix
+
+from settings import Environment
+
+Group = Literal["load-balancer", "webui", "database", "worker"]
+Peer = Literal["clients", "internet"]
+
+ANYWHERE = "0.0.0.0/0"
+DESCRIPTIONS: Mapping[Group, str] = {
+    "load-balancer": "The load balancer in front of the web UI",
+    "webui": "The web UI host and its fixed interface",
+    "database": "The database host and its fixed interface",
+    "worker": "Worker hosts",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """One kind of traffic that is let through; all other is not.
+
+    Attributes:
+        source: who opens the connection.
+        target: who is connected to.
+        ports: first and last TCP port; None: every protocol and port.
+        why: the reason, which becomes the rule's description.
+    """
+
+    source: Group | Peer
+    target: Group | Peer
+    ports: tuple[int, int] | None
+    why: str
+
+
+def flows(environment: Environment) -> tuple[Flow, ...]:
+    """Returns the table: who, to whom, on which ports, why."""
+    first, last = 20013, 20003 + 10 * _most_workers(environment)
+    https = environment.domain is not None
+    web = "Redirected to HTTPS" if https else "The web UI"
+    table: list[tuple[Group | Peer, Group | Peer, tuple[int, int] | None, str]] = [
+        ("clients", "load-balancer", (80, 80), web),
+        ("load-balancer", "webui", (80, 80), "The web UI and its health check"),
+        ("worker", "webui", (80, 80), "Jobs, assets and results: the API and its websockets"),
+        ("worker", "webui", (873, 873), "Tests and needles by rsync"),
+        ("webui", "worker", (first, last), "Live view and developer mode: each worker's command server"),
+        ("webui", "database", (5432, 5432), "PostgreSQL with TLS"),
+        ("webui", "internet", (443, 443), "AWS, packages, sign-in, git, assets"),
+        ("webui", "internet", (80, 80), "Packages and assets"),
+        ("database", "internet", (443, 443), "AWS and packages"),
+        ("database", "internet", (80, 80), "Packages"),
+        ("worker", "internet", None, "Whatever the systems under test download"),
+    ]
+    if https:
+        table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
+    return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)
+
+
+def client_networks(environment: Environment) -> tuple[str, ...]:
+    """Returns the networks from which the web UI is reached: all, where the environment says so."""
+    return (ANYWHERE,) if environment.public else tuple(str(network) for network in environment.trusted)
+
+
+class SecurityGroups(Construct):
+    """The security groups with the rules of :func:`flows`.
+
+    Attributes:
+        load_balancer: the load balancer's group.
+        webui: the web UI host's group.
+        database: the database host's group.
+        worker: the worker hosts' group.
+    """
+
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: ec2.IVpc) -> None:
+        super().__init__(scope, id)
+        table = flows(environment)
+        peers = {"clients": client_networks(environment), "internet": (ANYWHERE,)}
+        groups: dict[str, ec2.CfnSecurityGroup] = {
+            name: ec2.CfnSecurityGroup(
+                self,
+                _camel(name),
+                vpc_id=vpc.vpc_id,
+                group_description=f"{prefix(environment)}: {description}",
+                security_group_ingress=_ingress(name, table, peers),
+                security_group_egress=_egress(name, table, peers),
+            )
+            for name, description in DESCRIPTIONS.items()
+        }
+        for flow in table:
+            if flow.source in groups and flow.target in groups:
+                self._between(flow, groups[flow.source].attr_group_id, groups[flow.target].attr_group_id)
+        if environment.public:
+            acknowledge(
+                groups["load-balancer"], "EC23", "The environment says that the web UI is public: 80 and 443."
+            )
+        self.load_balancer = self._group("load-balancer", groups)
+        self.webui = self._group("webui", groups)
+        self.database = self._group("database", groups)
+        self.worker = self._group("worker", groups)
+
+    def _group(self, name: str, groups: Mapping[str, ec2.CfnSecurityGroup]) -> ec2.ISecurityGroup:
+        return ec2.SecurityGroup.from_security_group_id(
+            self, f"{_camel(name)}Group", groups[name].attr_group_id, mutable=False
+        )
+
+    def _between(self, flow: Flow, source: str, target: str) -> None:
+        name = f"{_camel(flow.source)}To{_camel(flow.target)}{flow.ports[0] if flow.ports else ''}"
+        protocol, first, last = _range(flow)
+        ec2.CfnSecurityGroupIngress(
+            self,
+            f"{name}In",
+            group_id=target,
+            source_security_group_id=source,
+            ip_protocol=protocol,
+            from_port=first,
+            to_port=last,
+            description=flow.why,
+        )
+        ec2.CfnSecurityGroupEgress(
+            self,
+            f"{name}Out",
+            group_id=source,
+            destination_security_group_id=target,
+            ip_protocol=protocol,
+            from_port=first,
+            to_port=last,
+            description=flow.why,
+        )
+
+
+def _ingress(
+    name: str, table: Iterable[Flow], peers: Mapping[str, tuple[str, ...]]
+) -> list[ec2.CfnSecurityGroup.IngressProperty]:
+    return [
+        ec2.CfnSecurityGroup.IngressProperty(
+            cidr_ip=network, ip_protocol=protocol, from_port=first, to_port=last, description=flow.why
+        )
+        for flow in table
+        if flow.target == name
+        for network in peers.get(flow.source, ())
+        for protocol, first, last in [_range(flow)]
+    ]
+
+
+def _egress(
+    name: str, table: Iterable[Flow], peers: Mapping[str, tuple[str, ...]]
+) -> list[ec2.CfnSecurityGroup.EgressProperty]:
+    rules = [
+        ec2.CfnSecurityGroup.EgressProperty(
+            cidr_ip=network, ip_protocol=protocol, from_port=first, to_port=last, description=flow.why
+        )
+        for flow in table
+        if flow.source == name
+        for network in peers.get(flow.target, ())
+        for protocol, first, last in [_range(flow)]
+    ]
+    # Without any rule here, EC2 would add one that lets everything out.
+    nothing = ec2.CfnSecurityGroup.EgressProperty(
+        cidr_ip="255.255.255.255/32", ip_protocol="icmp", from_port=252, to_port=86, description="Nothing"
+    )
+    return rules or [nothing]
+
+
+def _range(flow: Flow) -> tuple[str, int | None, int | None]:
+    return ("tcp", *flow.ports) if flow.ports else ("-1", None, None)
+
+
+def _most_workers(environment: Environment) -> int:
+    return max(fleet.workers(name) for fleet in environment.fleets for name in fleet.instance_types)
+
+
+def _camel(name: str) -> str:
+    return name.title().replace("-", "")

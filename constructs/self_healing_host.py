@@ -1,0 +1,164 @@
+"""A host that comes back by itself: an Auto Scaling group of exactly one, which keeps volume and address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import (
+    CfnAutoScalingRollingUpdate,
+    CfnCreationPolicy,
+    CfnResourceSignal,
+    CfnUpdatePolicy,
+    Stack,
+)
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.host_launch_template import HostLaunchTemplate
+from constructs.host_role import HostRole
+from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.names import Role, host_group
+from constructs.published_files import PublishedFile, publish_bundle
+from constructs.retained_state import RetainedState
+from constructs.role_document import Document, host_document, state_document
+
+from fleet import catalogue
+from images.bundle import Bundle
+from settings import Environment
+
+ROOT_GIB = 20
+READY = "PT15M"
+READY_SECONDS = 900
+DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
+
+
+class SelfHealingHost(Construct):
+    """The database's or the web UI's host.
+
+    Attributes:
+        role: what it may do, to which the stack adds what is particular to it.
+        group: the Auto Scaling group.
+    """
+
+    role: HostRole
+    group: autoscaling.CfnAutoScalingGroup
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        role: Role,
+        instance_type: str,
+        subnet: str,
+        security_group: ec2.ISecurityGroup,
+        state: RetainedState,
+        images: Mapping[str, PublishedFile | None],
+        secrets: Mapping[str, str | None],
+        bundle: Bundle,
+        document: Document,
+        target_groups: Sequence[str] = (),
+    ) -> None:
+        """Makes the host.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            role: what the host is.
+            instance_type: its EC2 instance type.
+            subnet: the id of the subnet that it boots in, in the zone of its volume.
+            security_group: who may talk to it.
+            state: its volume and fixed interface.
+            images: the container images that it runs, and where they are.
+            secrets: the ARNs of the secrets that it reads; None: there is no such secret.
+            bundle: what instances run.
+            document: what its document holds beside what every host's does.
+            target_groups: the ARNs of the load balancer's target groups that it is in.
+        """
+        super().__init__(scope, id)
+        stack = Stack.of(self)
+        name = host_group(environment, role)
+        architecture = catalogue.load()[instance_type].architecture
+        published_bundle = publish_bundle(stack, bundle)
+
+        self.role = HostRole(
+            self, "Role", description=f"{name}: the host", session_manager=environment.session_manager
+        )
+        self.role.allow_own_group(name)
+        self.role.allow_signal()
+        self.role.allow_attach(volume=state.volume, interface=state.interface, group=name)
+        self.role.allow_read_secrets(filter(None, secrets.values()))
+        self.role.allow_read_files([published_bundle, *filter(None, images.values())])
+
+        group_id = "Group"
+        tags = {"openqa:environment": environment.name, "openqa:role": role}
+        self.group = autoscaling.CfnAutoScalingGroup(
+            self,
+            group_id,
+            auto_scaling_group_name=name,
+            min_size="1",
+            max_size="1",
+            vpc_zone_identifier=[subnet],
+            target_group_arns=list(target_groups) or None,
+            lifecycle_hook_specification_list=lifecycle_hooks(
+                ready_seconds=READY_SECONDS, drain_seconds=DRAIN_SECONDS
+            ),
+            tags=[
+                {"key": key, "value": value, "propagateAtLaunch": True}
+                for key, value in {"Name": name, **tags}.items()
+            ],
+        )
+        template = HostLaunchTemplate(
+            self,
+            "Launch",
+            environment=environment,
+            name=name,
+            instance_type=instance_type,
+            architecture=architecture,
+            role=self.role,
+            security_group=security_group,
+            document={
+                **host_document(
+                    environment,
+                    role=role,
+                    group=name,
+                    architecture=architecture,
+                    images=images,
+                    secrets=secrets,
+                    stack=stack.stack_name,
+                    resource=stack.get_logical_id(self.group),
+                ),
+                **state_document(
+                    volume=state.volume,
+                    interface=state.interface,
+                    address=state.address,
+                    subnet=state.subnet,
+                ),
+                **document,
+            },
+            bundle=bundle,
+            published_bundle=published_bundle,
+            root_gib=ROOT_GIB,
+            detailed_monitoring=True,
+            tags=tags,
+        )
+        self.group.launch_template = template.specification
+        self.group.cfn_options.creation_policy = CfnCreationPolicy(
+            resource_signal=CfnResourceSignal(count=1, timeout=READY)
+        )
+        self.group.cfn_options.update_policy = CfnUpdatePolicy(
+            auto_scaling_rolling_update=CfnAutoScalingRollingUpdate(
+                min_instances_in_service=0,
+                max_batch_size=1,
+                pause_time=READY,
+                wait_on_resource_signals=True,
+                # A host that fails is the update's affair, which rolls back.
+                suspend_processes=["HealthCheck", "ReplaceUnhealthy", "AZRebalance"],
+            )
+        )
+        acknowledge(
+            self.group, "AS3", "Hosts report through lifecycle hooks and signals; nobody reads mails."
+        )

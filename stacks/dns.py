@@ -1,0 +1,36 @@
+"""The public hosted zone, where the environment has one made."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Fn
+from aws_cdk import aws_route53 as route53
+from constructs import Construct
+
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+
+
+class DnsStack(EnvironmentStack):
+    """The public hosted zone.
+
+    It deploys first: the zone's name servers must be entered in its parent zone before the certificate of the
+    web UI can be validated.
+
+    Attributes:
+        zone: the hosted zone.
+    """
+
+    zone: route53.IHostedZone
+
+    def __init__(self, scope: Construct, *, environment: Environment, zone_name: str) -> None:
+        super().__init__(
+            scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
+        )
+        zone = route53.PublicHostedZone(self, "Zone", zone_name=zone_name)
+        self.zone = zone
+        CfnOutput(
+            self,
+            "NameServers",
+            value=Fn.join(" ", zone.hosted_zone_name_servers or []),
+            description="To be entered as the zone's NS records in its parent zone",
+        )

@@ -1,0 +1,40 @@
+"""What all stacks of an environment have in common."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from constructs import Construct
+from constructs.names import prefix
+
+from settings import Environment
+
+
+class EnvironmentStack(cdk.Stack):
+    """A stack of one environment, in its account and region, under the name ``openqa-ENV-PART``."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        part: str,
+        *,
+        environment: Environment,
+        description: str,
+        holds_state: bool = False,
+    ) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            part: the last part of its name.
+            environment: the settings.
+            description: what it holds, in a line.
+            holds_state: whether it is protected from termination, unless the environment is disposable.
+        """
+        super().__init__(
+            scope,
+            f"{prefix(environment)}-{part}",
+            env=cdk.Environment(account=environment.account, region=environment.region),
+            description=f"openQA, environment {environment.name}: {description}",
+            termination_protection=holds_state and not environment.disposable,
+            tags={"openqa:environment": environment.name},
+        )

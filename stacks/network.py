@@ -1,0 +1,51 @@
+"""The network: VPC, security groups and their rules, the private hosted zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_route53 as route53
+from constructs import Construct
+from constructs.names import private_zone
+from constructs.private_network import PrivateNetwork
+from constructs.security_groups import SecurityGroups
+
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+
+
+class NetworkStack(EnvironmentStack):
+    """The network.
+
+    Attributes:
+        vpc: the VPC.
+        host_subnets: by zone, the id of the subnet that hosts boot in.
+        private_subnets: by zone, the id of the subnet of fixed interfaces.
+        security_groups: all security groups.
+        zone_id: the private hosted zone's id.
+    """
+
+    vpc: ec2.IVpc
+    host_subnets: Mapping[str, str]
+    private_subnets: Mapping[str, str]
+    security_groups: SecurityGroups
+    zone_id: str
+
+    def __init__(self, scope: Construct, *, environment: Environment) -> None:
+        super().__init__(scope, "network", environment=environment, description="the network")
+        network = PrivateNetwork(self, "Network", environment=environment)
+        self.vpc = network.vpc
+        self.host_subnets = network.host_subnets
+        self.private_subnets = network.private_subnets
+        self.security_groups = SecurityGroups(
+            self, "SecurityGroups", environment=environment, vpc=network.vpc
+        )
+        self.zone_id = route53.CfnHostedZone(
+            self,
+            "Zone",
+            name=f"{private_zone(environment)}.",
+            vpcs=[
+                route53.CfnHostedZone.VPCProperty(vpc_id=network.vpc.vpc_id, vpc_region=environment.region)
+            ],
+        ).ref

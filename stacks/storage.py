@@ -1,0 +1,70 @@
+"""All that is kept: volumes, fixed addresses, backups, secrets."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, RemovalPolicy
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+from constructs.backup_bucket import BackupBucket
+from constructs.generated_secrets import GeneratedSecrets
+from constructs.names import private_zone
+from constructs.retained_state import RetainedState
+
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+from stacks.network import NetworkStack
+
+
+class StorageStack(EnvironmentStack):
+    """The state of an environment: every other stack can be destroyed and made again.
+
+    Attributes:
+        database: the database host's volume and interface.
+        webui: the web UI host's volume and interface.
+        logs: the bucket of access logs.
+        secrets: the secrets.
+    """
+
+    database: RetainedState
+    webui: RetainedState
+    logs: s3.IBucket
+    secrets: GeneratedSecrets
+
+    def __init__(self, scope: Construct, *, environment: Environment, network: NetworkStack) -> None:
+        super().__init__(
+            scope,
+            "storage",
+            environment=environment,
+            description="volumes, addresses, backups, secrets",
+            holds_state=True,
+        )
+        policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN
+        subnet = network.private_subnets[environment.network.zone]
+        self.database = RetainedState(
+            self,
+            "Database",
+            environment=environment,
+            role="database",
+            address=environment.database.address,
+            volume_gib=environment.database.volume_gib,
+            subnet=subnet,
+            security_group=network.security_groups.database,
+            zone_id=network.zone_id,
+            zone_name=private_zone(environment),
+        )
+        self.webui = RetainedState(
+            self,
+            "WebUi",
+            environment=environment,
+            role="webui",
+            address=environment.webui.address,
+            volume_gib=environment.webui.volume_gib,
+            subnet=subnet,
+            security_group=network.security_groups.webui,
+            zone_id=network.zone_id,
+            zone_name=private_zone(environment),
+        )
+        self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
+        backups = BackupBucket(self, "Backups", removal_policy=policy)
+        self.logs = backups.logs
+        CfnOutput(self, "BackupBucket", value=backups.bucket.bucket_name)

@@ -1,0 +1,94 @@
+"""The web UI host and its public side."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput
+from aws_cdk import aws_route53 as route53
+from constructs import Construct
+from constructs.front_door import FrontDoor
+from constructs.names import database_ca_parameter
+from constructs.published_files import publish_recipes
+from constructs.role_document import webui_document
+from constructs.self_healing_host import SelfHealingHost
+
+from fleet import catalogue
+from images.bundle import Bundle
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+
+
+class WebUiStack(EnvironmentStack):
+    """openQA's web UI behind a load balancer."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        environment: Environment,
+        network: NetworkStack,
+        storage: StorageStack,
+        zone: route53.IHostedZone | None,
+        bundle: Bundle,
+    ) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            network: the network's stack.
+            storage: the storage's stack.
+            zone: the domain's hosted zone, where it is made by a stack; None: it is there, or there is no
+                domain.
+            bundle: what instances run.
+        """
+        super().__init__(scope, "webui", environment=environment, description="the web UI host")
+        architecture = catalogue.load()[environment.webui.instance_type].architecture
+        files = publish_recipes(
+            self, ["webui", "proxy", "sample"], environment=environment, architecture=architecture
+        )
+        secrets = storage.secrets
+        door = FrontDoor(
+            self,
+            "FrontDoor",
+            environment=environment,
+            vpc=network.vpc,
+            security_group=network.security_groups.load_balancer,
+            logs=storage.logs,
+            zone=zone or self._existing_zone(environment),
+        )
+        host = SelfHealingHost(
+            self,
+            "Host",
+            environment=environment,
+            role="webui",
+            instance_type=environment.webui.instance_type,
+            subnet=network.host_subnets[environment.network.zone],
+            security_group=network.security_groups.webui,
+            state=storage.webui,
+            images={name: files[name] for name in ("webui", "proxy")},
+            secrets={
+                "database": secrets.database,
+                "api_key": secrets.api_key,
+                "sign_in": secrets.sign_in,
+            },
+            bundle=bundle,
+            document=webui_document(
+                environment, architecture=architecture, url=door.url, sample=files["sample"]
+            ),
+            target_groups=[door.target_group],
+        )
+        host.role.allow_read_parameter(database_ca_parameter(environment))
+        host.role.allow_read_files(filter(None, [files["sample"]]))
+        CfnOutput(self, "Url", value=door.url)
+        CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
+        CfnOutput(self, "WebUiGroup", value=host.group.ref)
+
+    def _existing_zone(self, environment: Environment) -> route53.IHostedZone | None:
+        domain = environment.domain
+        if domain is None or domain.hosted_zone_id is None:
+            return None
+        return route53.HostedZone.from_hosted_zone_attributes(
+            self, "Zone", hosted_zone_id=domain.hosted_zone_id, zone_name=domain.hosted_zone
+        )

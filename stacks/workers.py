@@ -1,0 +1,51 @@
+"""The worker fleets."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput
+from constructs import Construct
+from constructs.published_files import publish_bundle, publish_recipes
+from constructs.worker_fleet import WorkerFleet
+
+from images.bundle import Bundle
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+
+
+class WorkersStack(EnvironmentStack):
+    """All worker fleets."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        environment: Environment,
+        network: NetworkStack,
+        storage: StorageStack,
+        bundle: Bundle,
+    ) -> None:
+        super().__init__(scope, "workers", environment=environment, description="the worker fleets")
+        published_bundle = publish_bundle(self, bundle)
+        images = {
+            architecture: publish_recipes(
+                self, ["worker"], environment=environment, architecture=architecture
+            )["worker"]
+            for architecture in dict.fromkeys(fleet.architecture for fleet in environment.fleets)
+        }
+        for fleet in environment.fleets:
+            name = fleet.name.title().replace("-", "")
+            made = WorkerFleet(
+                self,
+                f"Fleet{name}",
+                environment=environment,
+                fleet=fleet,
+                subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
+                security_group=network.security_groups.worker,
+                image=images[fleet.architecture],
+                api_key=storage.secrets.api_key,
+                bundle=bundle,
+                published_bundle=published_bundle,
+            )
+            CfnOutput(self, f"Fleet{name}Group", value=made.group_name)
