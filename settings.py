@@ -397,15 +397,23 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
+    return _validated(document, name=name, file=file)
+
+
+def _validated(document: Mapping[str, Any], *, name: str, file: str) -> Environment:
+    problems = []
+    if "name" in document:
+        wrong = "unknown key, an environment has its file's name"
+        problems.append(_Problem("name", document["name"], wrong, ", ".join(_keys(Environment))))
     try:
-        environment = Environment.model_validate(document | {"name": name})
+        environment = Environment.model_validate({**document, "name": name})
     except ValidationError as error:
-        problems = [_of_field(document, detail) for detail in error.errors()]
+        problems += [_of_field(document, detail) for detail in error.errors()]
     else:
-        problems = list(_problems(environment))
-    if problems:
-        raise SettingsError("\n".join(problem.line(file) for problem in problems))
-    return environment
+        problems += _problems(environment)
+        if not problems:
+            return environment
+    raise SettingsError("\n".join(problem.line(file) for problem in problems))
 
 
 def _shown(value: object) -> str:
@@ -443,18 +451,22 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> _Problem:
     """Put pydantic's finding in this module's words."""
     location = error["loc"]
     key = _key(document, location)
-    section, *rest = location
-    inside = len(rest) > (section == "fleets")
-    fields = (SECTIONS[str(section)] if inside else Environment).model_fields
+    model = _model(location)
     if error["type"] == "extra_forbidden":
-        return _Problem(key, error["input"], "unknown key", ", ".join(_keys(fields, inside)))
-    field = next(fields[str(part)] for part in reversed(location) if str(part) in fields)
+        return _Problem(key, error["input"], "unknown key", ", ".join(_keys(model)))
+    field = next(model.model_fields[str(part)] for part in reversed(location) if part in model.model_fields)
     return _Problem(key, None if error["type"] == "missing" else error["input"], "", _allowed(field))
 
 
-def _keys(fields: Mapping[str, FieldInfo], inside: bool) -> Iterator[str]:
+def _model(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Find the model that a key belongs to: a table's, or the environment for the tables themselves."""
+    inside = len(location) > (2 if location[0] == "fleets" else 1)
+    return SECTIONS.get(str(location[0]), Environment) if inside else Environment
+
+
+def _keys(model: type[BaseModel]) -> tuple[str, ...]:
     """List the keys that a file may hold; the environment's own name is not one."""
-    return (field for field in fields if inside or field != "name")
+    return tuple(key for key in model.model_fields if key != "name" or model is not Environment)
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -1,0 +1,682 @@
+"""Environment files: those shipped load, and every mistake is told in one line."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import settings
+from settings import Environment, Fleet, Network, SettingsError, load, names
+
+BASE = """
+kind = "dev"
+account = "111122223333"
+region = "us-east-1"
+trusted = ["203.0.113.0/24"]
+
+[network]
+cidr = "10.40.0.0/16"
+availability_zones = ["us-east-1a", "us-east-1b"]
+zone = "us-east-1a"
+
+[image]
+x86_64 = "/aws/service/debian/release/13/latest/amd64"
+
+[domain]
+name = "openqa.example.org"
+hosted_zone = "example.org"
+hosted_zone_id = "Z00000000EXAMPLE"
+
+[sign_in]
+method = "OAuth2"
+provider = "fedora"
+
+[database]
+instance_type = "t3.medium"
+address = "10.40.128.10"
+volume_gib = 20
+
+[webui]
+instance_type = "t3.large"
+address = "10.40.128.20"
+volume_gib = 100
+
+[content]
+profile = "sample"
+
+[[fleets]]
+name = "nested"
+architecture = "x86_64"
+classes = ["qemu_x86_64"]
+instance_types = ["m8i.2xlarge"]
+virtualization = "nested"
+max = 2
+
+[[fleets]]
+name = "metal"
+architecture = "x86_64"
+classes = ["qemu_x86_64"]
+instance_types = ["m5.metal"]
+virtualization = "metal"
+"""
+
+Edit = tuple[str, str] | str  # what stands in BASE and what to put there, or text to put in front
+
+
+def write(directory: Path, *edits: Edit, name: str = "here") -> Path:
+    text = BASE
+    for edit in edits:
+        if isinstance(edit, str):
+            text = f"{edit}\n{text}"
+        else:
+            assert edit[0] in text, f"{edit[0]!r} is not in BASE"
+            text = text.replace(*edit, 1)
+    folder = directory / "environments"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.toml").write_text(text)
+    return folder
+
+
+def refusal(directory: Path, *edits: Edit) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load("here", write(directory, *edits))
+    return str(caught.value).splitlines()
+
+
+def test_base_loads(tmp_path: Path) -> None:
+    environment = load("here", write(tmp_path))
+    assert environment.name == "here"
+    assert environment.disposable
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_environments_load(name: str) -> None:
+    environment = load(name)
+    assert environment.name == name
+    assert environment.disposable == (name in ("local", "dev"))
+    for fleet in environment.fleets:
+        assert all(fleet.workers(kind) >= 1 for kind in fleet.instance_types)
+
+
+def test_environments_that_are_shipped() -> None:
+    assert names() == ("dev", "fedora", "local", "production", "staging")
+    production = load("production")
+    assert {(fleet.architecture, fleet.virtualization, fleet.network) for fleet in production.fleets} == {
+        ("x86_64", "nested", "user"),
+        ("x86_64", "metal", "user"),
+        ("x86_64", "nested", "tap"),
+        ("aarch64", "metal", "tap"),
+    }
+    assert load("fedora").os == "fedora"
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "../environments/dev", "dev.toml", "\0", "\ud800"])
+def test_unknown_environment_lists_those_there_are(name: str) -> None:
+    with pytest.raises(SettingsError, match="allowed: dev, fedora, local, production, staging") as caught:
+        load(name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_no_environments_at_all(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"allowed: none, .* holds no \*\.toml"):
+        load("here", tmp_path)
+
+
+TAP: Edit = ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "tap"]\nnetwork = "tap"\n')
+FEDORA_TESTS: Edit = ('profile = "sample"', 'profile = "fedora"')
+ARM_FLEET: Edit = ('architecture = "x86_64"', 'architecture = "aarch64"')
+ARM_IMAGE: Edit = ("[image]", '[image]\naarch64 = "/aws/service/debian/release/13/latest/arm64"')
+CUSTOM = """provider = "custom"
+authorize_url = "https://id.example.org/authorize"
+token_url = "https://id.example.org/token"
+user_url = "https://id.example.org/user"
+token_scope = "openid"
+token_label = "Bearer"
+id_from = "sub"
+nickname_from = "name"
+unique_name = "example"
+"""
+
+
+def set_to(key: str, old: str, new: str) -> Edit:
+    return (f"{key} = {old}", f"{key} = {new}")
+
+
+# What is edited, and what the one line about it says: key with value, and what is allowed.
+REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
+    "toml syntax": (["kind = = 1"], ["not valid TOML", "line 1"]),
+    "missing key": ([('region = "us-east-1"\n', "")], ["region is missing", "an AWS region"]),
+    "missing choice": ([('kind = "dev"\n', "")], ["kind is missing", '"local" or "dev" or "production"']),
+    "missing table": (
+        [('[content]\nprofile = "sample"\n', "")],
+        ["content is missing", "a table"],
+    ),
+    "missing key of a table": (
+        [('zone = "us-east-1a"\n', "")],
+        ["network.zone is missing", "availability_zones"],
+    ),
+    "missing key of a fleet": (
+        [('classes = ["qemu_x86_64"]\n', "")],
+        ["fleets.nested.classes is missing", "a list of worker classes"],
+    ),
+    "unknown key": (["colour = 1"], ["colour = 1: unknown key", "allowed: kind, account, region"]),
+    "unknown key of a table": (
+        [("[network]", "[network]\ncolour = 1")],
+        ["network.colour = 1: unknown key", "cidr, availability_zones, zone, egress"],
+    ),
+    "unknown key of a fleet": (
+        [("max = 2", "max = 2\nmaximum = 2")],
+        ["fleets.nested.maximum = 2: unknown key", "allowed: name, architecture"],
+    ),
+    "unknown table": ([("[content]", "[colour]\n[content]")], ["colour = {}: unknown key", "content"]),
+    "name in the file": (['name = "other"'], ['name = "other": unknown key', "kind"]),
+    "table for text": ([set_to("region", '"us-east-1"', "{}")], ["region = {}", "an AWS region"]),
+    "text for a table": (
+        [('[content]\nprofile = "sample"\n', ""), 'content = "sample"'],
+        ['content = "sample"', "allowed: a table"],
+    ),
+    "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
+    "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    "os": (['os = "windows"'], ['os = "windows"', '"debian" or "fedora"']),
+    "account": ([set_to("account", '"111122223333"', '"1234"')], ['account = "1234"', "12 digits"]),
+    "account, number": (
+        [set_to("account", '"111122223333"', "111122223333")],
+        ["account = 111122223333", "12 digits, in quotes"],
+    ),
+    "region": ([set_to("region", '"us-east-1"', '"Virginia"')], ['region = "Virginia"', "us-east-1"]),
+    "cidr, host bits": (
+        [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.1/16"')],
+        ['network.cidr = "10.40.0.1/16"', "host bits are zero"],
+    ),
+    "cidr, number": ([set_to("cidr", '"10.40.0.0/16"', "10")], ["network.cidr = 10", "an IPv4 range"]),
+    "cidr, too large": (
+        [set_to("cidr", '"10.40.0.0/16"', '"10.64.0.0/15"')],
+        ['network.cidr = "10.64.0.0/15"', "AWS takes", "from /16 to /24"],
+    ),
+    "cidr, too small": (
+        [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/25"')],
+        ['network.cidr = "10.40.0.0/25"', "from /16 to /24"],
+    ),
+    "cidr, public": (
+        [set_to("cidr", '"10.40.0.0/16"', '"203.0.112.0/20"')],
+        ['network.cidr = "203.0.112.0/20"', "not a private range", "10.0.0.0/8"],
+    ),
+    **{
+        f"cidr, {reserved}": (
+            [set_to("cidr", '"10.40.0.0/16"', f'"{ours}"')],
+            [f'network.cidr = "{ours}": overlaps {reserved}', "a range clear of 172.16.0.0/15"],
+        )
+        for ours, reserved in {
+            "172.16.0.0/16": "172.16.0.0/15",
+            "172.17.128.0/20": "172.16.0.0/15",
+            "10.0.0.0/16": "10.0.2.0/24",
+            "10.1.4.0/22": "10.1.0.0/16",
+            "10.88.0.0/16": "10.88.0.0/16",
+            "192.168.0.0/16": "192.168.122.0/24",
+        }.items()
+    },
+    "one zone": (
+        [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["us-east-1a"]')],
+        ['network.availability_zones = ["us-east-1a"]', "two or more different zones"],
+    ),
+    "one zone twice": (
+        [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["us-east-1a", "us-east-1a"]')],
+        ["network.availability_zones", "twice the same", "two or more different zones"],
+    ),
+    "zone of another region": (
+        [set_to("availability_zones", '["us-east-1a", ', '["us-east-1a", "eu-west-1a", ')],
+        ['network.availability_zones = "eu-west-1a"', "us-east-1a to us-east-1h"],
+    ),
+    "zone that is none": (
+        [set_to("availability_zones", '["us-east-1a", ', '["us-east-1a", "us-east-1-bos-1a", ')],
+        ['network.availability_zones = "us-east-1-bos-1a"', "us-east-1a to us-east-1h"],
+    ),
+    "hosts' zone": (
+        [set_to("zone", '"us-east-1a"\n', '"us-east-1f"\n')],
+        ['network.zone = "us-east-1f"', "us-east-1a, us-east-1b"],
+    ),
+    "egress": (
+        [("[network]", '[network]\negress = "vpn"')],
+        ['network.egress = "vpn"', '"nat" or "public-ip"'],
+    ),
+    "address, form": (
+        [set_to("address", '"10.40.128.10"', '"10.40.128.300"')],
+        ['database.address = "10.40.128.300"', "an IPv4 address in quotes"],
+    ),
+    "address of the public subnet": (
+        [set_to("address", '"10.40.128.10"', '"10.40.0.10"')],
+        ['database.address = "10.40.0.10"', "10.40.128.0/20", "10.40.128.4 to 10.40.143.254"],
+    ),
+    "address of another zone": (
+        [set_to("address", '"10.40.128.20"', '"10.40.144.20"')],
+        ['webui.address = "10.40.144.20"', "10.40.128.4 to 10.40.143.254"],
+    ),
+    **{
+        f"reserved address {address}": (
+            [set_to("address", '"10.40.128.20"', f'"{address}"')],
+            [f'webui.address = "{address}"', "10.40.128.4 to 10.40.143.254"],
+        )
+        for address in ("10.40.128.0", "10.40.128.1", "10.40.128.2", "10.40.128.3", "10.40.143.255")
+    },
+    "one address twice": (
+        [set_to("address", '"10.40.128.20"', '"10.40.128.10"')],
+        ['webui.address = "10.40.128.10"', "the database host's address", "two different addresses"],
+    ),
+    "ami": (
+        [set_to("x86_64", '"/aws/service/debian/release/13/latest/amd64"', '"debian-13"')],
+        ['image.x86_64 = "debian-13"', "an AMI id", "SSM parameter"],
+    ),
+    "ami, short": (
+        [set_to("x86_64", '"/aws/service/debian/release/13/latest/amd64"', '"ami-123"')],
+        ['image.x86_64 = "ami-123"', "8 or 17 hex digits"],
+    ),
+    "domain outside its zone": (
+        [set_to("name", '"openqa.example.org"', '"openqa.example.com"')],
+        ['domain.name = "openqa.example.com"', "a name that ends in .example.org"],
+    ),
+    "domain that only ends alike": (
+        [set_to("name", '"openqa.example.org"', '"badexample.org"')],
+        ['domain.name = "badexample.org"', "a name that ends in .example.org"],
+    ),
+    "domain, form": (
+        [set_to("name", '"openqa.example.org"', '"https://openqa.example.org"')],
+        ["domain.name", "a DNS name"],
+    ),
+    "hosted zone id": (
+        [set_to("hosted_zone_id", '"Z00000000EXAMPLE"', '"example.org"')],
+        ['domain.hosted_zone_id = "example.org"', "Z and capital letters or digits"],
+    ),
+    "public without domain": (
+        [
+            "public = true",
+            ('[domain]\nname = "openqa.example.org"\nhosted_zone = "example.org"\n', ""),
+            ('hosted_zone_id = "Z00000000EXAMPLE"\n', ""),
+        ],
+        ["public = true", "HTTPS", "add a [domain]"],
+    ),
+    "trusted, not a range": (
+        [set_to("trusted", '["203.0.113.0/24"]', '["home"]')],
+        ['trusted.1 = "home"', "a list of IPv4 ranges"],
+    ),
+    "trusted, not a list": (
+        [set_to("trusted", '["203.0.113.0/24"]', '"203.0.113.0/24"')],
+        ['trusted = "203.0.113.0/24"', "a list of IPv4 ranges"],
+    ),
+    "trusted, the world": (
+        [set_to("trusted", '["203.0.113.0/24"]', '["0.0.0.0/0"]')],
+        ['trusted = "0.0.0.0/0"', "/8 or smaller, unless public = true"],
+    ),
+    "trusted, half the world": (
+        [set_to("trusted", '["203.0.113.0/24"]', '["128.0.0.0/1"]')],
+        ['trusted = "128.0.0.0/1"', "/8 or smaller, unless public = true"],
+    ),
+    "trusted, nobody": (
+        [set_to("trusted", '["203.0.113.0/24"]', "[]")],
+        ["trusted = []", "at least one range, or public = true"],
+    ),
+    "fake sign-in": (
+        [('method = "OAuth2"\nprovider = "fedora"', 'method = "Fake"')],
+        ['sign_in.method = "Fake"', 'or kind = "local"'],
+    ),
+    "sign-in method": (
+        [set_to("method", '"OAuth2"', '"OpenID"')],
+        ['sign_in.method = "OpenID"', '"OAuth2" or "Fake"'],
+    ),
+    "sign-in without provider": (
+        [('provider = "fedora"\n', "")],
+        ["sign_in.provider is missing", '"fedora" or "custom"'],
+    ),
+    "custom sign-in, key missing": (
+        [('provider = "fedora"\n', CUSTOM), ('token_url = "https://id.example.org/token"\n', "")],
+        ["sign_in.token_url is missing", "an https:// address"],
+    ),
+    "custom sign-in, no https": (
+        [('provider = "fedora"\n', CUSTOM), ("https://id.example.org/token", "http://id.example.org/token")],
+        ['sign_in.token_url = "http://id.example.org/token"', "an https:// address"],
+    ),
+    "database type": (
+        [set_to("instance_type", '"t3.medium"', '"t3.medum"')],
+        ['database.instance_type = "t3.medum": unknown', "such as t3.medium"],
+    ),
+    "web UI type without image": (
+        [set_to("instance_type", '"t3.large"', '"t4g.large"')],
+        ['webui.instance_type = "t4g.large"', "image.aarch64"],
+    ),
+    "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
+    "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
+    "fleet's volume": ([("max = 2", "volume_gib = -1")], ["fleets.nested.volume_gib = -1", "1 to 65536"]),
+    "fleet type": (
+        [('["m8i.2xlarge"]', '["m8i.2xlarge", "m9x.2xlarge"]')],
+        ['fleets.nested.instance_types = "m9x.2xlarge": unknown', "fleet/catalogue.toml, such as"],
+    ),
+    "fleet without types": (
+        [('["m8i.2xlarge"]', "[]")],
+        ["fleets.nested.instance_types = []", "a list of EC2 instance types"],
+    ),
+    "metal without metal": (
+        [('["m5.metal"]', '["m8i.2xlarge"]')],
+        ['fleets.metal.instance_types = "m8i.2xlarge": not a metal type', "allowed: metal types"],
+    ),
+    "nested on metal": (
+        [('["m8i.2xlarge"]', '["m5.metal"]')],
+        ['fleets.nested.instance_types = "m5.metal": a metal type', 'or virtualization = "metal"'],
+    ),
+    "nested on a family without it": (
+        [('["m8i.2xlarge"]', '["m6i.2xlarge"]')],
+        ['fleets.nested.instance_types = "m6i.2xlarge": no nested virtualization', "c8i, m8i, r8i"],
+    ),
+    "type of another architecture": (
+        [('["m5.metal"]', '["m7g.metal"]')],
+        ['fleets.metal.instance_types = "m7g.metal": aarch64', "architecture x86_64"],
+    ),
+    "no virtualization for KVM": (
+        [set_to("virtualization", '"nested"', '"none"')],
+        ['fleets.nested.virtualization = "none"', "or kvm = false"],
+    ),
+    "worker too small": (
+        [('["m8i.2xlarge"]', '["c8i.large"]')],
+        ['fleets.nested.instance_types = "c8i.large": too small', "8 GiB", "set workers_per_host"],
+    ),
+    "volume too small for a worker": (
+        [("max = 2", "volume_gib = 250")],
+        ['fleets.nested.instance_types = "m8i.2xlarge": too small', "40 GB of disk"],
+    ),
+    "workers per host": (
+        [("max = 2", "workers_per_host = 61")],
+        ["fleets.nested.workers_per_host = 61", "from 1 to 60"],
+    ),
+    "class, form": (
+        [set_to("classes", '["qemu_x86_64"]', '["qemu_x86_64,tap"]')],
+        ['fleets.nested.classes.1 = "qemu_x86_64,tap"', "a list of worker classes"],
+    ),
+    "class of another architecture": (
+        [set_to("classes", '["qemu_x86_64"]', '["qemu_x86_64", "qemu_aarch64"]')],
+        ['fleets.nested.classes = "qemu_aarch64"', "qemu_x86_64"],
+    ),
+    "tap without its network": (
+        [set_to("classes", '["qemu_x86_64"]', '["qemu_x86_64", "tap"]')],
+        ['fleets.nested.classes = "tap"', 'or network = "tap"'],
+    ),
+    "min above max": (
+        [("max = 2", "max = 2\nmin = 3")],
+        ["fleets.nested.min = 3: more than max = 2", "0 to 2"],
+    ),
+    "min below zero": ([("max = 2", "max = 2\nmin = -1")], ["fleets.nested.min = -1", "from 0 to 1000"]),
+    "spot share": ([("max = 2", "spot_share = 1.5")], ["fleets.nested.spot_share = 1.5", "from 0"]),
+    "spot share, percent": ([("max = 2", "spot_share = 50")], ["fleets.nested.spot_share = 50", "from 0"]),
+    "spot share, not a number": (
+        [("max = 2", "spot_share = nan")],
+        ["fleets.nested.spot_share = NaN", "from 0"],
+    ),
+    "fleet name, form": (
+        [set_to("name", '"nested"', '"Nested_1"')],
+        ['fleets.Nested_1.name = "Nested_1"', "lowercase letters, digits"],
+    ),
+    "fleet name, long": (
+        [set_to("name", '"nested"', '"a-fleet-of-nested"')],
+        ['name = "a-fleet-of-nested"', "up to 16"],
+    ),
+    "fleet name twice": (
+        [set_to("name", '"nested"', '"metal"')],
+        ['fleets.name = "metal"', "a name of its own"],
+    ),
+    "quota": (
+        ["vcpu_quota = 64"],
+        ["vcpu_quota = 64", "116 vCPUs", "116 or more"],  # 2 + 2 + 2 * 8 + 96
+    ),
+    "spot quota": (
+        ["vcpu_quota = 108\nvcpu_spot_quota = 7", ("max = 2", "max = 2\nspot_share = 0.5")],
+        ["vcpu_spot_quota = 7", "8 vCPUs", "8 or more"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case: str, tmp_path: Path) -> None:
+    edits, fragments = REFUSALS[case]
+    (line,) = refusal(tmp_path, *edits)
+    assert line.startswith("environments/here.toml: ")
+    for fragment in fragments:
+        assert fragment in line
+
+
+# Mistakes that show in more than one place, or in which the line wanted is one of several.
+SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
+    "two mistakes": (
+        [set_to("kind", '"dev"', '"test"'), set_to("volume_gib", "20", "0")],
+        [['kind = "test"'], ["database.volume_gib = 0"]],
+    ),
+    "aarch64 without an image": (
+        [ARM_FLEET],
+        [['fleets.nested.architecture = "aarch64"', "image.aarch64 is not set"]],
+    ),
+    "nested on aarch64": (
+        [ARM_FLEET, ARM_IMAGE],
+        [['fleets.nested.virtualization = "nested"', "aarch64 instances", '"metal"']],
+    ),
+    "custom sign-in, nothing set": (
+        [('provider = "fedora"', 'provider = "custom"')],
+        [[f"sign_in.{key} is missing"] for key in settings.FEDORA_ACCOUNTS],
+    ),
+    "no fleet for sample's jobs": (
+        [('["qemu_x86_64"]', '["tpm"]'), ('["qemu_x86_64"]', '["tpm"]')],
+        [['fleets = ["nested", "metal"]', 'content "sample"', "x86_64 fleet", "qemu_x86_64"]],
+    ),
+    "only fleets of no hosts": (
+        [("max = 2", "max = 0"), ('"metal"\narchitecture', '"metal"\nmax = 0\narchitecture')],
+        [["fleets", "max above 0", "qemu_x86_64"]],
+    ),
+    "Fedora's tests on a plain fleet": (
+        [FEDORA_TESTS],
+        [
+            ["content", "hold qemu_x86_64, tap"],
+            ["content", "hold qemu_x86_64, tap2"],
+            ["content", "hold qemu_x86_64, tpm"],
+        ],
+    ),
+    "classes of one job on two fleets": (
+        [FEDORA_TESTS, ('["qemu_x86_64"]', '["qemu_x86_64"]'), ('["qemu_x86_64"]', '["tap", "tap2", "tpm"]')],
+        [["hold qemu_x86_64, tap"], ["hold qemu_x86_64, tap2"], ["hold qemu_x86_64, tpm"]],
+    ),
+    "aarch64 jobs need their own": (
+        [FEDORA_TESTS, ARM_IMAGE, ARM_FLEET, ('["qemu_x86_64"]', '["qemu_aarch64"]')],
+        [["aarch64 jobs that no fleet serves", f"qemu_aarch64, {name}"] for name in ("tap", "tap2", "tpm")],
+    ),
+    "tap host too small for a cluster": (
+        [FEDORA_TESTS, TAP],
+        [['fleets.nested.instance_types = "m8i.2xlarge": 4 workers', "6 tap jobs", "carry 6 workers"]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_refusals_among_others(case: str, tmp_path: Path) -> None:
+    edits, wanted = SEVERAL[case]
+    lines = refusal(tmp_path, *edits)
+    assert all(line.startswith("environments/here.toml: ") and "allowed: " in line for line in lines)
+    for fragments in wanted:
+        assert any(all(fragment in line for fragment in fragments) for line in lines), lines
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "here.toml").write_bytes(b"kind = '\xff'")
+    with pytest.raises(SettingsError, match=r"environments/here\.toml: not valid TOML"):
+        load("here", folder)
+
+
+def test_name_unfit_for_aws(tmp_path: Path) -> None:
+    folder = write(tmp_path, name="My_openQA")
+    with pytest.raises(SettingsError, match='name = "My_openQA": allowed: up to 16 lowercase'):
+        load("My_openQA", folder)
+
+
+@pytest.mark.parametrize(
+    ("edits", "look", "expected"),
+    [
+        ([], lambda e: e.sign_in.token_url, "https://id.fedoraproject.org/openidc/Token"),
+        ([], lambda e: e.sign_in.unique_name, "FAS"),
+        (
+            [('"fedora"', '"fedora"\nunique_name = "staging"')],
+            lambda e: e.sign_in.unique_name,
+            "staging",
+        ),
+        (["public = true", ('["203.0.113.0/24"]', '["0.0.0.0/0"]')], lambda e: e.public, True),
+        (["public = true", ('["203.0.113.0/24"]', "[]")], lambda e: e.trusted, ()),
+        ([("[image]", "[image]\ngolden = true")], lambda e: e.image.golden, True),
+        (["vcpu_quota = 116"], lambda e: e.vcpu_quota, 116),
+        ([("openqa.example.org", "example.org")], lambda e: e.domain.name, "example.org"),
+        (
+            [('"nested"\nmax', '"none"\nkvm = false\nmax')],
+            lambda e: e.fleets[0].virtualization,
+            "none",
+        ),
+        ([("10.40.128.10", "10.40.128.4")], lambda e: str(e.database.address), "10.40.128.4"),
+        ([("10.40.128.10", "10.40.143.254")], lambda e: str(e.database.address), "10.40.143.254"),
+        (
+            [('"/aws/service/debian/release/13/latest/amd64"', '"ami-0123456789abcdef0"')],
+            lambda e: e.image.x86_64,
+            "ami-0123456789abcdef0",
+        ),
+    ],
+)
+def test_what_is_allowed(
+    edits: list[Edit], look: Callable[[Environment], object], expected: object, tmp_path: Path
+) -> None:
+    assert look(load("here", write(tmp_path, *edits))) == expected
+
+
+def fleet(**keys: Any) -> Fleet:
+    plain: dict[str, Any] = {
+        "name": "test",
+        "architecture": "x86_64",
+        "classes": ("qemu_x86_64",),
+        "instance_types": ("m8i.4xlarge",),
+        "virtualization": "nested",
+    }
+    return Fleet.model_validate(plain | keys)
+
+
+@pytest.mark.parametrize(
+    ("made", "workers", "volume"),
+    [
+        (fleet(), 8, 20 + 200 + 8 * 40),
+        (fleet(cache_gib=50), 8, 20 + 50 + 8 * 40),
+        (fleet(workers_per_host=3), 3, 20 + 200 + 3 * 40),
+        (fleet(volume_gib=420), 5, 420),  # 200 left for pools
+        (fleet(volume_gib=540), 8, 540),  # what is derived is enough
+        (fleet(volume_gib=100), 0, 100),
+        (fleet(volume_gib=100, workers_per_host=9), 9, 100),
+        (fleet(instance_types=("m8i.4xlarge", "m8i.8xlarge")), 8, 20 + 200 + 16 * 40),
+        (fleet(instance_types=("c8id.2xlarge",)), 2, 20),  # pools are on the instance store
+        (fleet(instance_types=("c8id.2xlarge",), cache_gib=440), 0, 20),
+        (fleet(instance_types=("c8id.8xlarge", "c8i.8xlarge")), 8, 20 + 200 + 8 * 40),
+    ],
+)
+def test_workers_and_volume_of_a_fleet(made: Fleet, workers: int, volume: int) -> None:
+    assert made.workers(made.instance_types[0]) == workers
+    assert made.volume_size == volume
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "on_demand"), [(0.0, 4, 4), (1.0, 4, 0), (0.5, 3, 2), (0.75, 20, 5), (0.7, 10, 3)]
+)
+def test_on_demand_hosts(share: float, most: int, on_demand: int) -> None:
+    assert fleet(spot_share=share, max=most).on_demand_max == on_demand
+
+
+VPCS = st.builds(
+    lambda address, prefix: IPv4Network((0x0A000000 | address, prefix), strict=False),
+    st.integers(0, 2**24 - 1),
+    st.integers(16, 24),
+)
+ZONES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True)
+
+
+@given(VPCS, ZONES)
+def test_subnets_lie_apart_in_the_vpc(cidr: IPv4Network, letters: list[str]) -> None:
+    zones = [f"us-east-1{letter}" for letter in letters]
+    subnets = Network(cidr=cidr, availability_zones=tuple(zones), zone=zones[0]).subnets
+    assert list(subnets.public) == list(subnets.private) == zones
+    every = [*subnets.public.values(), *subnets.private.values()]
+    assert all(subnet.subnet_of(cidr) and subnet.prefixlen <= 28 for subnet in every)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(every, 2))
+
+
+@given(VPCS, ZONES, ZONES)
+def test_subnets_never_move(cidr: IPv4Network, before: list[str], after: list[str]) -> None:
+    plans = [
+        Network(
+            cidr=cidr, availability_zones=tuple(f"us-east-1{letter}" for letter in letters), zone=""
+        ).subnets
+        for letters in (before, after)
+    ]
+    for letter in set(before) & set(after):
+        zone = f"us-east-1{letter}"
+        assert plans[0].public[zone] == plans[1].public[zone]
+        assert plans[0].private[zone] == plans[1].private[zone]
+
+
+def places(document: Any, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inside = document.items() if isinstance(document, dict) else enumerate(document)
+    found = []
+    for key, value in inside:
+        found.append((*here, key))
+        if isinstance(value, dict | list):
+            found += places(value, (*here, key))
+    return found
+
+
+ODD_STRINGS = st.sampled_from(["", "\n", "0.0.0.0/0", "10.0.0.0/33", "::/0", "fedora", "é", "-", "a" * 5000])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | ODD_STRINGS | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+DOCUMENT = tomllib.loads(BASE)
+PLACES = places(DOCUMENT)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_mutations_raise_nothing_but_settings_errors(
+    mutations: list[tuple[tuple[str | int, ...], Any]],
+) -> None:
+    document = tomllib.loads(BASE)
+    for place, value in mutations:
+        here: Any = document
+        try:
+            for key in place[:-1]:
+                here = here[key]
+            here[place[-1]] = value
+        except (KeyError, IndexError, TypeError, AttributeError):
+            continue  # an earlier mutation took the place away
+    try:
+        settings._validated(document, name="here", file="here.toml")
+    except SettingsError as error:
+        for line in str(error).split("\n"):
+            assert line.startswith("here.toml: ")
+            assert "allowed: " in line
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "here.toml").write_bytes(content)
+    with pytest.raises(SettingsError):
+        load("here", tmp_path)
+
+
+def test_sections_are_complete() -> None:
+    kinds = {name: str(field.annotation) for name, field in Environment.model_fields.items()}
+    tables = {name for name, kind in kinds.items() if "settings." in kind}
+    assert tables == set(settings.SECTIONS)
