@@ -516,7 +516,7 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
 
 def test_name_unfit_for_aws(tmp_path: Path) -> None:
     folder = write(tmp_path, name="My_openQA")
-    with pytest.raises(SettingsError, match='name = "My_openQA": allowed: up to 16 lowercase'):
+    with pytest.raises(SettingsError, match='name = "My_openQA"; allowed: up to 16 lowercase'):
         load("My_openQA", folder)
 
 
@@ -533,6 +533,17 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
         (["public = true", ('["203.0.113.0/24"]', '["0.0.0.0/0"]')], lambda e: e.public, True),
         (["public = true", ('["203.0.113.0/24"]', "[]")], lambda e: e.trusted, ()),
         ([("[image]", "[image]\ngolden = true")], lambda e: e.image.golden, True),
+        (
+            [
+                ARM_IMAGE,
+                ARM_FLEET,
+                ('["qemu_x86_64"]', '["tpm"]'),
+                ("m8i.2xlarge", "m7g.metal"),
+                ('"nested"\nmax', '"metal"\nmax'),
+            ],
+            lambda e: e.fleets[0].architecture,
+            "aarch64",  # the sample has no aarch64 jobs to serve
+        ),
         (["vcpu_quota = 116"], lambda e: e.vcpu_quota, 116),
         ([("openqa.example.org", "example.org")], lambda e: e.domain.name, "example.org"),
         (
@@ -603,6 +614,7 @@ ZONES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=Tru
 
 
 @given(VPCS, ZONES)
+@hypothesis_settings(deadline=None)
 def test_subnets_lie_apart_in_the_vpc(cidr: IPv4Network, letters: list[str]) -> None:
     zones = [f"us-east-1{letter}" for letter in letters]
     subnets = Network(cidr=cidr, availability_zones=tuple(zones), zone=zones[0]).subnets
@@ -613,6 +625,7 @@ def test_subnets_lie_apart_in_the_vpc(cidr: IPv4Network, letters: list[str]) -> 
 
 
 @given(VPCS, ZONES, ZONES)
+@hypothesis_settings(deadline=None)
 def test_subnets_never_move(cidr: IPv4Network, before: list[str], after: list[str]) -> None:
     plans = [
         Network(
