@@ -1,0 +1,232 @@
+"""The agent on every host: lets the host go in order when its Auto Scaling group wants it gone.
+
+The instance metadata says when (``autoscaling/target-lifecycle-state``). Then the role ends as its kind must:
+workers finish their jobs, the database and the web UI stop and release what the next host needs. Only then
+the group's terminating hook completes. What to do is decided by :func:`decide`, from what was seen alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from userdata.host import aws, interface, volume
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host, this_host
+from userdata.host.layout import Layout
+from userdata.host.metadata import Metadata
+from userdata.host.signals import Signals
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+# A third of the shortest sensible hook timeout (the group's is minutes).
+HEARTBEAT_SECONDS = 60.0
+# EC2 Auto Scaling keeps an instance waiting for 48 hours at most, whatever the heartbeats: its user guide,
+# "Lifecycle hook considerations". Leave time to say goodbye.
+DRAIN_SECONDS = 47 * 3600.0
+GOING = ("Terminated", "Detached")
+
+
+class Step(Enum):
+    """What to do next."""
+
+    WAIT = "wait"
+    DRAIN = "drain"
+    HEARTBEAT = "heartbeat"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the agent knows at one moment.
+
+    Attributes:
+        target: the lifecycle state that the group wants, or None where the host is in no group.
+        busy: the worker containers that still run; none on hosts of another role.
+        drain_seconds: since draining began; None before.
+        heartbeat_seconds: since the last heartbeat; None before the first.
+    """
+
+    target: str | None
+    busy: int
+    drain_seconds: float | None
+    heartbeat_seconds: float | None
+
+
+def decide(seen: Seen) -> Step:
+    """Returns the next step.
+
+    Draining, once begun, goes on whatever the group says: the workers were told to go.
+    """
+    if seen.drain_seconds is None:
+        return Step.DRAIN if seen.target in GOING else Step.WAIT
+    if not seen.busy or seen.drain_seconds >= DRAIN_SECONDS:
+        return Step.STOP
+    if seen.heartbeat_seconds is None or seen.heartbeat_seconds >= HEARTBEAT_SECONDS:
+        return Step.HEARTBEAT
+    return Step.WAIT
+
+
+class Role(Protocol):
+    """What the agent can do with this host's role."""
+
+    def drain(self) -> None:
+        """Asks the role to end; returns at once."""
+
+    def busy(self) -> int:
+        """Returns how many parts of it have not ended yet."""
+
+    def stop(self) -> None:
+        """Ends what is left, and releases what the next host needs."""
+
+
+class Workers:
+    """A worker host: each worker finishes its job, then exits."""
+
+    def __init__(self, count: int) -> None:
+        self._containers = tuple(f"openqa-worker-{number}" for number in range(1, count + 1))
+
+    def drain(self) -> None:
+        """Sends each worker the signal to finish its job and go."""
+        for name in self._running():
+            run(["podman", "kill", "--signal=HUP", name])
+
+    def busy(self) -> int:
+        """Returns how many workers still run."""
+        return len(self._running())
+
+    def stop(self) -> None:
+        """Stops the workers that are left, which tell openQA, and the cache."""
+        run(
+            [
+                "systemctl",
+                "stop",
+                *(f"{name.replace('worker-', 'worker@')}.service" for name in self._containers),
+            ]
+        )
+
+    def _running(self) -> list[str]:
+        names = run(["podman", "ps", "--format={{.Names}}"]).split()
+        return [name for name in self._containers if name in names]
+
+
+class Stateful:
+    """The database or web UI host: stops, and releases its volume and its interface."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def drain(self) -> None:
+        """Does nothing: jobs go on elsewhere, and each request is short."""
+
+    def busy(self) -> int:
+        """Returns 0."""
+        return 0
+
+    def stop(self) -> None:
+        """Unmounts the volume, which stops all that uses it, then releases volume and interface."""
+        run(["systemctl", "stop", "srv-data.mount"], seconds=600)
+        ec2 = self._host.client("ec2")
+        if self._host.document.volume is not None:
+            volume.detach(ec2, volume=self._host.document.volume, instance=self._host.instance)
+        if self._host.document.interface is not None:
+            interface.detach(ec2, interface=self._host.document.interface.id, instance=self._host.instance)
+
+
+def role_of(host: Host) -> Role:
+    """Returns what this host can do."""
+    worker = host.document.worker
+    return Stateful(host) if worker is None else Workers(worker.count(host.instance_type))
+
+
+def watch(
+    *,
+    target: Callable[[], str | None],
+    role: Role,
+    heartbeat: Callable[[], None],
+    complete: Callable[[], None],
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Follows the group's wish until the host is stopped and the hook completed.
+
+    An error of one round is logged and the round repeated: an agent that gives up leaves a host that
+    nobody drains.
+
+    Args:
+        target: asks the instance metadata for the wanted lifecycle state.
+        role: this host's role.
+        heartbeat: restarts the hook's timer.
+        complete: completes the hook.
+        sleep: waits; takes seconds.
+        clock: seconds, monotonic.
+    """
+    draining: float | None = None
+    beaten: float | None = None
+    while True:
+        now = clock()
+        try:
+            step = decide(
+                Seen(
+                    target=target() if draining is None else None,
+                    busy=0 if draining is None else role.busy(),
+                    drain_seconds=None if draining is None else now - draining,
+                    heartbeat_seconds=None if beaten is None else now - beaten,
+                )
+            )
+            if step is not Step.WAIT:
+                log.info("%s", step.value)
+            if step is Step.DRAIN:
+                role.drain()
+                draining = now
+                continue
+            if step is Step.STOP:
+                role.stop()
+                complete()
+                return
+            if step is Step.HEARTBEAT:
+                beaten = now
+                heartbeat()
+        except HostError as error:
+            log.warning("%s", error)
+        sleep(POLL_SECONDS)
+
+
+def main() -> int:
+    """Runs the agent; returns when the host may go."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    metadata = Metadata()
+    host = aws.wait(
+        "the instance metadata and the host document",
+        lambda: _host(metadata),
+        seconds=600,
+        pause=POLL_SECONDS,
+    )
+    signals = Signals(host.document, host.instance, host.client)
+    hook = host.document.terminate_hook
+    watch(
+        target=lambda: metadata.find("autoscaling/target-lifecycle-state"),
+        role=role_of(host),
+        heartbeat=lambda: signals.heartbeat(hook),
+        complete=lambda: signals.complete(hook, "CONTINUE"),
+    )
+    return 0
+
+
+def _host(metadata: Metadata) -> Host | None:
+    try:
+        return this_host(Layout(), metadata)
+    except HostError as error:
+        log.warning("%s", error)
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

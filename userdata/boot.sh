@@ -1,0 +1,66 @@
+#!/bin/bash
+# What an instance runs at its first boot, as cloud-init user data: leaves its document, fetches the bundle
+# with the instance's own role, checks it, and hands over to it.
+set -Eeuo pipefail
+
+root=/opt/openqa-on-aws
+state=/var/lib/openqa-on-aws
+
+say() {
+  echo "openqa-on-aws: $*"
+  # Not every machine lets us write there.
+  { echo "openqa-on-aws: $*" >/dev/console; } 2>/dev/null || true
+}
+
+if [[ -e "$state/first-boot" ]]; then
+  say "first boot refused: this machine already had one at $(<"$state/first-boot"); replace the instance instead"
+  exit 1
+fi
+
+failed() {
+  say "first boot failed: $1; powering off"
+  systemctl --no-block poweroff
+  exit 1
+}
+step="preparing folders"
+trap 'failed "$step (boot.sh, line $LINENO)"' ERR
+
+mkdir -p "$root" "$state" /etc/openqa-on-aws
+date --utc +%FT%TZ >"$state/first-boot"
+cat >/etc/openqa-on-aws/host.json <<'DOCUMENT'
+@@DOCUMENT@@
+DOCUMENT
+
+step="installing python3-boto3"
+if ! python3 -c 'import boto3' 2>/dev/null; then
+  # The one thing that cannot come from the bundle's table of operating systems: it is what fetches it.
+  if command -v dnf >/dev/null; then
+    dnf --assumeyes --quiet install python3-boto3
+  else
+    apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --quiet update
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --yes --quiet \
+      install --no-install-recommends python3-boto3
+  fi
+fi
+
+step="fetching the bundle s3://@@BUNDLE_BUCKET@@/@@BUNDLE_KEY@@"
+python3 - "$state/bundle.tar.gz" <<'PYTHON'
+import sys
+
+import boto3
+from botocore.config import Config
+
+# The role's credentials may appear some seconds after the instance.
+s3 = boto3.client("s3", region_name="@@REGION@@", config=Config(retries={"mode": "standard", "max_attempts": 10}))
+s3.download_file("@@BUNDLE_BUCKET@@", "@@BUNDLE_KEY@@", sys.argv[1])
+PYTHON
+
+step="checking the bundle's SHA-256"
+echo "@@BUNDLE_SHA256@@  $state/bundle.tar.gz" | sha256sum --check --quiet
+
+step="unpacking the bundle"
+tar --extract --gzip --no-same-owner --directory "$root" --file "$state/bundle.tar.gz"
+rm "$state/bundle.tar.gz"
+
+trap - ERR
+exec bash "$root/userdata/bootstrap.sh"

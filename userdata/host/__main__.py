@@ -1,0 +1,86 @@
+"""The commands of ``python3 -m userdata.host``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from userdata.host import aws, document, images, ready, roles
+from userdata.host.errors import HostError
+from userdata.host.host import this_host
+from userdata.host.layout import Layout
+from userdata.host.metadata import Metadata
+from userdata.host.secrets import write_private
+from userdata.host.signals import Signals
+
+
+def main(arguments: list[str], layout: Layout) -> int:
+    """Runs one command; returns the exit code. A failure's reason goes to stderr and to ``state/failure``."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options, layout)
+    except HostError as error:
+        print(f"openqa-on-aws: {error}", file=sys.stderr)
+        layout.state.mkdir(parents=True, exist_ok=True)
+        write_private(layout.state / "failure", str(error), mode=0o644)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m userdata.host")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("role", help="print the host's role")
+    golden = commands.add_parser("images", help="load container images and keep artifacts")
+    golden.add_argument("--role", action="append", default=[], choices=document.ROLES)
+    golden.add_argument("--document", type=Path, help="load what it names instead of all that is there")
+    commands.add_parser("prepare", help="once: name, interface, volume, units")
+    commands.add_parser("configure", help="at every start: secrets and configuration")
+    commands.add_parser("certificate", help="renew the database's certificate when it is due")
+    commands.add_parser("ready", help="wait until the role works, then report it")
+    failure = commands.add_parser("fail", help="report that this host failed")
+    failure.add_argument("reason", help="used where no command left a better one")
+    return parser
+
+
+def _run(options: argparse.Namespace, layout: Layout) -> None:
+    if options.command == "role":
+        print(document.load(layout.document).role)
+        return
+    if options.command == "images":
+        _images(options, layout)
+        return
+    host = this_host(layout, Metadata())
+    signals = Signals(host.document, host.instance, host.client)
+    if options.command == "prepare":
+        roles.prepare(host)
+    elif options.command == "configure":
+        roles.configure(host)
+    elif options.command == "certificate":
+        roles.renew_certificate(host)
+    elif options.command == "ready":
+        ready.await_ready(host)
+        signals.works()
+        write_private(layout.state / "ready", "", mode=0o644)
+    elif options.command == "fail":
+        failure = layout.state / "failure"
+        if not failure.exists():
+            write_private(failure, options.reason, mode=0o644)
+        signals.fails()
+
+
+def _images(options: argparse.Namespace, layout: Layout) -> None:
+    kept = layout.state / "artifacts"
+    if options.document is None:
+        images.install_found(options.role or document.ROLES, cache=layout.cache, kept=kept)
+        return
+
+    read = document.load(options.document)
+    images.install(read, cache=layout.cache, kept=kept, s3=lambda: aws.client("s3", read.region))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="openqa-on-aws: %(message)s")
+    sys.exit(main(sys.argv[1:], Layout()))

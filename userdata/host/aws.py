@@ -1,0 +1,60 @@
+"""Clients of AWS's services, and how long to wait for what they tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from userdata.host.errors import HostError
+
+T = TypeVar("T")
+
+_CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30)
+
+
+def client(service: str, region: str) -> Any:  # boto3 has no types in the distribution
+    """Returns a client that retries, with the instance role's credentials."""
+    return boto3.client(service, region_name=region, config=_CONFIG)
+
+
+def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
+    """Calls AWS and turns its refusal into a :class:`HostError` that begins with ``what``."""
+    try:
+        return function(**arguments)
+    except (ClientError, BotoCoreError) as error:
+        raise HostError(f"{what}: {error}") from error
+
+
+def wait(
+    what: str,
+    ready: Callable[[], T | None],
+    *,
+    seconds: float,
+    pause: float = 2.0,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Returns the first answer of ``ready`` that is not None.
+
+    Args:
+        what: what is waited for, for the error: ``volume vol-1 to be free``.
+        ready: asked until it returns something.
+        seconds: when to give up.
+        pause: seconds between questions.
+        sleep: waits; takes seconds.
+        clock: seconds, monotonic.
+
+    Raises:
+        HostError: no answer in time.
+    """
+    end = clock() + seconds
+    while (answer := ready()) is None:
+        if clock() >= end:
+            raise HostError(f"waited {seconds:.0f} s for {what}")
+        sleep(pause)
+    return answer

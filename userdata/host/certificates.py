@@ -1,0 +1,121 @@
+"""The database's own certificate authority and its server's certificate, both on the data volume."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.secrets import write_private
+
+# The CA lives as long as the volume; clients fetch it at every start.
+CA_DAYS = 7300
+SERVER_DAYS = 397
+RENEW_SECONDS = 60 * 86400
+_EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Where a folder holds the CA and the server's certificate, and their keys."""
+
+    folder: Path
+
+    @property
+    def ca(self) -> Path:
+        """The CA's certificate; public."""
+        return self.folder / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The CA's key; for root only."""
+        return self.folder / "ca.key"
+
+    @property
+    def server(self) -> Path:
+        """The server's certificate."""
+        return self.folder / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """The server's key; for PostgreSQL."""
+        return self.folder / "server.key"
+
+
+def ensure(certificates: Certificates, *, name: str, address: str, uid: int) -> bool:
+    """Makes what is missing and renews what is due; returns whether the server has a new certificate.
+
+    Args:
+        certificates: the folder; made where missing.
+        name: the DNS name that clients verify.
+        address: the IP address they may verify instead.
+        uid: PostgreSQL's user, who must read the server's key.
+
+    Raises:
+        HostError: openssl failed.
+    """
+    certificates.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not (certificates.ca.exists() and certificates.ca_key.exists()):
+        _make_ca(certificates)
+    if _is_good(certificates, name=name, address=address):
+        return False
+    _make_server(certificates, name=name, address=address, uid=uid)
+    return True
+
+
+def _make_ca(certificates: Certificates) -> None:
+    with tempfile.TemporaryDirectory(dir=certificates.folder) as scratch:
+        key, certificate = Path(scratch) / "key", Path(scratch) / "certificate"
+        run(
+            [
+                *("openssl", "req", "-x509", *_EC, "-keyout", str(key), "-out", str(certificate)),
+                *("-days", str(CA_DAYS), "-subj", "/CN=openQA database CA"),
+                *("-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"),
+                *("-addext", "keyUsage=critical,keyCertSign"),
+            ]
+        )
+        write_private(certificates.ca_key, key.read_text(encoding="ascii"))
+        write_private(certificates.ca, certificate.read_text(encoding="ascii"), mode=0o644)
+
+
+def _make_server(certificates: Certificates, *, name: str, address: str, uid: int) -> None:
+    with tempfile.TemporaryDirectory(dir=certificates.folder) as scratch:
+        key, request, certificate = (Path(scratch) / part for part in ("key", "request", "certificate"))
+        run(["openssl", "req", *_EC, "-keyout", str(key), "-out", str(request), "-subj", f"/CN={name}"])
+        extensions = Path(scratch) / "extensions"
+        extensions.write_text(
+            f"subjectAltName=DNS:{name},IP:{address}\n"
+            "basicConstraints=critical,CA:FALSE\n"
+            "keyUsage=critical,digitalSignature\n"
+            "extendedKeyUsage=serverAuth\n",
+            encoding="ascii",
+        )
+        run(
+            [
+                *("openssl", "x509", "-req", "-in", str(request), "-out", str(certificate)),
+                *("-days", str(SERVER_DAYS), "-extfile", str(extensions)),
+                *("-CA", str(certificates.ca), "-CAkey", str(certificates.ca_key)),
+            ]
+        )
+        owner = uid if os.geteuid() == 0 else None
+        write_private(certificates.server_key, key.read_text(encoding="ascii"), uid=owner)
+        write_private(certificates.server, certificate.read_text(encoding="ascii"), mode=0o644)
+
+
+def _is_good(certificates: Certificates, *, name: str, address: str) -> bool:
+    if not (certificates.server.exists() and certificates.server_key.exists()):
+        return False
+    try:
+        run(["openssl", "x509", "-noout", "-in", str(certificates.server), "-checkend", str(RENEW_SECONDS)])
+        run(
+            [
+                *("openssl", "verify", "-CAfile", str(certificates.ca)),
+                *("-verify_hostname", name, "-verify_ip", address, str(certificates.server)),
+            ]
+        )
+    except HostError:
+        return False
+    return True

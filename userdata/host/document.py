@@ -1,0 +1,223 @@
+"""The host document: all that the launch template tells an instance about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from userdata.host.errors import HostError
+
+ROLES = ("database", "webui", "worker")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A container image or artifact: its name, and where S3 has it unless the host is golden."""
+
+    name: str
+    bucket: str | None
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The fixed network interface."""
+
+    id: str
+    address: str
+    prefix: int
+    gateway: str
+
+
+@dataclass(frozen=True)
+class Database:
+    """What the database host serves."""
+
+    name: str
+    user: str
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class WebUi:
+    """What the web UI serves."""
+
+    url: str
+    branding: str
+    sign_in: Mapping[str, Any]
+    download_domains: tuple[str, ...]
+    profile: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker host offers."""
+
+    fleet: str
+    classes: tuple[str, ...]
+    architecture: str
+    workers: int | Mapping[str, int]
+    kvm: bool
+    network: str
+
+    def count(self, instance_type: str) -> int:
+        """Returns the worker instances that a host of this type runs.
+
+        Raises:
+            HostError: the document has no number for the type.
+        """
+        if isinstance(self.workers, int):
+            return self.workers
+        if instance_type not in self.workers:
+            raise HostError(
+                f"host document: worker.workers has no number for instance type {instance_type}, "
+                f"only for {', '.join(sorted(self.workers))}"
+            )
+        return self.workers[instance_type]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The parsed host document; see docs/architecture.md for its form."""
+
+    environment: str
+    role: str
+    os: str
+    region: str
+    stack: str
+    resource: str | None
+    group: str
+    launch_hook: str
+    terminate_hook: str
+    zone: str
+    golden: bool
+    session_manager: bool
+    images: Mapping[str, Stored]
+    artifacts: Mapping[str, Stored]
+    secrets: Mapping[str, str]
+    volume: str | None
+    interface: Interface | None
+    database: Database | None
+    webui: WebUi | None
+    worker: Worker | None
+
+    @property
+    def certificate_parameter(self) -> str:
+        """The SSM parameter that holds the database's CA certificate."""
+        return f"/openqa/{self.environment}/database-ca"
+
+    @property
+    def database_host(self) -> str:
+        """The database's name in the private zone."""
+        return f"database.{self.zone}"
+
+    @property
+    def webui_host(self) -> str:
+        """The web UI's name in the private zone."""
+        return f"webui.{self.zone}"
+
+
+def load(path: Path) -> Document:
+    """Reads the host document.
+
+    Raises:
+        HostError: the file is missing, is no JSON object, or lacks something.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HostError(f"host document: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise HostError(f"host document: {path} is not JSON: {error}") from error
+    return parse(data)
+
+
+def parse(data: Mapping[str, Any]) -> Document:
+    """Makes a document of decoded JSON.
+
+    Raises:
+        HostError: a key is missing, or the role is unknown.
+    """
+    try:
+        document = _parse(data)
+    except KeyError as error:
+        raise HostError(f"host document: the key {error.args[0]!r} is missing") from error
+    if document.role not in ROLES:
+        raise HostError(f"host document: role is {document.role!r}, allowed are {', '.join(ROLES)}")
+    if getattr(document, document.role) is None:
+        raise HostError(f"host document: the key {document.role!r} is missing")
+    return document
+
+
+def _parse(data: Mapping[str, Any]) -> Document:
+    return Document(
+        environment=data["environment"],
+        role=data["role"],
+        os=data["os"],
+        region=data["region"],
+        stack=data["stack"],
+        resource=data.get("resource"),
+        group=data["group"],
+        launch_hook=data["hooks"]["launch"],
+        terminate_hook=data["hooks"]["terminate"],
+        zone=data["zone"],
+        golden=data["golden"],
+        session_manager=data["session_manager"],
+        images={
+            name: Stored(name=image["reference"], bucket=image.get("bucket"), key=image.get("key"))
+            for name, image in data["images"].items()
+        },
+        artifacts={
+            name: Stored(name=artifact["hash"], bucket=artifact.get("bucket"), key=artifact.get("key"))
+            for name, artifact in (data.get("artifacts") or {}).items()
+        },
+        secrets={name: arn for name, arn in data["secrets"].items() if arn},
+        volume=(data.get("volume") or {}).get("id"),
+        interface=_interface(data.get("interface")),
+        database=_database(data.get("database")),
+        webui=_webui(data.get("webui")),
+        worker=_worker(data.get("worker")),
+    )
+
+
+def _interface(data: Mapping[str, Any] | None) -> Interface | None:
+    if not data:
+        return None
+    return Interface(
+        id=data["id"], address=data["address"], prefix=int(data["prefix"]), gateway=data["gateway"]
+    )
+
+
+def _database(data: Mapping[str, Any] | None) -> Database | None:
+    if not data:
+        return None
+    return Database(name=data["name"], user=data["user"], memory_mib=int(data["memory_mib"]))
+
+
+def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
+    if not data:
+        return None
+    return WebUi(
+        url=data["url"],
+        branding=data["branding"],
+        sign_in=data["sign_in"],
+        download_domains=tuple(data["download_domains"]),
+        profile=data["profile"],
+    )
+
+
+def _worker(data: Mapping[str, Any] | None) -> Worker | None:
+    if not data:
+        return None
+    workers = data["workers"]
+    return Worker(
+        fleet=data["fleet"],
+        classes=tuple(data["classes"]),
+        architecture=data["architecture"],
+        workers=workers if isinstance(workers, int) else {kind: int(n) for kind, n in workers.items()},
+        kvm=data["kvm"],
+        network=data["network"],
+    )

@@ -1,0 +1,101 @@
+"""The proof that this host has KVM: a guest of a few instructions that runs and says so.
+
+The device's presence proves nothing: machines exist where it opens and guests hang.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+
+SECONDS = 30
+MARK = "K"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest that writes :data:`MARK` to QEMU's standard output and ends the machine.
+
+    Attributes:
+        program: what it executes.
+        arguments: QEMU's arguments, the program being at ``{program}``.
+        exit_code: QEMU's exit code when the guest ended it.
+    """
+
+    program: bytes
+    arguments: tuple[str, ...]
+    exit_code: int
+
+
+# mov al,'K'; out 0xe9,al (QEMU's debug console);
+# mov al,0x10; out 0xf4,al (isa-debug-exit: exit code 0x10*2+1); hlt
+_BOOT_SECTOR = (
+    bytes([0xB0, ord(MARK), 0xE6, 0xE9, 0xB0, 0x10, 0xE6, 0xF4, 0xF4]).ljust(510, b"\0") + b"\x55\xaa"
+)
+
+# movz x1,#0x900,lsl#16 (the machine's UART); movz w2,#'K'; strb w2,[x1];
+# movz w0,#8; movk w0,#0x8400,lsl#16 (PSCI SYSTEM_OFF); hvc #0; b .
+_ARM_PROGRAM = struct.pack(
+    "<7I", 0xD2A12001, 0x52800002 | ord(MARK) << 5, 0x39000022, 0x52800100, 0x72B08000, 0xD4000002, 0x14000000
+)
+
+GUESTS = {
+    "x86_64": Guest(
+        program=_BOOT_SECTOR,
+        arguments=(
+            *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "16"),
+            *("-display", "none", "-nodefaults", "-debugcon", "stdio"),
+            *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
+            *("-drive", "file={program},format=raw,if=ide,snapshot=on"),
+        ),
+        exit_code=33,
+    ),
+    "aarch64": Guest(
+        program=_ARM_PROGRAM,
+        arguments=(
+            *("qemu-system-aarch64", "-accel", "kvm", "-cpu", "host", "-M", "virt", "-m", "64"),
+            *("-display", "none", "-nodefaults", "-serial", "stdio", "-kernel", "{program}"),
+        ),
+        exit_code=0,
+    ),
+}
+
+
+def prove(image: str, *, architecture: str, folder: Path) -> None:
+    """Runs the guest with the worker image's QEMU.
+
+    Args:
+        image: the worker's container image.
+        architecture: ``x86_64`` or ``aarch64``.
+        folder: where to put the guest's program.
+
+    Raises:
+        HostError: the guest did not run, with the reason.
+    """
+    guest = GUESTS[architecture]
+    program = folder / "kvm-proof.img"
+    program.write_bytes(guest.program)
+    inside = f"/{program.name}"
+    qemu = [argument.format(program=inside) for argument in guest.arguments]
+    # The guest's own exit code is success; anything else fails with its reason.
+    script = (
+        f'timeout {SECONDS} "$@"; code=$?; '
+        f"[ $code -eq {guest.exit_code} ] || {{ echo QEMU exit code $code >&2; exit 1; }}"
+    )
+    try:
+        output = run(
+            [
+                *("podman", "run", "--rm", "--pull=never", "--network=none", "--device=/dev/kvm"),
+                *("--security-opt=label=disable", "--user=root", f"--volume={program}:{inside}:ro"),
+                *(image, "sh", "-c", script, "qemu", *qemu),
+            ],
+            seconds=SECONDS + 30,
+        )
+    except HostError as error:
+        raise HostError(f"KVM does not work here, yet the environment says kvm = true: {error}") from error
+    if MARK not in output:
+        raise HostError("KVM does not work here, yet the environment says kvm = true: the guest said nothing")

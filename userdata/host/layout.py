@@ -1,0 +1,68 @@
+"""Where things are on a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of a host. Tests put another ``root``."""
+
+    root: Path = Path("/")
+
+    @property
+    def bundle(self) -> Path:
+        """The unpacked bundle."""
+        return self.root / "opt/openqa-on-aws"
+
+    @property
+    def document(self) -> Path:
+        """What the launch template says about this host."""
+        return self.root / "etc/openqa-on-aws/host.json"
+
+    @property
+    def state(self) -> Path:
+        """What this machine already did; outlives reboots."""
+        return self.root / "var/lib/openqa-on-aws"
+
+    @property
+    def cache(self) -> Path:
+        """Container images and artifacts."""
+        return self.root / "var/cache/openqa-on-aws"
+
+    @property
+    def runtime(self) -> Path:
+        """In memory; gone at the next boot."""
+        return self.root / "run/openqa-on-aws"
+
+    @property
+    def secrets(self) -> Path:
+        """One file a secret, for root only."""
+        return self.runtime / "secrets"
+
+    @property
+    def config(self) -> Path:
+        """Rendered configuration, mounted into containers; it holds passwords, so it lives in memory."""
+        return self.runtime / "config"
+
+    @property
+    def data(self) -> Path:
+        """The data volume's mount point."""
+        return self.root / "srv/data"
+
+    @property
+    def worker(self) -> Path:
+        """A worker host's pool and cache; one file system, as openQA hard-links between them."""
+        return self.root / "var/lib/openqa"
+
+    @property
+    def units(self) -> Path:
+        """The administrator's systemd units."""
+        return self.root / "etc/systemd/system"
+
+    @property
+    def quadlets(self) -> Path:
+        """The administrator's podman quadlets."""
+        return self.root / "etc/containers/systemd"

@@ -1,0 +1,112 @@
+"""Whether this host does its work: asked locally, never through the load balancer."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from userdata.host.aws import wait
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+# A database that recovers after a crash, or a schema upgrade, takes its time.
+SECONDS = 780
+PAUSE = 2.0
+
+
+def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Waits until the role works.
+
+    Raises:
+        HostError: it did not in time, or a unit failed for good; with the reason.
+    """
+    check = {"database": _database, "webui": _webui, "worker": _worker}[host.document.role]
+    last = ""
+
+    def ready() -> bool | None:
+        nonlocal last
+        try:
+            check(host)
+        except (HostError, OSError, ValueError) as error:
+            last = str(error)
+        else:
+            return True
+        if failed := _failed_units():
+            raise HostError(f"these units failed: {', '.join(failed)}; the last check said: {last}")
+        return None
+
+    try:
+        wait(f"the {host.document.role} to work", ready, seconds=seconds, pause=PAUSE, sleep=sleep)
+    except HostError as error:
+        raise HostError(
+            f"{error}; the last check said: {last}" if last not in str(error) else str(error)
+        ) from error
+
+
+def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: int) -> dict[int, str]:
+    """Returns the worker instances of a host that take no jobs, with the reason of each.
+
+    Args:
+        workers: the web UI's list of workers.
+        host: the host's name as openQA knows it.
+        count: how many instances it should have.
+    """
+    states = {int(worker["instance"]): worker for worker in workers if worker.get("host") == host}
+    missing = {}
+    for number in range(1, count + 1):
+        worker = states.get(number)
+        if worker is None:
+            missing[number] = "is not registered"
+        elif worker.get("status") not in ("idle", "running"):
+            missing[number] = f"is {worker.get('status')}: {worker.get('error') or 'no reason given'}"
+    return missing
+
+
+def _database(host: Host) -> None:
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    password = (host.layout.secrets / "database").read_text(encoding="ascii")
+    # Through TCP on the loopback, verifying the name that clients use.
+    run(
+        [
+            *("podman", "exec", "--interactive", "openqa-database", "/opt/bin/login.sh"),
+            *(host.document.database_host, database.user, database.name),
+        ],
+        stdin=password,
+        seconds=30,
+    )
+
+
+def _webui(host: Host) -> None:
+    _get("http://127.0.0.1/health")
+    jobs = json.loads(_get("http://127.0.0.1/api/v1/jobs?limit=1"))
+    if "jobs" not in jobs:
+        raise HostError("the web UI's API answers without jobs")
+
+
+def _worker(host: Host) -> None:
+    worker = host.document.worker
+    if worker is None:
+        raise HostError("host document: the key 'worker' is missing")
+    workers = json.loads(_get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
+    missing = missing_workers(workers, host=host.name, count=worker.count(host.instance_type))
+    if missing:
+        raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
+
+
+def _failed_units() -> list[str]:
+    answer = run(
+        ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "openqa*", "srv-data*"]
+    )
+    return [line.split()[0] for line in answer.splitlines() if line]
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own http:// addresses
+        body: bytes = response.read()
+    return body.decode()

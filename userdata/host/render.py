@@ -1,0 +1,94 @@
+"""Configuration from templates: ``NAME.j2`` becomes ``NAME``, anything else is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from userdata.host.errors import HostError
+from userdata.host.secrets import write_private
+
+SUFFIX = ".j2"
+# A quadlet or unit of this name is made once for every worker instance: NAME@1.container, NAME@2.container …
+INSTANCE = "@.container"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to write: its path below the target folder, and its text."""
+
+    path: Path
+    text: str
+
+
+def render(folder: Path, context: Mapping[str, Any]) -> list[File]:
+    """Renders all files of a folder, in the order of their names; none where it does not exist.
+
+    Args:
+        folder: the templates.
+        context: what they may name; naming anything else is an error.
+
+    Raises:
+        HostError: a template names what is not in the context, or is malformed.
+    """
+    if not folder.is_dir():
+        return []
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # INI files, units and nginx: nothing is HTML
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return [
+        file
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for file in _render(environment, path.relative_to(folder), context)
+    ]
+
+
+def write(
+    files: Iterable[File], folder: Path, *, mode: int, uid: int | None = None, gid: int | None = None
+) -> None:
+    """Writes rendered files below a folder.
+
+    Args:
+        files: what to write.
+        folder: made where missing.
+        mode: the files' permissions.
+        uid: their owner; None: this process's.
+        gid: their group; None: this process's.
+    """
+    for file in files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, file.text, mode=mode, uid=uid, gid=gid)
+
+
+def _render(environment: jinja2.Environment, path: Path, context: Mapping[str, Any]) -> list[File]:
+    if path.suffix != SUFFIX:
+        loader = environment.loader
+        if loader is None:  # never: it is given above
+            return []
+        text, _, _ = loader.get_source(environment, path.as_posix())
+        return [File(path, text)]
+    target = path.with_suffix("")
+    try:
+        template = environment.get_template(path.as_posix())
+        if not target.name.endswith(INSTANCE):
+            return [File(target, template.render(context))]
+        return [
+            File(
+                target.with_name(target.name.replace("@.", f"@{number}.")),
+                template.render(context, number=number),
+            )
+            for number in range(1, int(context["workers"]) + 1)
+        ]
+    except jinja2.TemplateError as error:
+        raise HostError(f"template {path}: {error.message}") from error

@@ -1,0 +1,315 @@
+"""What each role needs: once at first boot (:func:`prepare`), and at every start (:func:`configure`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from userdata.host import certificates, interface, kvm, render, secrets, sizing, volume
+from userdata.host.aws import call, wait
+from userdata.host.certificates import Certificates
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+# The folders of userdata/roles that make a role.
+FOLDERS = {
+    "database": ("common", "stateful", "database"),
+    "webui": ("common", "stateful", "webui"),
+    "worker": ("common", "worker"),
+}
+# The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
+USERS = {"database": 603, "webui": 601, "worker": 602}
+CERTIFICATE_SECONDS = 600
+# Below the web UI's part of the volume.
+WEBUI_FOLDERS = (
+    *("", "archive", "db", "images", "testresults", "webui", "webui/cache", "share", "share/tests"),
+    *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
+    *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
+)
+_DIGITS = frozenset("0123456789abcdef")
+
+
+def prepare(host: Host) -> None:
+    """Does what a host needs once: its name, its interface, its volume, its units.
+
+    Raises:
+        HostError: something is missing or refused.
+    """
+    run(["hostnamectl", "hostname", host.name])
+    facts: dict[str, Any] = {}
+    if host.document.interface is not None:
+        facts["mac"] = _take_interface(host)
+    if host.document.volume is not None:
+        facts["device"] = _take_volume(host)
+    _install_units(host, facts)
+    worker = host.document.worker
+    if worker is not None and worker.kvm:
+        kvm.prove(
+            host.document.images["worker"].name, architecture=worker.architecture, folder=host.layout.runtime
+        )
+
+
+def configure(host: Host) -> None:
+    """Does what a host needs at every start: secrets and configuration, both in memory.
+
+    Raises:
+        HostError: something is missing or refused.
+    """
+    host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    values = secrets.fetch(
+        host.client("secretsmanager"), arns=host.document.secrets, directory=host.layout.secrets
+    )
+    context = {
+        "database": _configure_database,
+        "webui": _configure_webui,
+        "worker": _configure_worker,
+    }[host.document.role](host, values)
+    user = USERS[host.document.role]
+    host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
+    _give(host.layout.config, user)
+    for folder in FOLDERS[host.document.role]:
+        files = render.render(_roles(host) / folder / "config", context)
+        render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
+
+
+def renew_certificate(host: Host) -> None:
+    """Renews the database's certificate where it is due, and has PostgreSQL read it.
+
+    Raises:
+        HostError: openssl failed.
+    """
+    if _ensure_certificate(host):
+        run(["podman", "kill", "--signal=HUP", "openqa-database"])
+
+
+def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what all templates may name."""
+    document = host.document
+    return {
+        "environment": document.environment,
+        "images": {name: image.name for name, image in document.images.items()},
+        "zone": document.zone,
+        "hostname": host.name,
+        "address": host.address,
+        "interface": document.interface,
+        "database": document.database,
+        "database_host": document.database_host,
+        "webui": document.webui,
+        "webui_host": document.webui_host,
+        "worker": document.worker,
+        "workers": document.worker.count(host.instance_type) if document.worker else 0,
+        "bundle": "/opt/openqa-on-aws",
+        **facts,
+    }
+
+
+def _take_interface(host: Host) -> str:
+    fixed = host.document.interface
+    if fixed is None:
+        raise HostError("host document: the key 'interface' is missing")
+    ec2 = host.client("ec2")
+    mac = interface.mac_address(ec2, fixed.id)
+    # Whatever manages the network must leave this interface to openqa-interface.service.
+    own = render.render(_roles(host) / "stateful" / "network", {"mac": mac})
+    render.write(own, host.layout.root / "etc", mode=0o644)
+    run(["systemctl", "try-reload-or-restart", "systemd-networkd.service", "NetworkManager.service"])
+    interface.attach(ec2, interface=fixed.id, instance=host.instance)
+    interface.find_link(mac)
+    return mac
+
+
+def _take_volume(host: Host) -> str:
+    identity = host.document.volume
+    if identity is None:
+        raise HostError("host document: the key 'volume' is missing")
+    volume.attach(host.client("ec2"), volume=identity, instance=host.instance)
+    device = volume.find_device(identity)
+    volume.ensure_filesystem(device)
+    return str(device)
+
+
+def _install_units(host: Host, facts: Mapping[str, Any]) -> None:
+    names = context(host, facts)
+    units: list[render.File] = []
+    for folder in FOLDERS[host.document.role]:
+        found = render.render(_roles(host) / folder / "units", names)
+        render.write(found, host.layout.units, mode=0o644)
+        units += found
+        quadlets = render.render(_roles(host) / folder / "quadlets", names)
+        render.write(quadlets, host.layout.quadlets, mode=0o644)
+    run(["systemctl", "daemon-reload"])
+    enabled = [str(unit.path) for unit in units if "[Install]" in unit.text]
+    run(["systemctl", "enable", "--quiet", *enabled])
+
+
+def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    _password(values)
+    _folder(host.layout.data / "postgres", user=USERS["database"], mode=0o700)
+    _ensure_certificate(host)
+    call(
+        f"parameter {host.document.certificate_parameter}",
+        host.client("ssm").put_parameter,
+        Name=host.document.certificate_parameter,
+        Value=_certificates(host).ca.read_text(encoding="ascii"),
+        Type="String",
+        Overwrite=True,
+    )
+    return context(host, {"memory": sizing.postgres_memory(database.memory_mib)})
+
+
+def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    webui = host.document.webui
+    if webui is None:
+        raise HostError("host document: the key 'webui' is missing")
+    key, secret = _api_key(values)
+    _lay_out(host)
+    certificate = _database_ca(host)
+    host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
+    secrets.write_private(
+        host.layout.config / "database-ca.crt",
+        certificate,
+        uid=_owner(USERS["webui"]),
+        gid=_owner(USERS["webui"]),
+    )
+    return context(
+        host,
+        {
+            "password": _password(values),
+            "api_key": key,
+            "api_secret": secret,
+            "sign_in": {name: value for name, value in webui.sign_in.items() if value is not None},
+            "client": _sign_in_client(values) if webui.sign_in["method"] == "OAuth2" else None,
+        },
+    )
+
+
+def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    worker = host.document.worker
+    if worker is None:
+        raise HostError("host document: the key 'worker' is missing")
+    key, secret = _api_key(values)
+    count = worker.count(host.instance_type)
+    for folder in ("cache", "share", "pool", *(f"pool/{number}" for number in range(1, count + 1))):
+        _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
+    disk = os.statvfs(host.layout.worker)
+    cache = sizing.cache_gib(total_bytes=disk.f_frsize * disk.f_blocks, workers=count)
+    return context(host, {"api_key": key, "api_secret": secret, "cache_gib": cache})
+
+
+def _lay_out(host: Host) -> None:
+    user = USERS["webui"]
+    openqa = host.layout.data / "openqa"
+    for folder in WEBUI_FOLDERS:
+        _folder(openqa / folder, user=user, mode=0o755)
+    # openQA itself looks through these names; its package makes them in the folder that the volume hides.
+    for name, target in (("factory", "share/factory"), ("tests", "share/tests")):
+        if not (openqa / name).is_symlink():
+            (openqa / name).symlink_to(target)
+    if host.document.webui is not None and host.document.webui.profile == "sample":
+        _install_sample(host, openqa / "share")
+
+
+def _install_sample(host: Host, share: Path) -> None:
+    user = USERS["webui"]
+    shutil.copytree(
+        host.layout.bundle / "userdata/content/sample",
+        share / "tests/sample",
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("image"),
+    )
+    for path in (share / "tests/sample", *(share / "tests/sample").rglob("*")):
+        _give(path, user)
+    artifact = host.document.artifacts["sample"]
+    source = host.layout.state / "artifacts" / f"sample-{artifact.name}.iso"
+    target = share / "factory/iso/fixed/sample.iso"
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        shutil.copyfile(source, target)
+        _give(target, user)
+
+
+def _certificates(host: Host) -> Certificates:
+    return Certificates(host.layout.data / "certificates")
+
+
+def _ensure_certificate(host: Host) -> bool:
+    fixed = host.document.interface
+    return certificates.ensure(
+        _certificates(host),
+        name=host.document.database_host,
+        address=fixed.address if fixed else host.address,
+        uid=USERS["database"],
+    )
+
+
+def _database_ca(host: Host) -> str:
+    ssm = host.client("ssm")
+
+    def published() -> str | None:
+        try:
+            answer = ssm.get_parameter(Name=host.document.certificate_parameter)
+        except ssm.exceptions.ParameterNotFound:
+            return None
+        except (ClientError, BotoCoreError) as error:
+            raise HostError(f"parameter {host.document.certificate_parameter}: {error}") from error
+        value: str = answer["Parameter"]["Value"]
+        return value
+
+    return wait(
+        f"the database host to publish its CA certificate in {host.document.certificate_parameter}",
+        published,
+        seconds=CERTIFICATE_SECONDS,
+    )
+
+
+def _password(values: Mapping[str, str]) -> str:
+    password = values.get("database", "")
+    if not (len(password) >= 16 and password.isascii() and password.isalnum()):
+        raise HostError("secret database: not 16 or more letters and digits")
+    return password
+
+
+def _api_key(values: Mapping[str, str]) -> tuple[str, str]:
+    both = values.get("api_key", "")
+    if len(both) != 32 or not set(both) <= _DIGITS:
+        raise HostError("secret api_key: not 32 hexadecimal digits in lower case")
+    return both[:16], both[16:]
+
+
+def _sign_in_client(values: Mapping[str, str]) -> dict[str, str]:
+    try:
+        client = json.loads(values["sign_in"])
+        found = {"key": client["key"], "secret": client["secret"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise HostError('secret sign_in: not a JSON object with "key" and "secret"') from error
+    if not all(isinstance(value, str) and value.isprintable() for value in found.values()):
+        raise HostError('secret sign_in: "key" and "secret" must be one line of text each')
+    return found
+
+
+def _roles(host: Host) -> Path:
+    return host.layout.bundle / "userdata/roles"
+
+
+def _folder(path: Path, *, user: int, mode: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+    _give(path, user)
+
+
+def _give(path: Path, user: int) -> None:
+    if os.geteuid() == 0:
+        os.lchown(path, user, user)
+
+
+def _owner(user: int) -> int | None:
+    return user if os.geteuid() == 0 else None

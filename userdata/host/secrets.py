@@ -1,0 +1,54 @@
+"""Secrets: from Secrets Manager to files in memory that only root reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from userdata.host.aws import call
+
+
+def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Writes each secret to ``directory/NAME``, mode 0600, and returns them.
+
+    Args:
+        manager: a Secrets Manager client.
+        arns: the secrets' ARNs by name.
+        directory: made with mode 0700.
+
+    Raises:
+        HostError: a secret cannot be read.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    values = {}
+    for name, arn in arns.items():
+        answer = call(f"secret {name}", manager.get_secret_value, SecretId=arn)
+        values[name] = answer["SecretString"]
+        write_private(directory / name, values[name])
+    return values
+
+
+def write_private(
+    path: Path, text: str, *, mode: int = 0o600, uid: int | None = None, gid: int | None = None
+) -> None:
+    """Replaces a file in one step; at no time can others read it.
+
+    Args:
+        path: the file.
+        text: its new content.
+        mode: its permissions, in the end.
+        uid: its owner; None: this process's.
+        gid: its group; None: this process's.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if uid is not None or gid is not None:
+            os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
+        os.fchmod(descriptor, mode)
+        file.write(text)
+    temporary.replace(path)

@@ -1,0 +1,133 @@
+"""What the host tells the Auto Scaling group and CloudFormation about itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from userdata.host.document import Document
+from userdata.host.errors import HostError
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 6
+
+
+class Signals:
+    """The signals of one instance.
+
+    Args:
+        document: the host document.
+        instance: the instance's id.
+        client: makes a client for a service's name.
+        sleep: waits between attempts; takes seconds.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        instance: str,
+        client: Callable[[str], Any],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._document = document
+        self._instance = instance
+        self._client = client
+        self._sleep = sleep
+
+    def works(self) -> None:
+        """Tells that the host works: the launch goes on, and so does a stack's update.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self.complete(self._document.launch_hook, "CONTINUE")
+        self._signal("SUCCESS")
+
+    def fails(self) -> None:
+        """Tells that the host failed, in every way there is; goes on when one of them fails."""
+        tellers: tuple[Callable[[], None], ...] = (
+            lambda: self.complete(self._document.launch_hook, "ABANDON"),
+            lambda: self._signal("FAILURE"),
+            self._unhealthy,
+        )
+        for tell in tellers:
+            try:
+                tell()
+            except HostError as error:
+                log.warning("%s", error)
+
+    def complete(self, hook: str, result: str) -> None:
+        """Completes a lifecycle hook with ``CONTINUE`` or ``ABANDON``.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self._call(
+            f"lifecycle hook {hook}",
+            "autoscaling",
+            "complete_lifecycle_action",
+            AutoScalingGroupName=self._document.group,
+            LifecycleHookName=hook,
+            LifecycleActionResult=result,
+            InstanceId=self._instance,
+        )
+
+    def heartbeat(self, hook: str) -> None:
+        """Restarts a lifecycle hook's timer.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self._call(
+            f"lifecycle hook {hook}",
+            "autoscaling",
+            "record_lifecycle_action_heartbeat",
+            AutoScalingGroupName=self._document.group,
+            LifecycleHookName=hook,
+            InstanceId=self._instance,
+        )
+
+    def _signal(self, status: str) -> None:
+        if self._document.resource is None:
+            return
+        self._call(
+            f"stack {self._document.stack}",
+            "cloudformation",
+            "signal_resource",
+            StackName=self._document.stack,
+            LogicalResourceId=self._document.resource,
+            UniqueId=self._instance,
+            Status=status,
+        )
+
+    def _unhealthy(self) -> None:
+        self._call(
+            f"group {self._document.group}",
+            "autoscaling",
+            "set_instance_health",
+            InstanceId=self._instance,
+            HealthStatus="Unhealthy",
+            ShouldRespectGracePeriod=False,
+        )
+
+    def _call(self, what: str, service: str, action: str, **arguments: Any) -> None:
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._sleep(min(2.0**attempt, 15.0))
+            try:
+                getattr(self._client(service), action)(**arguments)
+                return
+            except ClientError as error:
+                reason = str(error)
+                if error.response["Error"]["Code"] == "ValidationError":
+                    # Nothing waits for it: a host replaced outside a stack's update, a hook that timed out.
+                    log.warning("%s: %s: %s", what, action, reason)
+                    return
+            except BotoCoreError as error:
+                reason = str(error)
+        raise HostError(f"{what}: {action} failed: {reason}")

@@ -1,0 +1,48 @@
+"""How much of a host each part may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 1024**3
+# openQA's requirement for one worker instance: os-autoinst/openQA, docs/Installing.asciidoc.
+POOL_GIB = 40
+
+
+@dataclass(frozen=True)
+class PostgresMemory:
+    """PostgreSQL's memory settings, in MiB."""
+
+    shared_buffers: int
+    effective_cache_size: int
+    maintenance_work_mem: int
+    work_mem: int
+
+
+def postgres_memory(memory_mib: int) -> PostgresMemory:
+    """Returns settings for a host that runs nothing but PostgreSQL.
+
+    A quarter of the memory for shared buffers and three quarters as the planner's idea of the cache are
+    the PostgreSQL manual's own starting values (chapter "Resource Consumption"); work_mem leaves half the
+    memory to 100 connections of two sorts each.
+
+    Args:
+        memory_mib: the host's memory in MiB.
+    """
+    return PostgresMemory(
+        shared_buffers=max(128, memory_mib // 4),
+        effective_cache_size=max(256, memory_mib * 3 // 4),
+        maintenance_work_mem=min(1024, max(64, memory_mib // 16)),
+        work_mem=min(64, max(4, memory_mib // 400)),
+    )
+
+
+def cache_gib(*, total_bytes: int, workers: int) -> int:
+    """Returns openQA's CACHELIMIT: what the pools leave of the disk, at least a third of it, in GiB.
+
+    Args:
+        total_bytes: the size of the file system that pools and cache share.
+        workers: the worker instances of the host.
+    """
+    total = total_bytes // GIB
+    return max(1, total // 3, total * 9 // 10 - workers * POOL_GIB)

@@ -1,0 +1,124 @@
+"""The data volume: taken only when it is free, formatted only when it is blank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from userdata.host.aws import call, wait
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+
+DEVICE_NAME = "/dev/sdf"
+# The old host's drain detaches within 2 minutes; a lost instance is released by EC2 when it is terminated.
+FREE_SECONDS = 600
+APPEAR_SECONDS = 120
+# A file system, partition table, LUKS or LVM header has something in the first MiB.
+BLANK_BYTES = 1024 * 1024
+
+
+def device_path(volume: str) -> Path:
+    """Returns where udev puts an EBS volume: its serial number is its id without the dash."""
+    return Path("/dev/disk/by-id") / f"nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
+
+
+def attach(ec2: Any, *, volume: str, instance: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Attaches a volume once no other instance has it; does nothing where this instance has it already.
+
+    Never detaches it from another instance.
+
+    Raises:
+        HostError: another instance kept it, it does not exist, or attaching failed.
+    """
+    state = wait(
+        f"volume {volume} to be released by the instance that has it",
+        lambda: _usable(ec2, volume, instance),
+        seconds=FREE_SECONDS,
+        sleep=sleep,
+    )
+    if state == "available":
+        call(
+            f"volume {volume}",
+            ec2.attach_volume,
+            VolumeId=volume,
+            InstanceId=instance,
+            Device=DEVICE_NAME,
+        )
+    wait(
+        f"volume {volume} to be attached",
+        lambda: _attached(ec2, volume, instance),
+        seconds=APPEAR_SECONDS,
+        sleep=sleep,
+    )
+
+
+def find_device(volume: str, *, sleep: Callable[[float], None] = time.sleep) -> Path:
+    """Waits for the attached volume's block device and returns its path.
+
+    Raises:
+        HostError: it did not appear.
+    """
+    path = device_path(volume)
+    return wait(
+        f"the device of volume {volume} at {path}",
+        lambda: path if path.is_block_device() else None,
+        seconds=APPEAR_SECONDS,
+        pause=0.5,
+        sleep=sleep,
+    )
+
+
+def ensure_filesystem(device: Path) -> bool:
+    """Makes an ext4 file system on a blank device and returns whether it did.
+
+    Raises:
+        HostError: the device holds something that is not ext4.
+    """
+    kind = _signature(device)
+    if kind == "ext4":
+        return False
+    if kind:
+        raise HostError(f"{device} holds {kind}, not ext4: refusing to touch it")
+    if not is_blank(device):
+        raise HostError(f"{device} has no known file system, but is not blank: refusing to format it")
+    run(["mkfs.ext4", "-q", "-L", "openqa-data", str(device)], seconds=600)
+    return True
+
+
+def is_blank(device: Path) -> bool:
+    """Returns whether the first MiB of a device holds nothing but zeros."""
+    with device.open("rb") as file:
+        return not any(file.read(BLANK_BYTES))
+
+
+def detach(ec2: Any, *, volume: str, instance: str) -> None:
+    """Asks EC2 to detach the volume from this instance, after it was unmounted. Never by force."""
+    if _usable(ec2, volume, instance) == "attached":
+        call(f"volume {volume}", ec2.detach_volume, VolumeId=volume, InstanceId=instance, Force=False)
+
+
+def _signature(device: Path) -> str:
+    # blkid exits with 2 where it finds nothing; the empty export line tells that from an unreadable device.
+    answer = run(["sh", "-c", 'blkid --probe --output export "$1" || [ $? -eq 2 ]', "blkid", str(device)])
+    found = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+    return found.get("TYPE") or found.get("PTTYPE") or ""
+
+
+def _describe(ec2: Any, volume: str) -> dict[str, Any]:
+    answer = call(f"volume {volume}", ec2.describe_volumes, VolumeIds=[volume])
+    found: dict[str, Any] = answer["Volumes"][0]
+    return found
+
+
+def _usable(ec2: Any, volume: str, instance: str) -> str | None:
+    description = _describe(ec2, volume)
+    if any(entry["InstanceId"] == instance for entry in description.get("Attachments", [])):
+        return "attached"
+    return "available" if description["State"] == "available" else None
+
+
+def _attached(ec2: Any, volume: str, instance: str) -> bool | None:
+    entries = _describe(ec2, volume).get("Attachments", [])
+    return True if any(e["InstanceId"] == instance and e["State"] == "attached" for e in entries) else None

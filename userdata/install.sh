@@ -1,0 +1,62 @@
+#!/bin/bash
+# Installs all that a role needs and does not depend on the instance: at first boot, and when a golden image
+# is made, where the same step leaves nothing to do at boot.
+set -Eeuo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+usage() {
+  cat >&2 <<'TEXT'
+usage: install.sh [--role database|webui|worker]… [--document FILE | --session-manager REGION]
+  --role               install for this role; all roles unless given
+  --document           a host document: its images are installed, and the Session Manager agent if it says so
+  --session-manager    without a document: install the Session Manager agent, from this region's bucket
+Without a document, all container images are loaded that lie in /var/cache/openqa-on-aws.
+TEXT
+  exit 2
+}
+
+roles=() document="" session_manager_region=""
+while (($#)); do
+  (($# > 1)) || usage
+  case $1 in
+    --role) roles+=(--role "$2") ;;
+    --document) document=$2 ;;
+    --session-manager) session_manager_region=$2 ;;
+    *) usage ;;
+  esac
+  shift 2
+done
+
+# shellcheck source=/dev/null
+os=$(. /etc/os-release && echo "$ID")
+if [[ ! -f "$here/os/$os.sh" ]]; then
+  echo "install.sh: the operating system is $os, allowed are debian and fedora" >&2
+  exit 1
+fi
+# shellcheck source=userdata/os/debian.sh
+. "$here/os/$os.sh"
+
+from_document() {
+  python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$document" "$1"
+}
+if [[ -n "$document" && "$(from_document session_manager)" == True ]]; then
+  session_manager_region=$(from_document region)
+fi
+
+# First of all, so that a host on which anything below fails can be looked at.
+if [[ -n "$session_manager_region" ]]; then
+  bash "$here/session-manager/install.sh" "$session_manager_region"
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  os_is_installed "$package" || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  os_install "${missing[@]}"
+fi
+
+images=("${roles[@]}")
+[[ -z "$document" ]] || images=(--document "$document")
+PYTHONPATH=$(dirname "$here") PYTHONDONTWRITEBYTECODE=1 python3 -m userdata.host images "${images[@]}"

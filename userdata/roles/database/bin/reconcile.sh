@@ -1,0 +1,23 @@
+#!/bin/bash
+# On the host, after every start: the role exists with today's password, and owns its database. The password
+# goes through standard input only.
+#   usage: reconcile.sh USER DATABASE
+set -Eeuo pipefail
+
+user=$1 database=$2
+password=$(</run/openqa-on-aws/secrets/database)
+
+podman exec --interactive openqa-database psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
+  --host=/run/postgresql --username=postgres <<SQL
+-- Should one of these fail, the server's log must not quote it.
+set log_min_error_statement = panic;
+\\set password '$password'
+\\set user '$user'
+\\set database '$database'
+select format('create role %I', :'user')
+  where not exists (select from pg_roles where rolname = :'user') \\gexec
+alter role :"user" with login nosuperuser nocreatedb nocreaterole password :'password';
+select format('create database %I owner %I', :'database', :'user')
+  where not exists (select from pg_database where datname = :'database') \\gexec
+alter database :"database" owner to :"user";
+SQL

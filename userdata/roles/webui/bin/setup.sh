@@ -1,0 +1,27 @@
+#!/bin/bash
+# In the container, before any service starts: the schema is deployed or upgraded, and the administrator has
+# today's API key. Nothing secret is an argument.
+set -Eeuo pipefail
+
+export PGSERVICEFILE=/etc/openqa/pg_service.conf PGSERVICE=openqa
+export OPENQA_CONFIG=/etc/openqa
+
+for ((attempt = 0; ; attempt++)); do
+  if reason=$(psql --no-psqlrc --quiet --no-password --command="select 1" 2>&1 >/dev/null); then
+    break
+  fi
+  if ((attempt == 150)); then
+    echo "the database takes no login: $reason" >&2
+    exit 1
+  fi
+  sleep 2
+done
+
+code=0
+/usr/share/openqa/script/initdb --init_database || code=$?
+# 4: the schema is up to date.
+if ((code != 0 && code != 4)); then
+  echo "the database's schema could not be deployed: exit code $code" >&2
+  exit 1
+fi
+psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 </etc/openqa/administrator.sql
