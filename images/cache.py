@@ -12,13 +12,18 @@ import fcntl
 import os
 import secrets
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+# Also where hosts look for archives.
+DEFAULT = "/var/cache/openqa-on-aws"
+
 
 def root() -> Path:
-    """Returns the cache's folder: ``$OPENQA_CACHE``, or ``/var/cache/openqa-on-aws``."""
-    return Path(os.environ.get("OPENQA_CACHE", "/var/cache/openqa-on-aws"))
+    """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT`."""
+    return Path(os.environ.get("OPENQA_CACHE", DEFAULT))
 
 
 @contextlib.contextmanager
@@ -47,6 +52,22 @@ def locked(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def publish(built: Path, final: Path) -> None:
+    """Moves what is complete to its final name, unless someone else was first."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if not final.exists():
+        built.rename(final)
+
+
+@contextlib.contextmanager
+def step(what: str) -> Iterator[None]:
+    """Says on standard error what begins, and how long it took."""
+    print(f"images: {what} …", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    yield
+    print(f"images: {what}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def remove(path: Path) -> None:

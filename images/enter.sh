@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs a command in a throw-away container: enter.sh ROOT SCRATCH NAME [systemd-nspawn's options] COMMAND
+# Runs a command in a throw-away container: enter.sh ROOT SCRATCH NAME [systemd-nspawn's options] -- COMMAND
 # The command sees an overlay whose changes end up in SCRATCH; with SCRATCH "-" it changes ROOT itself.
 # Expects private mount and PID namespaces: all that it mounts ends with them.
 set -Eeuo pipefail

@@ -1,0 +1,113 @@
+"""The command line: ``python -m images``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from images import build, cache, recipe, root
+from images.errors import BuildError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code.
+
+    Args:
+        arguments: the command line's; None: this process's own.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (BuildError, ValueError) as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("images: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m images",
+        description="Builds what hosts run, each named by the hash of its recipe and kept in "
+        f"$OPENQA_CACHE (default: {cache.DEFAULT}). Progress goes to standard error. Building needs root.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    building = commands.add_parser("build", help="build all container images and the sample's CD")
+    building.set_defaults(run=_build)
+    one = commands.add_parser("archive", help="build one, unless it is built, and print its path")
+    one.add_argument("name", choices=recipe.IMAGES + recipe.ARTIFACTS)
+    one.set_defaults(run=_archive)
+    listing = commands.add_parser("list", help="show all images and artifacts, and which are built")
+    listing.set_defaults(run=_list)
+    for parser_of_target in (building, one, listing):
+        parser_of_target.add_argument(
+            "--os", choices=recipe.SYSTEMS, default="debian", help="default: debian"
+        )
+        parser_of_target.add_argument(
+            "--arch", choices=recipe.ARCHITECTURES, default=platform.machine(), help="default: this machine's"
+        )
+
+    golden = commands.add_parser(
+        "golden", help="make the root that instances of the local cloud boot, and print its path"
+    )
+    golden.set_defaults(run=_golden)
+    clean = commands.add_parser(
+        "clean",
+        help="remove what today's recipes no longer name",
+        description="Removes archives and roots that today's recipes no longer name, logs, and the layers "
+        "that only speed up builds. Bring a running local cloud down first: it may boot from what goes.",
+    )
+    clean.set_defaults(run=_clean)
+    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    for name, path in build.build(options.os, options.arch).items():
+        print(f"{name:10} {_size(path):>8}  {path}")
+
+
+def _archive(options: argparse.Namespace) -> None:
+    print(build.archive(options.name, options.os, options.arch))
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name in recipe.IMAGES + recipe.ARTIFACTS:
+        path = build.archive_path(name, options.os, options.arch)
+        print(f"{name:10} {_size(path) if path.exists() else 'to build':>8}  {path}")
+
+
+def _golden(options: argparse.Namespace) -> None:
+    print(root.golden_root())
+
+
+def _clean(options: argparse.Namespace) -> None:
+    with cache.locked(cache.root() / "build.lock"), cache.workspace():
+        for path in _outdated():
+            print(f"removing {path}")
+            cache.remove(path)
+
+
+def _outdated() -> Iterator[Path]:
+    current = {
+        build.archive_path(name, os, architecture)
+        for name in recipe.IMAGES + recipe.ARTIFACTS
+        for os in recipe.SYSTEMS
+        for architecture in recipe.ARCHITECTURES
+    }
+    current |= {root.BASE.path, build.BUILDER.path, build.CONTAINER.path, root.golden_path()}
+    for pattern in ("images/*/*", "roots/*", "logs", "storage"):
+        yield from (path for path in sorted(cache.root().glob(pattern)) if path not in current)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.0f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
