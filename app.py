@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
     workers.add_stack_dependency(webui)
 
 
+def check(app: cdk.App) -> None:
+    """Has AWS's security rules checked at synth: what is not acknowledged with its reason is an error."""
+    # It takes time to load, so that it is not even imported where nothing is to be validated.
+    from cdk_nag import AwsSolutionsChecks
+
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+
+
 def main() -> int:
     """Synthesizes the environment that the context names; returns the exit code."""
     app = cdk.App(analytics_reporting=False)
@@ -52,6 +61,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     build(app, environment)
+    if os.environ.get("CDK_VALIDATION") != "false":
+        check(app)
     app.synth()
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from constructs.acknowledged import acknowledge
 
 BACKUP_DAYS = 35
 LOG_DAYS = 90
@@ -30,11 +29,9 @@ class BackupBucket(Construct):
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
-            minimum_tls_version=1.2,
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(LOG_DAYS))],
             removal_policy=removal_policy,
         )
-        acknowledge(logs, "S1", "The bucket of access logs: logs of reading logs would never end.")
         self.logs = logs
         self.bucket = s3.Bucket(
             self,
@@ -42,7 +39,6 @@ class BackupBucket(Construct):
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
-            minimum_tls_version=1.2,
             versioned=True,
             server_access_logs_bucket=logs,
             server_access_logs_prefix="backups/",

@@ -75,7 +75,7 @@ class GeneratedSecrets(Construct):
         )
         acknowledge(
             made,
-            "SMG4",
+            "AwsSolutions::AwsSolutions-SMG4",
             "Changed by the operator: every start of a host takes the secret as it is then; a change on a"
             " timer would cut off running jobs.",
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from aws_cdk import Fn, Stack
+from aws_cdk import Fn
 from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
@@ -28,7 +29,6 @@ class HostLaunchTemplate(Construct):
 
     Attributes:
         specification: the template and its newest version, for an Auto Scaling group.
-        mixed_specification: the same, for a mixed-instances policy.
     """
 
     specification: autoscaling.CfnAutoScalingGroup.LaunchTemplateSpecificationProperty
@@ -105,7 +105,8 @@ class HostLaunchTemplate(Construct):
                 user_data=Fn.base64(
                     boot_script(
                         {
-                            "DOCUMENT": Stack.of(self).to_json_string(dict(document)),
+                            # Ids and ARNs that CloudFormation fills in hold nothing that JSON would escape.
+                            "DOCUMENT": json.dumps(document),
                             "BUNDLE_BUCKET": published_bundle.bucket,
                             "BUNDLE_KEY": published_bundle.key,
                             "BUNDLE_SHA256": bundle.sha256,

@@ -135,4 +135,4 @@ class HostRole(Construct):
         )
         if because:
             for resource in resources:
-                acknowledge(self, f"IAM5[Resource::{resource}]", because)
+                acknowledge(self, f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]", because)

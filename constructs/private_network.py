@@ -10,6 +10,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
+from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
 from constructs.names import prefix
 from constructs.security_groups import ANYWHERE
 
@@ -80,6 +81,7 @@ class PrivateNetwork(Construct):
             route_table_ids=[public_routes.ref, private_routes.ref],
         )
         self._flow_logs(keep=not environment.disposable)
+        acknowledge(self, "CloudFormation-Validate::W3010", EXPLICIT_ZONES)
 
     def _route_table(self, tier: str) -> ec2.CfnRouteTable:
         name = f"{self._name}-{tier.lower()}"

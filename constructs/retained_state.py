@@ -8,6 +8,7 @@ from aws_cdk import CfnDeletionPolicy, CfnTag
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
+from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
 from constructs.names import Role, host_group
 
 from settings import Environment
@@ -74,6 +75,7 @@ class RetainedState(Construct):
         policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.RETAIN
         volume.cfn_options.deletion_policy = policy
         volume.cfn_options.update_replace_policy = policy
+        acknowledge(volume, "CloudFormation-Validate::W3010", EXPLICIT_ZONES)
         self.volume = volume.ref
         self.interface = ec2.CfnNetworkInterface(
             self,

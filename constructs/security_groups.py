@@ -52,7 +52,7 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         ("load-balancer", "webui", (80, 80), "The web UI and its health check"),
         ("worker", "webui", (80, 80), "Jobs, assets and results: the API and its websockets"),
         ("worker", "webui", (873, 873), "Tests and needles by rsync"),
-        ("webui", "worker", (first, last), "Live view and developer mode: each worker's command server"),
+        ("webui", "worker", (first, last), "Live view and developer mode: the command server of each worker"),
         ("webui", "database", (5432, 5432), "PostgreSQL with TLS"),
         ("webui", "internet", (443, 443), "AWS, packages, sign-in, git, assets"),
         ("webui", "internet", (80, 80), "Packages and assets"),
@@ -100,7 +100,9 @@ class SecurityGroups(Construct):
                 self._between(flow, groups[flow.source].attr_group_id, groups[flow.target].attr_group_id)
         if environment.public:
             acknowledge(
-                groups["load-balancer"], "EC23", "The environment says that the web UI is public: 80 and 443."
+                groups["load-balancer"],
+                "AwsSolutions::AwsSolutions-EC23",
+                "The environment says that the web UI is public: 80 and 443.",
             )
         self.load_balancer = self._group("load-balancer", groups)
         self.webui = self._group("webui", groups)

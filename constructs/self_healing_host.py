@@ -160,5 +160,7 @@ class SelfHealingHost(Construct):
             )
         )
         acknowledge(
-            self.group, "AS3", "Hosts report through lifecycle hooks and signals; nobody reads mails."
+            self.group,
+            "AwsSolutions::AwsSolutions-AS3",
+            "Hosts report through lifecycle hooks and signals; nobody reads mails.",
         )

@@ -125,7 +125,17 @@ class WorkerFleet(Construct):
                 for key, value in {"Name": name, **tags}.items()
             ],
         )
-        acknowledge(group, "AS3", "Hosts report through lifecycle hooks; fleets change size all day.")
+        acknowledge(
+            group,
+            "AwsSolutions::AwsSolutions-AS3",
+            "Hosts report through lifecycle hooks; fleets change size all day.",
+        )
+        if mixed:
+            acknowledge(
+                group,
+                "AwsSolutions::AwsSolutions-EC26",
+                "The rule breaks off at a mixed-instances policy; the launch template's volume is encrypted.",
+            )
 
 
 def _mixed(

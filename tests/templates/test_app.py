@@ -1,0 +1,81 @@
+"""``app.py`` as the CDK CLI runs it: what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import settings
+from tests.templates.synthesis import ROOT, Synthesized
+
+
+def run(cwd: Path, tmp_path: Path, **context: str) -> subprocess.CompletedProcess[str]:
+    """Runs the app with a context, without network, credentials or validation."""
+    flags = json.loads((ROOT / "cdk.json").read_text())["context"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "CDK_CONTEXT_JSON": json.dumps({**flags, **context}),
+        "CDK_OUTDIR": str(tmp_path / "out"),
+        "CDK_VALIDATION": "false",
+    }
+    return subprocess.run(
+        [sys.executable, "app.py"], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_writes_what_the_tests_look_at(tmp_path: Path, local: Synthesized) -> None:
+    done = run(ROOT, tmp_path, env="local")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for part, template in local.templates.items():
+        assert json.loads((tmp_path / "out" / f"openqa-local-{part}.template.json").read_text()) == template
+
+
+@pytest.mark.parametrize("context", [{}, {"env": "nowhere"}, {"env": "../production"}])
+def test_without_an_environment_it_lists_those_there_are(tmp_path: Path, context: dict[str, str]) -> None:
+    done = run(ROOT, tmp_path, **context)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(", ".join(settings.names()))
+
+
+def test_a_bad_setting_is_one_line(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(
+        ROOT,
+        project,
+        ignore=shutil.ignore_patterns(".*", "node_modules", "cdk.out", "docs", "tests", "build"),
+    )
+    file = project / "environments" / "local.toml"
+    file.write_text(file.read_text().replace('kind = "local"', 'kind = "lokal"'))
+    done = run(project, tmp_path, env="local")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('environments/local.toml: kind = "lokal"')
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_cli_is_pinned() -> None:
+    wanted = json.loads((ROOT / "package.json").read_text())["dependencies"]["aws-cdk"]
+    locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]["node_modules/aws-cdk"]
+    # Version 3.0.0 was published by accident, and cannot read what today's library writes.
+    assert wanted == locked["version"] == "2.1148.1"
+
+
+def test_constructs_stays_a_namespace() -> None:
+    # The library of that name extends its own package with this folder; a regular package would hide it.
+    assert not (ROOT / "constructs" / "__init__.py").exists()
+
+
+def test_synth_needs_no_built_image(tmp_path: Path) -> None:
+    cache = Path(tmp_path / "cache")
+    done = run(ROOT, tmp_path, env="production", OPENQA_CACHE=str(cache))
+    assert done.returncode == 0
+    assert not cache.exists()

@@ -1,0 +1,221 @@
+"""What holds for every template of every environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from constructs.security_groups import ANYWHERE, flows
+
+from tests.templates.synthesis import Json, Synthesized, document, user_data, walk
+
+USER_DATA_LIMIT = 16 * 1024
+REFERENCE_LENGTH = 150  # of an ARN or a name that CloudFormation fills in, at most
+HOOKS = {
+    ("ready", "autoscaling:EC2_INSTANCE_LAUNCHING", "ABANDON"),
+    ("drain", "autoscaling:EC2_INSTANCE_TERMINATING", "CONTINUE"),
+}
+
+
+def launch_templates(environment: Synthesized) -> Iterator[Json]:
+    for properties in environment.properties("AWS::EC2::LaunchTemplate"):
+        yield properties["LaunchTemplateData"]
+
+
+def statements(environment: Synthesized) -> Iterator[tuple[str, Json]]:
+    """Yields the statements of the stacks' roles, each with the stack's part."""
+    for where, role in environment.resources("AWS::IAM::Role").items():
+        for policy in role["Properties"].get("Policies", ()):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield where.split("/")[0], statement
+    for where, policy in environment.resources("AWS::IAM::Policy").items():
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            yield where.split("/")[0], statement
+
+
+def listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_no_managed_policies(environment: Synthesized) -> None:
+    for role in environment.properties("AWS::IAM::Role"):
+        assert "ManagedPolicyArns" not in role
+
+
+def test_open_ingress_only_at_a_public_load_balancer(environment: Synthesized) -> None:
+    rules = [
+        (group["GroupDescription"], rule["FromPort"], rule["ToPort"])
+        for group in environment.properties("AWS::EC2::SecurityGroup")
+        for rule in group.get("SecurityGroupIngress", ())
+        if rule.get("CidrIp") == ANYWHERE
+    ]
+    for description, first, last in rules:
+        assert environment.environment.public
+        assert "load balancer" in description
+        assert first == last
+        assert first in (80, 443)
+    for rule in environment.properties("AWS::EC2::SecurityGroupIngress"):
+        assert "SourceSecurityGroupId" in rule
+
+
+def test_every_rule_says_why(environment: Synthesized) -> None:
+    allowed = re.compile(r"[\w .:/()#,@\[\]+=&;{}!$*-]{1,255}")  # EC2's characters for a description
+    for name, node in (node for template in environment.templates.values() for node in walk(template)):
+        if name and name[-1] in ("Description", "GroupDescription") and "SecurityGroup" in "".join(name):
+            assert allowed.fullmatch(node), node
+    assert all(flow.why for flow in flows(environment.environment))
+
+
+def test_no_wildcard_actions(environment: Synthesized) -> None:
+    for _, statement in statements(environment):
+        assert statement["Effect"] == "Allow"
+        assert not [action for action in listed(statement["Action"]) if "*" in str(action)]
+
+
+def test_every_wildcard_resource_is_acknowledged(environment: Synthesized) -> None:
+    acknowledged = environment.acknowledged()
+    for part, statement in statements(environment):
+        for resource in listed(statement["Resource"]):
+            if isinstance(resource, str) and "*" in resource:
+                rule = f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]"
+                assert any(rule == id and f"-{part}/" in path for path, id in acknowledged), resource
+            assert "*" not in str(resource) or isinstance(resource, str)
+
+
+def test_roles_are_for_services(environment: Synthesized) -> None:
+    for role in environment.properties("AWS::IAM::Role"):
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            assert set(statement["Principal"]) == {"Service"}
+
+
+def test_no_secret_in_a_template(environment: Synthesized) -> None:
+    forbidden = {"SecretString", "MasterUserPassword", "Password", "SecretAccessKey"}
+    for template in environment.templates.values():
+        for path, node in walk(template):
+            assert not path or path[-1] not in forbidden
+            assert not isinstance(node, str) or "{{resolve:" not in node
+            assert not isinstance(node, str) or "PRIVATE KEY" not in node
+            assert not isinstance(node, str) or not re.search(r"\bAKIA[0-9A-Z]{16}\b", node)
+
+
+def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesized) -> None:
+    templates = list(launch_templates(environment))
+    assert len(templates) == 2 + len(environment.environment.fleets)
+    for template in templates:
+        text = user_data(template)
+        assert len(re.sub(r"\$\{(ImportValue|Ref|GetAtt) [^}]*\}", "x" * REFERENCE_LENGTH, text)) < (
+            USER_DATA_LIMIT
+        )
+        assert "@@" not in text
+        for arn in document(template)["secrets"].values():
+            assert arn is None or re.fullmatch(r"\$\{ImportValue openqa-[\w-]+-storage:\w+\}", arn)
+
+
+def test_instance_metadata(environment: Synthesized) -> None:
+    for template in launch_templates(environment):
+        assert template["MetadataOptions"] == {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+        }
+
+
+def test_no_key_pair(environment: Synthesized) -> None:
+    for template in launch_templates(environment):
+        assert "KeyName" not in template
+    assert not environment.resources("AWS::EC2::KeyPair")
+
+
+def test_no_port_of_ssh(environment: Synthesized) -> None:
+    for flow in flows(environment.environment):
+        if flow.ports and flow.target != "internet":
+            assert not flow.ports[0] <= 22 <= flow.ports[1]
+
+
+def test_volumes_are_encrypted(environment: Synthesized) -> None:
+    for template in launch_templates(environment):
+        assert template["BlockDeviceMappings"]
+        for mapping in template["BlockDeviceMappings"]:
+            assert mapping["Ebs"]["Encrypted"] is True
+            assert mapping["Ebs"]["VolumeType"] == "gp3"
+    for volume in environment.properties("AWS::EC2::Volume"):
+        assert volume["Encrypted"] is True
+
+
+def test_buckets_are_encrypted_and_private(environment: Synthesized) -> None:
+    buckets = environment.resources("AWS::S3::Bucket")
+    for bucket in (resource["Properties"] for resource in buckets.values()):
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    insecure = ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    secure = [
+        policy["Bucket"]["Ref"]
+        for policy in environment.properties("AWS::S3::BucketPolicy")
+        if insecure
+        in [
+            (statement["Effect"], statement.get("Condition"))
+            for statement in policy["PolicyDocument"]["Statement"]
+        ]
+    ]
+    assert sorted(secure) == sorted(name.split("/")[1] for name in buckets)
+
+
+def test_hooks_in_every_group(environment: Synthesized) -> None:
+    groups = environment.properties("AWS::AutoScaling::AutoScalingGroup")
+    assert len(groups) == 2 + len(environment.environment.fleets)
+    for group in groups:
+        hooks = group["LifecycleHookSpecificationList"]
+        assert {
+            (hook["LifecycleHookName"], hook["LifecycleTransition"], hook["DefaultResult"]) for hook in hooks
+        } == HOOKS
+        assert all(30 <= hook["HeartbeatTimeout"] <= 7200 for hook in hooks)
+        assert "DesiredCapacity" not in group
+
+
+def test_state_is_kept_where_it_must_be(environment: Synthesized) -> None:
+    kept = "Delete" if environment.environment.disposable else "Retain"
+    for kind in ("AWS::EC2::Volume", "AWS::S3::Bucket", "AWS::SecretsManager::Secret"):
+        resources = environment.resources(kind)
+        assert resources
+        for resource in resources.values():
+            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == kept
+
+
+def test_stacks_with_state_are_protected(environment: Synthesized) -> None:
+    prefix = f"openqa-{environment.environment.name}"
+    for part in environment.templates:
+        stack = environment.manifest["artifacts"][f"{prefix}-{part}"]["properties"]
+        protected = part in ("dns", "storage") and not environment.environment.disposable
+        assert stack["terminationProtection"] is protected
+
+
+def test_no_custom_resources(environment: Synthesized) -> None:
+    for template in environment.templates.values():
+        for resource in template["Resources"].values():
+            assert not resource["Type"].startswith(("Custom::", "AWS::CloudFormation::", "AWS::Lambda::"))
+
+
+def test_every_export_is_of_something_that_stays(environment: Synthesized) -> None:
+    kept = {
+        "AWS::EC2::NetworkInterface",
+        "AWS::EC2::SecurityGroup",
+        "AWS::EC2::Subnet",
+        "AWS::EC2::VPC",
+        "AWS::EC2::Volume",
+        "AWS::Route53::HostedZone",
+        "AWS::S3::Bucket",
+        "AWS::SecretsManager::Secret",
+    }
+    for template in environment.templates.values():
+        for output in template.get("Outputs", {}).values():
+            if "Export" in output:
+                value = output["Value"]
+                name = value.get("Ref") or value["Fn::GetAtt"][0]
+                assert template["Resources"][name]["Type"] in kept
+
+
+def test_only_iam_capabilities_without_names(environment: Synthesized) -> None:
+    for kind in ("AWS::IAM::Role", "AWS::IAM::InstanceProfile"):
+        for properties in environment.properties(kind):
+            assert not {"RoleName", "InstanceProfileName"} & set(properties)

@@ -1,0 +1,67 @@
+"""What would be deployed, in files that a reviewer can read: `make snapshots` rewrites them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import settings
+from tests.templates.synthesis import Json, Synthesized, document
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+
+# Every change of a script or a recipe changes these; that they do is tested elsewhere.
+HASHES = ((re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"), (re.compile(r"\b[0-9a-f]{16}\b"), "<recipe>"))
+
+
+def test_snapshot(environment: Synthesized, request: pytest.FixtureRequest) -> None:
+    snapshot = SNAPSHOTS / f"{environment.environment.name}.json"
+    text = rendered(environment)
+    if request.config.getoption("--update-snapshots"):
+        snapshot.parent.mkdir(exist_ok=True)
+        snapshot.write_text(text)
+    assert snapshot.exists(), "no snapshot: make snapshots"
+    assert json.loads(text) == json.loads(snapshot.read_text()), "templates changed: make snapshots"
+
+
+def test_snapshots_are_of_environments_that_exist() -> None:
+    assert {path.stem for path in SNAPSHOTS.glob("*.json")} == set(settings.names())
+
+
+def rendered(synthesized: Synthesized) -> str:
+    templates = {name: normalized(template) for name, template in synthesized.templates.items()}
+    text = json.dumps(templates, indent=1, ensure_ascii=False)
+    for pattern, name in HASHES:
+        text = pattern.sub(name, text)
+    return text + "\n"
+
+
+def normalized(template: Json) -> Json:
+    """Returns a template without what every stack of the CDK has, and with hosts' documents to read."""
+    without = {
+        "Rules": {"CheckBootstrapVersion"},
+        "Parameters": {"BootstrapVersion"},
+    }
+    kept = {
+        section: {key: value for key, value in content.items() if key not in without.get(section, ())}
+        if isinstance(content, dict)
+        else content
+        for section, content in template.items()
+    }
+    normal: Json = with_documents({section: content for section, content in kept.items() if content})
+    return normal
+
+
+def with_documents(node: Any) -> Any:
+    if isinstance(node, list):
+        return [with_documents(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: {"userdata/boot.sh": document(node)} if key == "UserData" else with_documents(child)
+        for key, child in node.items()
+    }

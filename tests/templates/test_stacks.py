@@ -1,0 +1,535 @@
+"""What each stack holds, in detail."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import settings
+from fleet import catalogue
+from images import recipe
+from settings import Environment
+from tests.templates.synthesis import Json, Synthesized, document, synthesize
+
+GROUP = "AWS::AutoScaling::AutoScalingGroup"
+TEMPLATE = "AWS::EC2::LaunchTemplate"
+
+
+def changed(name: str, **changes: Any) -> Environment:
+    return settings.load(name).model_copy(update=changes)
+
+
+def only(found: list[Json]) -> Json:
+    (one,) = found
+    return one
+
+
+def tags(properties: Json) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in properties["Tags"]}
+
+
+def template(synthesized: Synthesized, part: str) -> Json:
+    data: Json = only(synthesized.properties(TEMPLATE, part))["LaunchTemplateData"]
+    return data
+
+
+def fleet_template(synthesized: Synthesized, fleet: str) -> Json:
+    found: list[Json] = [
+        properties["LaunchTemplateData"]
+        for properties in synthesized.properties(TEMPLATE, "workers")
+        if document(properties["LaunchTemplateData"])["worker"]["fleet"] == fleet
+    ]
+    return only(found)
+
+
+def fleet_group(synthesized: Synthesized, fleet: str) -> Json:
+    name = f"openqa-{synthesized.environment.name}-fleet-{fleet}"
+    return only(
+        [group for group in synthesized.properties(GROUP, "workers") if group["AutoScalingGroupName"] == name]
+    )
+
+
+def actions(synthesized: Synthesized, part: str) -> set[str]:
+    return {
+        action
+        for role in synthesized.properties("AWS::IAM::Role", part)
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in (
+            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        )
+    }
+
+
+# dns
+
+
+def test_zone_is_made_only_where_it_is_not_there(local: Synthesized, production: Synthesized) -> None:
+    assert only(local.properties("AWS::Route53::HostedZone", "dns")) == {"Name": "localhost."}
+    assert "dns" not in production.templates
+
+
+def test_stacks(production: Synthesized) -> None:
+    assert list(production.templates) == ["database", "network", "storage", "webui", "workers"]
+
+
+def test_order_of_deployment(local: Synthesized) -> None:
+    depends = {
+        name.removeprefix("openqa-local-"): {
+            other.removeprefix("openqa-local-")
+            for other in artifact["dependencies"]
+            if not other.endswith(".assets")
+        }
+        for name, artifact in local.manifest["artifacts"].items()
+        if artifact["type"] == "aws:cloudformation:stack"
+    }
+    assert depends["network"] == depends["dns"] == set()
+    assert depends["storage"] == {"network"}
+    assert depends["database"] == {"network", "storage"}
+    assert {"database", "dns"} <= depends["webui"]
+    assert "webui" in depends["workers"]
+
+
+# network
+
+
+def test_subnets_follow_the_plan(environment: Synthesized) -> None:
+    plan = environment.environment.network.subnets
+    made = {
+        (subnet["AvailabilityZone"], subnet["CidrBlock"])
+        for subnet in environment.properties("AWS::EC2::Subnet", "network")
+    }
+    assert made == {(zone, str(cidr)) for half in (plan.public, plan.private) for zone, cidr in half.items()}
+
+
+def test_a_zone_more_changes_nothing_else(tmp_path: Path, local: Synthesized) -> None:
+    network = local.environment.network
+    more = network.model_copy(update={"availability_zones": ("us-east-1c", *network.availability_zones)})
+    after = synthesize(changed("local", network=more), tmp_path, check=False)
+    kinds = ("AWS::EC2::Subnet", "AWS::EC2::SubnetRouteTableAssociation", "AWS::EC2::Volume")
+    for kind in kinds:
+        assert local.resources(kind).items() <= after.resources(kind).items()
+
+
+def test_nat_gateway(production: Synthesized) -> None:
+    gateway = only(production.properties("AWS::EC2::NatGateway"))
+    subnet = production.templates["network"]["Resources"][gateway["SubnetId"]["Ref"]]["Properties"]
+    assert subnet["AvailabilityZone"] == production.environment.network.zone
+    assert not any(
+        subnet["MapPublicIpOnLaunch"] for subnet in production.properties("AWS::EC2::Subnet", "network")
+    )
+
+
+def test_public_ip_instead_of_nat(tmp_path: Path) -> None:
+    network = settings.load("local").network.model_copy(update={"egress": "public-ip"})
+    made = synthesize(changed("local", network=network), tmp_path, check=False)
+    assert not made.properties("AWS::EC2::NatGateway")
+    assert not made.properties("AWS::EC2::EIP")
+    resources = made.templates["network"]["Resources"]
+    public = {
+        id
+        for id, resource in resources.items()
+        if resource["Type"] == "AWS::EC2::Subnet" and resource["Properties"]["MapPublicIpOnLaunch"]
+    }
+    assert len(public) == 2
+    exported = {
+        output["Export"]["Name"]: output["Value"].get("Ref")
+        for output in made.templates["network"]["Outputs"].values()
+    }
+    for group in made.properties(GROUP):
+        for subnet in group["VPCZoneIdentifier"]:
+            assert exported[subnet["Fn::ImportValue"]] in public
+    for interface in made.properties("AWS::EC2::NetworkInterface"):
+        assert exported[interface["SubnetId"]["Fn::ImportValue"]] not in public
+
+
+def test_s3_is_reached_without_the_internet(environment: Synthesized) -> None:
+    endpoint = only(environment.properties("AWS::EC2::VPCEndpoint"))
+    assert endpoint["VpcEndpointType"] == "Gateway"
+    assert len(endpoint["RouteTableIds"]) == len(environment.resources("AWS::EC2::RouteTable"))
+
+
+def test_flow_logs(environment: Synthesized) -> None:
+    assert only(environment.properties("AWS::EC2::FlowLog"))["TrafficType"] == "ALL"
+    assert only(environment.properties("AWS::Logs::LogGroup"))["RetentionInDays"]
+
+
+def test_between_groups(local: Synthesized) -> None:
+    def pairs(kind: str, source: str, target: str) -> set[tuple[str, str, int, int]]:
+        def name(value: Json) -> str:
+            return re.sub(r"^SecurityGroups|[0-9A-F]{8}$", "", value["Fn::GetAtt"][0])
+
+        return {
+            (name(rule[source]), name(rule[target]), rule["FromPort"], rule["ToPort"])
+            for rule in local.properties(kind)
+        }
+
+    expected = {
+        ("LoadBalancer", "Webui", 80, 80),
+        ("Worker", "Webui", 80, 80),
+        ("Worker", "Webui", 873, 873),
+        ("Webui", "Worker", 20013, 20013),
+        ("Webui", "Database", 5432, 5432),
+    }
+    assert pairs("AWS::EC2::SecurityGroupIngress", "SourceSecurityGroupId", "GroupId") == expected
+    assert pairs("AWS::EC2::SecurityGroupEgress", "GroupId", "DestinationSecurityGroupId") == expected
+
+
+def test_command_server_ports_follow_the_workers(production: Synthesized) -> None:
+    most = max(
+        fleet.workers(name) for fleet in production.environment.fleets for name in fleet.instance_types
+    )
+    rule = only(
+        [
+            rule
+            for rule in production.properties("AWS::EC2::SecurityGroupIngress")
+            if rule["FromPort"] == 20013
+        ]
+    )
+    assert rule["ToPort"] == 20003 + 10 * most
+
+
+def test_load_balancer_lets_in_whom_the_environment_says(environment: Synthesized) -> None:
+    group = only(
+        [
+            group
+            for group in environment.properties("AWS::EC2::SecurityGroup")
+            if "load balancer" in group["GroupDescription"]
+        ]
+    )
+    allowed = {rule["CidrIp"] for rule in group["SecurityGroupIngress"]}
+    trusted = {str(network) for network in environment.environment.trusted}
+    assert allowed == ({"0.0.0.0/0"} if environment.environment.public else trusted)
+    assert only(group["SecurityGroupEgress"])["CidrIp"] == "255.255.255.255/32"
+
+
+def test_private_names(environment: Synthesized) -> None:
+    name = f"{environment.environment.name}.openqa.internal."
+    zone = only(environment.properties("AWS::Route53::HostedZone", "network"))
+    assert zone["Name"] == name
+    assert len(zone["VPCs"]) == 1
+    records = {
+        record["Name"]: record["ResourceRecords"]
+        for record in environment.properties("AWS::Route53::RecordSet", "storage")
+    }
+    assert records == {
+        f"database.{name}": [str(environment.environment.database.address)],
+        f"webui.{name}": [str(environment.environment.webui.address)],
+    }
+
+
+# storage
+
+
+def test_volumes_and_interfaces(environment: Synthesized) -> None:
+    asked = environment.environment
+    volumes = environment.properties("AWS::EC2::Volume", "storage")
+    assert {volume["Size"] for volume in volumes} == {asked.database.volume_gib, asked.webui.volume_gib}
+    assert {volume["AvailabilityZone"] for volume in volumes} == {asked.network.zone}
+    interfaces = environment.properties("AWS::EC2::NetworkInterface", "storage")
+    assert {interface["PrivateIpAddress"] for interface in interfaces} == {
+        str(asked.database.address),
+        str(asked.webui.address),
+    }
+
+
+def test_backups(environment: Synthesized) -> None:
+    bucket = only(
+        [
+            bucket
+            for bucket in environment.properties("AWS::S3::Bucket", "storage")
+            if "VersioningConfiguration" in bucket
+        ]
+    )
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    rule = only(bucket["LifecycleConfiguration"]["Rules"])
+    assert rule["ExpirationInDays"] == rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+    assert bucket["LoggingConfiguration"]
+    assert "BackupBucket" in environment.templates["storage"]["Outputs"]
+
+
+def test_secrets(local: Synthesized, production: Synthesized) -> None:
+    def generators(synthesized: Synthesized) -> dict[str, Json]:
+        return {
+            secret["Name"]: secret["GenerateSecretString"]
+            for secret in synthesized.properties("AWS::SecretsManager::Secret")
+        }
+
+    assert set(generators(local)) == {"openqa/local/database", "openqa/local/api-key"}
+    made = generators(production)
+    assert set(made) == {f"openqa/production/{name}" for name in ("database", "api-key", "sign-in")}
+    assert made["openqa/production/database"] == {"ExcludePunctuation": True, "PasswordLength": 32}
+    key = made["openqa/production/api-key"]
+    assert set("0123456789abcdef") == set(
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    ) - set(key["ExcludeCharacters"])
+    assert key["ExcludePunctuation"]
+    assert key["PasswordLength"] == 32
+    assert key["RequireEachIncludedType"] is False
+
+
+# database and web UI
+
+
+@pytest.mark.parametrize("part", ["database", "webui"])
+def test_self_healing_host(environment: Synthesized, part: str) -> None:
+    resource = only(list(environment.resources(GROUP, part).values()))
+    group = resource["Properties"]
+    assert group["AutoScalingGroupName"] == f"openqa-{environment.environment.name}-{part}"
+    assert (group["MinSize"], group["MaxSize"]) == ("1", "1")
+    assert len(group["VPCZoneIdentifier"]) == 1
+    assert resource["CreationPolicy"] == {"ResourceSignal": {"Count": 1, "Timeout": "PT15M"}}
+    update = resource["UpdatePolicy"]["AutoScalingRollingUpdate"]
+    assert update["MinInstancesInService"] == 0
+    assert update["WaitOnResourceSignals"] is True
+    assert update["PauseTime"] == "PT15M"
+
+
+@pytest.mark.parametrize("part", ["database", "webui"])
+def test_document_of_a_self_healing_host(production: Synthesized, part: str) -> None:
+    made = document(template(production, part))
+    (id,) = (name.split("/")[1] for name in production.resources(GROUP, part))
+    assert made["environment"] == "production"
+    assert made["role"] == part
+    assert made["stack"] == f"openqa-production-{part}"
+    assert made["resource"] == id
+    assert made["group"] == f"openqa-production-{part}"
+    assert made["hooks"] == {"launch": "ready", "terminate": "drain"}
+    assert made["zone"] == "production.openqa.internal"
+    assert made["volume"]["id"].startswith("${ImportValue openqa-production-storage:")
+    assert made["interface"]["address"] == str(getattr(production.environment, part).address)
+    assert (made["interface"]["prefix"], made["interface"]["gateway"]) == (20, "10.60.128.1")
+
+
+def test_document_of_the_database(production: Synthesized) -> None:
+    made = document(template(production, "database"))
+    assert set(made["images"]) == {"database"}
+    assert set(made["secrets"]) == {"database"}
+    assert made["database"] == {"name": "openqa", "user": "openqa", "memory_mib": 32768}
+
+
+def test_document_of_the_webui(production: Synthesized, local: Synthesized) -> None:
+    made = document(template(production, "webui"))
+    assert set(made["images"]) == {"webui", "proxy"}
+    assert all(made["secrets"].values())
+    assert set(made["secrets"]) == {"database", "api_key", "sign_in"}
+    assert made["webui"]["url"] == "https://openqa.example.org"
+    assert made["webui"]["sign_in"]["token_url"] == "https://id.example.org/token"
+    assert document(template(local, "webui"))["secrets"]["sign_in"] is None
+
+
+def test_images_come_from_the_ami_or_the_staging_bucket(production: Synthesized, local: Synthesized) -> None:
+    golden = document(template(local, "webui"))
+    assert golden["golden"] is True
+    assert golden["images"]["webui"] == {
+        "reference": recipe.reference("webui", "debian", "x86_64"),
+        "bucket": None,
+        "key": None,
+    }
+    fetched = document(template(production, "webui"))
+    assert fetched["images"]["webui"]["key"] == recipe.recipe_hash("webui", "debian", "x86_64")
+    assert fetched["artifacts"]["sample"]["key"] == recipe.recipe_hash("sample", "debian", "x86_64")
+    assert fetched["images"]["webui"]["bucket"] == "cdk-hnb659fds-assets-444455556666-us-east-1"
+
+
+def test_archives_are_built_when_they_are_published(production: Synthesized, local: Synthesized) -> None:
+    def commands(synthesized: Synthesized, part: str) -> set[str]:
+        file = synthesized.directory / f"openqa-{synthesized.environment.name}-{part}.assets.json"
+        return {
+            " ".join(asset["source"]["executable"][1:])
+            for asset in json.loads(file.read_text())["files"].values()
+            if "executable" in asset["source"]
+        }
+
+    assert commands(production, "webui") == {
+        f"-m images archive {name} --os debian --arch x86_64" for name in ("webui", "proxy", "sample")
+    }
+    assert commands(production, "workers") == {
+        f"-m images archive worker --os debian --arch {architecture}"
+        for architecture in ("x86_64", "aarch64")
+    }
+    assert not any(commands(local, part) for part in local.templates)
+
+
+def test_what_hosts_may_do(local: Synthesized) -> None:
+    own = {
+        "autoscaling:CompleteLifecycleAction",
+        "autoscaling:RecordLifecycleActionHeartbeat",
+        "autoscaling:SetInstanceHealth",
+        "s3:GetObject",
+        "secretsmanager:GetSecretValue",
+    }
+    state = {
+        "cloudformation:SignalResource",
+        "ec2:AttachNetworkInterface",
+        "ec2:AttachVolume",
+        "ec2:DescribeInstances",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeVolumes",
+        "ec2:DetachNetworkInterface",
+        "ec2:DetachVolume",
+    }
+    assert actions(local, "workers") == own
+    assert actions(local, "database") == own | state | {"ssm:PutParameter"}
+    assert actions(local, "webui") == own | state | {"ssm:GetParameter"}
+
+
+def test_session_manager(production: Synthesized, local: Synthesized) -> None:
+    for part in ("database", "webui", "workers"):
+        assert "ssmmessages:OpenControlChannel" in actions(production, part)
+        assert "ssmmessages:OpenControlChannel" not in actions(local, part)
+
+
+def test_objects_that_a_host_may_read_are_those_in_its_document(production: Synthesized) -> None:
+    made = document(template(production, "webui"))
+    wanted = {image["key"] for image in made["images"].values()} | {made["artifacts"]["sample"]["key"]}
+    readable = {
+        resource.rsplit("/", 1)[1]
+        for policy in only(production.properties("AWS::IAM::Role", "webui"))["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == "s3:GetObject"
+        for resource in (
+            statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+        )
+    }
+    assert wanted < readable
+    (bundle,) = readable - wanted
+    assert re.fullmatch(r"[0-9a-f]{64}\.gz", bundle)
+
+
+def test_front_door_with_a_domain(production: Synthesized) -> None:
+    listeners = {
+        listener["Port"]: listener
+        for listener in production.properties("AWS::ElasticLoadBalancingV2::Listener", "webui")
+    }
+    assert set(listeners) == {80, 443}
+    assert only(listeners[80]["DefaultActions"])["Type"] == "redirect"
+    assert listeners[443]["SslPolicy"].startswith("ELBSecurityPolicy-TLS13-1-2")
+    target = only(production.properties("AWS::ElasticLoadBalancingV2::TargetGroup", "webui"))
+    assert (target["Port"], target["Protocol"], target["HealthCheckPath"]) == (80, "HTTP", "/health")
+    balancer = only(production.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
+    attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
+    assert attributes["idle_timeout.timeout_seconds"] == "3600"
+    assert attributes["deletion_protection.enabled"] == "true"
+    assert attributes["access_logs.s3.enabled"] == "true"
+    certificate = only(production.properties("AWS::CertificateManager::Certificate", "webui"))
+    assert certificate["DomainName"] == "openqa.example.org"
+    record = only(production.properties("AWS::Route53::RecordSet", "webui"))
+    assert record["HostedZoneId"] == "Z00000000EXAMPLE"
+    assert production.templates["webui"]["Outputs"]["Url"]["Value"] == "https://openqa.example.org"
+
+
+def test_front_door_without_a_domain(tmp_path: Path) -> None:
+    made = synthesize(changed("local", domain=None), tmp_path)
+    assert not [finding for plugin in made.report["pluginReports"] for finding in plugin["violations"]]
+    assert "dns" not in made.templates
+    listener = only(made.properties("AWS::ElasticLoadBalancingV2::Listener"))
+    assert (listener["Port"], only(listener["DefaultActions"])["Type"]) == (80, "forward")
+    assert not made.properties("AWS::CertificateManager::Certificate")
+    url = document(template(made, "webui"))["webui"]["url"]
+    assert re.fullmatch(r"http://\$\{GetAtt FrontDoorLoadBalancer\w+\.DNSName\}", url)
+
+
+def test_outputs(environment: Synthesized) -> None:
+    webui = environment.templates["webui"]["Outputs"]
+    assert {"Url", "ApiKeySecretArn", "WebUiGroup"} <= set(webui)
+    assert "DatabaseGroup" in environment.templates["database"]["Outputs"]
+    for fleet in environment.environment.fleets:
+        output = f"Fleet{fleet.name.title().replace('-', '')}Group"
+        name = f"openqa-{environment.environment.name}-fleet-{fleet.name}"
+        assert environment.templates["workers"]["Outputs"][output]["Value"] == name
+
+
+# workers
+
+
+def test_fleets(environment: Synthesized) -> None:
+    for fleet in environment.environment.fleets:
+        group = fleet_group(environment, fleet.name)
+        assert (group["MinSize"], group["MaxSize"]) == (str(fleet.min), str(fleet.max))
+        assert group["NewInstancesProtectedFromScaleIn"] is True
+        assert len(group["VPCZoneIdentifier"]) == len(environment.environment.network.availability_zones)
+    for resource in environment.resources(GROUP, "workers").values():
+        assert not {"UpdatePolicy", "CreationPolicy"} & set(resource)
+
+
+def test_nested_virtualization_is_asked_for_where_it_is_wanted(environment: Synthesized) -> None:
+    for fleet in environment.environment.fleets:
+        options = fleet_template(environment, fleet.name).get("CpuOptions")
+        if fleet.virtualization == "nested":
+            assert options == {"NestedVirtualization": "enabled"}
+            assert not any(catalogue.load()[name].metal for name in fleet.instance_types)
+        else:
+            assert options is None
+    for part in ("database", "webui"):
+        assert "CpuOptions" not in template(environment, part)
+
+
+def test_mixed_instances(production: Synthesized, local: Synthesized) -> None:
+    policy = fleet_group(production, "x86-nested")["MixedInstancesPolicy"]
+    assert [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]] == [
+        "m8i.4xlarge",
+        "m8i-flex.4xlarge",
+        "r8i.4xlarge",
+        "r8i-flex.4xlarge",
+    ]
+    distribution = policy["InstancesDistribution"]
+    assert distribution["OnDemandPercentageAboveBaseCapacity"] == 25
+    assert distribution["SpotAllocationStrategy"] == "price-capacity-optimized"
+    assert "MixedInstancesPolicy" not in fleet_group(local, "small")
+    assert "LaunchTemplate" in fleet_group(local, "small")
+
+
+def test_metal_gets_the_time_that_it_takes(production: Synthesized) -> None:
+    def ready(fleet: str) -> int:
+        hooks = fleet_group(production, fleet)["LifecycleHookSpecificationList"]
+        seconds: int = only([hook for hook in hooks if hook["LifecycleHookName"] == "ready"])[
+            "HeartbeatTimeout"
+        ]
+        return seconds
+
+    assert ready("x86-metal") >= 2400
+    assert ready("x86-nested") <= 900
+
+
+def test_document_of_a_worker(production: Synthesized) -> None:
+    made = document(fleet_template(production, "arm-metal"))
+    assert made["stack"] is None
+    assert made["resource"] is None
+    assert made["images"]["worker"]["reference"] == recipe.reference("worker", "debian", "aarch64")
+    assert set(made["secrets"]) == {"api_key"}
+    assert made["worker"]["workers"] == {"m6gd.metal": 32, "m7gd.metal": 32}
+    assert made["worker"]["classes"] == ["qemu_aarch64", "tap", "tap2", "tpm"]
+    assert (made["worker"]["kvm"], made["worker"]["network"]) == (True, "tap")
+
+
+def test_ami_of_each_architecture(production: Synthesized) -> None:
+    parameters = production.templates["workers"]["Parameters"]
+    images = {
+        fleet: parameters[fleet_template(production, fleet)["ImageId"]["Ref"]]
+        for fleet in ("x86-metal", "arm-metal")
+    }
+    assert images["x86-metal"]["Default"] == production.environment.image.x86_64
+    assert images["arm-metal"]["Default"] == production.environment.image.aarch64
+    assert {image["Type"] for image in images.values()} == {"AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"}
+
+
+def test_ami_by_its_id(synthesized: Callable[[str], Synthesized]) -> None:
+    fedora = synthesized("fedora")
+    assert template(fedora, "database")["ImageId"] == fedora.environment.image.x86_64
+    assert only(template(fedora, "database")["BlockDeviceMappings"])["DeviceName"] == "/dev/sda1"
+
+
+def test_names_and_tags(production: Synthesized) -> None:
+    for group in production.properties(GROUP):
+        given = tags(group)
+        assert given["Name"] == group["AutoScalingGroupName"]
+        assert given["openqa:environment"] == "production"
+        assert all(tag["PropagateAtLaunch"] for tag in group["Tags"])
+    stack = production.manifest["artifacts"]["openqa-production-webui"]["properties"]
+    assert stack["tags"] == {"openqa:environment": "production"}
