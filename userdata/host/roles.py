@@ -43,12 +43,19 @@ def prepare(host: Host) -> None:
         HostError: something is missing or refused.
     """
     run(["hostnamectl", "hostname", host.name])
+    fixed = host.document.interface
     facts: dict[str, Any] = {}
-    if host.document.interface is not None:
-        facts["mac"] = _take_interface(host)
+    if fixed is not None:
+        facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
-        facts["device"] = _take_volume(host)
-    _install_units(host, facts)
+        facts["device"] = str(volume.device_path(host.document.volume))
+    _install_files(host, facts)
+    if fixed is not None:
+        interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
+        interface.find_link(facts["mac"])
+    if host.document.volume is not None:
+        volume.attach(host.client("ec2"), volume=host.document.volume, instance=host.instance)
+        volume.ensure_filesystem(volume.find_device(host.document.volume))
     worker = host.document.worker
     if worker is not None and worker.kvm:
         kvm.prove(
@@ -110,43 +117,24 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _take_interface(host: Host) -> str:
-    fixed = host.document.interface
-    if fixed is None:
-        raise HostError("host document: the key 'interface' is missing")
-    ec2 = host.client("ec2")
-    mac = interface.mac_address(ec2, fixed.id)
-    # Whatever manages the network must leave this interface to openqa-interface.service.
-    own = render.render(_roles(host) / "stateful" / "network", {"mac": mac})
-    render.write(own, host.layout.root / "etc", mode=0o644)
-    run(["systemctl", "try-reload-or-restart", "systemd-networkd.service", "NetworkManager.service"])
-    interface.attach(ec2, interface=fixed.id, instance=host.instance)
-    interface.find_link(mac)
-    return mac
-
-
-def _take_volume(host: Host) -> str:
-    identity = host.document.volume
-    if identity is None:
-        raise HostError("host document: the key 'volume' is missing")
-    volume.attach(host.client("ec2"), volume=identity, instance=host.instance)
-    device = volume.find_device(identity)
-    volume.ensure_filesystem(device)
-    return str(device)
-
-
-def _install_units(host: Host, facts: Mapping[str, Any]) -> None:
+def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
     names = context(host, facts)
+    targets = {
+        "etc": host.layout.root / "etc",
+        "units": host.layout.units,
+        "quadlets": host.layout.quadlets,
+    }
     units: list[render.File] = []
     for folder in FOLDERS[host.document.role]:
-        found = render.render(_roles(host) / folder / "units", names)
-        render.write(found, host.layout.units, mode=0o644)
-        units += found
-        quadlets = render.render(_roles(host) / folder / "quadlets", names)
-        render.write(quadlets, host.layout.quadlets, mode=0o644)
+        for kind, target in targets.items():
+            files = render.render(_roles(host) / folder / kind, names)
+            render.write(files, target, mode=0o644)
+            units += files if kind == "units" else []
     run(["systemctl", "daemon-reload"])
-    enabled = [str(unit.path) for unit in units if "[Install]" in unit.text]
-    run(["systemctl", "enable", "--quiet", *enabled])
+    run(["systemctl", "enable", "--quiet", *(str(unit.path) for unit in units if "[Install]" in unit.text)])
+    # They must leave the fixed interface to openqa-interface.service, from the moment that it appears.
+    for manager in _active("systemd-networkd.service", "NetworkManager.service"):
+        run(["systemctl", "reload-or-restart", manager])
 
 
 def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
@@ -294,6 +282,11 @@ def _sign_in_client(values: Mapping[str, str]) -> dict[str, str]:
     if not all(isinstance(value, str) and value.isprintable() for value in found.values()):
         raise HostError('secret sign_in: "key" and "secret" must be one line of text each')
     return found
+
+
+def _active(*units: str) -> list[str]:
+    answer = run(["systemctl", "list-units", "--state=active", "--plain", "--no-legend", *units])
+    return [line.split()[0] for line in answer.splitlines() if line]
 
 
 def _roles(host: Host) -> Path:
