@@ -17,6 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from images.errors import BuildError
+
+_SECONDS_TO_DIE = 10
+
 # Also where hosts look for archives.
 DEFAULT = "/var/cache/openqa-on-aws"
 
@@ -36,13 +40,12 @@ def workspace() -> Iterator[Path]:
             _remove_unless_in_use(leftover)
         folder = building / f"openqa-images-{secrets.token_hex(6)}"
         folder.mkdir()
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock = _locked_folder(folder)
     try:
         yield folder
     finally:
-        os.close(handle)
         _discard(folder)
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -76,14 +79,26 @@ def remove(path: Path) -> None:
 
 
 def _remove_unless_in_use(folder: Path) -> None:
+    # Whoever uses it may be about to remove it.
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        lock = _locked_folder(folder)
+        _discard(folder)
+        os.close(lock)
+
+
+def _locked_folder(folder: Path) -> int:
+    """Returns a handle that holds the folder's lock.
+
+    Raises:
+        BlockingIOError: someone else holds it.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return
-    finally:
         os.close(handle)
-    _discard(folder)
+        raise
+    return handle
 
 
 def _discard(folder: Path) -> None:
@@ -92,6 +107,17 @@ def _discard(folder: Path) -> None:
         _, mount_point, kind, *_ = line.split()
         group = Path(mount_point) / folder.name
         if kind == "cgroup2" and group.is_dir():
-            for part in (*sorted(group.rglob("*/"), reverse=True), group):
-                part.rmdir()
+            _end(group)
     remove(folder)
+
+
+def _end(group: Path) -> None:
+    """Kills what is left in a control group and removes it."""
+    (group / "cgroup.kill").write_text("1")
+    limit = time.monotonic() + _SECONDS_TO_DIE
+    while "populated 1" in (group / "cgroup.events").read_text():
+        if time.monotonic() > limit:
+            raise BuildError(f"a process of an earlier build does not die: its control group is {group}")
+        time.sleep(0.05)
+    for part in (*sorted(group.rglob("*/"), reverse=True), group):
+        part.rmdir()

@@ -1,0 +1,95 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images import cache
+
+Build = subprocess.Popen[str]
+
+# Opens a workspace, says where, and builds until it is killed.
+BUILD = """
+import time
+from images import cache
+with cache.workspace() as folder:
+    (folder / "half").write_text("half of it")
+    print(folder, flush=True)
+    time.sleep(60)
+    cache.publish(folder / "half", cache.root() / "whole")
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OPENQA_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    process = subprocess.Popen([sys.executable, "-c", BUILD], stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def workspace_of(build: Build) -> Path:
+    assert build.stdout is not None
+    return Path(build.stdout.readline().strip())
+
+
+def test_the_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache.root() == tmp_path
+    monkeypatch.delenv("OPENQA_CACHE")
+    assert cache.root() == Path("/var/cache/openqa-on-aws")
+
+
+def test_a_workspace_goes_with_its_end() -> None:
+    with cache.workspace() as folder:
+        (folder / "tree").mkdir()
+        (folder / "tree/file").write_text("")
+    assert not folder.exists()
+
+
+def test_a_workspace_goes_with_an_error() -> None:
+    with pytest.raises(RuntimeError), cache.workspace() as folder:
+        raise RuntimeError
+    assert not folder.exists()
+
+
+def test_a_killed_build_leaves_nothing_that_looks_complete(build: Build, tmp_path: Path) -> None:
+    leftover = workspace_of(build)
+    build.send_signal(signal.SIGKILL)
+    build.wait()
+    assert (leftover / "half").exists()
+    assert not (tmp_path / "whole").exists()
+    with cache.workspace() as folder:
+        assert not leftover.exists()
+        assert folder.exists()
+
+
+def test_the_next_build_leaves_a_running_one_alone(build: Build) -> None:
+    running = workspace_of(build)
+    with cache.workspace() as folder:
+        assert (running / "half").exists()
+        assert folder != running
+
+
+def test_publishing_keeps_what_was_first(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        (tmp_path / "built").write_text(text)
+        cache.publish(tmp_path / "built", tmp_path / "place" / "final")
+    assert (tmp_path / "place" / "final").read_text() == "first"
+
+
+def test_a_lock_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    waiting = "import sys; from images import cache; from pathlib import Path\n"
+    waiting += "with cache.locked(Path(sys.argv[1])): print()"
+    with cache.locked(tmp_path / "l"):
+        process = subprocess.Popen([sys.executable, "-c", waiting, str(tmp_path / "l")])
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+    assert process.wait(timeout=10) == 0

@@ -1,0 +1,109 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from images import cache, recipe, root
+
+USERDATA = Path(recipe.__file__).parent.parent / "userdata"
+
+needs_base = pytest.mark.skipif(
+    os.geteuid() != 0 or not root.BASE.path.exists(), reason="needs root, and python -m images golden"
+)
+
+
+@pytest.fixture
+def userdata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = tmp_path / "userdata"
+    shutil.copytree(USERDATA, copy)
+    monkeypatch.setattr(recipe, "_USERDATA", copy)
+    monkeypatch.setattr(root, "_USERDATA", copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("install.sh", True),
+        ("os/debian.sh", True),
+        ("containers/worker/Containerfile", True),
+        ("content/sample/image/init", True),
+        ("bootstrap.sh", False),
+        ("content/sample/main.pm", False),
+    ],
+)
+def test_a_golden_root_is_new_when_what_it_installs_is(file: str, counts: bool, userdata: Path) -> None:
+    before = root.golden_path()
+    (userdata / file).write_text("something else")
+    assert (root.golden_path() != before) == counts
+
+
+def test_a_golden_root_is_new_when_its_base_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = root.golden_path()
+    monkeypatch.setattr(recipe, "PACKAGES_AS_OF", "2000-01-01")
+    assert root.golden_path() != before
+
+
+@needs_base
+def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
+    base = root.base_root()
+    log = tmp_path / "log"
+    out = root.Bind(source=tmp_path, target="/out", writable=True)
+    root.run(base, ["sh", "-c", "rm -r /usr/bin/sudo; touch /new /out/kept; echo done"], binds=[out], log=log)
+    assert (base / "usr/bin/sudo").exists()
+    assert not (base / "new").exists()
+    assert (tmp_path / "kept").exists()
+    assert log.read_text() == "done\n"
+
+
+@needs_base
+def test_a_file_shown_is_not_writable_unless_said(tmp_path: Path) -> None:
+    bind = root.Bind(source=tmp_path, target="/in")
+    with pytest.raises(root.BuildError, match="touch /in/new ended with 1; its output is in"):
+        root.run(root.base_root(), ["touch", "/in/new"], binds=[bind], log=tmp_path / "log")
+
+
+@needs_base
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_leaves_no_process_and_no_mount(
+    end: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cache of its own: what others build at the same time does not count.
+    (tmp_path / "roots").symlink_to(cache.root() / "roots")
+    monkeypatch.setenv("OPENQA_CACHE", str(tmp_path))
+    # A duration that no other process sleeps.
+    code = "from images import root; root.run(root.base_root(), ['sleep', '31536007'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    _wait_until(lambda: _is_running("31536007"))
+    (workspace,) = (tmp_path / "building").iterdir()
+    process.send_signal(end)
+    process.wait()
+    _wait_until(lambda: not _is_running("31536007"))
+    assert workspace.name not in Path("/proc/self/mounts").read_text()
+    root.run(root.base_root(), ["true"])
+    assert list((tmp_path / "building").iterdir()) == []
+    assert list(Path("/sys/fs/cgroup").rglob(workspace.name)) == []
+
+
+def _is_running(argument: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if command[:2] == [b"sleep", argument.encode()]:
+            return True
+    return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
