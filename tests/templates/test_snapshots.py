@@ -34,34 +34,34 @@ def test_snapshots_are_of_environments_that_exist() -> None:
 
 def rendered(synthesized: Synthesized) -> str:
     templates = {name: normalized(template) for name, template in synthesized.templates.items()}
-    text = json.dumps(templates, indent=1, ensure_ascii=False)
-    for pattern, name in HASHES:
-        text = pattern.sub(name, text)
-    return text + "\n"
+    return json.dumps(templates, indent=1, ensure_ascii=False) + "\n"
 
 
 def normalized(template: Json) -> Json:
     """Returns a template without what every stack of the CDK has, and with hosts' documents to read."""
-    without = {
-        "Rules": {"CheckBootstrapVersion"},
-        "Parameters": {"BootstrapVersion"},
-    }
+    without = {"Rules": {"CheckBootstrapVersion"}, "Parameters": {"BootstrapVersion"}}
     kept = {
         section: {key: value for key, value in content.items() if key not in without.get(section, ())}
         if isinstance(content, dict)
         else content
         for section, content in template.items()
     }
-    normal: Json = with_documents({section: content for section, content in kept.items() if content})
-    return normal
+    return {section: readable(content) for section, content in kept.items() if content}
 
 
-def with_documents(node: Any) -> Any:
+def readable(node: Any) -> Any:
+    """Returns a part of a template with hashes masked, and documents instead of user data."""
+    if isinstance(node, str):
+        for pattern, name in HASHES:
+            node = pattern.sub(name, node)
+        return node
     if isinstance(node, list):
-        return [with_documents(child) for child in node]
+        return [readable(child) for child in node]
     if not isinstance(node, dict):
         return node
-    return {
-        key: {"userdata/boot.sh": document(node)} if key == "UserData" else with_documents(child)
-        for key, child in node.items()
-    }
+    if "UserData" in node:
+        node = {**node, "UserData": {"userdata/boot.sh": document(node)}}
+    parts = {key: readable(child) for key, child in node.items()}
+    if isinstance(parts.get("Resource"), list):
+        parts["Resource"].sort(key=json.dumps)  # their order follows the hashes
+    return parts

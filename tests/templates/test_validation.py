@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from cfnlint.api import lint
+from cfnlint.api import lint_by_config
 from cfnlint.config import ManualArgs
 
 import settings
@@ -43,8 +45,24 @@ def test_every_acknowledgment_has_a_reason(validated: Synthesized) -> None:
         assert len(finding["reason"]) > 40, finding["acknowledgedId"]
 
 
-def test_cfn_lint(environment: Synthesized) -> None:
-    # W3010: the environment file names the zones. W6001: the operator reads the web UI's stack alone.
-    options = ManualArgs(regions=[environment.environment.region], ignore_checks=["W3010", "W6001"])
-    for template in environment.templates.values():
-        assert [str(match) for match in lint(json.dumps(template), config=options)] == []
+def test_cfn_lint(synthesized: Callable[[str], Synthesized]) -> None:
+    environments = [synthesized(name) for name in settings.names()]
+    matches = lint_by_config(
+        ManualArgs(
+            templates=[
+                str(file)
+                for environment in environments
+                for file in sorted(environment.directory.glob("*.template.json"))
+            ],
+            regions=sorted({environment.environment.region for environment in environments}),
+            # W3010: the environment file names the zones. W6001: the operator reads the web UI's stack alone.
+            ignore_checks=["W3010", "W6001"],
+        )
+    )
+    assert [str(match) for match in matches] == []
+
+
+def test_cfn_lint_finds_something(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.template.json"
+    file.write_text(json.dumps({"Resources": {"Volume": {"Type": "AWS::EC2::Volume", "Properties": {}}}}))
+    assert lint_by_config(ManualArgs(templates=[str(file)]))
