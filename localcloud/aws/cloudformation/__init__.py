@@ -1,0 +1,1 @@
+"""CloudFormation: templates are resolved, resources made by small classes, failures rolled back."""

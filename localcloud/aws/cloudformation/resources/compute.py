@@ -1,0 +1,336 @@
+"""AWS::EC2::LaunchTemplate and AWS::AutoScaling: what launches instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from localcloud.aws.cloudformation.types import (
+    Context,
+    Properties,
+    ResourceError,
+    Type,
+    changes,
+    duration,
+)
+
+
+class LaunchTemplate(
+    Type,
+    type="AWS::EC2::LaunchTemplate",
+    properties="LaunchTemplateData VersionDescription",
+    immutable="LaunchTemplateName TagSpecifications",
+):
+    """A launch template; each change is a new version."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it with its first version."""
+        answer = c.call(
+            "ec2",
+            "create_launch_template",
+            **{"LaunchTemplateName": c.name(128), **p},
+        )
+        c.created(answer["LaunchTemplate"]["LaunchTemplateId"])
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Make a new version."""
+        c.call(
+            "ec2",
+            "create_launch_template_version",
+            LaunchTemplateId=c.id,
+            LaunchTemplateData=new["LaunchTemplateData"],
+            VersionDescription=new.get("VersionDescription"),
+        )
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it with all its versions."""
+        c.call("ec2", "delete_launch_template", LaunchTemplateId=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        answer = c.call("ec2", "describe_launch_templates", LaunchTemplateIds=[c.id])
+        template = answer["LaunchTemplates"][0]
+        return {
+            "LaunchTemplateId": c.id,
+            "DefaultVersionNumber": str(template["DefaultVersionNumber"]),
+            "LatestVersionNumber": str(template["LatestVersionNumber"]),
+        }
+
+
+_SIZES = ("MinSize", "MaxSize", "DesiredCapacity")
+_GROUP = (
+    "Cooldown DesiredCapacity HealthCheckGracePeriod HealthCheckType LaunchTemplate "
+    "LifecycleHookSpecificationList MaxSize MinSize MixedInstancesPolicy NewInstancesProtectedFromScaleIn "
+    "Tags TargetGroupARNs TerminationPolicies VPCZoneIdentifier"
+)
+_ROLLING = {
+    "MaxBatchSize",
+    "MinInstancesInService",
+    "MinSuccessfulInstancesPercent",
+    "PauseTime",
+    "SuspendProcesses",
+    "WaitOnResourceSignals",
+}
+
+
+class AutoScalingGroup(
+    Type, type="AWS::AutoScaling::AutoScalingGroup", properties=_GROUP, immutable="AutoScalingGroupName"
+):
+    """An Auto Scaling group, with the creation and update policies that wait for instances."""
+
+    def tagged(self, p: Properties, more: dict[str, str]) -> Properties:
+        """The stack's tags reach the instances."""
+        own = {tag["Key"]: tag for tag in p.get("Tags", [])}
+        stack = {key: {"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in more.items()}
+        return {**p, "Tags": list({**stack, **own}.values())}
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it, and wait for its instances or their signals."""
+        name = p.get("AutoScalingGroupName") or c.name(255)
+        c.call(
+            "autoscaling",
+            "create_auto_scaling_group",
+            **{**_parameters(p), "AutoScalingGroupName": name},
+            LifecycleHookSpecificationList=p.get("LifecycleHookSpecificationList"),
+            Tags=p["Tags"],
+        )
+        c.created(name)
+        signal = c.policies.get("ResourceSignal")
+        if signal is None:
+            self._settle(c)
+            return
+        percent = int(c.policies.get("AutoScalingCreationPolicy", {}).get("MinSuccessfulInstancesPercent", 100))
+        count = int(signal.get("Count", 1))
+        self._signals(c, count, signal.get("Timeout", "PT5M"), percent)
+
+    def _describe(self, c: Context) -> dict[str, Any]:
+        answer = c.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[c.id])
+        found: dict[str, Any] = answer["AutoScalingGroups"][0]
+        return found
+
+    def _settle(self, c: Context) -> None:
+        """Wait until the group has launched what it is to have; a failed launch fails the resource."""
+        failed: list[str] = []
+
+        def done() -> bool:
+            group = self._describe(c)
+            if len(group["Instances"]) >= group["DesiredCapacity"]:
+                return True
+            activities = c.call("autoscaling", "describe_scaling_activities", AutoScalingGroupName=c.id)
+            newest = activities["Activities"][:1]
+            failed.extend(a.get("StatusMessage", "") for a in newest if a["StatusCode"] == "Failed")
+            return bool(failed)
+
+        c.wait(done)
+        if failed:
+            group = self._describe(c)
+            sizes = f"{len(group['Instances'])}/{group['MinSize']}/{group['DesiredCapacity']}"
+            raise ResourceError(
+                f"Group did not stabilize. {{current/minSize/desiredSize}} group size = {{{sizes}}}. "
+                f"Failed Scaling Activity: {failed[0]}"
+            )
+
+    def _signals(self, c: Context, count: int, timeout: str, percent: int) -> None:
+        """Wait for as many signals; too many failures fail the resource."""
+        told: set[tuple[str, str]] = set()
+        needed = -(-count * percent // 100)
+
+        def number(status: str) -> int:
+            return sum(value == status for value in c.resource.signals.values())
+
+        def done() -> bool:
+            for signal in c.resource.signals.items():
+                if signal not in told:
+                    told.add(signal)
+                    c.progress(f"Received {signal[1]} signal with UniqueId {signal[0]}")
+            return number("SUCCESS") >= needed or number("FAILURE") > count - needed
+
+        if not c.wait(done, duration(timeout)):
+            missing = count - len(c.resource.signals)
+            raise ResourceError(
+                f"Failed to receive {missing} resource signal(s) within the specified duration"
+            )
+        if failures := number("FAILURE") * (number("SUCCESS") < needed):
+            raise ResourceError(
+                f"Received {failures} FAILURE signal(s) out of {count}. Unable to satisfy {percent}% "
+                "MinSuccessfulInstancesPercent requirement"
+            )
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Change it, and replace its instances if its update policy says so."""
+        changed = changes(old, new)
+        parameters = _parameters(new)
+        scheduled = c.policies.get("AutoScalingScheduledAction", {})
+        if scheduled.get("IgnoreUnmodifiedGroupSizeProperties") in (True, "true"):
+            for name in _SIZES:
+                if name not in changed:
+                    parameters.pop(name, None)
+        if gone := changed & old.keys() - new.keys() - {
+            "DesiredCapacity",
+            "LaunchTemplate",
+            "LifecycleHookSpecificationList",
+            "MixedInstancesPolicy",
+            "TargetGroupARNs",
+        }:
+            raise ResourceError(f"The local cloud cannot take {', '.join(sorted(gone))} from a group")
+        if "TargetGroupARNs" in changed:
+            parameters["TargetGroupARNs"] = new.get("TargetGroupARNs", [])
+        c.call("autoscaling", "update_auto_scaling_group", **{**parameters, "AutoScalingGroupName": c.id})
+        self._hooks(c, old.get("LifecycleHookSpecificationList", []), new)
+        self._tags(c, old["Tags"], new["Tags"])
+        rolling = c.policies.get("AutoScalingRollingUpdate")
+        if rolling is not None and changed & {"LaunchTemplate", "MixedInstancesPolicy", "VPCZoneIdentifier"}:
+            self._roll(c, rolling)
+
+    def _hooks(self, c: Context, before: list[Properties], new: Properties) -> None:
+        after = new.get("LifecycleHookSpecificationList", [])
+        names = {hook["LifecycleHookName"] for hook in after}
+        for hook in before:
+            if hook["LifecycleHookName"] not in names:
+                name = hook["LifecycleHookName"]
+                c.call("autoscaling", "delete_lifecycle_hook", AutoScalingGroupName=c.id, LifecycleHookName=name)
+        for hook in after:
+            if hook not in before:
+                c.call("autoscaling", "put_lifecycle_hook", AutoScalingGroupName=c.id, **hook)
+
+    def _tags(self, c: Context, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+        keys = {tag["Key"] for tag in after}
+        entry = {"ResourceId": c.id, "ResourceType": "auto-scaling-group"}
+        if gone := [{"Key": tag["Key"], **entry} for tag in before if tag["Key"] not in keys]:
+            c.call("autoscaling", "delete_tags", Tags=gone)
+        if new := [{**tag, **entry} for tag in after if tag not in before]:
+            c.call("autoscaling", "create_or_update_tags", Tags=new)
+
+    def _roll(self, c: Context, policy: Properties) -> None:
+        """Replace the instances batch by batch."""
+        if unknown := sorted(policy.keys() - _ROLLING):
+            raise ResourceError(f"The local cloud's rolling update has no {', '.join(unknown)}")
+        group = self._describe(c)
+        minimum, desired = int(group["MinSize"]), int(group["DesiredCapacity"])
+        obsolete = self._obsolete(c)
+        total = len(obsolete)
+        kept = int(policy.get("MinInstancesInService", 0))
+        batch = min(int(policy.get("MaxBatchSize", 1)), desired - kept)
+        if obsolete and batch < 1:
+            raise ResourceError(
+                f"The local cloud's rolling update needs MinInstancesInService below the group's size, {desired}"
+            )
+        c.progress(
+            f"Rolling update initiated. Terminating {total} obsolete instance(s) in batches of {batch}, while "
+            f"keeping at least {kept} instance(s) in service."
+        )
+        suspended = policy.get("SuspendProcesses", [])
+        if suspended:
+            c.call("autoscaling", "suspend_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended)
+        try:
+            while obsolete:
+                self._replace(c, obsolete[:batch], minimum, desired, policy)
+                done = total - len(obsolete[batch:])
+                c.progress(f"Replaced {done} of {total} instance(s) (Progress {100 * done // total}%).")
+                obsolete = obsolete[batch:]
+        finally:
+            self._resize(c, minimum, desired)
+            if suspended:
+                c.call("autoscaling", "resume_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended)
+
+    def _obsolete(self, c: Context) -> list[str]:
+        """The instances of the group that were not launched as it is now."""
+        group = self._describe(c)
+        source = group.get("LaunchTemplate")
+        if source is None:
+            source = group["MixedInstancesPolicy"]["LaunchTemplate"]["LaunchTemplateSpecification"]
+        current = c.call(
+            "ec2",
+            "describe_launch_template_versions",
+            LaunchTemplateId=source["LaunchTemplateId"],
+            Versions=[source["Version"]],
+        )["LaunchTemplateVersions"][0]
+        wanted = (source["LaunchTemplateId"], str(current["VersionNumber"]))
+        return [
+            instance["InstanceId"]
+            for instance in group["Instances"]
+            if (instance["LaunchTemplate"]["LaunchTemplateId"], instance["LaunchTemplate"]["Version"]) != wanted
+        ]
+
+    def _replace(
+        self, c: Context, batch: list[str], minimum: int, desired: int, policy: Properties
+    ) -> None:
+        names = ", ".join(batch)
+        c.progress(f"Terminating instance(s) [{names}]; replacing with {len(batch)} new instance(s).")
+        self._resize(c, min(minimum, desired - len(batch)), desired)
+        for instance in batch:
+            try:
+                c.call(
+                    "autoscaling",
+                    "terminate_instance_in_auto_scaling_group",
+                    InstanceId=instance,
+                    ShouldDecrementDesiredCapacity=True,
+                )
+            except ClientError:
+                # It left by itself; what replaced it was launched as the group is now.
+                continue
+        c.wait(lambda: not {i["InstanceId"] for i in self._describe(c)["Instances"]} & set(batch))
+        c.progress(f"Successfully terminated instance(s) [{names}].")
+        c.resource.signals.clear()
+        self._resize(c, minimum, desired)
+        pause = policy.get("PauseTime", "PT5M")
+        if policy.get("WaitOnResourceSignals") not in (True, "true"):
+            c.wait(lambda: False, duration(policy.get("PauseTime", "PT0S")))
+            return
+        c.progress(
+            f"New instance(s) added to autoscaling group - Waiting on {len(batch)} resource signal(s) with a "
+            f"timeout of {pause}."
+        )
+        self._signals(c, len(batch), pause, int(policy.get("MinSuccessfulInstancesPercent", 100)))
+
+    def _resize(self, c: Context, minimum: int, desired: int) -> None:
+        c.call(
+            "autoscaling",
+            "update_auto_scaling_group",
+            AutoScalingGroupName=c.id,
+            MinSize=minimum,
+            DesiredCapacity=desired,
+        )
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Let all instances go through their hooks, then delete it."""
+        group = self._describe(c)
+        protected = [i["InstanceId"] for i in group["Instances"] if i["ProtectedFromScaleIn"]]
+        if protected:
+            raise ResourceError(
+                f"Instances {', '.join(protected)} are protected from scale-in: the group cannot be emptied"
+            )
+        c.call(
+            "autoscaling",
+            "update_auto_scaling_group",
+            AutoScalingGroupName=c.id,
+            MinSize=0,
+            MaxSize=0,
+            DesiredCapacity=0,
+        )
+        for instance in group["Instances"]:
+            if instance["LifecycleState"].startswith("Pending"):
+                c.call(
+                    "autoscaling",
+                    "terminate_instance_in_auto_scaling_group",
+                    InstanceId=instance["InstanceId"],
+                    ShouldDecrementDesiredCapacity=False,
+                )
+        c.wait(lambda: not self._describe(c)["Instances"])
+        c.call("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"AutoScalingGroupARN": self._describe(c)["AutoScalingGroupARN"]}
+
+
+def _parameters(p: Properties) -> dict[str, Any]:
+    """A group's properties as CreateAutoScalingGroup and UpdateAutoScalingGroup both take them."""
+    elsewhere = ("AutoScalingGroupName", "Cooldown", "LifecycleHookSpecificationList", "Tags", "VPCZoneIdentifier")
+    parameters = {key: value for key, value in p.items() if key not in elsewhere}
+    if "Cooldown" in p:
+        parameters["DefaultCooldown"] = p["Cooldown"]
+    if "VPCZoneIdentifier" in p:
+        parameters["VPCZoneIdentifier"] = ",".join(p["VPCZoneIdentifier"])
+    return parameters

@@ -1,0 +1,318 @@
+"""AWS::SSM, AWS::Logs, AWS::CloudWatch, AWS::SNS, AWS::ECR: what operators look at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from localcloud.aws.cloudformation.types import Context, Properties, Type, changes, tags
+
+
+class Metadata(Type, type="AWS::CDK::Metadata", properties="Analytics"):
+    """The CDK's note of its version; it does nothing."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Do nothing."""
+        c.created(c.name(128))
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Do nothing."""
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Do nothing."""
+
+
+class Parameter(
+    Type,
+    type="AWS::SSM::Parameter",
+    properties="AllowedPattern Description Tags Tier Value",
+    immutable="DataType Name Type",
+):
+    """A parameter."""
+
+    def tagged(self, p: Properties, more: dict[str, str]) -> Properties:
+        """Its tags are a map."""
+        return p if not more else {**p, "Tags": {**more, **p.get("Tags", {})}}
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = p.get("Name") or c.name(128)
+        entries = [{"Key": key, "Value": value} for key, value in p.get("Tags", {}).items()]
+        c.call(
+            "ssm",
+            "put_parameter",
+            **{key: value for key, value in p.items() if key not in ("Name", "Tags")},
+            Name=name,
+            Overwrite=False,
+            Tags=[tag for tag in entries if not tag["Key"].startswith("aws:")],
+        )
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another value."""
+        c.call(
+            "ssm",
+            "put_parameter",
+            **{key: value for key, value in new.items() if key not in ("Name", "Tags")},
+            Name=c.id,
+            Overwrite=True,
+        )
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("ssm", "delete_parameter", Name=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"Type": p["Type"], "Value": p["Value"]}
+
+
+class LogGroup(
+    Type,
+    type="AWS::Logs::LogGroup",
+    properties="KmsKeyId RetentionInDays Tags",
+    immutable="LogGroupClass LogGroupName",
+):
+    """A log group."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it."""
+        name = p.get("LogGroupName") or c.name(512)
+        c.call(
+            "logs",
+            "create_log_group",
+            logGroupName=name,
+            kmsKeyId=p.get("KmsKeyId"),
+            tags={tag["Key"]: tag["Value"] for tag in tags(p, own=True)} or None,
+        )
+        c.created(name)
+        self._retain(c, p)
+
+    def _retain(self, c: Context, p: Properties) -> None:
+        if "RetentionInDays" in p:
+            days = p["RetentionInDays"]
+            c.call("logs", "put_retention_policy", logGroupName=c.id, retentionInDays=days)
+        else:
+            c.call("logs", "delete_retention_policy", logGroupName=c.id)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Change retention and tags."""
+        if changes(old, new) - {"RetentionInDays", "Tags"}:
+            super().update(c, old, new)
+        self._retain(c, new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("logs", "delete_log_group", logGroupName=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"Arn": f"arn:aws:logs:{c.world.region}:{c.world.account}:log-group:{c.id}:*"}
+
+
+class MetricFilter(
+    Type,
+    type="AWS::Logs::MetricFilter",
+    properties="FilterPattern MetricTransformations",
+    immutable="FilterName LogGroupName",
+):
+    """A metric made of log lines."""
+
+    def _put(self, c: Context, p: Properties, name: str) -> None:
+        transformations = [
+            {key[0].lower() + key[1:]: value for key, value in entry.items()}
+            for entry in p["MetricTransformations"]
+        ]
+        c.call(
+            "logs",
+            "put_metric_filter",
+            logGroupName=p["LogGroupName"],
+            filterName=name,
+            filterPattern=p["FilterPattern"],
+            metricTransformations=transformations,
+        )
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = p.get("FilterName") or c.name(512)
+        self._put(c, p, name)
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another."""
+        self._put(c, new, c.id)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("logs", "delete_metric_filter", logGroupName=p["LogGroupName"], filterName=c.id)
+
+
+class Alarm(
+    Type,
+    type="AWS::CloudWatch::Alarm",
+    properties="ActionsEnabled AlarmActions AlarmDescription ComparisonOperator DatapointsToAlarm "
+    "Dimensions EvaluationPeriods ExtendedStatistic InsufficientDataActions MetricName Metrics Namespace "
+    "OKActions Period Statistic Tags Threshold TreatMissingData Unit",
+    immutable="AlarmName",
+):
+    """An alarm; nothing evaluates it here."""
+
+    def _put(self, c: Context, p: Properties, name: str) -> None:
+        rest = {key: value for key, value in p.items() if key not in ("AlarmName", "Tags")}
+        c.call("cloudwatch", "put_metric_alarm", AlarmName=name, **rest, Tags=tags(p, own=True))
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = p.get("AlarmName") or c.name(255)
+        self._put(c, p, name)
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another."""
+        self._put(c, new, c.id)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("cloudwatch", "delete_alarms", AlarmNames=[c.id])
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"Arn": f"arn:aws:cloudwatch:{c.world.region}:{c.world.account}:alarm:{c.id}"}
+
+
+class Dashboard(
+    Type, type="AWS::CloudWatch::Dashboard", properties="DashboardBody", immutable="DashboardName"
+):
+    """A dashboard."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = p.get("DashboardName") or c.name(255)
+        c.call("cloudwatch", "put_dashboard", DashboardName=name, DashboardBody=p["DashboardBody"])
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another."""
+        c.call("cloudwatch", "put_dashboard", DashboardName=c.id, DashboardBody=new["DashboardBody"])
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("cloudwatch", "delete_dashboards", DashboardNames=[c.id])
+
+
+class Topic(
+    Type, type="AWS::SNS::Topic", properties="DisplayName KmsMasterKeyId Tags", immutable="TopicName"
+):
+    """A topic."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it."""
+        answer = c.call("sns", "create_topic", Name=p.get("TopicName") or c.name(256), Tags=tags(p, own=True))
+        c.created(answer["TopicArn"])
+        self._set(c, p)
+
+    def _set(self, c: Context, p: Properties) -> None:
+        for name in ("DisplayName", "KmsMasterKeyId"):
+            if name in p:
+                c.call(
+                    "sns",
+                    "set_topic_attributes",
+                    TopicArn=c.id,
+                    AttributeName=name,
+                    AttributeValue=p[name],
+                )
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Change its attributes."""
+        self._set(c, new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("sns", "delete_topic", TopicArn=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"TopicArn": c.id, "TopicName": c.id.split(":")[-1]}
+
+
+class TopicPolicy(Type, type="AWS::SNS::TopicPolicy", properties="PolicyDocument Topics"):
+    """The policy of topics."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Set it."""
+        c.created(c.name(128))
+        self.update(c, {}, p)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Set another."""
+        for topic in new["Topics"]:
+            c.call(
+                "sns",
+                "set_topic_attributes",
+                TopicArn=topic,
+                AttributeName="Policy",
+                AttributeValue=json.dumps(new["PolicyDocument"]),
+            )
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Leave it: it goes with its topics."""
+
+
+class Subscription(
+    Type, type="AWS::SNS::Subscription", immutable="Endpoint Protocol TopicArn"
+):
+    """A subscription."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Subscribe."""
+        c.created(c.call("sns", "subscribe", **p, ReturnSubscriptionArn=True)["SubscriptionArn"])
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Unsubscribe."""
+        c.call("sns", "unsubscribe", SubscriptionArn=c.id)
+
+
+class Repository(
+    Type,
+    type="AWS::ECR::Repository",
+    properties="ImageScanningConfiguration ImageTagMutability LifecyclePolicy RepositoryPolicyText Tags",
+    immutable="EncryptionConfiguration RepositoryName",
+):
+    """An image repository; the CDK's bootstrap stack has one."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it."""
+        name = p.get("RepositoryName") or c.name(256, lower=True)
+        c.call(
+            "ecr",
+            "create_repository",
+            repositoryName=name,
+            imageTagMutability=p.get("ImageTagMutability"),
+            tags=tags(p, own=True),
+        )
+        c.created(name)
+        self._configure(c, p)
+
+    def _configure(self, c: Context, p: Properties) -> None:
+        if "LifecyclePolicy" in p:
+            text = p["LifecyclePolicy"]["LifecyclePolicyText"]
+            c.call("ecr", "put_lifecycle_policy", repositoryName=c.id, lifecyclePolicyText=text)
+        if "RepositoryPolicyText" in p:
+            text = p["RepositoryPolicyText"]
+            c.call("ecr", "set_repository_policy", repositoryName=c.id, policyText=text)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Change its policies."""
+        self._configure(c, new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("ecr", "delete_repository", repositoryName=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        host = f"{c.world.account}.dkr.ecr.{c.world.region}.amazonaws.com"
+        return {
+            "Arn": f"arn:aws:ecr:{c.world.region}:{c.world.account}:repository/{c.id}",
+            "RepositoryUri": f"{host}/{c.id}",
+        }

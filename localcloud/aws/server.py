@@ -1,0 +1,224 @@
+"""Serves the embedded AWS API on sockets that are already open."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket as sockets
+import ssl
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
+from localcloud.aws import ec2, s3
+from localcloud.aws.autoscaling.api import AutoScaling
+from localcloud.aws.cloudformation.api import CloudFormation
+from localcloud.aws.service import responder
+from localcloud.aws.world import World
+
+_LOG = logging.getLogger(__name__)
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
+# Actions that change nothing the runtime looks at.
+_QUIET = re.compile(r"^(Describe|Get|List|Head|Put|Filter|Lookup|CreateLogStream|RecordLifecycle)")
+
+
+class Server:
+    """The running embedded AWS.
+
+    Attributes:
+        world: What its services share.
+        cloudformation: The CloudFormation service.
+        autoscaling: The Auto Scaling service.
+    """
+
+    def __init__(self, *, region: str, account: str) -> None:
+        # moto takes these from the environment, some already when it is imported.
+        os.environ.update(MOTO_ACCOUNT_ID=account, MOTO_ENABLE_AMI_VALIDATION="true")
+        os.environ.update(MOTO_IAM_LOAD_MANAGED_POLICIES="true")
+        self.world = World(region=region, account=account)
+        self.cloudformation = CloudFormation(self.world)
+        self._servers: list[BaseWSGIServer] = []
+        self._stopped = False
+        self.autoscaling = AutoScaling(self.world)
+        _install("cloudformation", self.cloudformation)
+        _install("autoscaling", self.autoscaling)
+        ec2.install()
+        s3.install()
+        threading.Thread(target=self._tick, daemon=True, name="auto-scaling").start()
+
+    def serve(self, socket: sockets.socket, *, context: ssl.SSLContext | None = None) -> None:
+        """Answer on one more listening socket, in threads of this process.
+
+        Args:
+            socket: A bound TCP socket; the caller may close it afterwards.
+            context: Ends TLS on it.
+        """
+        host, port = socket.getsockname()[:2]
+        socket.listen(128)
+        server = make_server(
+            host,
+            port,
+            cast(Any, self._answer),
+            threaded=True,
+            request_handler=_Handler,
+            ssl_context=context,
+            fd=socket.fileno(),
+        )
+        self._servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True, name="aws-api").start()
+
+    def _tick(self) -> None:
+        """Let time pass for the Auto Scaling groups: at every change, and once a second."""
+        while not self._stopped:
+            with self.world.changed:
+                self.autoscaling.step(self.world.clock())
+                self.world.changed.wait(1)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this AWS, for use inside this process."""
+        return self.world.client(service)
+
+    def stop(self) -> None:
+        """Stop answering."""
+        self._stopped = True
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        headers = _headers(environ)
+        # Read before anything is locked: a slow sender must not hold up the others.
+        if environ.get("wsgi.input_terminated"):
+            body = environ["wsgi.input"].read()
+        else:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        url = _url(environ, headers)
+        action = _action(environ, headers, body)
+        try:
+            if action == "LookupEvents":  # the CLI asks for it after a failed deployment
+                status, answered, content = 200, {"Content-Type": "application/x-amz-json-1.1"}, b'{"Events": []}'
+            else:
+                status, answered, content = self.world.request(
+                    environ["REQUEST_METHOD"], url, headers, body
+                )
+            if status >= 500:
+                raise NotImplementedError(content.decode(errors="replace")[:500])
+        except Exception as error:
+            if not isinstance(error, NotImplementedError):
+                _LOG.exception("%s %s", action, url)
+            status, answered, content = _refusal(url, headers, str(error) or type(error).__name__)
+        if os.environ.get("TRACE"): print(environ["REQUEST_METHOD"], action, url[:150], status, content[:300] if status>=300 else "", flush=True)
+        if not _QUIET.match(action):
+            self.world.touch()
+        return _send(environ["REQUEST_METHOD"], status, answered, content, start_response)
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Keep silent."""
+
+
+def _install(service: str, handler: object) -> None:
+    """Put our service in the place of moto's."""
+    import importlib
+
+    urls = importlib.import_module(f"moto.{service}.urls")
+    urls.url_paths = {"{0}/$": responder(service, handler).dispatch}
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    headers = {
+        key[5:].replace("_", "-").title(): value for key, value in environ.items() if key.startswith("HTTP_")
+    }
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            headers[key.replace("_", "-").title()] = environ[key]
+    headers.pop("Transfer-Encoding", None)
+    return headers
+
+
+def _url(environ: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The request's URL as on AWS: by its Host if that is AWS's, else by the scope of its signature."""
+    host = headers.get("Host", "").split(":")[0]
+    if not host.endswith(".amazonaws.com"):
+        host = _host(environ, headers)
+    raw = environ.get("REQUEST_URI") or environ.get("RAW_URI") or "/"
+    return f"https://{host}{raw if raw.startswith('/') else '/'}"
+
+
+def _host(environ: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    scope = headers.get("Authorization", "") or f"Credential={query.get('X-Amz-Credential', [''])[0]}"
+    match = _CREDENTIAL.search(scope)
+    region, service = (match[2], match[3]) if match else ("us-east-1", "s3")
+    bucket = re.fullmatch(r"(.+)\.s3\.localhost|(.+)\.localhost", headers.get("Host", "").split(":")[0])
+    if service == "s3" and bucket:
+        return f"{bucket[1] or bucket[2]}.s3.{region}.amazonaws.com"
+    return f"{service}.{region}.amazonaws.com"
+
+
+def _action(environ: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> str:
+    if target := headers.get("X-Amz-Target"):
+        return target.split(".")[-1]
+    if headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        return parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+    # The REST services: nothing but Route 53 matters to the runtime.
+    return "Get" if environ["REQUEST_METHOD"] in ("GET", "HEAD") or ".s3." in headers.get("Host", "") else "Change"
+
+
+def _refusal(url: str, headers: Mapping[str, str], message: str) -> tuple[int, dict[str, str], bytes]:
+    """An error that every SDK understands and does not retry."""
+    code = "UnsupportedByLocalCloud"
+    kind = headers.get("Content-Type", "")
+    xml = kind.startswith("application/x-www-form-urlencoded") or ".s3." in url or "//s3." in url
+    if not xml and "//route53." not in url:
+        body = json.dumps({"__type": code, "message": message})
+        return 400, {"Content-Type": "application/x-amz-json-1.1", "X-Amzn-ErrorType": code}, body.encode()
+    error = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
+    if "//ec2." in url:
+        body = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>local</RequestID></Response>"
+    elif ".s3." in url or "//s3." in url:
+        body = f"<Error>{error}</Error>"
+    else:
+        body = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error></ErrorResponse>"
+    return 400, {"Content-Type": "application/xml"}, body.encode()
+
+
+def _send(
+    method: str, status: int, headers: Mapping[str, Any], body: bytes, start_response: Any
+) -> Iterable[bytes]:
+    sent = {key.lower(): str(value) for key, value in headers.items()}
+    for key in ("date", "server", "status"):
+        sent.pop(key, None)
+    if method == "HEAD":
+        body = b""
+        sent.setdefault("content-length", "0")
+    elif status not in (204, 304):
+        sent["content-length"] = str(len(body))
+    start_response(f"{status} {'OK' if status < 400 else 'Error'}", list(sent.items()))
+    return [body]
+
+
+def start(*, socket: sockets.socket, region: str, account: str) -> Server:
+    """Start the embedded AWS.
+
+    Args:
+        socket: A bound TCP socket on which the API is served in the clear.
+        region: The one region.
+        account: The one account's number.
+
+    Returns:
+        The running server; there can be only one in a process.
+    """
+    server = Server(region=region, account=account)
+    server.serve(socket)
+    return server
