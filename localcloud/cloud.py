@@ -1,0 +1,307 @@
+"""Starts, finds and stops clouds.
+
+A cloud is one set of namespaces under one first process: when that is killed, the kernel clears all of it.
+A running cloud holds a lock on its state directory, which is how others find it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from images import cache
+from localcloud import prerequisites
+from localcloud.machine import remove_cgroup
+from localcloud.runtime import Settings
+
+STATES = Path("/run/openqa-on-aws")
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_NAMESPACES = (
+    *("unshare", "--mount", "--propagation", "private", "--net"),
+    *("--pid", "--fork", "--kill-child"),
+)
+_STOP_SECONDS = 30
+
+
+class CloudError(Exception):
+    """A cloud could not be started, found or stopped; the text is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningCloud:
+    """A cloud that runs.
+
+    Attributes:
+        name: Its name.
+        pid: Its first process.
+        api_port: The AWS API's port on 127.0.0.1.
+        web_port: The web UI's port (HTTPS) on 127.0.0.1.
+        ready: It is completely up.
+    """
+
+    name: str
+    pid: int
+    api_port: int
+    web_port: int
+    ready: bool
+
+    @property
+    def endpoint(self) -> str:
+        """The AWS API's address. By this name, because CloudFormation's template URLs need it."""
+        return f"http://localhost:{self.api_port}"
+
+    @property
+    def url(self) -> str:
+        """The web UI's address."""
+        return f"https://localhost:{self.web_port}"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate of the local certificate authority, a PEM file."""
+        return _state(self.name) / "ca.pem"
+
+    @property
+    def log(self) -> Path:
+        """What the cloud logs."""
+        return _state(self.name) / "log"
+
+    def console(self, instance: str) -> Path:
+        """The file with an instance's whole console, terminated ones' too.
+
+        Args:
+            instance: The instance's id.
+        """
+        return _work(self.name) / "consoles" / f"{instance}.log"
+
+    def leader(self, instance: str) -> int | None:
+        """The process id of an instance's systemd; None if it does not run.
+
+        Args:
+            instance: The instance's id.
+        """
+        try:
+            text = (_cgroup(self.name) / instance / "payload/init.scope/cgroup.procs").read_text()
+        except OSError:
+            return None
+        return int(text.split()[0]) if text.split() else None
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables with which programs use this cloud as their AWS."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "REQUESTS_CA_BUNDLE": str(self.certificate),
+            "OPENQA_URL": self.url,
+        }
+
+
+def find(name: str) -> RunningCloud | None:
+    """The running cloud of this name; None if there is none.
+
+    Args:
+        name: The cloud's name.
+
+    Raises:
+        CloudError: The name is not allowed.
+    """
+    _check_name(name)
+    with _lock(name) as free:
+        if free:
+            return None
+        try:
+            return RunningCloud(**json.loads((_state(name) / "state.json").read_text()))
+        except (OSError, ValueError):
+            return None
+
+
+def start(name: str, *, root: Path, api_port: int, web_port: int) -> RunningCloud:
+    """Start a cloud and wait until it is ready. It goes away with this process if that ends before.
+
+    Args:
+        name: The cloud's name.
+        root: The root file system that its machines boot.
+        api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
+        web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+
+    Raises:
+        CloudError: It could not be started.
+    """
+    _check_name(name)
+    if reason := prerequisites.missing():
+        raise CloudError(reason)
+    with _lock(name) as free, contextlib.ExitStack() as stack:
+        if not free:
+            raise CloudError(f"The local cloud {name!r} is already running.")
+        _clean(name)
+        api = stack.enter_context(_listen(api_port, "AWS API"))
+        web = stack.enter_context(_listen(web_port, "web UI"))
+        _work(name).mkdir(parents=True, mode=0o700)
+        ready_read, ready_write = os.pipe()
+        alive_read, alive_write = os.pipe()
+        settings = Settings(
+            root=str(root.resolve()),
+            work=str(_work(name)),
+            cgroup=f"/{_cgroup(name).relative_to(_cgroup_mount())}",
+            region=REGION,
+            account=ACCOUNT,
+            api=api.fileno(),
+            web=web.fileno(),
+            ready=ready_write,
+            alive=alive_read,
+        )
+        with (_state(name) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*_NAMESPACES, sys.executable, "-m", "localcloud.runtime", json.dumps(asdict(settings))],
+                cwd=Path(__file__).parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(free, settings.api, settings.web, ready_write, alive_read),
+            )
+        os.close(ready_write)
+        os.close(alive_read)
+        cloud = RunningCloud(
+            name=name,
+            pid=process.pid,
+            api_port=api.getsockname()[1],
+            web_port=web.getsockname()[1],
+            ready=False,
+        )
+        _write_state(cloud)
+        with os.fdopen(ready_read, "rb") as ready:
+            certificate = ready.read()
+        if not certificate:
+            os.close(alive_write)
+            process.wait()
+            lines = cloud.log.read_text(errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), "it left no message")
+            raise CloudError(f"The local cloud did not start ({cloud.log}): {last.strip()}")
+        cloud.certificate.write_bytes(certificate)
+        cloud = RunningCloud(**{**asdict(cloud), "ready": True})
+        _write_state(cloud)
+        os.write(alive_write, b"k")
+        os.close(alive_write)
+        return cloud
+
+
+def stop(name: str) -> bool:
+    """Stop a cloud and remove all of it.
+
+    Args:
+        name: The cloud's name.
+
+    Returns:
+        Whether one was running.
+
+    Raises:
+        CloudError: It did not end.
+    """
+    cloud = find(name)
+    if cloud is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(cloud.pid, signal.SIGKILL)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline:
+        with _lock(name) as free:
+            if free and not _populated(name):
+                _clean(name)
+                return cloud is not None
+        time.sleep(0.05)
+    raise CloudError(f"The local cloud {name!r} did not end within {_STOP_SECONDS} seconds.")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise CloudError(
+            f"The name of a local cloud is up to 31 lower-case letters, digits and hyphens: {name!r} is not."
+        )
+    if os.geteuid() != 0:
+        raise CloudError("The local cloud needs root: run it with sudo.")
+
+
+def _state(name: str) -> Path:
+    return STATES / name
+
+
+def _work(name: str) -> Path:
+    return cache.root() / "clouds" / name
+
+
+def _cgroup_mount() -> Path:
+    """Where control groups version 2 are mounted, in whatever layout the machine has."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, target, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(target)
+    raise CloudError("The local cloud needs control groups version 2, which are not mounted here.")
+
+
+def _cgroup(name: str) -> Path:
+    return _cgroup_mount() / "openqa-on-aws" / name
+
+
+def _populated(name: str) -> bool:
+    try:
+        return "populated 1" in (_cgroup(name) / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def _clean(name: str) -> None:
+    """Remove what a cloud that does not run left behind."""
+    remove_cgroup(_cgroup(name))
+    if _work(name).exists():
+        cache.remove(_work(name))
+    for file in ("state.json", "ca.pem", "log"):
+        (_state(name) / file).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(name: str) -> Iterator[int | None]:
+    """Take the cloud's lock: its file descriptor, or None if a running cloud holds it.
+
+    A process that inherits the descriptor keeps the lock.
+    """
+    _state(name).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(_state(name) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _listen(port: int, purpose: str) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=128)
+    except OSError as error:
+        raise CloudError(f"Port {port} for the {purpose} is not free: choose another one.") from error
+
+
+def _write_state(cloud: RunningCloud) -> None:
+    new = _state(cloud.name) / "state.new"
+    new.write_text(json.dumps(asdict(cloud)))
+    new.rename(_state(cloud.name) / "state.json")
