@@ -43,6 +43,8 @@ if ! python3 -c 'import boto3' 2>/dev/null; then
   fi
 fi
 
+# The role's credentials may appear some seconds after the instance.
+export AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=10
 step="fetching the bundle s3://@@BUNDLE_BUCKET@@/@@BUNDLE_KEY@@"
 python3 - "$state/bundle.tar.gz" <<'PYTHON'
 import sys
@@ -50,7 +52,6 @@ import sys
 import boto3
 from botocore.config import Config
 
-# The role's credentials may appear some seconds after the instance.
 s3 = boto3.client("s3", region_name="@@REGION@@", config=Config(retries={"mode": "standard", "max_attempts": 10}))
 s3.download_file("@@BUNDLE_BUCKET@@", "@@BUNDLE_KEY@@", sys.argv[1])
 PYTHON

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,7 +20,11 @@ _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeou
 
 def client(service: str, region: str) -> Any:  # boto3 has no types in the distribution
     """Returns a client that retries, with the instance role's credentials."""
-    return boto3.client(service, region_name=region, config=_CONFIG)
+    session = botocore.session.get_session()
+    # A role's credentials may appear some seconds after the instance; botocore asks once, for a second.
+    session.set_config_variable("metadata_service_timeout", 5)
+    session.set_config_variable("metadata_service_num_attempts", 10)
+    return boto3.Session(botocore_session=session).client(service, region_name=region, config=_CONFIG)
 
 
 def call(what: str, function: Callable[..., T], **arguments: Any) -> T:

@@ -36,15 +36,13 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
         else:
             return True
         if failed := _failed_units():
-            raise HostError(f"these units failed: {', '.join(failed)}; the last check said: {last}")
+            raise HostError("; ".join(f"{unit} failed: {_last_words(unit)}" for unit in failed))
         return None
 
     try:
         wait(f"the {host.document.role} to work", ready, seconds=seconds, pause=PAUSE, sleep=sleep)
     except HostError as error:
-        raise HostError(
-            f"{error}; the last check said: {last}" if last not in str(error) else str(error)
-        ) from error
+        raise HostError(f"{error}; the last check said: {last}") from error
 
 
 def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: int) -> dict[int, str]:
@@ -104,6 +102,11 @@ def _failed_units() -> list[str]:
         ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "openqa*", "srv-data*"]
     )
     return [line.split()[0] for line in answer.splitlines() if line]
+
+
+def _last_words(unit: str) -> str:
+    lines = run(["journalctl", "--output=cat", "--lines=1", f"_SYSTEMD_UNIT={unit}"]).strip()
+    return lines or "it said nothing"
 
 
 def _get(url: str) -> str:
