@@ -78,9 +78,9 @@ def golden_root(os: str = "debian") -> Path:
                 copy = folder / "root"
                 log = log_path("root-golden")
                 execute(["cp", "--archive", "--reflink=auto", str(base), str(copy)], log=log)
-                binds = [Bind(source=_USERDATA, target=_INSTALLED_AT)]
-                binds += [
-                    Bind(source=path, target=f"{cache.DEFAULT}/{path.name}") for path in archives.values()
+                binds = [
+                    Bind(source=_USERDATA, target=_INSTALLED_AT),
+                    Bind(source=_gather(archives.values(), folder / "archives"), target=cache.DEFAULT),
                 ]
                 change(copy, ["bash", _INSTALL], name=folder.name, binds=binds, log=log)
                 cache.publish(copy, final)
@@ -96,7 +96,10 @@ def golden_path() -> Path:
 
 
 def _gather(files: Iterable[Path], folder: Path) -> Path:
-    """Returns a new folder with just these files: the cache holds those of other recipes too."""
+    """Returns a new folder with just these files.
+
+    Shown one by one, each would leave an empty file of its name in the root.
+    """
     folder.mkdir()
     for file in files:
         (folder / file.name).hardlink_to(file)

@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from images import cache, recipe, root
+from images import build, cache, recipe, root
+from images.debian import DebianRoot
 
 USERDATA = Path(recipe.__file__).parent.parent / "userdata"
 
@@ -48,6 +49,32 @@ def test_a_golden_root_is_new_when_its_base_is(monkeypatch: pytest.MonkeyPatch) 
     before = root.golden_path()
     monkeypatch.setattr(recipe, "PACKAGES_AS_OF", "2000-01-01")
     assert root.golden_path() != before
+
+
+def test_the_installation_sees_the_archives_of_today_and_only_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENQA_CACHE", str(tmp_path))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("webui-old", "webui-new", "sample-new"):
+        (folder / name).write_text(name)
+    archives = {name: folder / f"{name}-new" for name in ("webui", "sample")}
+    seen: dict[str, list[str]] = {}
+
+    def copy(command: Sequence[str], *, log: Path) -> None:
+        Path(command[-1]).mkdir()
+
+    def install(copy: Path, command: Sequence[str], *, name: str, binds: list[root.Bind], log: Path) -> None:
+        seen.update({bind.target: sorted(path.name for path in bind.source.iterdir()) for bind in binds})
+
+    monkeypatch.setattr(build, "build", lambda os, architecture: archives)
+    monkeypatch.setattr(DebianRoot, "make", lambda self: self.path)
+    monkeypatch.setattr(root, "execute", copy)
+    monkeypatch.setattr(root, "change", install)
+    assert root.golden_root().is_dir()
+    assert seen["/var/cache/openqa-on-aws"] == ["sample-new", "webui-new"]
+    assert "install.sh" in seen["/opt/openqa-on-aws/userdata"]
 
 
 @needs_base
