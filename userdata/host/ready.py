@@ -16,6 +16,8 @@ from userdata.host.host import Host
 # A database that recovers after a crash, or a schema upgrade, takes its time.
 SECONDS = 780
 PAUSE = 2.0
+# What writes to a container unit's journal beside the container.
+_RUNTIME = ("podman", "conmon")
 
 
 def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -105,8 +107,10 @@ def _failed_units() -> list[str]:
 
 
 def _last_words(unit: str) -> str:
-    lines = run(["journalctl", "--output=cat", "--lines=1", f"_SYSTEMD_UNIT={unit}"]).strip()
-    return lines or "it said nothing"
+    journal = run(["journalctl", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
+    entries = [json.loads(line) for line in journal.splitlines()]
+    said = [entry["MESSAGE"] for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
+    return next((text.strip() for text in reversed(said) if text.strip()), "it said nothing")
 
 
 def _get(url: str) -> str:
