@@ -19,6 +19,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 from images import cache
 from localcloud import prerequisites
@@ -29,6 +32,7 @@ STATES = Path("/run/openqa-on-aws")
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 
+_KEY = "local"  # any will do
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _NAMESPACES = (
     *("unshare", "--mount", "--propagation", "private", "--net"),
@@ -99,12 +103,44 @@ class RunningCloud:
             return None
         return int(text.split()[0]) if text.split() else None
 
+    def client(self, service: str) -> Any:
+        """A boto3 client of this cloud.
+
+        Args:
+            service: The AWS service.
+        """
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=_KEY,
+            aws_secret_access_key=_KEY,
+        )
+
+    def add_image(self, root: Path, *, parameter: str | None = None) -> str:
+        """Register a root file system as an AMI, once.
+
+        Args:
+            root: The root file system; its name tells it from others.
+            parameter: The SSM parameter that shall hold the AMI's id.
+
+        Returns:
+            The AMI's id.
+        """
+        ec2 = self.client("ec2")
+        known = ec2.describe_images(Filters=[{"Name": "name", "Values": [root.name]}])["Images"]
+        image = str(known[0]["ImageId"] if known else ec2.register_image(Name=root.name)["ImageId"])
+        (_work(self.name) / "images" / image).write_text(str(root.resolve()))
+        if parameter:
+            self.client("ssm").put_parameter(Name=parameter, Value=image, Type="String", Overwrite=True)
+        return image
+
     def environment(self) -> dict[str, str]:
         """The environment variables with which programs use this cloud as their AWS."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": _KEY,
+            "AWS_SECRET_ACCESS_KEY": _KEY,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -114,7 +150,7 @@ class RunningCloud:
 
 
 def find(name: str) -> RunningCloud | None:
-    """The running cloud of this name; None if there is none.
+    """The running cloud of this name; None if there is none. Needs no root.
 
     Args:
         name: The cloud's name.
@@ -123,21 +159,22 @@ def find(name: str) -> RunningCloud | None:
         CloudError: The name is not allowed.
     """
     _check_name(name)
-    with _lock(name) as free:
-        if free:
-            return None
-        try:
+    try:
+        with (_state(name) / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with contextlib.suppress(OSError):
             return RunningCloud(**json.loads((_state(name) / "state.json").read_text()))
-        except (OSError, ValueError):
-            return None
+    except FileNotFoundError:
+        pass
+    return None
 
 
-def start(name: str, *, root: Path, api_port: int, web_port: int) -> RunningCloud:
+def start(name: str, *, api_port: int, web_port: int) -> RunningCloud:
     """Start a cloud and wait until it is ready. It goes away with this process if that ends before.
 
     Args:
         name: The cloud's name.
-        root: The root file system that its machines boot.
         api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
         web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
 
@@ -157,7 +194,6 @@ def start(name: str, *, root: Path, api_port: int, web_port: int) -> RunningClou
         ready_read, ready_write = os.pipe()
         alive_read, alive_write = os.pipe()
         settings = Settings(
-            root=str(root.resolve()),
             work=str(_work(name)),
             cgroup=f"/{_cgroup(name).relative_to(_cgroup_mount())}",
             region=REGION,
@@ -188,14 +224,15 @@ def start(name: str, *, root: Path, api_port: int, web_port: int) -> RunningClou
         )
         _write_state(cloud)
         with os.fdopen(ready_read, "rb") as ready:
-            certificate = ready.read()
-        if not certificate:
+            # A line, not the end: more processes than the one that writes hold the other end.
+            told = ready.readline()
+        if not told:
             os.close(alive_write)
             process.wait()
             lines = cloud.log.read_text(errors="replace").split("\n")
             last = next((line for line in reversed(lines) if line.strip()), "it left no message")
             raise CloudError(f"The local cloud did not start ({cloud.log}): {last.strip()}")
-        cloud.certificate.write_bytes(certificate)
+        cloud.certificate.write_text(json.loads(told)["certificate"])
         cloud = RunningCloud(**{**asdict(cloud), "ready": True})
         _write_state(cloud)
         os.write(alive_write, b"k")
@@ -215,6 +252,7 @@ def stop(name: str) -> bool:
     Raises:
         CloudError: It did not end.
     """
+    _check_root()
     cloud = find(name)
     if cloud is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -234,6 +272,9 @@ def _check_name(name: str) -> None:
         raise CloudError(
             f"The name of a local cloud is up to 31 lower-case letters, digits and hyphens: {name!r} is not."
         )
+
+
+def _check_root() -> None:
     if os.geteuid() != 0:
         raise CloudError("The local cloud needs root: run it with sudo.")
 

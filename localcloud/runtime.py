@@ -47,18 +47,16 @@ class Settings:
     """What the launcher tells the runtime, as JSON on its command line.
 
     Attributes:
-        root: The machines' root file system.
         work: An empty directory on a disk.
         cgroup: The cloud's cgroup as an absolute path inside the cgroup file system.
         region: The AWS region.
         account: The AWS account.
         api: File descriptor of the listening socket of the AWS API.
         web: File descriptor of the listening socket of the web UI.
-        ready: File descriptor that gets the authority's certificate when all is up.
+        ready: File descriptor that gets a line of JSON with the authority's certificate when all is up.
         alive: File descriptor that ends without a byte if the launcher dies before it saw that.
     """
 
-    root: str
     work: str
     cgroup: str
     region: str
@@ -73,7 +71,7 @@ def main() -> None:
     """Run the cloud of the settings on the command line until it is killed."""
     settings = Settings(**json.loads(sys.argv[1]))
     _enter(settings)
-    _become_init(settings)
+    _become_init()
     threading.Thread(target=_end_with_launcher, args=(settings.alive,), daemon=True).start()
     work = Path(settings.work)
     (work / "tmp").mkdir()
@@ -85,7 +83,6 @@ def main() -> None:
     )
     runtime = Runtime(
         cloud=api.cloud,
-        layers=image.make(Path(settings.root), work / "image", certificate=authority.certificate),
         work=work,
         cgroup=settings.cgroup,
         region=settings.region,
@@ -97,7 +94,7 @@ def main() -> None:
     api.serve(gateway, context=_gateway_context(authority, work, settings.region))
     splice.serve(socket.socket(fileno=settings.web), lambda: splice.entrance(api.cloud.load_balancers()))
     with os.fdopen(settings.ready, "wb") as ready:
-        ready.write(authority.certificate)
+        ready.write(json.dumps({"certificate": authority.certificate.decode()}).encode() + b"\n")
     runtime.run()
 
 
@@ -106,8 +103,8 @@ class Runtime:
 
     Args:
         cloud: The embedded AWS.
-        layers: The lower directories of the machines' overlays.
-        work: An empty directory on a disk.
+        work: An empty directory on a disk. Every AMI gets a file ``images/ID`` there from outside, with the
+            path of its root file system.
         cgroup: The cloud's cgroup.
         region: The AWS region.
         authority: Issues certificates.
@@ -117,15 +114,15 @@ class Runtime:
         self,
         *,
         cloud: Cloud,
-        layers: tuple[Path, ...],
         work: Path,
         cgroup: str,
         region: str,
         authority: Authority,
     ) -> None:
         self._cloud = cloud
-        self._layers = layers
         self._work = work
+        self._authority = authority
+        self._layers: dict[str, tuple[Path, ...]] = {}  # of each AMI
         self._cgroup = cgroup
         self._region = region
         self._machines: dict[str, _Running] = {}
@@ -133,7 +130,7 @@ class Runtime:
         self._rules = ""
         self._routers: set[IPv4Address] = set()
         self._failures: dict[str, str] = {}
-        for name in ("machines", "consoles", "volumes", "balancers"):
+        for name in ("images", "layers", "machines", "consoles", "volumes", "balancers"):
             (work / name).mkdir()
         self._balancing = LoadBalancing(cloud, work / "balancers", authority)
 
@@ -208,20 +205,38 @@ class Runtime:
                 self._shut_down(instance, running)
 
     def _boot(self, instance: Instance, running: _Running | None) -> None:
-        if running is None:
-            running = self._machines[instance.id] = _Running(machine=self._machine(instance))
-            running.machine.create()
-        running.reboots = instance.reboots
-        running.deadline = None
-        running.machine.start()
-        self._cloud.set_state(instance.id, "running")
+        try:
+            if running is None:
+                running = self._machines[instance.id] = _Running(machine=self._machine(instance))
+                running.machine.create()
+            running.reboots = instance.reboots
+            running.deadline = None
+            running.machine.start()
+        except (ImageError, NetworkError, OSError) as error:
+            # As EC2 does with an instance that it cannot launch.
+            print(f"{instance.id} terminated: {error}", flush=True)
+            self._destroy(instance.id)
+            self._cloud.set_state(instance.id, "terminated")
+        else:
+            self._cloud.set_state(instance.id, "running")
+
+    def _image(self, ami: str) -> tuple[Path, ...]:
+        if ami not in self._layers:
+            try:
+                root = Path((self._work / "images" / ami).read_text())
+            except FileNotFoundError:
+                raise ImageError(f"{ami} is no AMI of this cloud") from None
+            self._layers[ami] = image.make(
+                root, self._work / "layers" / ami, certificate=self._authority.certificate
+            )
+        return self._layers[ami]
 
     def _machine(self, instance: Instance) -> Machine:
         subnets = {subnet.id: subnet for subnet in self._cloud.subnets()}
         primary = instance.interfaces[0]
         return Machine(
             id=instance.id,
-            lower=self._layers,
+            lower=self._image(instance.image),
             directory=self._work / "machines" / instance.id,
             console=self._work / "consoles" / f"{instance.id}.log",
             cgroup=f"{self._cgroup}/{instance.id}",
@@ -273,6 +288,8 @@ class Runtime:
 
     def _shut_down(self, instance: Instance, running: _Running | None) -> None:
         now = time.monotonic()
+        if running is not None:
+            self._report_console(running)
         if running is not None and running.machine.running:
             if running.deadline is None:
                 running.deadline = now + _SHUTDOWN_SECONDS
@@ -293,7 +310,6 @@ class Runtime:
         running = self._machines.pop(instance, None)
         if running is not None:
             running.machine.kill()
-            self._report_console(running)
             running.machine.remove()
 
     def _report_console(self, running: _Running) -> None:
@@ -348,12 +364,11 @@ def _enter(settings: Settings) -> None:
     (own / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def _become_init(settings: Settings) -> None:
+def _become_init() -> None:
     """Leave the reaping of orphans, the first process's duty, to this process and go on in a child."""
     child = os.fork()
     if child == 0:
         return
-    os.close(settings.ready)
     while True:
         pid, status = os.wait()
         if pid == child:

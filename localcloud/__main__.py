@@ -1,0 +1,153 @@
+"""The command line of the local cloud."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+from images import root
+from images.root import BuildError
+from localcloud import cloud, deploy
+from localcloud.cloud import CloudError, RunningCloud
+from settings import SettingsError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``python -m localcloud``; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 refused or failed.
+    """
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except (CloudError, BuildError, SettingsError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m localcloud",
+        description="An AWS of this machine's own: an embedded AWS API, and small systemd machines as its "
+        "EC2 instances. All of it lives in private namespaces and is gone after 'down'; nothing of it can "
+        "be reached from outside this machine.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.add_argument("--name", default="local", help="the cloud's name (%(default)s)")
+        command.set_defaults(run=run)
+        return command
+
+    starts = [
+        add("up", _up, "start the cloud and wait until it is ready"),
+        add("deploy", _deploy, "start the cloud, deploy an environment with the CDK CLI, run its sample job"),
+    ]
+    for command in starts:
+        for option, default, purpose in (("--api-port", 4599, "AWS API"), ("--web-port", 8443, "web UI")):
+            command.add_argument(
+                option,
+                type=int,
+                default=default,
+                metavar="PORT",
+                help=f"the {purpose}'s port on 127.0.0.1; 0: a free one (%(default)s)",
+            )
+    starts[1].add_argument("--no-smoke", dest="smoke", action="store_false", help="do not run the sample job")
+    starts[1].add_argument(
+        "environment", nargs="?", default="local", help="environments/ENVIRONMENT.toml (%(default)s)"
+    )
+    add("down", _down, "stop the cloud and remove all of it")
+    add("status", _status, "show what runs")
+    add("env", _env, 'print shell exports for the AWS CLI and others: eval "$(python -m localcloud env)"')
+    console = add("console", _console, "print an instance's console, a terminated one's too")
+    console.add_argument("--follow", action="store_true", help="go on printing")
+    shell = add("shell", _shell, "open a shell in an instance")
+    for command in (console, shell):
+        command.add_argument("instance", help="the instance's id, as in 'status'")
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    found = cloud.find(options.name)
+    if found is not None:
+        print(f"The local cloud {found.name!r} is already running.")
+    else:
+        found = cloud.start(options.name, api_port=options.api_port, web_port=options.web_port)
+    found.add_image(root.golden_root(), parameter=deploy.IMAGE_PARAMETER)
+    print(f"AWS API: {found.endpoint}\nweb UI, once deployed: {found.url}")
+    return 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    return deploy.deploy(
+        options.environment,
+        name=options.name,
+        api_port=options.api_port,
+        web_port=options.web_port,
+        smoke=options.smoke,
+    )
+
+
+def _down(options: argparse.Namespace) -> int:
+    stopped = cloud.stop(options.name)
+    print(f"The local cloud {options.name!r} {'is gone' if stopped else 'was not running'}.")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    found = _running(options.name)
+    print(f"AWS API  {found.endpoint}\nweb UI   {found.url}\nlog      {found.log}")
+    for reservation in found.client("ec2").describe_instances()["Reservations"]:
+        for instance in reservation["Instances"]:
+            tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+            print(
+                instance["InstanceId"],
+                f"{instance['State']['Name']:<13}",
+                f"{instance.get('PrivateIpAddress', ''):<15}",
+                tags.get("aws:autoscaling:groupName", tags.get("Name", "")),
+            )
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    print("unset AWS_PROFILE AWS_SESSION_TOKEN")
+    for name, value in _running(options.name).environment().items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _console(options: argparse.Namespace) -> int:
+    path = _running(options.name).console(options.instance)
+    if not path.exists():
+        raise CloudError(f"{options.instance!r} is no instance of the local cloud {options.name!r}.")
+    os.execvp("tail", ["tail", "--lines=+1", *(["--follow"] if options.follow else []), str(path)])  # noqa: S606
+
+
+def _shell(options: argparse.Namespace) -> int:
+    leader = _running(options.name).leader(options.instance)
+    if leader is None:
+        raise CloudError(f"{options.instance!r} does not run in the local cloud {options.name!r}.")
+    os.execvp("nsenter", ["nsenter", f"--target={leader}", "--all", "--wd=/root", "bash", "--login"])  # noqa: S606
+
+
+def _running(name: str) -> RunningCloud:
+    found = cloud.find(name)
+    if found is None:
+        raise CloudError(f"The local cloud {name!r} is not running: start it with 'python -m localcloud up'.")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

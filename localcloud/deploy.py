@@ -1,0 +1,197 @@
+"""Deploys an environment into a local cloud with the genuine CDK CLI, and proves it with the sample job."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import settings
+from images import root
+from localcloud import cloud
+from localcloud.cloud import CloudError, RunningCloud
+
+# Where the local environment's settings look for the AMI's id.
+IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
+
+_REPOSITORY = Path(__file__).parent.parent
+_CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
+# What instances say on their console about their own boot, see userdata/boot.sh.
+_OWN_LINE = "openqa-on-aws: "
+_TAIL_LINES = 30
+_ANSWER_SECONDS = 120
+
+_STACK_DONE = re.compile(r"^ ?✅ +(?P<stack>\S+)(?P<same> \(no changes\))?", re.MULTILINE)
+
+
+def deploy(environment: str, *, name: str, api_port: int, web_port: int, smoke: bool) -> int:
+    """Start the cloud if it does not run, deploy, and run the sample job.
+
+    Args:
+        environment: The environment's name.
+        name: The cloud's name.
+        api_port: See :func:`localcloud.cloud.start`.
+        web_port: See :func:`localcloud.cloud.start`.
+        smoke: Run the sample job.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CloudError: The cloud did not start, or the environment is none for it.
+        SettingsError: The environment's settings are not in order.
+        BuildError: The machine image could not be built.
+    """
+    if settings.load(environment).kind != "local":
+        raise CloudError(f"environments/{environment}.toml is for AWS: its kind is not 'local'.")
+    running = cloud.find(name)
+    if running is None:
+        print("Starting the local cloud", flush=True)
+        running = cloud.start(name, api_port=api_port, web_port=web_port)
+    print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
+    running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
+    before = set(ended_instances(running))
+    code = _cdk(running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", quiet=True)
+    if code == 0:
+        code = _cdk(running, "deploy", "--all", "--require-approval=never", "-c", f"env={environment}")
+    if code != 0:
+        for instance in ended_instances(running):
+            if instance not in before:
+                print(f"\n{report(instance, running.console(instance))}")
+        print(f"\nThe deployment failed. The cloud's own log: {running.log}", file=sys.stderr)
+        return code
+    print(f"\nWaiting for {running.url}", flush=True)
+    wait_for_answer(running)
+    if smoke:
+        code = subprocess.run(
+            [sys.executable, "-m", "ops", "--env", environment, "--url", running.url, "smoke"],
+            cwd=_REPOSITORY,
+            env=_environment(running),
+            check=False,
+        ).returncode
+    print(f"\nopenQA: {running.url} (anyone may sign in; its certificate is signed by {running.certificate})")
+    print(f"To stop and remove it: python -m localcloud down --name {name}")
+    return code
+
+
+def unchanged(output: str) -> bool:
+    """Tell whether ``cdk deploy`` found nothing to do.
+
+    Args:
+        output: What it printed.
+    """
+    stacks = list(_STACK_DONE.finditer(output))
+    return bool(stacks) and all(stack["same"] for stack in stacks)
+
+
+def report(instance: str, console: Path) -> str:
+    """Why an instance ended, for people: its own last words, and the end of its console.
+
+    Args:
+        instance: The instance's id.
+        console: Its console.
+    """
+    lines = _readable(console.read_text(errors="replace").splitlines()) if console.exists() else []
+    own = [line for line in lines if line.startswith(_OWN_LINE)]
+    reason = own[-1].removeprefix(_OWN_LINE) if own else "no word of its own on its console"
+    return "\n".join([f"{instance} ended: {reason}", *(f"  | {line}" for line in lines[-_TAIL_LINES:])])
+
+
+def ended_instances(running: RunningCloud) -> list[str]:
+    """The instances that ran and do so no more, in the order in which they began.
+
+    Args:
+        running: The cloud.
+    """
+    alive = {
+        instance["InstanceId"]
+        for reservation in running.client("ec2").describe_instances()["Reservations"]
+        for instance in reservation["Instances"]
+        if instance["State"]["Name"] in ("pending", "running")
+    }
+    consoles = sorted(running.console("x").parent.glob("*.log"), key=lambda path: path.stat().st_ctime)
+    return [path.stem for path in consoles if path.stem not in alive]
+
+
+def wait_for_answer(running: RunningCloud) -> None:
+    """Wait until the web UI answers through its load balancer.
+
+    Args:
+        running: The cloud.
+
+    Raises:
+        CloudError: It did not in time.
+    """
+    context = ssl.create_default_context(cafile=str(running.certificate))
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"{running.url}/health", timeout=10, context=context).close()  # noqa: S310
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise CloudError(f"{running.url} did not answer in {_ANSWER_SECONDS} s: {error}.") from error
+            time.sleep(1)
+        else:
+            return
+
+
+def _cdk(running: RunningCloud, *arguments: str, quiet: bool = False) -> int:
+    """Run the CDK CLI, with its output passed on as it comes; quiet: only if it fails."""
+    if not _CDK.exists():
+        raise CloudError("The CDK CLI is not installed: run 'make setup'.")
+    command = [str(_CDK), *arguments, "--ci", "--no-notices", "--progress=events"]
+    output = []
+    with subprocess.Popen(
+        command,
+        cwd=_REPOSITORY,
+        env=_environment(running),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in _lines(process):
+            output.append(line)
+            if not quiet:
+                print(line, end="", flush=True)
+    if quiet and process.returncode:
+        print("".join(output), end="")
+    if not quiet and unchanged("".join(output)):
+        print("\nNo changes: all stacks are as the environment says.")
+    return process.returncode
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    if process.stdout is not None:
+        yield from process.stdout
+
+
+def _environment(running: RunningCloud) -> dict[str, str]:
+    # The virtual environment's programs first: python for the app, node for the CLI.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    own = {
+        "PATH": path,
+        "PYTHONPATH": str(_REPOSITORY),
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
+    }
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE")
+    }
+    return inherited | own | running.environment()
+
+
+def _readable(lines: Iterable[str]) -> list[str]:
+    """The lines without what only a terminal understands."""
+    control = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|[\x00-\x08\x0b-\x1f]")
+    return [line for line in (control.sub("", line).rstrip() for line in lines) if line]
