@@ -22,11 +22,9 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
     """Adds an environment's stacks to an app, in the order in which they deploy."""
     bundle = write_bundle(Path(app.outdir))
     domain = environment.domain
-    dns = (
-        DnsStack(app, environment=environment, zone_name=domain.hosted_zone)
-        if domain is not None and domain.hosted_zone_id is None
-        else None
-    )
+    zone = domain.hosted_zone_id if domain else None
+    if domain and not zone:
+        zone = DnsStack(app, environment=environment, zone_name=domain.hosted_zone).zone
     network = NetworkStack(app, environment=environment)
     storage = StorageStack(app, environment=environment, network=network)
     database = DatabaseStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
@@ -35,7 +33,7 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         environment=environment,
         network=network,
         storage=storage,
-        zone=dns.zone if dns else None,
+        zone=zone,
         bundle=bundle,
     )
     workers = WorkersStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
@@ -54,7 +52,7 @@ def check(app: cdk.App) -> None:
 
 def main() -> int:
     """Synthesizes the environment that the context names; returns the exit code."""
-    app = cdk.App(analytics_reporting=False)
+    app = cdk.App(analytics_reporting=False, stack_traces=False)
     try:
         environment = settings.load(str(app.node.try_get_context("env") or ""))
     except settings.SettingsError as error:

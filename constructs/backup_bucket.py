@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
+from constructs.names import LOAD_BALANCER_LOGS, arn
+
+from settings import Environment
 
 BACKUP_DAYS = 35
 LOG_DAYS = 90
@@ -15,13 +19,16 @@ class BackupBucket(Construct):
 
     Attributes:
         bucket: the bucket.
-        logs: the bucket of access logs: its own, and others'.
+        name: the bucket's name.
+        logs: the name of the bucket of access logs: its own, and the load balancer's.
     """
 
-    bucket: s3.IBucket
-    logs: s3.IBucket
+    name: str
+    logs: str
 
-    def __init__(self, scope: Construct, id: str, *, removal_policy: RemovalPolicy) -> None:
+    def __init__(
+        self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
+    ) -> None:
         super().__init__(scope, id)
         logs = s3.Bucket(
             self,
@@ -32,8 +39,17 @@ class BackupBucket(Construct):
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(LOG_DAYS))],
             removal_policy=removal_policy,
         )
-        self.logs = logs
-        self.bucket = s3.Bucket(
+        balancers = arn(environment, "elasticloadbalancing", "loadbalancer/*")
+        logs.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("logdelivery.elasticloadbalancing.amazonaws.com")],
+                actions=["s3:PutObject"],
+                resources=[logs.arn_for_objects(f"{LOAD_BALANCER_LOGS}/AWSLogs/{environment.account}/*")],
+                conditions={"ArnLike": {"aws:SourceArn": balancers}},
+            )
+        )
+        self.logs = logs.bucket_name
+        self.name = s3.Bucket(
             self,
             "Backups",
             encryption=s3.BucketEncryption.S3_MANAGED,
@@ -50,4 +66,4 @@ class BackupBucket(Construct):
                 )
             ],
             removal_policy=removal_policy,
-        )
+        ).bucket_name

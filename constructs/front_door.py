@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
+from collections.abc import Sequence
+
 from aws_cdk import aws_certificatemanager as acm
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_route53 as route53
-from aws_cdk import aws_route53_targets as targets
-from aws_cdk import aws_s3 as s3
 from constructs import Construct
+from constructs.names import LOAD_BALANCER_LOGS
 
 from settings import Domain, Environment
 
-# Workers and browsers keep websockets open on which nothing may happen for minutes.
-IDLE_TIMEOUT = Duration.seconds(3600)
+# TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
+TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
 class FrontDoor(Construct):
@@ -34,10 +33,11 @@ class FrontDoor(Construct):
         id: str,
         *,
         environment: Environment,
-        vpc: ec2.IVpc,
-        security_group: ec2.ISecurityGroup,
-        logs: s3.IBucket,
-        zone: route53.IHostedZone | None,
+        vpc: str,
+        subnets: Sequence[str],
+        security_group: str,
+        logs: str,
+        zone: str | None,
     ) -> None:
         """Makes it.
 
@@ -45,74 +45,107 @@ class FrontDoor(Construct):
             scope: the construct that it belongs to.
             id: its name there.
             environment: the settings.
-            vpc: the VPC, whose public subnets it stands in.
-            security_group: who may talk to it.
-            logs: the bucket of its access logs.
-            zone: the public hosted zone of the domain; None: there is no domain, and no HTTPS.
+            vpc: the VPC's id.
+            subnets: the ids of public subnets, in two zones at least.
+            security_group: the id of the group that says who may talk to it.
+            logs: the name of the bucket of its access logs.
+            zone: the id of the domain's public hosted zone; None: there is no domain, and no HTTPS.
         """
         super().__init__(scope, id)
-        balancer = elb.ApplicationLoadBalancer(
+        attributes = {
+            "access_logs.s3.enabled": "true",
+            "access_logs.s3.bucket": logs,
+            "access_logs.s3.prefix": LOAD_BALANCER_LOGS,
+            "deletion_protection.enabled": "false" if environment.disposable else "true",
+            # Workers and browsers keep websockets open on which nothing may happen for minutes.
+            "idle_timeout.timeout_seconds": "3600",
+            "routing.http.drop_invalid_header_fields.enabled": "true",
+        }
+        self._balancer = elb.CfnLoadBalancer(
             self,
             "LoadBalancer",
-            vpc=vpc,
-            internet_facing=True,
-            security_group=security_group,
-            idle_timeout=IDLE_TIMEOUT,
-            drop_invalid_header_fields=True,
-            deletion_protection=not environment.disposable,
+            type="application",
+            scheme="internet-facing",
+            subnets=list(subnets),
+            security_groups=[security_group],
+            load_balancer_attributes=[
+                elb.CfnLoadBalancer.LoadBalancerAttributeProperty(key=key, value=value)
+                for key, value in attributes.items()
+            ],
         )
-        balancer.log_access_logs(logs, "load-balancer")
-        group = elb.ApplicationTargetGroup(
+        self.target_group = elb.CfnTargetGroup(
             self,
-            "WebUi",
-            vpc=vpc,
-            protocol=elb.ApplicationProtocol.HTTP,
+            "TargetGroup",
+            vpc_id=vpc,
+            target_type="instance",
+            protocol="HTTP",
             port=80,
-            target_type=elb.TargetType.INSTANCE,
-            deregistration_delay=Duration.seconds(30),
-            health_check=elb.HealthCheck(
-                path="/health",
-                healthy_http_codes="200",
-                interval=Duration.seconds(10),
-                timeout=Duration.seconds(5),
-                healthy_threshold_count=2,
-                unhealthy_threshold_count=3,
-            ),
-        )
-        self.target_group = group.target_group_arn
+            health_check_path="/health",
+            health_check_interval_seconds=10,
+            health_check_timeout_seconds=5,
+            healthy_threshold_count=2,
+            unhealthy_threshold_count=3,
+            matcher=elb.CfnTargetGroup.MatcherProperty(http_code="200"),
+            target_group_attributes=[
+                elb.CfnTargetGroup.TargetGroupAttributeProperty(
+                    key="deregistration_delay.timeout_seconds", value="30"
+                )
+            ],
+        ).ref
+        forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
         if environment.domain is None or zone is None:
-            self.url = f"http://{balancer.load_balancer_dns_name}"
-            balancer.add_listener("Http", port=80, open=False, default_target_groups=[group])
+            self.url = f"http://{self._balancer.attr_dns_name}"
+            self._listener("Http", port=80, action=forward)
         else:
             self.url = f"https://{environment.domain.name}"
-            self._https(balancer, group, environment.domain, zone)
+            self._listener(
+                "Https", port=443, action=forward, certificate=self._name(environment.domain, zone)
+            )
+            redirect = elb.CfnListener.RedirectConfigProperty(
+                protocol="HTTPS", port="443", status_code="HTTP_301"
+            )
+            self._listener(
+                "Http",
+                port=80,
+                action=elb.CfnListener.ActionProperty(type="redirect", redirect_config=redirect),
+            )
 
-    def _https(
-        self,
-        balancer: elb.ApplicationLoadBalancer,
-        group: elb.ApplicationTargetGroup,
-        domain: Domain,
-        zone: route53.IHostedZone,
+    def _listener(
+        self, id: str, *, port: int, action: elb.CfnListener.ActionProperty, certificate: str | None = None
     ) -> None:
-        certificate = acm.Certificate(
+        elb.CfnListener(
+            self,
+            id,
+            load_balancer_arn=self._balancer.ref,
+            port=port,
+            protocol="HTTPS" if certificate else "HTTP",
+            default_actions=[action],
+            certificates=(
+                [elb.CfnListener.CertificateProperty(certificate_arn=certificate)] if certificate else None
+            ),
+            ssl_policy=TLS_POLICY if certificate else None,
+        )
+
+    def _name(self, domain: Domain, zone: str) -> str:
+        route53.CfnRecordSet(
+            self,
+            "Record",
+            hosted_zone_id=zone,
+            name=f"{domain.name}.",
+            type="A",
+            alias_target=route53.CfnRecordSet.AliasTargetProperty(
+                dns_name=f"dualstack.{self._balancer.attr_dns_name}",
+                hosted_zone_id=self._balancer.attr_canonical_hosted_zone_id,
+            ),
+        )
+        return acm.CfnCertificate(
             self,
             "Certificate",
             domain_name=domain.name,
-            validation=acm.CertificateValidation.from_dns(zone),
-        )
-        balancer.add_listener(
-            "Https",
-            port=443,
-            open=False,
-            certificates=[certificate],
-            ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,
-            default_target_groups=[group],
-        )
-        balancer.add_redirect(open=False)
-        route53.ARecord(
-            self,
-            "Record",
-            zone=zone,
-            record_name=domain.name,
-            target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(balancer)),
-        )
+            validation_method="DNS",
+            domain_validation_options=[
+                acm.CfnCertificate.DomainValidationOptionProperty(
+                    domain_name=domain.name, hosted_zone_id=zone
+                )
+            ],
+        ).ref

@@ -43,7 +43,7 @@ class HostLaunchTemplate(Construct):
         instance_type: str,
         architecture: Architecture,
         role: HostRole,
-        security_group: ec2.ISecurityGroup,
+        security_group: str,
         document: Document,
         bundle: Bundle,
         published_bundle: PublishedFile,
@@ -62,7 +62,7 @@ class HostLaunchTemplate(Construct):
             instance_type: the EC2 instance type, unless the group overrides it.
             architecture: the type's processor.
             role: what the instances may do.
-            security_group: who may talk to them.
+            security_group: the id of the group that says who may talk to them.
             document: what the instances are.
             bundle: what the instances run.
             published_bundle: where it is.
@@ -79,7 +79,7 @@ class HostLaunchTemplate(Construct):
                 image_id=machine_image(self, environment, architecture),
                 instance_type=instance_type,
                 iam_instance_profile=ec2.CfnLaunchTemplate.IamInstanceProfileProperty(arn=role.profile_arn),
-                security_group_ids=[security_group.security_group_id],
+                security_group_ids=[security_group],
                 metadata_options=ec2.CfnLaunchTemplate.MetadataOptionsProperty(
                     http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
                 ),

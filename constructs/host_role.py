@@ -9,7 +9,10 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
+from constructs.names import arn, partition
 from constructs.published_files import PublishedFile
+
+from settings import Environment
 
 _SESSION_MANAGER = (
     "ssm:UpdateInstanceInformation",
@@ -29,8 +32,9 @@ class HostRole(Construct):
 
     profile_arn: str
 
-    def __init__(self, scope: Construct, id: str, *, description: str, session_manager: bool) -> None:
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, description: str) -> None:
         super().__init__(scope, id)
+        self._environment = environment
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._policy = iam.PolicyDocument()
         role = iam.Role(
@@ -41,10 +45,7 @@ class HostRole(Construct):
             inline_policies={"Host": self._policy},
         )
         self.profile_arn = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name]).attr_arn
-        stack = Stack.of(self)
-        self._partition = f"arn:{stack.partition}"
-        self._place = f"{stack.region}:{stack.account}"
-        if session_manager:
+        if environment.session_manager:
             self._allow(
                 _SESSION_MANAGER,
                 ["*"],
@@ -63,16 +64,15 @@ class HostRole(Construct):
                 "autoscaling:RecordLifecycleActionHeartbeat",
                 "autoscaling:SetInstanceHealth",
             ],
-            [f"{self._partition}:autoscaling:{self._place}:autoScalingGroup:*:autoScalingGroupName/{group}"],
+            [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
             because="The ARN of a group holds a random id before the name, which alone is known.",
         )
 
     def allow_signal(self) -> None:
         """Lets a host tell CloudFormation that it is ready, for its own stack."""
-        stack = Stack.of(self)
         self._allow(
             ["cloudformation:SignalResource"],
-            [f"{self._partition}:cloudformation:{self._place}:stack/{stack.stack_name}/*"],
+            [self._arn("cloudformation", f"stack/{Stack.of(self).stack_name}/*")],
             because="The ARN of a stack holds a random id after the name, which alone is known.",
         )
 
@@ -91,18 +91,18 @@ class HostRole(Construct):
             "ec2:AttachNetworkInterface",
             "ec2:DetachNetworkInterface",
         ]
-        self._allow(attach[:2], [f"{self._partition}:ec2:{self._place}:volume/{volume}"])
-        self._allow(attach[2:], [f"{self._partition}:ec2:{self._place}:network-interface/{interface}"])
+        self._allow(attach[:2], [self._arn("ec2", f"volume/{volume}")])
+        self._allow(attach[2:], [self._arn("ec2", f"network-interface/{interface}")])
         self._allow(
             attach,
-            [f"{self._partition}:ec2:{self._place}:instance/*"],
+            [self._arn("ec2", "instance/*")],
             conditions=own,
             because="Instances come and go; the condition narrows this to those of the host's own group.",
         )
         self._allow(
             ["ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVolumes"],
             ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": Stack.of(self).region}},
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
             because="EC2's Describe actions know no resources.",
         )
 
@@ -112,15 +112,19 @@ class HostRole(Construct):
 
     def allow_read_files(self, files: Iterable[PublishedFile]) -> None:
         """Lets a host fetch published files: just these objects."""
-        self._allow(["s3:GetObject"], [f"{self._partition}:s3:::{file.bucket}/{file.key}" for file in files])
+        begin = f"arn:{partition(self._environment)}:s3:::"
+        self._allow(["s3:GetObject"], [f"{begin}{file.bucket}/{file.key}" for file in files])
 
     def allow_read_parameter(self, name: str) -> None:
         """Lets a host read an SSM parameter."""
-        self._allow(["ssm:GetParameter"], [f"{self._partition}:ssm:{self._place}:parameter{name}"])
+        self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
     def allow_write_parameter(self, name: str) -> None:
         """Lets a host write an SSM parameter."""
-        self._allow(["ssm:PutParameter"], [f"{self._partition}:ssm:{self._place}:parameter{name}"])
+        self._allow(["ssm:PutParameter"], [self._arn("ssm", f"parameter{name}")])
+
+    def _arn(self, service: str, resource: str) -> str:
+        return arn(self._environment, service, resource)
 
     def _allow(
         self,

@@ -15,6 +15,9 @@ SecretName = Literal["database", "api-key", "sign-in"]
 LAUNCH_HOOK = "ready"
 TERMINATE_HOOK = "drain"
 
+# Where the bucket of access logs has those of the load balancer.
+LOAD_BALANCER_LOGS = "load-balancer"
+
 
 def prefix(environment: Environment) -> str:
     """Returns what the names of the environment's stacks and groups begin with."""
@@ -39,6 +42,24 @@ def private_zone(environment: Environment) -> str:
 def secret(environment: Environment, name: SecretName) -> str:
     """Returns the name of a generated secret."""
     return f"openqa/{environment.name}/{name}"
+
+
+def arn(environment: Environment, service: str, resource: str) -> str:
+    """Returns the ARN of a resource in the environment's account and region, wildcards and all.
+
+    Args:
+        environment: the settings.
+        service: the service's name in ARNs, such as ``ec2``.
+        resource: what follows the account, such as ``volume/vol-0``.
+    """
+    place = f"{environment.region}:{environment.account}"
+    return f"arn:{partition(environment)}:{service}:{place}:{resource}"
+
+
+def partition(environment: Environment) -> str:
+    """Returns the part of AWS that the environment's region belongs to."""
+    apart = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+    return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
 
 
 def database_ca_parameter(environment: Environment) -> str:

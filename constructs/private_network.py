@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from aws_cdk import RemovalPolicy
@@ -21,13 +21,15 @@ class PrivateNetwork(Construct):
     """The VPC with its subnets, its way to the internet and its flow logs.
 
     Attributes:
-        vpc: the VPC.
-        host_subnets: by zone, the subnet that hosts boot in: with a NAT gateway the private ones, else the
-            public ones, where each host has an address of its own and no open port.
-        private_subnets: by zone, the subnet of the fixed interfaces.
+        vpc: the VPC's id.
+        public_subnets: by zone, the id of the load balancer's subnet.
+        host_subnets: by zone, the id of the subnet that hosts boot in: with a NAT gateway the private ones,
+            else the public ones, where each host has an address of its own and no open port.
+        private_subnets: by zone, the id of the subnet of the fixed interfaces.
     """
 
-    vpc: ec2.IVpc
+    vpc: str
+    public_subnets: Mapping[str, str]
     host_subnets: Mapping[str, str]
     private_subnets: Mapping[str, str]
 
@@ -62,14 +64,8 @@ class PrivateNetwork(Construct):
         private = self._subnets("Private", network.subnets.private, private_routes, own_addresses=False)
         if not own_addresses:
             self._nat_gateway(public[network.zone], private_routes, to_internet)
-        self.vpc = ec2.Vpc.from_vpc_attributes(
-            self,
-            "Imported",
-            vpc_id=self._vpc.ref,
-            availability_zones=list(network.availability_zones),
-            public_subnet_ids=[public[zone] for zone in network.availability_zones],
-            public_subnet_route_table_ids=[public_routes.ref] * len(network.availability_zones),
-        )
+        self.vpc = self._vpc.ref
+        self.public_subnets = public
         self.private_subnets = private
         self.host_subnets = public if own_addresses else private
         ec2.CfnVPCEndpoint(
@@ -153,8 +149,3 @@ class PrivateNetwork(Construct):
             log_group_name=group.log_group_name,
             deliver_logs_permission_arn=writer.role_arn,
         )
-
-
-def in_zones(subnets: Mapping[str, str], zones: Sequence[str]) -> list[str]:
-    """Returns the ids of the zones' subnets, in the zones' order."""
-    return [subnets[zone] for zone in zones]

@@ -39,7 +39,7 @@ class RetainedState(Construct):
         address: IPv4Address,
         volume_gib: int,
         subnet: str,
-        security_group: ec2.ISecurityGroup,
+        security_group: str,
         zone_id: str,
         zone_name: str,
     ) -> None:
@@ -53,7 +53,7 @@ class RetainedState(Construct):
             address: the interface's address, inside the subnet.
             volume_gib: the volume's size in GiB.
             subnet: the id of the private subnet in the hosts' zone.
-            security_group: who may talk to the address.
+            security_group: the id of the group that says who may talk to the address.
             zone_id: the private hosted zone's id.
             zone_name: the private hosted zone's name.
         """
@@ -82,7 +82,7 @@ class RetainedState(Construct):
             "Interface",
             subnet_id=subnet,
             private_ip_address=str(address),
-            group_set=[security_group.security_group_id],
+            group_set=[security_group],
             description=f"{name}: the fixed address",
             tags=tags,
         ).ref

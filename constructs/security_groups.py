@@ -74,13 +74,18 @@ class SecurityGroups(Construct):
     """The security groups with the rules of :func:`flows`.
 
     Attributes:
-        load_balancer: the load balancer's group.
-        webui: the web UI host's group.
-        database: the database host's group.
-        worker: the worker hosts' group.
+        load_balancer: the id of the load balancer's group.
+        webui: the id of the web UI host's group.
+        database: the id of the database host's group.
+        worker: the id of the worker hosts' group.
     """
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: ec2.IVpc) -> None:
+    load_balancer: str
+    webui: str
+    database: str
+    worker: str
+
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: str) -> None:
         super().__init__(scope, id)
         table = flows(environment)
         peers = {"clients": client_networks(environment), "internet": (ANYWHERE,)}
@@ -88,31 +93,27 @@ class SecurityGroups(Construct):
             name: ec2.CfnSecurityGroup(
                 self,
                 _camel(name),
-                vpc_id=vpc.vpc_id,
+                vpc_id=vpc,
                 group_description=f"{prefix(environment)}: {description}",
                 security_group_ingress=_ingress(name, table, peers),
                 security_group_egress=_egress(name, table, peers),
             )
             for name, description in DESCRIPTIONS.items()
         }
-        for flow in table:
-            if flow.source in groups and flow.target in groups:
-                self._between(flow, groups[flow.source].attr_group_id, groups[flow.target].attr_group_id)
         if environment.public:
             acknowledge(
                 groups["load-balancer"],
                 "AwsSolutions::AwsSolutions-EC23",
                 "The environment says that the web UI is public: 80 and 443.",
             )
-        self.load_balancer = self._group("load-balancer", groups)
-        self.webui = self._group("webui", groups)
-        self.database = self._group("database", groups)
-        self.worker = self._group("worker", groups)
-
-    def _group(self, name: str, groups: Mapping[str, ec2.CfnSecurityGroup]) -> ec2.ISecurityGroup:
-        return ec2.SecurityGroup.from_security_group_id(
-            self, f"{_camel(name)}Group", groups[name].attr_group_id, mutable=False
-        )
+        ids = {name: group.attr_group_id for name, group in groups.items()}
+        for flow in table:
+            if flow.source in ids and flow.target in ids:
+                self._between(flow, ids[flow.source], ids[flow.target])
+        self.load_balancer = ids["load-balancer"]
+        self.webui = ids["webui"]
+        self.database = ids["database"]
+        self.worker = ids["worker"]
 
     def _between(self, flow: Flow, source: str, target: str) -> None:
         name = f"{_camel(flow.source)}To{_camel(flow.target)}{flow.ports[0] if flow.ports else ''}"

@@ -12,7 +12,6 @@ from aws_cdk import (
     Stack,
 )
 from aws_cdk import aws_autoscaling as autoscaling
-from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
@@ -53,7 +52,7 @@ class SelfHealingHost(Construct):
         role: Role,
         instance_type: str,
         subnet: str,
-        security_group: ec2.ISecurityGroup,
+        security_group: str,
         state: RetainedState,
         images: Mapping[str, PublishedFile | None],
         secrets: Mapping[str, str | None],
@@ -70,7 +69,7 @@ class SelfHealingHost(Construct):
             role: what the host is.
             instance_type: its EC2 instance type.
             subnet: the id of the subnet that it boots in, in the zone of its volume.
-            security_group: who may talk to it.
+            security_group: the id of the group that says who may talk to it.
             state: its volume and fixed interface.
             images: the container images that it runs, and where they are.
             secrets: the ARNs of the secrets that it reads; None: there is no such secret.
@@ -84,9 +83,7 @@ class SelfHealingHost(Construct):
         architecture = catalogue.load()[instance_type].architecture
         published_bundle = publish_bundle(stack, bundle)
 
-        self.role = HostRole(
-            self, "Role", description=f"{name}: the host", session_manager=environment.session_manager
-        )
+        self.role = HostRole(self, "Role", environment=environment, description=f"{name}: the host")
         self.role.allow_own_group(name)
         self.role.allow_signal()
         self.role.allow_attach(volume=state.volume, interface=state.interface, group=name)

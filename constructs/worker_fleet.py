@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aws_cdk import aws_autoscaling as autoscaling
-from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
@@ -45,7 +44,7 @@ class WorkerFleet(Construct):
         environment: Environment,
         fleet: Fleet,
         subnets: Sequence[str],
-        security_group: ec2.ISecurityGroup,
+        security_group: str,
         image: PublishedFile | None,
         api_key: str,
         bundle: Bundle,
@@ -59,7 +58,7 @@ class WorkerFleet(Construct):
             environment: the settings.
             fleet: the fleet's settings.
             subnets: the ids of the subnets that hosts boot in.
-            security_group: who may talk to them.
+            security_group: the id of the group that says who may talk to them.
             image: where the worker's container image is; None: in the AMI.
             api_key: the ARN of the secret with which workers talk to the web UI.
             bundle: what instances run.
@@ -68,9 +67,7 @@ class WorkerFleet(Construct):
         super().__init__(scope, id)
         name = fleet_group(environment, fleet.name)
         self.group_name = name
-        role = HostRole(
-            self, "Role", description=f"{name}: worker hosts", session_manager=environment.session_manager
-        )
+        role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
         role.allow_read_secrets([api_key])
         role.allow_read_files([published_bundle, *filter(None, [image])])

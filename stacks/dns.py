@@ -17,20 +17,20 @@ class DnsStack(EnvironmentStack):
     web UI can be validated.
 
     Attributes:
-        zone: the hosted zone.
+        zone: the hosted zone's id.
     """
 
-    zone: route53.IHostedZone
+    zone: str
 
     def __init__(self, scope: Construct, *, environment: Environment, zone_name: str) -> None:
         super().__init__(
             scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
         )
-        zone = route53.PublicHostedZone(self, "Zone", zone_name=zone_name)
-        self.zone = zone
+        zone = route53.CfnHostedZone(self, "Zone", name=f"{zone_name}.")
+        self.zone = zone.ref
         CfnOutput(
             self,
             "NameServers",
-            value=Fn.join(" ", zone.hosted_zone_name_servers or []),
+            value=Fn.join(" ", zone.attr_name_servers),
             description="To be entered as the zone's NS records in its parent zone",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 from constructs.names import private_zone
@@ -19,14 +18,16 @@ class NetworkStack(EnvironmentStack):
     """The network.
 
     Attributes:
-        vpc: the VPC.
+        vpc: the VPC's id.
+        public_subnets: by zone, the id of the load balancer's subnet.
         host_subnets: by zone, the id of the subnet that hosts boot in.
         private_subnets: by zone, the id of the subnet of fixed interfaces.
         security_groups: all security groups.
         zone_id: the private hosted zone's id.
     """
 
-    vpc: ec2.IVpc
+    vpc: str
+    public_subnets: Mapping[str, str]
     host_subnets: Mapping[str, str]
     private_subnets: Mapping[str, str]
     security_groups: SecurityGroups
@@ -36,6 +37,7 @@ class NetworkStack(EnvironmentStack):
         super().__init__(scope, "network", environment=environment, description="the network")
         network = PrivateNetwork(self, "Network", environment=environment)
         self.vpc = network.vpc
+        self.public_subnets = network.public_subnets
         self.host_subnets = network.host_subnets
         self.private_subnets = network.private_subnets
         self.security_groups = SecurityGroups(
@@ -45,7 +47,5 @@ class NetworkStack(EnvironmentStack):
             self,
             "Zone",
             name=f"{private_zone(environment)}.",
-            vpcs=[
-                route53.CfnHostedZone.VPCProperty(vpc_id=network.vpc.vpc_id, vpc_region=environment.region)
-            ],
+            vpcs=[route53.CfnHostedZone.VPCProperty(vpc_id=network.vpc, vpc_region=environment.region)],
         ).ref

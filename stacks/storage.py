@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aws_cdk import CfnOutput, RemovalPolicy
-from aws_cdk import aws_s3 as s3
 from constructs import Construct
 from constructs.backup_bucket import BackupBucket
 from constructs.generated_secrets import GeneratedSecrets
@@ -21,13 +20,13 @@ class StorageStack(EnvironmentStack):
     Attributes:
         database: the database host's volume and interface.
         webui: the web UI host's volume and interface.
-        logs: the bucket of access logs.
+        logs: the name of the bucket of access logs.
         secrets: the secrets.
     """
 
     database: RetainedState
     webui: RetainedState
-    logs: s3.IBucket
+    logs: str
     secrets: GeneratedSecrets
 
     def __init__(self, scope: Construct, *, environment: Environment, network: NetworkStack) -> None:
@@ -65,6 +64,6 @@ class StorageStack(EnvironmentStack):
             zone_name=private_zone(environment),
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
-        backups = BackupBucket(self, "Backups", removal_policy=policy)
+        backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
         self.logs = backups.logs
-        CfnOutput(self, "BackupBucket", value=backups.bucket.bucket_name)
+        CfnOutput(self, "BackupBucket", value=backups.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aws_cdk import CfnOutput
-from aws_cdk import aws_route53 as route53
 from constructs import Construct
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
@@ -29,7 +28,7 @@ class WebUiStack(EnvironmentStack):
         environment: Environment,
         network: NetworkStack,
         storage: StorageStack,
-        zone: route53.IHostedZone | None,
+        zone: str | None,
         bundle: Bundle,
     ) -> None:
         """Makes the stack.
@@ -39,8 +38,7 @@ class WebUiStack(EnvironmentStack):
             environment: the settings.
             network: the network's stack.
             storage: the storage's stack.
-            zone: the domain's hosted zone, where it is made by a stack; None: it is there, or there is no
-                domain.
+            zone: the id of the domain's hosted zone; None: there is no domain.
             bundle: what instances run.
         """
         super().__init__(scope, "webui", environment=environment, description="the web UI host")
@@ -54,9 +52,10 @@ class WebUiStack(EnvironmentStack):
             "FrontDoor",
             environment=environment,
             vpc=network.vpc,
+            subnets=[network.public_subnets[zone] for zone in environment.network.availability_zones],
             security_group=network.security_groups.load_balancer,
             logs=storage.logs,
-            zone=zone or self._existing_zone(environment),
+            zone=zone,
         )
         host = SelfHealingHost(
             self,
@@ -84,11 +83,3 @@ class WebUiStack(EnvironmentStack):
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)
-
-    def _existing_zone(self, environment: Environment) -> route53.IHostedZone | None:
-        domain = environment.domain
-        if domain is None or domain.hosted_zone_id is None:
-            return None
-        return route53.HostedZone.from_hosted_zone_attributes(
-            self, "Zone", hosted_zone_id=domain.hosted_zone_id, zone_name=domain.hosted_zone
-        )
