@@ -1,4 +1,7 @@
-"""Reads one environment and wires its stacks: ``cdk synth|diff|deploy -c env=NAME``."""
+"""Reads one environment and wires its stacks: ``cdk synth|diff|deploy -c env=NAME``.
+
+``-c environments=DIRECTORY`` takes the file from elsewhere than ``environments/``.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def main() -> int:
     """Synthesizes the environment that the context names; returns the exit code."""
     app = cdk.App(analytics_reporting=False, stack_traces=False)
     try:
-        environment = settings.load(str(app.node.try_get_context("env") or ""))
+        environment = settings.load(
+            str(app.node.try_get_context("env") or ""),
+            Path(app.node.try_get_context("environments") or settings.ENVIRONMENTS),
+        )
     except settings.SettingsError as error:
         print(error, file=sys.stderr)
         return 1
