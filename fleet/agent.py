@@ -202,6 +202,7 @@ def watch(
 def main() -> int:
     """Runs the agent; returns when the host may go."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     metadata = Metadata()
     host = aws.wait(
         "the instance metadata and the host document",

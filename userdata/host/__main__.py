@@ -82,5 +82,5 @@ def _images(options: argparse.Namespace, layout: Layout) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="openqa-on-aws: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="openqa-on-aws: %(message)s")
     sys.exit(main(sys.argv[1:], Layout()))

@@ -1,0 +1,33 @@
+"""What the tests of the hosts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from moto import mock_aws
+
+from tests.userdata import machine
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches the real AWS."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+
+
+@pytest.fixture
+def aws() -> Iterator[None]:
+    """An AWS account of the test's own."""
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> machine.Programs:
+    """The programs that the host runs."""
+    made = machine.Programs()
+    machine.install(made, monkeypatch)
+    return made

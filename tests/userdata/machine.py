@@ -1,0 +1,124 @@
+"""A host that is a folder: real files, AWS from moto, programs that only take notes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from userdata.host import certificates, commands, document, images, interface, kvm, ready, roles, volume
+from userdata.host.host import Host
+from userdata.host.layout import Layout
+
+REPOSITORY = Path(__file__).parent.parent.parent
+DOCUMENTS = Path(__file__).parent / "documents"
+NAMES = ("database", "webui", "worker", "worker-emulated")
+REGION = "us-east-1"
+INSTANCE = "i-0123456789abcdef0"
+PASSWORD = "PasswordOfTheDatabase00000000000"
+API_KEY = "0123456789abcdeffedcba9876543210"
+SIGN_IN = json.dumps({"key": "client-key", "secret": "client-secret"})
+SECRETS = {"database": PASSWORD, "api-key": API_KEY, "sign-in": SIGN_IN}
+
+
+def read(name: str) -> dict[str, Any]:
+    """A host document, decoded."""
+    found: dict[str, Any] = json.loads((DOCUMENTS / f"{name}.json").read_text())
+    return found
+
+
+@dataclass
+class Programs:
+    """Stands in for :func:`userdata.host.commands.run`: notes what was run, answers what it was told to."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    stdins: list[str | None] = field(default_factory=list)
+
+    def run(self, arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 300) -> str:
+        self.calls.append(tuple(arguments))
+        self.stdins.append(stdin)
+        return next(
+            (answer for start, answer in self.answers.items() if " ".join(arguments).startswith(start)), ""
+        )
+
+    def started(self, *start: str) -> list[tuple[str, ...]]:
+        return [call for call in self.calls if call[: len(start)] == start]
+
+
+def install(programs: Programs, patch: pytest.MonkeyPatch) -> None:
+    """Puts the programs in place of all that modules imported. Certificates stay real."""
+    for module in (images, interface, kvm, ready, roles, volume):
+        if hasattr(module, "run"):
+            patch.setattr(module, "run", programs.run)
+    assert certificates.run is commands.run
+
+
+def host(root: Path, name: str | Mapping[str, Any], *, instance_type: str = "m8i.xlarge") -> Host:
+    """A host whose ``/`` is a folder, with the checkout as its bundle and this document."""
+    data = read(name) if isinstance(name, str) else name
+    layout = Layout(root)
+    layout.bundle.parent.mkdir(parents=True, exist_ok=True)
+    if not layout.bundle.exists():
+        layout.bundle.symlink_to(REPOSITORY)
+    layout.document.parent.mkdir(parents=True, exist_ok=True)
+    layout.document.write_text(json.dumps(data))
+    return Host(
+        document=document.load(layout.document),
+        layout=layout,
+        instance=INSTANCE,
+        instance_type=instance_type,
+        address="10.99.1.40",
+        client=lambda service: boto3.client(service, region_name=REGION),  # type: ignore[call-overload]
+    )
+
+
+def store_secrets(environment: str) -> None:
+    """Puts the secrets of an environment into (moto's) Secrets Manager."""
+    manager = boto3.client("secretsmanager", region_name=REGION)
+    for name, value in SECRETS.items():
+        manager.create_secret(Name=f"openqa/{environment}/{name}", SecretString=value)
+
+
+def publish_certificate(environment: str) -> None:
+    """Does what the database host does."""
+    boto3.client("ssm", region_name=REGION).put_parameter(
+        Name=f"/openqa/{environment}/database-ca", Value="the CA's certificate\n", Type="String"
+    )
+
+
+def keep_sample(made: Host) -> None:
+    """Puts the sample image where the installation leaves it."""
+    for artifact in made.document.artifacts.values():
+        folder = made.layout.state / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"sample-{artifact.name}.iso").write_bytes(b"image")
+
+
+def disk_of(gib: int) -> Any:
+    """What os.statvfs says of a disk of this size."""
+    return SimpleNamespace(f_frsize=4096, f_blocks=gib * 1024**3 // 4096)
+
+
+def program(name: str, *, arguments: Sequence[str] = ("--version",)) -> str:
+    """A program's name, or a skip with the reason; on continuous integration a missing one is a failure."""
+    try:
+        subprocess.run([name, *arguments], capture_output=True, check=False)
+    except OSError:
+        missing(f"{name} is not installed")
+    return name
+
+
+def missing(reason: str) -> None:
+    """Skips a test for what this machine lacks; fails where nothing may be lacking."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, which continuous integration must have")
+    pytest.skip(reason)
