@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from moto.core.types import Base64EncodedString
 from moto.ec2 import urls
 from moto.ec2.models import EC2Backend, ec2_backends, elastic_network_interfaces
+from moto.ec2.models.elastic_block_store import Volume, VolumeAttachment
 from moto.ec2.models.elastic_network_interfaces import Attachment, NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceState, Reservation
 from moto.ec2.responses.general import General
@@ -59,6 +60,8 @@ def set_state(instance: Instance, state: str) -> None:
 class Backend(EC2Backend):
     """EC2 as the runtime and the Auto Scaling groups need it."""
 
+    enis: dict[str, Any]  # of _NetworkInterface
+
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         self.reboots: dict[str, int] = {}
@@ -89,7 +92,7 @@ class Backend(EC2Backend):
             # What is there from the launch on needs no attaching.
             for device in instance.block_device_mapping.values():
                 device.status = "in-use"
-                self.volumes[device.volume_id].attachment.status = "attached"
+                _attachment(self.volumes[device.volume_id]).status = "attached"
         return reservation
 
     def terminate_instances(self, instance_ids: list[str]) -> list[tuple[Instance, InstanceState]]:
@@ -147,14 +150,15 @@ class Backend(EC2Backend):
         if instance.state == "terminated":
             return
         set_state(instance, "shutting-down")
-        for index, interface in list(instance.nics.items()):
+        interfaces: dict[int, Any] = dict(instance.nics)
+        for index, interface in interfaces.items():
             if index != 0:
                 interface.attachment_state = "attached"
                 instance.detach_eni(interface)
         for device in list(instance.block_device_mapping.values()):
             volume = self.volumes[device.volume_id]
             if not device.delete_on_termination:
-                super().detach_volume(volume.id, instance.id, volume.attachment.device)
+                super().detach_volume(volume.id, instance.id, _attachment(volume).device)
         instance.terminate()
 
     # -- volumes
@@ -180,10 +184,11 @@ class Backend(EC2Backend):
         if device_path in instance.block_device_mapping:
             raise Refusal(
                 "InvalidParameterValue",
-                f"Invalid value '{device_path}' for unixDevice. Attachment point {device_path} is already in use",
+                f"Invalid value '{device_path}' for unixDevice. Attachment point {device_path} is already in "
+                "use",
             )
-        attachment = super().attach_volume(volume_id, instance_id, device_path, delete_on_termination)
-        assert attachment is not None
+        super().attach_volume(volume_id, instance_id, device_path, delete_on_termination)
+        attachment = _attachment(volume)
         if instance.state != "stopped":
             attachment.status = instance.block_device_mapping[device_path].status = "attaching"
         return attachment
@@ -198,7 +203,8 @@ class Backend(EC2Backend):
             return super().detach_volume(volume_id, instance.id, attachment.device)
         if attachment.device == instance.root_device_name:
             raise Refusal(
-                "OperationNotPermitted", f"Unable to detach root volume '{volume_id}' from instance '{instance.id}'"
+                "OperationNotPermitted",
+                f"Unable to detach root volume '{volume_id}' from instance '{instance.id}'",
             )
         attachment.status = instance.block_device_mapping[attachment.device].status = "detaching"
         return attachment
@@ -219,13 +225,16 @@ class Backend(EC2Backend):
 
     # -- interfaces
 
-    def create_network_interface(self, subnet: Any, private_ip_address: Any, *args: Any, **kwargs: Any) -> Any:
+    def create_network_interface(
+        self, subnet: Any, private_ip_address: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Its address is reserved in its subnet, as moto does only for an instance's first one."""
         if isinstance(subnet, str):
             subnet = self.get_subnet(subnet)
         own = kwargs.get("description") == "Primary network interface" or "device_index" in kwargs
         if not own:
-            if not private_ip_address:
+            # Called without more, it is moto itself, with an address that it made up.
+            if not private_ip_address or not (args or kwargs):
                 private_ip_address = subnet.get_available_subnet_ip(None)
             elif private_ip_address in subnet._subnet_ips:
                 raise Refusal("InvalidIPAddress.InUse", f"Address {private_ip_address} is in use.")
@@ -233,7 +242,9 @@ class Backend(EC2Backend):
                 try:
                     subnet.request_ip(private_ip_address, None)
                 except Exception as error:
-                    raise Refusal("InvalidParameterValue", f"Address {private_ip_address}: {error}.") from error
+                    raise Refusal(
+                        "InvalidParameterValue", f"Address {private_ip_address}: {error}."
+                    ) from error
         return super().create_network_interface(subnet, private_ip_address, *args, **kwargs)
 
     def delete_network_interface(self, eni_id: str) -> None:
@@ -241,7 +252,8 @@ class Backend(EC2Backend):
         interface = self.get_network_interface(eni_id)
         if interface.instance is not None and interface.instance.state not in ("shutting-down", "terminated"):
             raise Refusal(
-                "InvalidParameterValue", f"Network interface '{eni_id}' is currently in use and cannot be deleted."
+                "InvalidParameterValue",
+                f"Network interface '{eni_id}' is currently in use and cannot be deleted.",
             )
         super().delete_network_interface(eni_id)
         if interface.private_ip_address in interface.subnet._subnet_ips:
@@ -249,7 +261,8 @@ class Backend(EC2Backend):
 
     def attach_network_interface(self, eni_id: str, instance_id: str, device_index: int) -> Attachment:
         """It is attaching until the runtime has attached it."""
-        interface, instance = self.get_network_interface(eni_id), self.get_instance(instance_id)
+        interface: Any = self.get_network_interface(eni_id)
+        instance = self.get_instance(instance_id)
         if interface.instance is not None:
             raise Refusal("InvalidNetworkInterface.InUse", f"Interface: [{eni_id}] in use.")
         if instance.state not in ("pending", "running", "stopped"):
@@ -257,7 +270,8 @@ class Backend(EC2Backend):
         if int(device_index) in instance.nics:
             raise Refusal(
                 "InvalidParameterValue",
-                f"Instance '{instance_id}' already has an interface attached at device index '{device_index}'.",
+                f"Instance '{instance_id}' already has an interface attached at device index "
+                f"'{device_index}'.",
             )
         if interface.availability_zone != instance.availability_zone:
             raise Refusal(
@@ -273,9 +287,7 @@ class Backend(EC2Backend):
             if interface.attachment_id == attachment_id:
                 break
         else:
-            raise Refusal(
-                "InvalidAttachmentID.NotFound", f"The attachment '{attachment_id}' does not exist"
-            )
+            raise Refusal("InvalidAttachmentID.NotFound", f"The attachment '{attachment_id}' does not exist")
         if interface.device_index == 0:
             raise Refusal(
                 "OperationNotPermitted", "The network interface at device index 0 cannot be detached."
@@ -293,6 +305,12 @@ class Backend(EC2Backend):
         interface = self.enis.get(eni_id)
         if interface and interface.instance and interface.attachment_state == "detaching":
             interface.instance.detach_eni(interface)
+
+
+def _attachment(volume: Volume) -> VolumeAttachment:
+    if volume.attachment is None:
+        raise Refusal("IncorrectState", f"Volume '{volume.id}' is in the 'available' state.")
+    return volume.attachment
 
 
 def _incorrect_state(instance: Instance) -> Refusal:
@@ -326,6 +344,4 @@ def install() -> None:
 
 def backend(account: str, region: str) -> Backend:
     """The region's EC2."""
-    found = ec2_backends[account][region]
-    assert isinstance(found, Backend)
-    return found
+    return cast(Backend, ec2_backends[account][region])

@@ -169,7 +169,7 @@ class Forward:
 
 @dataclass(frozen=True, kw_only=True)
 class Redirect:
-    """Answer with a redirect; ``#{host}``, ``#{path}``, ``#{port}``, ``#{query}``, ``#{protocol}`` as on AWS."""
+    """Answer with a redirect, in which ``#{host}``, ``#{path}`` and so on stand for the request's."""
 
     status: int
     protocol: str
@@ -208,7 +208,7 @@ class Listener:
     arn: str
     port: int
     protocol: Literal["HTTP", "HTTPS"]
-    certificates: tuple[str, ...]  # domain names of the first certificate
+    certificates: tuple[str, ...]  # the names in its certificate, the main one first; empty for HTTP
     rules: tuple[ListenerRule, ...]  # by priority
     default: Action
 

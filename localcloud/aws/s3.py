@@ -1,4 +1,4 @@
-"""moto's S3 without its own reading of bucket policies, which ignores their conditions."""
+"""moto's S3 without its own reading of bucket policies, which ignores conditions and asks for too much."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ def _neutral(self: FakeBucket, action: str, resource: str) -> Any:
     return PermissionResult.NEUTRAL
 
 
+def _permitted(self: FakeBucket, *, target_bucket: FakeBucket, target_prefix: str | None) -> bool:
+    return True
+
+
 def install() -> None:
     """Leave bucket policies to :mod:`localcloud.aws.iam`."""
     FakeBucket.get_permission = _neutral  # type: ignore[method-assign]
+    # S3 itself accepts a target of logs whose policy comes only after it.
+    FakeBucket._log_permissions_enabled_policy = _permitted  # type: ignore[method-assign,assignment]

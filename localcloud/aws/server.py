@@ -17,9 +17,11 @@ from xml.sax.saxutils import escape
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
-from localcloud.aws import ec2, s3
+from localcloud.aws import balancing, ec2, s3
 from localcloud.aws.autoscaling.api import AutoScaling
+from localcloud.aws.cloud import LocalCloud
 from localcloud.aws.cloudformation.api import CloudFormation
+from localcloud.aws.ports import Cloud
 from localcloud.aws.service import responder
 from localcloud.aws.world import World
 
@@ -36,6 +38,7 @@ class Server:
         world: What its services share.
         cloudformation: The CloudFormation service.
         autoscaling: The Auto Scaling service.
+        cloud: What the runtime sees of it.
     """
 
     def __init__(self, *, region: str, account: str) -> None:
@@ -51,6 +54,8 @@ class Server:
         _install("autoscaling", self.autoscaling)
         ec2.install()
         s3.install()
+        balancing.install()
+        self.cloud: Cloud = LocalCloud(self.world, self.autoscaling)
         threading.Thread(target=self._tick, daemon=True, name="auto-scaling").start()
 
     def serve(self, socket: sockets.socket, *, context: ssl.SSLContext | None = None) -> None:
@@ -101,20 +106,31 @@ class Server:
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         url = _url(environ, headers)
         action = _action(environ, headers, body)
+        answered: Mapping[str, Any]
         try:
             if action == "LookupEvents":  # the CLI asks for it after a failed deployment
-                status, answered, content = 200, {"Content-Type": "application/x-amz-json-1.1"}, b'{"Events": []}'
-            else:
-                status, answered, content = self.world.request(
-                    environ["REQUEST_METHOD"], url, headers, body
+                status, answered, content = (
+                    200,
+                    {"Content-Type": "application/x-amz-json-1.1"},
+                    b'{"Events": []}',
                 )
+            else:
+                status, answered, content = self.world.request(environ["REQUEST_METHOD"], url, headers, body)
             if status >= 500:
                 raise NotImplementedError(content.decode(errors="replace")[:500])
         except Exception as error:
             if not isinstance(error, NotImplementedError):
                 _LOG.exception("%s %s", action, url)
             status, answered, content = _refusal(url, headers, str(error) or type(error).__name__)
-        if os.environ.get("TRACE"): print(environ["REQUEST_METHOD"], action, url[:150], status, content[:300] if status>=300 else "", flush=True)
+        if os.environ.get("TRACE"):
+            print(
+                environ["REQUEST_METHOD"],
+                action,
+                url[:150],
+                status,
+                content[:300] if status >= 300 else "",
+                flush=True,
+            )
         if not _QUIET.match(action):
             self.world.touch()
         return _send(environ["REQUEST_METHOD"], status, answered, content, start_response)
@@ -131,7 +147,7 @@ def _install(service: str, handler: object) -> None:
     """Put our service in the place of moto's."""
     import importlib
 
-    urls = importlib.import_module(f"moto.{service}.urls")
+    urls: Any = importlib.import_module(f"moto.{service}.urls")
     urls.url_paths = {"{0}/$": responder(service, handler).dispatch}
 
 
@@ -172,7 +188,11 @@ def _action(environ: Mapping[str, Any], headers: Mapping[str, str], body: bytes)
     if headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
         return parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
     # The REST services: nothing but Route 53 matters to the runtime.
-    return "Get" if environ["REQUEST_METHOD"] in ("GET", "HEAD") or ".s3." in headers.get("Host", "") else "Change"
+    return (
+        "Get"
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") or ".s3." in headers.get("Host", "")
+        else "Change"
+    )
 
 
 def _refusal(url: str, headers: Mapping[str, str], message: str) -> tuple[int, dict[str, str], bytes]:

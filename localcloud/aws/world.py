@@ -40,7 +40,9 @@ class World:
         self._moto = BotocoreStubber()
         # Any credentials do: what arrives in-process is trusted.
         self._session = boto3.Session(
-            aws_access_key_id="embedded", aws_secret_access_key="embedded", region_name=region
+            aws_access_key_id="embedded",
+            aws_secret_access_key="embedded",  # noqa: S106
+            region_name=region,
         )
 
     def touch(self) -> None:

@@ -70,7 +70,8 @@ class AutoScaling:
     def step(self, now: datetime) -> None:
         """Move all groups as far as they can go, and tell if anything changed."""
         with self.world.changed:
-            if any([group.step(self.machines, now) for group in self.groups.values()]):
+            moved = [group.step(self.machines, now) for group in self.groups.values()]
+            if any(moved):
                 self.world.touch()
 
     def _moved(self) -> None:
@@ -129,8 +130,7 @@ class AutoScaling:
             desired=int(p.get("DesiredCapacity", minimum)),
         )
         group.hooks = {
-            entry["LifecycleHookName"]: _hook(entry)
-            for entry in p.get("LifecycleHookSpecificationList", [])
+            entry["LifecycleHookName"]: _hook(entry) for entry in p.get("LifecycleHookSpecificationList", [])
         }
         self._configure(group, p)
         self._set_tags(group, p.get("Tags", []))
@@ -163,7 +163,9 @@ class AutoScaling:
         elif not group.template.id:
             raise _invalid("A launch template is required by the local cloud")
         if desired != group.desired:
-            group.changed = f" (a user request changed the desired capacity from {group.desired} to {desired})"
+            group.changed = (
+                f" (a user request changed the desired capacity from {group.desired} to {desired})"
+            )
         group.minimum, group.maximum, group.desired = minimum, maximum, desired
         group.retry = None
         self._balance(group, p.get("TargetGroupARNs", group.target_groups))
@@ -212,9 +214,7 @@ class AutoScaling:
             )
         except (ClientError, IndexError) as error:
             raise _invalid(f"You must use a valid fully-formed launch template. {error}") from error
-        return Template(
-            id=template["LaunchTemplateId"], name=template["LaunchTemplateName"], version=version
-        )
+        return Template(id=template["LaunchTemplateId"], name=template["LaunchTemplateName"], version=version)
 
     def update_auto_scaling_group(self, p: Parameters) -> None:
         """Change a group; no instance is replaced by that."""
@@ -281,7 +281,11 @@ class AutoScaling:
         wanted = p.get("InstanceIds")
         return {
             "AutoScalingInstances": [
-                {**_described(member), "AutoScalingGroupName": group.name, "HealthStatus": _health(member).upper()}
+                {
+                    **_described(member),
+                    "AutoScalingGroupName": group.name,
+                    "HealthStatus": _health(member).upper(),
+                }
                 for group in self.groups.values()
                 for member in group.members.values()
                 if not wanted or member.id in wanted
@@ -357,9 +361,7 @@ class AutoScaling:
             if instance not in group.members:
                 raise _invalid(f"The instance {instance} is not part of Auto Scaling group {group.name}.")
             if group.members[instance].state != "InService":
-                raise _invalid(
-                    f"The instance {instance} is not in InService or EnteringStandby or Standby."
-                )
+                raise _invalid(f"The instance {instance} is not in InService or EnteringStandby or Standby.")
             members.append(group.members[instance])
         for member in members:
             member.protected = bool(p["ProtectedFromScaleIn"])
@@ -534,7 +536,9 @@ def _matches(group: Group, name: str, values: list[str]) -> bool:
         return bool(tags.keys() & set(values))
     if name == "tag-value":
         return bool(set(tags.values()) & set(values))
-    raise _invalid(f"Filter type {name} is not correct. Allowed Filter types are: tag-key, tag-value, tag:<key>")
+    raise _invalid(
+        f"Filter type {name} is not correct. Allowed Filter types are: tag-key, tag-value, tag:<key>"
+    )
 
 
 def _tags(group: Group) -> list[dict[str, Any]]:
@@ -589,5 +593,3 @@ def _described_activity(group: Group, activity: Activity) -> dict[str, Any]:
         "Progress": 100 if activity.end else 50,
         "Details": "{}",
     }
-
-

@@ -201,16 +201,21 @@ class Group:
             # Nothing is left to run hooks on.
             if member.state != "InService":
                 member.activity.finish(now, "Cancelled", f"Instance {member.id} was terminated outside.")
-            self._leave(member, machines, now, "an EC2 health check indicating it has been terminated or stopped")
+            self._leave(
+                member, machines, now, "an EC2 health check indicating it has been terminated or stopped"
+            )
             member.state = "Terminating:Proceed"
             member.waiting.clear()
         elif state == "terminated" and member.waiting:
             member.state = "Terminating:Proceed"
             member.waiting.clear()
-        elif state in ("stopping", "stopped") and member.state == "InService":
-            if "HealthCheck" not in self.suspended:
-                member.healthy = False
-                member.notice = "an EC2 health check indicating it has been terminated or stopped"
+        elif (
+            state in ("stopping", "stopped")
+            and member.state == "InService"
+            and "HealthCheck" not in self.suspended
+        ):
+            member.healthy = False
+            member.notice = "an EC2 health check indicating it has been terminated or stopped"
         if not member.healthy and member.state == "InService" and "ReplaceUnhealthy" not in self.suspended:
             self._leave(member, machines, now, member.notice or "a user health-check")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ _UPDATABLE = {
     "UPDATE_ROLLBACK_COMPLETE",
     "UPDATE_FAILED",
 }
+_PATIENCE = 4.0  # seconds
 Parameters = dict[str, Any]
 
 
@@ -134,7 +136,9 @@ class CloudFormation:
         if "AllowedValues" in definition and value not in map(str, definition["AllowedValues"]):
             raise TemplateError(f"Parameter '{name}' must be one of AllowedValues")
         if "AllowedPattern" in definition and not re.fullmatch(definition["AllowedPattern"], value):
-            raise TemplateError(f"Parameter {name} failed to satisfy constraint: {definition['AllowedPattern']}")
+            raise TemplateError(
+                f"Parameter {name} failed to satisfy constraint: {definition['AllowedPattern']}"
+            )
         if kind == "CommaDelimitedList" or kind.startswith("List<"):
             return [item.strip() for item in value.split(",")]
         return value
@@ -247,6 +251,10 @@ class CloudFormation:
         # At once: the caller polls, and must not see the state before.
         stack.status, stack.token = status, p.get("ClientRequestToken")
         self.engine.start(stack, operation)
+        # Most operations are over sooner than the caller's first pause between two looks.
+        deadline = time.monotonic() + _PATIENCE
+        while stack.busy and (left := deadline - time.monotonic()) > 0:
+            self.world.changed.wait(left)
 
     def update_termination_protection(self, p: Parameters) -> Parameters:
         """Set or clear the termination protection."""
@@ -263,7 +271,9 @@ class CloudFormation:
         existing = next((s for s in self.engine.stacks.values() if s.name == name and not s.deleted), None)
         if kind == "CREATE":
             if existing is not None and existing.status != "REVIEW_IN_PROGRESS":
-                raise _invalid(f"Stack [{name}] already exists and cannot be created again with the changeSet")
+                raise _invalid(
+                    f"Stack [{name}] already exists and cannot be created again with the changeSet"
+                )
             stack = existing or self._new(name, "REVIEW_IN_PROGRESS")
         elif kind == "UPDATE":
             stack = self._idle(self._find(name))
@@ -381,7 +391,8 @@ class CloudFormation:
         if change_set.execution != "AVAILABLE":
             raise Refusal(
                 "InvalidChangeSetStatus",
-                f"ChangeSet [{change_set.id}] cannot be executed in its current status of [{change_set.status}]",
+                f"ChangeSet [{change_set.id}] cannot be executed in its current status of "
+                f"[{change_set.status}]",
             )
         stack.change_sets.clear()
         stack.change_set = change_set.id
@@ -526,7 +537,9 @@ class CloudFormation:
         stack = self._find(p["StackName"])
         resource = self._resource(stack, p["LogicalResourceId"])
         if not resource.status.endswith("_IN_PROGRESS"):
-            raise _invalid(f"Resource {resource.logical_id} is in {resource.status} state and cannot be signaled")
+            raise _invalid(
+                f"Resource {resource.logical_id} is in {resource.status} state and cannot be signaled"
+            )
         unique, status = p["UniqueId"], p["Status"]
         if unique in resource.signals and status != "FAILURE":
             raise _invalid(
@@ -561,7 +574,9 @@ def _s3_location(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _given(template: dict[str, Any], parameters: list[dict[str, Any]], before: Source | None) -> dict[str, str]:
+def _given(
+    template: dict[str, Any], parameters: list[dict[str, Any]], before: Source | None
+) -> dict[str, str]:
     sent = {entry["ParameterKey"]: entry for entry in parameters}
     definitions = template.get("Parameters", {})
     if unknown := sorted(sent.keys() - definitions.keys()):

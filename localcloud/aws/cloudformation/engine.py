@@ -22,9 +22,10 @@ _LOG = logging.getLogger(__name__)
 _DYNAMIC = re.compile(r"\{\{resolve:(ssm|secretsmanager):([^}]+)\}\}")
 _GONE = re.compile(r"NotFound|NoSuch|NonExist|does not exist")
 _ZONES = "abcdef"
+_EXPECTED = (ResourceError, TemplateError, ClientError, BotoCoreError, NotImplementedError, KeyError)
 
 
-class Failure(Exception):
+class OperationError(Exception):
     """An operation that cannot go on; the message is the stack's reason."""
 
 
@@ -228,7 +229,7 @@ class Engine:
         try:
             run.apply()
             run.finish()
-        except Failure as failure:
+        except OperationError as failure:
             stack.source = source
             if stack.disable_rollback:
                 self.event(stack, "CREATE_FAILED", str(failure))
@@ -242,14 +243,15 @@ class Engine:
     def update(self, stack: Stack, source: Source) -> None:
         """Apply a new template; on failure, go back to the old one."""
         before = stack.source
-        assert before is not None
+        if before is None:
+            raise OperationError("The stack was never created")
         stack.updated = self.world.clock()
         self.event(stack, "UPDATE_IN_PROGRESS", "User Initiated")
         run = _Run(self, stack, source)
         try:
             run.apply()
             run.finish()
-        except Failure as failure:
+        except OperationError as failure:
             if stack.disable_rollback:
                 self.event(stack, "UPDATE_FAILED", str(failure))
                 return
@@ -265,7 +267,7 @@ class Engine:
         try:
             back.apply()
             back.finish()
-        except Failure as failure:
+        except OperationError as failure:
             self.event(stack, "UPDATE_ROLLBACK_FAILED", str(failure))
             return
         self.event(stack, "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
@@ -317,29 +319,28 @@ class _Run:
         """Create and update, in the order of dependencies.
 
         Raises:
-            Failure: A resource failed.
+            OperationError: A resource failed.
         """
         for name, definition in self.wanted.items():
             current = self.stack.resources.get(name)
             try:
                 if self.undo is not None:
-                    self._restore(name, definition, current)
+                    self._restore(name, definition, current, self.undo)
                 elif current is None or current.physical_id is None:
                     self._create(name, definition)
                 else:
                     self._update(name, definition, current)
-            except (ResourceError, TemplateError, ClientError, BotoCoreError, NotImplementedError, KeyError) as error:
+            except Exception as error:  # whatever it is, the stack has to be rolled back
+                if not isinstance(error, _EXPECTED):
+                    _LOG.exception("%s of %s", name, self.stack.name)
                 resource = self.stack.resources[name]
                 verb = "CREATE" if self.attempted.get(name) is None else "UPDATE"
                 self.engine.event(self.stack, f"{verb}_FAILED", reason_of(error), resource)
                 what = "create" if verb == "CREATE" else "update"
-                raise Failure(f"The following resource(s) failed to {what}: [{name}].") from error
+                raise OperationError(f"The following resource(s) failed to {what}: [{name}].") from error
 
-    def _restore(self, name: str, definition: dict[str, Any], current: Resource | None) -> None:
-        assert self.undo is not None
-        if name not in self.undo.attempted:
-            return
-        before = self.undo.attempted[name]
+    def _restore(self, name: str, definition: dict[str, Any], current: Resource | None, undo: _Run) -> None:
+        before = undo.attempted.get(name)
         if before is None or current is None:
             return
         if current.physical_id != before.physical_id:
@@ -433,7 +434,7 @@ class _Run:
         """Work out the outputs.
 
         Raises:
-            Failure: An output cannot be, or an export clashes or is in use.
+            OperationError: An output cannot be, or an export clashes or is in use.
         """
         outputs = []
         try:
@@ -447,7 +448,7 @@ class _Run:
                     entry["ExportName"] = templates.resolve(output["Export"]["Name"], self.scope)
                 outputs.append(entry)
         except TemplateError as error:
-            raise Failure(str(error)) from error
+            raise OperationError(str(error)) from error
         self._check_exports({o["ExportName"]: o["OutputValue"] for o in outputs if "ExportName" in o})
         self.stack.outputs = outputs
         self.stack.imports = self.imports
@@ -458,11 +459,13 @@ class _Run:
         others = self.engine.exports()
         for name in exports:
             if name in others and others[name][0] is not self.stack:
-                raise Failure(f"Export with name {name} is already exported by stack {others[name][0].name}.")
+                raise OperationError(
+                    f"Export with name {name} is already exported by stack {others[name][0].name}."
+                )
         for name, value in self.stack.exports.items():
             if exports.get(name) != value and (users := self.engine.importers(name)):
                 verb = "updated" if name in exports else "deleted"
-                raise Failure(f"Export {name} cannot be {verb} as it is in use by {', '.join(users)}")
+                raise OperationError(f"Export {name} cannot be {verb} as it is in use by {', '.join(users)}")
 
     def clean_up(self) -> None:
         """Delete what the update left over; failures stay as events."""
@@ -495,7 +498,9 @@ class _Run:
         context = self._context(resource, {}, "DELETE")
         try:
             Type.types[resource.type].delete(context, resource.properties)
-        except (ResourceError, ClientError, BotoCoreError, NotImplementedError) as error:
+        except Exception as error:  # whatever it is, the stack is not deleted
+            if not isinstance(error, _EXPECTED):
+                _LOG.exception("%s of %s", resource.logical_id, self.stack.name)
             if not (isinstance(error, ClientError) and _GONE.search(str(error))):
                 self.engine.event(self.stack, "DELETE_FAILED", reason_of(error), resource)
                 return False

@@ -110,9 +110,9 @@ def parse(body: str) -> dict[str, Any]:
 
 
 def _load_yaml(body: str) -> Any:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """YAML with CloudFormation's short forms."""
 
     def short(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
@@ -122,12 +122,12 @@ def _load_yaml(body: str) -> Any:
         elif isinstance(node, yaml.SequenceNode):
             value = loader.construct_sequence(node, deep=True)
         else:
-            value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]
+            value = loader.construct_mapping(node, deep=True)
         if suffix == "GetAtt" and isinstance(value, str):
             value = value.split(".", 1)
         return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
-    Loader.add_multi_constructor("!", short)  # type: ignore[no-untyped-call]
+    Loader.add_multi_constructor("!", short)
     # Dates stay text: policy versions and the format version look like dates.
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -225,7 +225,9 @@ def _resolve(value: Any, scope: Scope) -> Any:
             try:
                 return function(argument, scope)
             except (TypeError, ValueError, KeyError, IndexError) as error:
-                raise TemplateError(f"Template error: invalid use of {name}: {argument!r} ({error})") from error
+                raise TemplateError(
+                    f"Template error: invalid use of {name}: {argument!r} ({error})"
+                ) from error
     items = ((key, _resolve(item, scope)) for key, item in value.items())
     return {key: item for key, item in items if item is not _NOTHING}
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from botocore import xform_name
-
 from localcloud.aws.cloudformation.model import Resource, Stack
 from localcloud.aws.world import World
 
@@ -72,8 +70,10 @@ class Context:
     def name(self, limit: int, *, lower: bool = False) -> str:
         """A unique name for a resource that the template does not name."""
         suffix = uuid.uuid4().hex[:12].upper()
-        stem = f"{self.stack.name}-{self.resource.logical_id}"[: limit - len(suffix) - 1]
-        name = f"{stem}-{suffix}"
+        room = limit - len(suffix) - 2
+        logical = self.resource.logical_id[: max(room // 2, room - len(self.stack.name))]
+        stack = self.stack.name[: room - len(logical)].strip("-")
+        name = f"{stack}-{logical}-{suffix}"
         return name.lower() if lower else name
 
     def wait(self, done: Callable[[], bool], timeout: timedelta | None = None) -> bool:

@@ -42,7 +42,11 @@ class LoadBalancer(
         answer = c.call(
             "elbv2",
             "create_load_balancer",
-            **{key: value for key, value in p.items() if key not in ("LoadBalancerAttributes", "Name", "Tags")},
+            **{
+                key: value
+                for key, value in p.items()
+                if key not in ("LoadBalancerAttributes", "Name", "Tags")
+            },
             Name=p.get("Name") or c.name(32),
             Tags=tags(p),
         )
@@ -93,7 +97,9 @@ class LoadBalancer(
         """Delete it, if its attributes let it."""
         entries = {entry["Key"]: entry["Value"] for entry in _attributes(p, "LoadBalancerAttributes")}
         if str(entries.get("deletion_protection.enabled", "false")).lower() == "true":
-            raise ResourceError(f"Load balancer '{c.id}' cannot be deleted because deletion protection is enabled")
+            raise ResourceError(
+                f"Load balancer '{c.id}' cannot be deleted because deletion protection is enabled"
+            )
         for interface in self._interfaces(c):
             c.call("ec2", "delete_network_interface", NetworkInterfaceId=interface)
         c.call("elbv2", "delete_load_balancer", LoadBalancerArn=c.id)
@@ -126,7 +132,9 @@ class TargetGroup(
         answer = c.call(
             "elbv2",
             "create_target_group",
-            **{key: value for key, value in p.items() if key not in ("Name", "Tags", "TargetGroupAttributes")},
+            **{
+                key: value for key, value in p.items() if key not in ("Name", "Tags", "TargetGroupAttributes")
+            },
             Name=p.get("Name") or c.name(32),
             Tags=tags(p),
         )
@@ -141,7 +149,9 @@ class TargetGroup(
         """Change health check, attributes and tags."""
         changed = changes(old, new) - {"Tags", "TargetGroupAttributes"}
         if changed:
-            c.call("elbv2", "modify_target_group", TargetGroupArn=c.id, **{key: new.get(key) for key in changed})
+            c.call(
+                "elbv2", "modify_target_group", TargetGroupArn=c.id, **{key: new.get(key) for key in changed}
+            )
         self._set(c, new)
         self.retag(c, old, new)
 
@@ -190,7 +200,11 @@ class Listener(
         """Change it."""
         rest = {key: new.get(key) for key in ("Certificates", "Port", "Protocol", "SslPolicy")}
         c.call(
-            "elbv2", "modify_listener", ListenerArn=c.id, **rest, DefaultActions=_actions(new, "DefaultActions")
+            "elbv2",
+            "modify_listener",
+            ListenerArn=c.id,
+            **rest,
+            DefaultActions=_actions(new, "DefaultActions"),
         )
         self._set(c, new)
 

@@ -100,7 +100,9 @@ class AutoScalingGroup(
         if signal is None:
             self._settle(c)
             return
-        percent = int(c.policies.get("AutoScalingCreationPolicy", {}).get("MinSuccessfulInstancesPercent", 100))
+        percent = int(
+            c.policies.get("AutoScalingCreationPolicy", {}).get("MinSuccessfulInstancesPercent", 100)
+        )
         count = int(signal.get("Count", 1))
         self._signals(c, count, signal.get("Timeout", "PT5M"), percent)
 
@@ -189,7 +191,9 @@ class AutoScalingGroup(
         for hook in before:
             if hook["LifecycleHookName"] not in names:
                 name = hook["LifecycleHookName"]
-                c.call("autoscaling", "delete_lifecycle_hook", AutoScalingGroupName=c.id, LifecycleHookName=name)
+                c.call(
+                    "autoscaling", "delete_lifecycle_hook", AutoScalingGroupName=c.id, LifecycleHookName=name
+                )
         for hook in after:
             if hook not in before:
                 c.call("autoscaling", "put_lifecycle_hook", AutoScalingGroupName=c.id, **hook)
@@ -214,15 +218,16 @@ class AutoScalingGroup(
         batch = min(int(policy.get("MaxBatchSize", 1)), desired - kept)
         if obsolete and batch < 1:
             raise ResourceError(
-                f"The local cloud's rolling update needs MinInstancesInService below the group's size, {desired}"
+                "The local cloud's rolling update needs MinInstancesInService below the group's size, "
+                f"which is {desired}"
             )
         c.progress(
-            f"Rolling update initiated. Terminating {total} obsolete instance(s) in batches of {batch}, while "
-            f"keeping at least {kept} instance(s) in service."
+            f"Rolling update initiated. Terminating {total} obsolete instance(s) in batches of {batch}, "
+            f"while keeping at least {kept} instance(s) in service."
         )
         suspended = policy.get("SuspendProcesses", [])
         if suspended:
-            c.call("autoscaling", "suspend_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended)
+            self._processes(c, "suspend_processes", suspended)
         try:
             while obsolete:
                 self._replace(c, obsolete[:batch], minimum, desired, policy)
@@ -232,7 +237,12 @@ class AutoScalingGroup(
         finally:
             self._resize(c, minimum, desired)
             if suspended:
-                c.call("autoscaling", "resume_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended)
+                c.call(
+                    "autoscaling", "resume_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended
+                )
+
+    def _processes(self, c: Context, operation: str, names: list[str]) -> None:
+        c.call("autoscaling", operation, AutoScalingGroupName=c.id, ScalingProcesses=names)
 
     def _obsolete(self, c: Context) -> list[str]:
         """The instances of the group that were not launched as it is now."""
@@ -250,12 +260,11 @@ class AutoScalingGroup(
         return [
             instance["InstanceId"]
             for instance in group["Instances"]
-            if (instance["LaunchTemplate"]["LaunchTemplateId"], instance["LaunchTemplate"]["Version"]) != wanted
+            if (instance["LaunchTemplate"]["LaunchTemplateId"], instance["LaunchTemplate"]["Version"])
+            != wanted
         ]
 
-    def _replace(
-        self, c: Context, batch: list[str], minimum: int, desired: int, policy: Properties
-    ) -> None:
+    def _replace(self, c: Context, batch: list[str], minimum: int, desired: int, policy: Properties) -> None:
         names = ", ".join(batch)
         c.progress(f"Terminating instance(s) [{names}]; replacing with {len(batch)} new instance(s).")
         self._resize(c, min(minimum, desired - len(batch)), desired)
@@ -327,7 +336,13 @@ class AutoScalingGroup(
 
 def _parameters(p: Properties) -> dict[str, Any]:
     """A group's properties as CreateAutoScalingGroup and UpdateAutoScalingGroup both take them."""
-    elsewhere = ("AutoScalingGroupName", "Cooldown", "LifecycleHookSpecificationList", "Tags", "VPCZoneIdentifier")
+    elsewhere = (
+        "AutoScalingGroupName",
+        "Cooldown",
+        "LifecycleHookSpecificationList",
+        "Tags",
+        "VPCZoneIdentifier",
+    )
     parameters = {key: value for key, value in p.items() if key not in elsewhere}
     if "Cooldown" in p:
         parameters["DefaultCooldown"] = p["Cooldown"]

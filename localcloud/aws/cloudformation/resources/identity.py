@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import string
 from typing import Any
 
 from localcloud.aws.cloudformation.types import Context, Properties, ResourceError, Type, changes, tags
@@ -35,7 +37,9 @@ class Role(
 
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Change its policies."""
-        c.call("iam", "update_assume_role_policy", RoleName=c.id, PolicyDocument=new["AssumeRolePolicyDocument"])
+        c.call(
+            "iam", "update_assume_role_policy", RoleName=c.id, PolicyDocument=new["AssumeRolePolicyDocument"]
+        )
         c.call(
             "iam",
             "update_role",
@@ -130,9 +134,7 @@ class ManagedPolicy(
         if old["PolicyDocument"] != new["PolicyDocument"]:
             for version in c.call("iam", "list_policy_versions", PolicyArn=c.id)["Versions"]:
                 if not version["IsDefaultVersion"]:
-                    c.call(
-                        "iam", "delete_policy_version", PolicyArn=c.id, VersionId=version["VersionId"]
-                    )
+                    c.call("iam", "delete_policy_version", PolicyArn=c.id, VersionId=version["VersionId"])
             c.call(
                 "iam",
                 "create_policy_version",
@@ -196,7 +198,7 @@ class InstanceProfile(
 class Key(
     Type,
     type="AWS::KMS::Key",
-    properties="Description EnableKeyRotation Enabled KeyPolicy PendingWindowInDays RotationPeriodInDays Tags",
+    properties="Description EnableKeyRotation KeyPolicy PendingWindowInDays Tags",
     immutable="KeySpec KeyUsage MultiRegion",
 ):
     """A key."""
@@ -258,15 +260,21 @@ class Alias(Type, type="AWS::KMS::Alias", properties="TargetKeyId", immutable="A
         c.call("kms", "delete_alias", AliasName=c.id)
 
 
+# What a password is made of, and the option that leaves it out.
+_ALPHABETS = {
+    "ExcludeLowercase": string.ascii_lowercase,
+    "ExcludeUppercase": string.ascii_uppercase,
+    "ExcludeNumbers": string.digits,
+    "ExcludePunctuation": string.punctuation,
+}
 _GENERATE = {
+    *_ALPHABETS,
     "ExcludeCharacters",
-    "ExcludeLowercase",
-    "ExcludeNumbers",
-    "ExcludePunctuation",
-    "ExcludeUppercase",
+    "GenerateStringKey",
     "IncludeSpace",
     "PasswordLength",
     "RequireEachIncludedType",
+    "SecretStringTemplate",
 }
 
 
@@ -286,7 +294,7 @@ class Secret(
             Name=p.get("Name") or c.name(512),
             Description=p.get("Description"),
             KmsKeyId=p.get("KmsKeyId"),
-            SecretString=_secret_value(c, p),
+            SecretString=_secret_value(p),
             Tags=tags(p),
         )
         c.created(answer["ARN"])
@@ -295,7 +303,7 @@ class Secret(
         """Change it; a changed rule of generation makes a new value, as on AWS."""
         value = None
         if changes(old, new) & {"GenerateSecretString", "SecretString"}:
-            value = _secret_value(c, new)
+            value = _secret_value(new)
         c.call(
             "secretsmanager",
             "update_secret",
@@ -316,17 +324,45 @@ class Secret(
         return {"Id": c.id}
 
 
-def _secret_value(c: Context, p: Properties) -> str | None:
+def _secret_value(p: Properties) -> str | None:
     generate = p.get("GenerateSecretString")
     if generate is None:
         return p.get("SecretString")
-    if unknown := sorted(generate.keys() - _GENERATE - {"SecretStringTemplate", "GenerateStringKey"}):
+    if unknown := sorted(generate.keys() - _GENERATE):
         raise ResourceError(f"GenerateSecretString has no {', '.join(unknown)}")
-    options = {key: value for key, value in generate.items() if key in _GENERATE}
-    password = str(c.call("secretsmanager", "get_random_password", **options)["RandomPassword"])
+    password = random_password(generate)
     if "SecretStringTemplate" not in generate:
         return password
-    return json.dumps({**json.loads(generate["SecretStringTemplate"]), generate["GenerateStringKey"]: password})
+    return json.dumps(
+        {**json.loads(generate["SecretStringTemplate"]), generate["GenerateStringKey"]: password}
+    )
+
+
+def random_password(options: Properties) -> str:
+    """A password.
+
+    Args:
+        options: As GetRandomPassword takes them, which moto cannot if a kind of characters is all excluded.
+
+    Raises:
+        ResourceError: A kind of characters is required but all excluded, or there are none left.
+    """
+
+    def chosen(name: str, default: bool = False) -> bool:
+        return str(options.get(name, default)).lower() == "true"
+
+    excluded = options.get("ExcludeCharacters", "")
+    kinds = [alphabet for option, alphabet in _ALPHABETS.items() if not chosen(option)]
+    if chosen("IncludeSpace"):
+        kinds.append(" ")
+    kinds = ["".join(character for character in kind if character not in excluded) for kind in kinds]
+    required = kinds if chosen("RequireEachIncludedType", True) else []
+    length = int(options.get("PasswordLength", 32))
+    if not "".join(kinds) or not all(required) or len(required) > length:
+        raise ResourceError("The password's options leave no characters of a kind that it must have")
+    first = [secrets.choice(kind) for kind in required]
+    rest = [secrets.choice("".join(kinds)) for _ in range(length - len(first))]
+    return "".join(secrets.SystemRandom().sample(first + rest, length))
 
 
 class SecretPolicy(

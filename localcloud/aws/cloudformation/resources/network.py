@@ -68,9 +68,9 @@ class Vpc(
             "describe_security_groups",
             Filters=[{"Name": "vpc-id", "Values": [c.id]}, {"Name": "group-name", "Values": ["default"]}],
         )["SecurityGroups"]
-        acls = c.call(
-            "ec2", "describe_network_acls", Filters=[{"Name": "vpc-id", "Values": [c.id]}]
-        )["NetworkAcls"]
+        acls = c.call("ec2", "describe_network_acls", Filters=[{"Name": "vpc-id", "Values": [c.id]}])[
+            "NetworkAcls"
+        ]
         return {
             "VpcId": c.id,
             "CidrBlock": p["CidrBlock"],
@@ -200,7 +200,9 @@ class RouteTableAssociation(
 
     def create(self, c: Context, p: Properties) -> None:
         """Associate it."""
-        answer = c.call("ec2", "associate_route_table", RouteTableId=p["RouteTableId"], SubnetId=p["SubnetId"])
+        answer = c.call(
+            "ec2", "associate_route_table", RouteTableId=p["RouteTableId"], SubnetId=p["SubnetId"]
+        )
         c.created(answer["AssociationId"])
 
     def delete(self, c: Context, p: Properties) -> None:
@@ -288,8 +290,12 @@ class NatGateway(
         c.created(answer["NatGateway"]["NatGatewayId"])
 
     def delete(self, c: Context, p: Properties) -> None:
-        """Delete it."""
+        """Delete it with its interface."""
+        answer = c.call("ec2", "describe_nat_gateways", NatGatewayIds=[c.id])
         c.call("ec2", "delete_nat_gateway", NatGatewayId=c.id)
+        for address in answer["NatGateways"][0]["NatGatewayAddresses"]:
+            interface = address["NetworkInterfaceId"]
+            c.call("ec2", "delete_network_interface", NetworkInterfaceId=interface)
 
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
         """What ``Fn::GetAtt`` gives."""

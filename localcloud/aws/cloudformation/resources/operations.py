@@ -258,9 +258,7 @@ class TopicPolicy(Type, type="AWS::SNS::TopicPolicy", properties="PolicyDocument
         """Leave it: it goes with its topics."""
 
 
-class Subscription(
-    Type, type="AWS::SNS::Subscription", immutable="Endpoint Protocol TopicArn"
-):
+class Subscription(Type, type="AWS::SNS::Subscription", immutable="Endpoint Protocol TopicArn"):
     """A subscription."""
 
     def create(self, c: Context, p: Properties) -> None:

@@ -21,8 +21,8 @@ _TRANSITION = {"StorageClass": "StorageClass", "TransitionInDays": "Days"}
 class Bucket(
     Type,
     type="AWS::S3::Bucket",
-    properties="AccessControl BucketEncryption LifecycleConfiguration OwnershipControls PublicAccessBlockConfiguration "
-    "Tags VersioningConfiguration",
+    properties="AccessControl BucketEncryption LifecycleConfiguration LoggingConfiguration OwnershipControls "
+    "PublicAccessBlockConfiguration Tags VersioningConfiguration",
     immutable="BucketName",
 ):
     """A bucket."""
@@ -68,7 +68,9 @@ class Bucket(
                 PublicAccessBlockConfiguration=p["PublicAccessBlockConfiguration"],
             )
         if "OwnershipControls" in p:
-            c.call("s3", "put_bucket_ownership_controls", Bucket=c.id, OwnershipControls=p["OwnershipControls"])
+            c.call(
+                "s3", "put_bucket_ownership_controls", Bucket=c.id, OwnershipControls=p["OwnershipControls"]
+            )
         if "BucketEncryption" in p:
             rules = [
                 {
@@ -79,6 +81,15 @@ class Bucket(
             ]
             c.call(
                 "s3", "put_bucket_encryption", Bucket=c.id, ServerSideEncryptionConfiguration={"Rules": rules}
+            )
+        if "LoggingConfiguration" in p:
+            names = {"DestinationBucketName": "TargetBucket", "LogFilePrefix": "TargetPrefix"}
+            logging = {names[key]: value for key, value in p["LoggingConfiguration"].items()}
+            c.call(
+                "s3",
+                "put_bucket_logging",
+                Bucket=c.id,
+                BucketLoggingStatus={"LoggingEnabled": {"TargetPrefix": "", **logging}},
             )
         if "LifecycleConfiguration" in p:
             c.call(
