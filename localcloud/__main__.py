@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from images import root
 from images.root import BuildError
 from localcloud import cloud, deploy
 from localcloud.cloud import CloudError, RunningCloud
-from settings import SettingsError
+from settings import ENVIRONMENTS, SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
             )
     starts[1].add_argument("--no-smoke", dest="smoke", action="store_false", help="do not run the sample job")
     starts[1].add_argument(
-        "environment", nargs="?", default="local", help="environments/ENVIRONMENT.toml (%(default)s)"
+        "environment", nargs="?", default="local", help="which environment, of kind local (%(default)s)"
+    )
+    starts[1].add_argument(
+        "--environments", type=Path, default=ENVIRONMENTS, metavar="DIRECTORY", help="where its file is"
     )
     add("down", _down, "stop the cloud and remove all of it")
     add("status", _status, "show what runs")
@@ -83,21 +87,23 @@ def _up(options: argparse.Namespace) -> int:
     found = cloud.find(options.name)
     if found is not None:
         print(f"The local cloud {found.name!r} is already running.")
-    else:
-        found = cloud.start(options.name, api_port=options.api_port, web_port=options.web_port)
-    found.add_image(root.golden_root(), parameter=deploy.IMAGE_PARAMETER)
-    print(f"AWS API: {found.endpoint}\nweb UI, once deployed: {found.url}")
+        _tell(found)
+        return 0
+    with cloud.starting(options.name, api_port=options.api_port, web_port=options.web_port) as started:
+        started.add_image(root.golden_root(), parameter=deploy.IMAGE_PARAMETER)
+        _tell(started)
     return 0
 
 
+def _tell(found: RunningCloud) -> None:
+    print(f"AWS API: {found.endpoint}\nweb UI, once deployed: {found.url}", flush=True)
+
+
 def _deploy(options: argparse.Namespace) -> int:
-    return deploy.deploy(
-        options.environment,
-        name=options.name,
-        api_port=options.api_port,
-        web_port=options.web_port,
-        smoke=options.smoke,
+    what = deploy.Options(
+        environment=options.environment, environments=options.environments, smoke=options.smoke
     )
+    return deploy.deploy(what, name=options.name, api_port=options.api_port, web_port=options.web_port)
 
 
 def _down(options: argparse.Namespace) -> int:

@@ -54,14 +54,12 @@ class RunningCloud:
         pid: Its first process.
         api_port: The AWS API's port on 127.0.0.1.
         web_port: The web UI's port (HTTPS) on 127.0.0.1.
-        ready: It is completely up.
     """
 
     name: str
     pid: int
     api_port: int
     web_port: int
-    ready: bool
 
     @property
     def endpoint(self) -> str:
@@ -181,18 +179,51 @@ def start(name: str, *, api_port: int, web_port: int) -> RunningCloud:
     Raises:
         CloudError: It could not be started.
     """
+    with starting(name, api_port=api_port, web_port=web_port) as cloud:
+        return cloud
+
+
+@contextlib.contextmanager
+def starting(name: str, *, api_port: int, web_port: int) -> Iterator[RunningCloud]:
+    """Start a cloud for a block that makes use of it; once the block has ended well, the cloud stays.
+
+    It goes away if the block raises, or if this process ends before the block does.
+
+    Args:
+        name: The cloud's name.
+        api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
+        web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+
+    Raises:
+        CloudError: It could not be started.
+    """
     _check_name(name)
     if reason := prerequisites.missing():
         raise CloudError(reason)
-    with _lock(name) as free, contextlib.ExitStack() as stack:
-        if not free:
+    # The cloud watches the reading end: a byte says that it may stay, the end without one that it may not.
+    alive, staying = os.pipe()
+    with os.fdopen(staying, "wb", buffering=0) as stay:
+        try:
+            cloud = _launch(name, api_port=api_port, web_port=web_port, alive=alive)
+        finally:
+            os.close(alive)
+        try:
+            yield cloud
+        except BaseException:
+            stop(name)
+            raise
+        stay.write(b"k")
+
+
+def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCloud:
+    with _lock(name) as lock, contextlib.ExitStack() as stack:
+        if lock is None:
             raise CloudError(f"The local cloud {name!r} is already running.")
         _clean(name)
         api = stack.enter_context(_listen(api_port, "AWS API"))
         web = stack.enter_context(_listen(web_port, "web UI"))
         _work(name).mkdir(parents=True, mode=0o700)
-        ready_read, ready_write = os.pipe()
-        alive_read, alive_write = os.pipe()
+        ready, telling = os.pipe()
         settings = Settings(
             work=str(_work(name)),
             cgroup=f"/{_cgroup(name).relative_to(_cgroup_mount())}",
@@ -200,43 +231,36 @@ def start(name: str, *, api_port: int, web_port: int) -> RunningCloud:
             account=ACCOUNT,
             api=api.fileno(),
             web=web.fileno(),
-            ready=ready_write,
-            alive=alive_read,
+            ready=telling,
+            alive=alive,
         )
-        with (_state(name) / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*_NAMESPACES, sys.executable, "-m", "localcloud.runtime", json.dumps(asdict(settings))],
-                cwd=Path(__file__).parent.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(free, settings.api, settings.web, ready_write, alive_read),
-            )
-        os.close(ready_write)
-        os.close(alive_read)
+        log = stack.enter_context((_state(name) / "log").open("wb"))
+        process = subprocess.Popen(
+            [*_NAMESPACES, sys.executable, "-m", "localcloud.runtime", json.dumps(asdict(settings))],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(lock, settings.api, settings.web, telling, alive),
+        )
+        os.close(telling)
         cloud = RunningCloud(
             name=name,
             pid=process.pid,
             api_port=api.getsockname()[1],
             web_port=web.getsockname()[1],
-            ready=False,
         )
         _write_state(cloud)
-        with os.fdopen(ready_read, "rb") as ready:
+        with os.fdopen(ready, "rb") as answer:
             # A line, not the end: more processes than the one that writes hold the other end.
-            told = ready.readline()
+            told = answer.readline()
         if not told:
-            os.close(alive_write)
             process.wait()
-            lines = cloud.log.read_text(errors="replace").split("\n")
+            lines = cloud.log.read_text(errors="replace").splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "it left no message")
-            raise CloudError(f"The local cloud did not start ({cloud.log}): {last.strip()}")
+            raise CloudError(f"The local cloud did not start: {last.strip()}")
         cloud.certificate.write_text(json.loads(told)["certificate"])
-        cloud = RunningCloud(**{**asdict(cloud), "ready": True})
-        _write_state(cloud)
-        os.write(alive_write, b"k")
-        os.close(alive_write)
         return cloud
 
 

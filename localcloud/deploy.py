@@ -8,9 +8,9 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import settings
@@ -31,15 +31,32 @@ _ANSWER_SECONDS = 120
 _STACK_DONE = re.compile(r"^ ?✅ +(?P<stack>\S+)(?P<same> \(no changes\))?", re.MULTILINE)
 
 
-def deploy(environment: str, *, name: str, api_port: int, web_port: int, smoke: bool) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to deploy.
+
+    Attributes:
+        environment: The environment's name.
+        environments: The directory of its file.
+        smoke: Run the sample job.
+    """
+
+    environment: str
+    environments: Path
+    smoke: bool
+
+
+def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
     """Start the cloud if it does not run, deploy, and run the sample job.
 
+    A cloud that this starts goes away if this process is killed; a deployment that fails leaves it, to be
+    looked at.
+
     Args:
-        environment: The environment's name.
+        options: What to deploy.
         name: The cloud's name.
         api_port: See :func:`localcloud.cloud.start`.
         web_port: See :func:`localcloud.cloud.start`.
-        smoke: Run the sample job.
 
     Returns:
         The exit code.
@@ -49,35 +66,46 @@ def deploy(environment: str, *, name: str, api_port: int, web_port: int, smoke: 
         SettingsError: The environment's settings are not in order.
         BuildError: The machine image could not be built.
     """
-    if settings.load(environment).kind != "local":
-        raise CloudError(f"environments/{environment}.toml is for AWS: its kind is not 'local'.")
+    environment = settings.load(options.environment, options.environments)
+    if environment.kind != "local":
+        raise CloudError(f"The environment {environment.name!r} is for AWS: its kind is not 'local'.")
     running = cloud.find(name)
-    if running is None:
-        print("Starting the local cloud", flush=True)
-        running = cloud.start(name, api_port=api_port, web_port=web_port)
+    if running is not None:
+        return _deploy(running, options)
+    print("Starting the local cloud", flush=True)
+    with cloud.starting(name, api_port=api_port, web_port=web_port) as started:
+        return _deploy(started, options)
+
+
+def _deploy(running: RunningCloud, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
     running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
-    code = _cdk(running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", quiet=True)
+    context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
+    code = _cdk(
+        running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", *_contexts(context), quiet=True
+    )
     if code == 0:
-        code = _cdk(running, "deploy", "--all", "--require-approval=never", "-c", f"env={environment}")
+        code = _cdk(running, "deploy", "--all", "--require-approval=never", *_contexts(context))
     if code != 0:
         for instance in ended_instances(running):
             if instance not in before:
                 print(f"\n{report(instance, running.console(instance))}")
-        print(f"\nThe deployment failed. The cloud's own log: {running.log}", file=sys.stderr)
+        print(f"\nThe deployment failed. The cloud's own log: {running.log}", flush=True)
         return code
     print(f"\nWaiting for {running.url}", flush=True)
-    wait_for_answer(running)
-    if smoke:
+    if problem := wait_for_answer(running):
+        print(problem)
+        return 1
+    if options.smoke:
         code = subprocess.run(
-            [sys.executable, "-m", "ops", "--env", environment, "--url", running.url, "smoke"],
+            [sys.executable, "-m", "ops", "--env", options.environment, "--url", running.url, "smoke"],
             cwd=_REPOSITORY,
             env=_environment(running),
             check=False,
         ).returncode
     print(f"\nopenQA: {running.url} (anyone may sign in; its certificate is signed by {running.certificate})")
-    print(f"To stop and remove it: python -m localcloud down --name {name}")
+    print(f"To stop and remove it: python -m localcloud down --name {running.name}")
     return code
 
 
@@ -120,26 +148,26 @@ def ended_instances(running: RunningCloud) -> list[str]:
     return [path.stem for path in consoles if path.stem not in alive]
 
 
-def wait_for_answer(running: RunningCloud) -> None:
+def wait_for_answer(running: RunningCloud) -> str | None:
     """Wait until the web UI answers through its load balancer.
 
     Args:
         running: The cloud.
 
-    Raises:
-        CloudError: It did not in time.
+    Returns:
+        Why it did not in time; None if it did.
     """
     context = ssl.create_default_context(cafile=str(running.certificate))
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
-            urllib.request.urlopen(f"{running.url}/health", timeout=10, context=context).close()  # noqa: S310
-        except (urllib.error.URLError, OSError) as error:
+            urllib.request.urlopen(f"{running.url}/", timeout=10, context=context).close()  # noqa: S310
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise CloudError(f"{running.url} did not answer in {_ANSWER_SECONDS} s: {error}.") from error
+                return f"{running.url} did not answer within {_ANSWER_SECONDS} seconds: {error}"
             time.sleep(1)
         else:
-            return
+            return None
 
 
 def _cdk(running: RunningCloud, *arguments: str, quiet: bool = False) -> int:

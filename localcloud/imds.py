@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from localcloud.addresses import METADATA, private_name
-from localcloud.aws.ports import Cloud, Credentials, Instance, Subnet
+from localcloud.aws.ports import Credentials, Instance, Subnet
 
 Tree: TypeAlias = "Mapping[str, Tree | str]"
 
@@ -140,6 +140,19 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Instances(Protocol):
+    """The part of :class:`localcloud.aws.ports.Cloud` that the service asks."""
+
+    def instances(self) -> tuple[Instance, ...]:
+        """All instances."""
+
+    def subnets(self) -> tuple[Subnet, ...]:
+        """All subnets."""
+
+    def credentials(self, instance: str) -> Credentials | None:
+        """Credentials of an instance's role."""
+
+
 class Service:
     """The service's answers, without the wire.
 
@@ -151,7 +164,7 @@ class Service:
     """
 
     def __init__(
-        self, cloud: Cloud, *, region: str, account: str, clock: Callable[[], float] = time.monotonic
+        self, cloud: Instances, *, region: str, account: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._cloud = cloud
         self._region = region
