@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
@@ -122,7 +122,7 @@ class LocalCloud:
             ),
             root_gib=int(self._ec2.volumes[root.volume_id].size) if root else 8,
             spot=instance.lifecycle == "spot",
-            launched=instance.launch_time,
+            launched=instance.launch_time.replace(tzinfo=UTC),
             reboots=self._ec2.reboots.get(instance.id, 0),
             group=group.name if group else None,
             target_lifecycle_state=("Terminated" if member.leaving else "InService") if member else None,

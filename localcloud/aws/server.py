@@ -90,6 +90,25 @@ class Server:
         """A boto3 client of this AWS, for use inside this process."""
         return self.world.client(service)
 
+    def register_image(self, *, name: str, architecture: str, root_device: str) -> str:
+        """Register a machine image.
+
+        Args:
+            name: Its name.
+            architecture: ``x86_64`` or ``arm64``.
+            root_device: Where its root volume is, such as ``/dev/xvda``.
+
+        Returns:
+            The image's id, which starts with ``ami-``.
+        """
+        answer = self.client("ec2").register_image(Name=name, Architecture=architecture)
+        image = str(answer["ImageId"])
+        # moto keeps only the name.
+        with self.world.changed:
+            registered = ec2.backend(self.world.account, self.world.region).amis[image]
+            registered.architecture, registered.root_device_name = architecture, root_device
+        return image
+
     def stop(self) -> None:
         """Stop answering."""
         self._stopped = True
@@ -122,15 +141,6 @@ class Server:
             if not isinstance(error, NotImplementedError):
                 _LOG.exception("%s %s", action, url)
             status, answered, content = _refusal(url, headers, str(error) or type(error).__name__)
-        if os.environ.get("TRACE"):
-            print(
-                environ["REQUEST_METHOD"],
-                action,
-                url[:150],
-                status,
-                content[:300] if status >= 300 else "",
-                flush=True,
-            )
         if not _QUIET.match(action):
             self.world.touch()
         return _send(environ["REQUEST_METHOD"], status, answered, content, start_response)
