@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from userdata.host import certificates, commands, document, images, interface, kvm, ready, roles, volume
+from userdata.host import document, images, interface, kvm, ready, roles, volume
 from userdata.host.host import Host
 from userdata.host.layout import Layout
 
@@ -59,10 +59,15 @@ def install(programs: Programs, patch: pytest.MonkeyPatch) -> None:
     for module in (images, interface, kvm, ready, roles, volume):
         if hasattr(module, "run"):
             patch.setattr(module, "run", programs.run)
-    assert certificates.run is commands.run
 
 
-def host(root: Path, name: str | Mapping[str, Any], *, instance_type: str = "m8i.xlarge") -> Host:
+def host(
+    root: Path,
+    name: str | Mapping[str, Any],
+    *,
+    instance: str = INSTANCE,
+    instance_type: str = "m8i.xlarge",
+) -> Host:
     """A host whose ``/`` is a folder, with the checkout as its bundle and this document."""
     data = read(name) if isinstance(name, str) else name
     layout = Layout(root)
@@ -74,10 +79,10 @@ def host(root: Path, name: str | Mapping[str, Any], *, instance_type: str = "m8i
     return Host(
         document=document.load(layout.document),
         layout=layout,
-        instance=INSTANCE,
+        instance=instance,
         instance_type=instance_type,
         address="10.99.1.40",
-        client=lambda service: boto3.client(service, region_name=REGION),  # type: ignore[call-overload]
+        client=lambda service: boto3.client(service, region_name=REGION),
     )
 
 

@@ -1,4 +1,4 @@
-"""All that is rendered for every role: compared with what was approved (``golden/``), and its secrets' place."""
+"""What is rendered for every role, compared with what was approved (``golden/``); and where secrets are."""
 
 from __future__ import annotations
 

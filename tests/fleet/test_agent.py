@@ -1,0 +1,184 @@
+"""The agent: what it decides, and what it does about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from fleet import agent
+from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, Seen, Step, decide, watch
+from tests.userdata import machine
+from userdata.host.errors import HostError
+
+
+@pytest.mark.parametrize(
+    ("target", "busy", "drain", "heartbeat", "step"),
+    [
+        (None, 0, None, None, Step.WAIT),
+        ("InService", 0, None, None, Step.WAIT),
+        ("Terminated", 0, None, None, Step.DRAIN),
+        ("Detached", 0, None, None, Step.DRAIN),
+        (None, 2, 1.0, None, Step.HEARTBEAT),
+        (None, 2, 30.0, 29.0, Step.WAIT),
+        (None, 2, 90.0, HEARTBEAT_SECONDS, Step.HEARTBEAT),
+        (None, 0, 90.0, 0.0, Step.STOP),
+        (None, 2, DRAIN_SECONDS, 0.0, Step.STOP),
+    ],
+)
+def test_decide(
+    target: str | None, busy: int, drain: float | None, heartbeat: float | None, step: Step
+) -> None:
+    seen = Seen(target=target, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat)
+    assert decide(seen) is step
+
+
+@given(
+    target=st.sampled_from([None, "InService", "Terminated"]),
+    busy=st.integers(min_value=1, max_value=60),
+    drain=st.one_of(st.none(), st.floats(min_value=0, max_value=DRAIN_SECONDS - 1)),
+    heartbeat=st.one_of(st.none(), st.floats(min_value=0, max_value=1e6)),
+)
+def test_a_busy_host_is_never_stopped_before_the_limit(
+    target: str | None, busy: int, drain: float | None, heartbeat: float | None
+) -> None:
+    seen = Seen(target=target, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat)
+    assert decide(seen) is not Step.STOP
+
+
+@dataclass
+class World:
+    """A role, a group and a clock."""
+
+    targets: list[str | None]
+    busy_for: float = 0.0  # seconds of draining
+    broken: int = 0  # so many times, draining fails
+    now: float = 0.0
+    drained: float | None = None
+    log: list[str] = field(default_factory=list)
+
+    def target(self) -> str | None:
+        return self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
+
+    def drain(self) -> None:
+        if self.broken:
+            self.broken -= 1
+            raise HostError("podman is not there")
+        self.drained = self.now
+        self.log.append("drain")
+
+    def busy(self) -> int:
+        assert self.drained is not None
+        return int(self.now - self.drained < self.busy_for)
+
+    def stop(self) -> None:
+        self.log.append("stop")
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        assert self.now < 1e6, "it never ends"
+
+    def run(self) -> list[str]:
+        watch(
+            target=self.target,
+            role=self,
+            heartbeat=lambda: self.log.append("heartbeat"),
+            complete=lambda: self.log.append("complete"),
+            sleep=self.sleep,
+            clock=lambda: self.now,
+        )
+        return self.log
+
+
+def test_an_idle_host_goes_at_once() -> None:
+    assert World(targets=["InService", "InService", "Terminated"]).run() == ["drain", "stop", "complete"]
+
+
+def test_a_job_is_waited_for_with_heartbeats() -> None:
+    world = World(targets=["Terminated"], busy_for=4 * HEARTBEAT_SECONDS)
+    assert world.run() == ["drain", *["heartbeat"] * 4, "stop", "complete"]
+
+
+def test_an_endless_job_is_not_waited_for_beyond_the_limit() -> None:
+    world = World(targets=["Terminated"], busy_for=1e9)
+    assert world.run()[-2:] == ["stop", "complete"]
+    assert world.now >= DRAIN_SECONDS
+
+
+def test_draining_goes_on_when_the_metadata_stops_to_say_so() -> None:
+    assert World(targets=["Terminated", None], busy_for=60).run()[-1] == "complete"
+
+
+def test_a_failure_is_tried_again() -> None:
+    assert World(targets=["Terminated"], broken=3).run() == ["drain", "stop", "complete"]
+
+
+def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
+    world = World(targets=["Terminated"])
+    failures = [HostError("throttled"), HostError("throttled")]
+
+    def complete() -> None:
+        if failures:
+            raise failures.pop()
+        world.log.append("complete")
+
+    watch(
+        target=world.target,
+        role=world,
+        heartbeat=lambda: None,
+        complete=complete,
+        sleep=world.sleep,
+        clock=lambda: world.now,
+    )
+    assert world.log[-1] == "complete"
+
+
+def test_workers_are_told_to_finish_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = machine.Programs(
+        answers={"podman ps": "openqa-cacheservice\nopenqa-worker-2\nopenqa-worker-20\n"}
+    )
+    monkeypatch.setattr(agent, "run", programs.run)
+    workers = agent.Workers(2)
+    workers.drain()
+    assert programs.started("podman", "kill") == [("podman", "kill", "--signal=HUP", "openqa-worker-2")]
+    assert workers.busy() == 1
+    workers.stop()
+    assert programs.calls[-1] == ("systemctl", "stop", "openqa-worker@1.service", "openqa-worker@2.service")
+
+
+@mock_aws
+def test_a_stateful_host_unmounts_then_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    ec2 = boto3.client("ec2", region_name=machine.REGION)
+    subnet = ec2.describe_subnets()["Subnets"][0]
+    instance = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=subnet["SubnetId"])
+    identity = instance["Instances"][0]["InstanceId"]
+    volume = ec2.create_volume(AvailabilityZone=subnet["AvailabilityZone"], Size=1)["VolumeId"]
+    interface = ec2.create_network_interface(SubnetId=subnet["SubnetId"])["NetworkInterface"]
+    ec2.attach_volume(VolumeId=volume, InstanceId=identity, Device="/dev/sdf")
+    ec2.attach_network_interface(
+        NetworkInterfaceId=interface["NetworkInterfaceId"], InstanceId=identity, DeviceIndex=1
+    )
+    document = machine.read("database")
+    document["volume"] = {"id": volume}
+    document["interface"]["id"] = interface["NetworkInterfaceId"]
+    host = machine.host(tmp_path, document, instance=identity)
+    seen: list[str] = []
+
+    def run(arguments: list[str], **_: object) -> str:
+        attached = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"]
+        seen.append(f"{' '.join(arguments)}: {attached}")
+        return ""
+
+    monkeypatch.setattr(agent, "run", run)
+    agent.Stateful(host).stop()
+    assert seen == ["systemctl stop srv-data.mount: in-use"]
+    assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
+    left = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])
+    assert left["NetworkInterfaces"][0]["Status"] == "available"
