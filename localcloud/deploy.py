@@ -81,12 +81,11 @@ def _deploy(running: RunningCloud, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
     running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
-    context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
-    code = _cdk(
-        running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", *_contexts(context), quiet=True
-    )
+    code = _cdk(running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", quiet=True)
     if code == 0:
-        code = _cdk(running, "deploy", "--all", "--require-approval=never", *_contexts(context))
+        context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
+        choice = [f"--context={pair}" for pair in context]
+        code = _cdk(running, "deploy", "--all", "--require-approval=never", *choice)
     if code != 0:
         for instance in ended_instances(running):
             if instance not in before:
