@@ -81,11 +81,18 @@ def _deploy(running: RunningCloud, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
     running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
-    code = _cdk(running, "bootstrap", f"aws://{cloud.ACCOUNT}/{cloud.REGION}", quiet=True)
+    # Away from cdk.json: the bootstrap stack needs no app.
+    code = _cdk(
+        running,
+        "bootstrap",
+        f"aws://{cloud.ACCOUNT}/{cloud.REGION}",
+        directory=running.log.parent,
+        quiet=True,
+    )
     if code == 0:
         context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
         choice = [f"--context={pair}" for pair in context]
-        code = _cdk(running, "deploy", "--all", "--require-approval=never", *choice)
+        code = _cdk(running, "deploy", "--all", "--require-approval=never", "--progress=events", *choice)
     if code != 0:
         for instance in ended_instances(running):
             if instance not in before:
@@ -169,15 +176,15 @@ def wait_for_answer(running: RunningCloud) -> str | None:
             return None
 
 
-def _cdk(running: RunningCloud, *arguments: str, quiet: bool = False) -> int:
+def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, quiet: bool = False) -> int:
     """Run the CDK CLI, with its output passed on as it comes; quiet: only if it fails."""
     if not _CDK.exists():
         raise CloudError("The CDK CLI is not installed: run 'make setup'.")
-    command = [str(_CDK), *arguments, "--ci", "--no-notices", "--progress=events"]
+    command = [str(_CDK), *arguments, "--ci", "--no-notices"]
     output = []
     with subprocess.Popen(
         command,
-        cwd=_REPOSITORY,
+        cwd=directory,
         env=_environment(running),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
