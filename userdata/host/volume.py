@@ -88,9 +88,16 @@ def ensure_filesystem(device: Path) -> bool:
 
 
 def is_blank(device: Path) -> bool:
-    """Returns whether the first MiB of a device holds nothing but zeros."""
-    with device.open("rb") as file:
-        return not any(file.read(BLANK_BYTES))
+    """Returns whether the first MiB of a device holds nothing but zeros.
+
+    Raises:
+        HostError: it cannot be read.
+    """
+    try:
+        with device.open("rb") as file:
+            return not any(file.read(BLANK_BYTES))
+    except OSError as error:
+        raise HostError(f"{device} cannot be read: {error.strerror}") from error
 
 
 def detach(ec2: Any, *, volume: str, instance: str) -> None:
@@ -100,7 +107,7 @@ def detach(ec2: Any, *, volume: str, instance: str) -> None:
 
 
 def _signature(device: Path) -> str:
-    # blkid exits with 2 where it finds nothing; the empty export line tells that from an unreadable device.
+    # blkid exits with 2 where it finds nothing.
     answer = run(["sh", "-c", 'blkid --probe --output export "$1" || [ $? -eq 2 ]', "blkid", str(device)])
     found = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
     return found.get("TYPE") or found.get("PTTYPE") or ""

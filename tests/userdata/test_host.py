@@ -1,0 +1,458 @@
+"""The host's small parts: metadata, secrets, signals, images, certificates, the KVM proof, readiness."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.userdata import machine
+from userdata.host import __main__ as main
+from userdata.host import certificates, commands, document, images, kvm, ready, secrets, sizing
+from userdata.host.certificates import Certificates
+from userdata.host.errors import HostError
+from userdata.host.metadata import Metadata
+from userdata.host.signals import Signals
+
+
+@pytest.fixture
+def metadata_service() -> Iterator[tuple[str, dict[str, Any]]]:
+    """An instance metadata service that wants tokens and forgets them once."""
+    state: dict[str, Any] = {"tokens": 0, "valid": "", "failures": 0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            state["tokens"] += 1
+            state["valid"] = f"token-{state['tokens']}"
+            self.reply(200, state["valid"])
+
+        def do_GET(self) -> None:
+            if state["failures"]:
+                state["failures"] -= 1
+                self.reply(500, "")
+            elif self.headers["X-aws-ec2-metadata-token"] != state["valid"]:
+                self.reply(401, "")
+            elif self.path == "/latest/meta-data/instance-id":
+                self.reply(200, machine.INSTANCE)
+            else:
+                self.reply(404, "")
+
+        def reply(self, status: int, body: str) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", state
+    server.shutdown()
+    server.server_close()
+
+
+def test_metadata_uses_one_token_and_renews_it(metadata_service: tuple[str, dict[str, Any]]) -> None:
+    endpoint, state = metadata_service
+    metadata = Metadata(endpoint, sleep=lambda _: None)
+    assert metadata.get("instance-id") == metadata.get("instance-id") == machine.INSTANCE
+    assert state["tokens"] == 1
+    state["valid"] = "another"
+    assert metadata.get("instance-id") == machine.INSTANCE
+    assert state["tokens"] == 2
+
+
+def test_metadata_tells_missing_from_broken(metadata_service: tuple[str, dict[str, Any]]) -> None:
+    endpoint, state = metadata_service
+    metadata = Metadata(endpoint, sleep=lambda _: None)
+    assert metadata.find("autoscaling/target-lifecycle-state") is None
+    with pytest.raises(HostError, match="there is no spot/instance-action"):
+        metadata.get("spot/instance-action")
+    state["failures"] = 3
+    assert metadata.get("instance-id") == machine.INSTANCE
+    state["failures"] = 100
+    with pytest.raises(HostError, match="cannot be read: HTTP 500"):
+        metadata.get("instance-id")
+
+
+@given(value=st.text(min_size=1, max_size=200).filter(lambda text: "\x00" not in text and "\r" not in text))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_private_files_are_never_readable_by_others(tmp_path: Path, value: str) -> None:
+    seen: list[int] = []
+    path = tmp_path / "secret"
+    real = os.open
+
+    def watching(name: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        descriptor = real(name, flags, mode, **more)
+        seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return descriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", watching)
+        old = os.umask(0)
+        try:
+            secrets.write_private(path, value)
+        finally:
+            os.umask(old)
+    assert seen == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes().decode() == value
+
+
+def test_a_missing_secret_is_named(tmp_path: Path, aws: None) -> None:
+    host = machine.host(tmp_path, "database")
+    with pytest.raises(HostError, match=r"secret database: .*ResourceNotFound"):
+        secrets.fetch(host.client("secretsmanager"), arns={"database": "none"}, directory=host.layout.secrets)
+
+
+class Services:
+    """AWS services that refuse what they are told to refuse, in that order."""
+
+    def __init__(self, **refusals: list[str]) -> None:
+        self.refusals = refusals
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, service: str) -> Services:
+        return self
+
+    def __getattr__(self, action: str) -> Any:
+        def call(**arguments: Any) -> None:
+            self.calls.append((action, arguments))
+            if codes := self.refusals.get(action):
+                raise ClientError({"Error": {"Code": codes.pop(0), "Message": "no"}}, action)
+
+        return call
+
+    def actions(self) -> list[str]:
+        return [action for action, _ in self.calls]
+
+
+def signals(services: Services, name: str = "database") -> Signals:
+    return Signals(document.parse(machine.read(name)), machine.INSTANCE, services, sleep=lambda _: None)
+
+
+def test_a_working_host_continues_the_launch_and_the_stack() -> None:
+    services = Services(complete_lifecycle_action=["Throttling", "ServiceUnavailable"])
+    signals(services).works()
+    assert services.actions() == ["complete_lifecycle_action"] * 3 + ["signal_resource"]
+    assert services.calls[-2][1] == {
+        "AutoScalingGroupName": "openqa-test-database",
+        "LifecycleHookName": "ready",
+        "LifecycleActionResult": "CONTINUE",
+        "InstanceId": machine.INSTANCE,
+    }
+    assert services.calls[-1][1]["Status"] == "SUCCESS"
+
+
+def test_fleets_signal_no_stack() -> None:
+    services = Services()
+    signals(services, "worker").works()
+    assert services.actions() == ["complete_lifecycle_action"]
+
+
+def test_a_host_replaced_outside_an_update_works_all_the_same() -> None:
+    services = Services(signal_resource=["ValidationError"])
+    signals(services).works()
+    assert services.actions() == ["complete_lifecycle_action", "signal_resource"]
+
+
+def test_a_failed_host_tells_it_in_every_way() -> None:
+    services = Services(complete_lifecycle_action=["Throttling"] * 100)
+    signals(services).fails()
+    assert services.actions()[-2:] == ["signal_resource", "set_instance_health"]
+    results = {arguments.get("LifecycleActionResult") for _, arguments in services.calls}
+    assert results == {"ABANDON", None}
+
+
+def test_a_signal_that_nobody_takes_is_an_error() -> None:
+    with pytest.raises(HostError, match="lifecycle hook ready: complete_lifecycle_action failed"):
+        signals(Services(complete_lifecycle_action=["Throttling"] * 100)).works()
+
+
+class Podman:
+    """Podman that has some images, and archives that hold what they say or not."""
+
+    def __init__(self, *has: str, holds: str | None = None) -> None:
+        self.has = set(has)
+        self.holds = holds
+        self.loaded: list[str] = []
+
+    def run(self, arguments: list[str], **options: Any) -> str:
+        if arguments[1] == "images":
+            return "id" if arguments[-1].removeprefix("reference=") in self.has else ""
+        archive = Path(arguments[-1]).name.removesuffix(".oci.tar")
+        name, _, tag = archive.rpartition("-")
+        self.loaded.append(archive)
+        self.has.add(self.holds or f"localhost/openqa-{name}:{tag}")
+        return ""
+
+
+class Bucket:
+    """S3 that gives every object."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def download_file(self, *, Bucket: str, Key: str, Filename: str) -> None:  # noqa: N803
+        self.got.append(f"{Bucket}/{Key}")
+        Path(Filename).write_text("content")
+
+
+def test_images_are_fetched_loaded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    podman, bucket = Podman("localhost/openqa-proxy:3333333333333333"), Bucket()
+    monkeypatch.setattr(images, "run", podman.run)
+    read = document.parse(machine.read("webui"))
+    for _ in range(2):
+        images.install(read, cache=tmp_path / "cache", kept=tmp_path / "kept", s3=lambda: bucket)
+    assert podman.loaded == ["webui-2222222222222222"]
+    assert bucket.got == ["assets/webui.tar", "assets/sample.iso"]
+    assert (tmp_path / "kept/sample-5555555555555555.iso").read_text() == "content"
+
+
+def test_archives_that_are_here_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    podman = Podman()
+    monkeypatch.setattr(images, "run", podman.run)
+    folder = tmp_path / "cache/images/debian-x86_64"
+    folder.mkdir(parents=True)
+    (folder / "database-1111111111111111.oci.tar").touch()
+    images.install(
+        document.parse(machine.read("database")),
+        cache=tmp_path / "cache",
+        kept=tmp_path / "kept",
+        s3=lambda: pytest.fail("S3 was asked"),
+    )
+    assert podman.loaded == ["database-1111111111111111"]
+
+
+def test_an_archive_that_holds_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "run", Podman(holds="localhost/other:1").run)
+    with pytest.raises(HostError, match=r"openqa-database:1111111111111111: the archive .* does not hold it"):
+        images.install(
+            document.parse(machine.read("database")), cache=tmp_path, kept=tmp_path, s3=lambda: Bucket()
+        )
+
+
+def test_a_golden_image_needs_all_archives_of_its_roles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    podman = Podman()
+    monkeypatch.setattr(images, "run", podman.run)
+    for name in ("webui-1.oci.tar", "proxy-2.oci.tar", "sample-3.iso"):
+        (tmp_path / name).touch()
+    images.install_found(["webui"], cache=tmp_path, kept=tmp_path / "kept")
+    assert podman.loaded == ["webui-1", "proxy-2"]
+    assert (tmp_path / "kept/sample-3.iso").exists()
+    with pytest.raises(HostError, match="image worker: no archive"):
+        images.install_found(["worker"], cache=tmp_path, kept=tmp_path / "kept")
+
+
+def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.program("openssl", arguments=("version",))
+    made = Certificates(tmp_path)
+
+    def ensure(address: str = "10.0.0.1") -> bool:
+        return certificates.ensure(
+            made, name="database.test.openqa.internal", address=address, uid=os.getuid()
+        )
+
+    assert ensure()
+    ca, server = made.ca.read_text(), made.server.read_text()
+    assert not ensure()
+    assert (made.ca.read_text(), made.server.read_text()) == (ca, server)
+    assert stat.S_IMODE(made.ca_key.stat().st_mode) == stat.S_IMODE(made.server_key.stat().st_mode) == 0o600
+    assert ensure(address="10.0.0.2"), "another address needs another certificate"
+    assert made.ca.read_text() == ca, "clients keep trusting it"
+    monkeypatch.setattr(certificates, "RENEW_SECONDS", (certificates.SERVER_DAYS + 1) * 86400)
+    assert ensure(address="10.0.0.2"), "it is due"
+    said = subprocess.run(
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName,extendedKeyUsage", "-in", str(made.server)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "DNS:database.test.openqa.internal, IP Address:10.0.0.2" in said
+    assert "TLS Web Server Authentication" in said
+
+
+@pytest.mark.parametrize("architecture", sorted(kvm.GUESTS))
+def test_the_guest_runs(tmp_path: Path, architecture: str) -> None:
+    guest = kvm.GUESTS[architecture]
+    if shutil.which(guest.arguments[0]) is None:
+        machine.missing(f"{guest.arguments[0]} is not installed")
+    program = tmp_path / "program"
+    program.write_bytes(guest.program)
+    # Emulated: the instructions are the same, and no machine here is trusted to have KVM.
+    emulated = {"kvm": "tcg", "host": "max"}
+    done = subprocess.run(
+        [emulated.get(part, part.format(program=program)) for part in guest.arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == guest.exit_code, done.stderr
+    assert kvm.MARK in done.stdout
+
+
+def test_a_host_without_kvm_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, **__: Any) -> str:
+        raise HostError("podman run: exit code 1: QEMU exit code 124")
+
+    monkeypatch.setattr(kvm, "run", run)
+    with pytest.raises(HostError, match=r"KVM does not work here.*QEMU exit code 124"):
+        kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)
+    monkeypatch.setattr(kvm, "run", lambda *_, **__: "")
+    with pytest.raises(HostError, match="the guest said nothing"):
+        kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)
+
+
+@given(memory=st.integers(min_value=512, max_value=1024 * 1024))
+def test_postgres_leaves_memory_to_the_host(memory: int) -> None:
+    made = sizing.postgres_memory(memory)
+    assert made.shared_buffers <= max(128, memory // 4)
+    assert made.shared_buffers + made.maintenance_work_mem < memory
+    assert made.effective_cache_size >= made.shared_buffers
+
+
+@given(total=st.integers(min_value=1, max_value=20000), workers=st.integers(min_value=1, max_value=60))
+def test_the_cache_fits_the_disk(total: int, workers: int) -> None:
+    cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers)
+    assert 1 <= cache <= max(1, total * 9 // 10)
+
+
+@pytest.mark.parametrize(
+    ("workers", "missing"),
+    [
+        (
+            [
+                {"host": "h", "instance": 1, "status": "idle"},
+                {"host": "h", "instance": 2, "status": "running"},
+            ],
+            {},
+        ),
+        ([{"host": "x", "instance": 1, "status": "idle"}], {1: "is not registered", 2: "is not registered"}),
+        (
+            [
+                {"host": "h", "instance": 1, "status": "broken", "error": "no cache service"},
+                {"host": "h", "instance": 2, "status": "dead"},
+            ],
+            {1: "is broken: no cache service", 2: "is dead: no reason given"},
+        ),
+    ],
+)
+def test_missing_workers(workers: list[dict[str, Any]], missing: dict[int, str]) -> None:
+    assert ready.missing_workers(workers, host="h", count=2) == missing
+
+
+def test_readiness_ends_when_a_unit_failed(
+    tmp_path: Path, aws: None, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> str:
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(ready, "_get", refuse)
+    programs.answers["systemctl list-units"] = "openqa-setup.service loaded failed failed\n"
+    programs.answers["journalctl"] = "\n".join(
+        json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": text})
+        for identity, text in (
+            ("openqa-setup", "the database takes no login"),
+            ("podman", "container remove"),
+        )
+    )
+    with pytest.raises(HostError, match=r"openqa-setup\.service failed: the database takes no login"):
+        ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
+
+
+def test_readiness_gives_up_with_the_last_reason(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [json.dumps({"workers": []})]
+    monkeypatch.setattr(ready, "_get", lambda _: answers[0])
+    host = machine.host(tmp_path, "worker-emulated")
+    with pytest.raises(HostError, match=r"waited 0 s for the worker to work; .*worker 1 is not registered"):
+        ready.await_ready(host, seconds=0, sleep=lambda _: None)
+    answers[0] = json.dumps({"workers": [{"host": host.name, "instance": 1, "status": "idle"}]})
+    ready.await_ready(host, seconds=0, sleep=lambda _: None)
+
+
+def test_the_database_is_asked_with_the_password_on_standard_input(
+    tmp_path: Path, programs: machine.Programs
+) -> None:
+    host = machine.host(tmp_path, "database")
+    host.layout.secrets.mkdir(parents=True)
+    (host.layout.secrets / "database").write_text(machine.PASSWORD)
+    ready.await_ready(host, sleep=lambda _: None)
+    assert programs.stdins == [machine.PASSWORD]
+    assert machine.PASSWORD not in str(programs.calls)
+
+
+def test_workers_by_instance_type(tmp_path: Path) -> None:
+    worker = machine.host(tmp_path, "worker").document.worker
+    assert worker is not None
+    assert worker.count("m8i.2xlarge") == 4
+    with pytest.raises(
+        HostError, match=r"no number for instance type m5\.metal, only for m8i\.2xlarge, m8i\.xlarge"
+    ):
+        worker.count("m5.metal")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"role": "other"}, "role is 'other', allowed are database, webui, worker"),
+        ({"role": "webui"}, "the key 'webui' is missing"),
+        ({"hooks": {}}, "the key 'launch' is missing"),
+    ],
+)
+def test_a_bad_document_is_one_sentence(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HostError, match=reason):
+        document.parse(machine.read("database") | change)
+
+
+def test_a_command_that_fails_leaves_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = machine.host(tmp_path, "database").layout
+    layout.document.write_text("{")
+    assert main.main(["role"], layout) == 1
+    said = capsys.readouterr().err
+    assert "is not JSON" in said
+    assert "Traceback" not in said
+    assert "is not JSON" in (layout.state / "failure").read_text()
+
+
+def test_the_role_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["role"], machine.host(tmp_path, "worker").layout) == 0
+    assert capsys.readouterr().out == "worker\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["false"], "false: exit code 1: no message"),
+        (["no-such-program"], "no-such-program: No such file or directory"),
+        (["sh", "-c", "echo first; echo last >&2; exit 3"], "exit code 3: last"),
+    ],
+)
+def test_failed_programs_are_one_line(arguments: list[str], reason: str) -> None:
+    with pytest.raises(HostError, match=reason) as failure:
+        commands.run(arguments)
+    assert "\n" not in str(failure.value).split(": exit code")[-1]
+
+
+def test_programs_do_not_run_for_ever() -> None:
+    with pytest.raises(HostError, match="no end after 0 s"):
+        commands.run(["sleep", "5"], seconds=0.1)

@@ -1,0 +1,127 @@
+"""What the real programs say of the scripts and of the rendered configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.userdata import machine
+from tests.userdata.test_boot import user_data
+
+GOLDEN = Path(__file__).parent / "golden"
+USERDATA = machine.REPOSITORY / "userdata"
+SCRIPTS = sorted(
+    path
+    for path in USERDATA.rglob("*.sh")
+    if not {"containers", "content"} & set(path.relative_to(USERDATA).parts)
+)
+CACHE = Path(os.environ.get("OPENQA_CACHE", "/var/cache/openqa-on-aws"))
+
+# Quadlet says what is wrong only when it is asked to show what it would do.
+_GENERATE = """
+export QUADLET_UNIT_DIRS=/mnt/etc/containers/systemd
+/usr/lib/systemd/system-generators/podman-system-generator --dryrun 2>&1 >/dev/null
+mkdir -p /mnt/generated
+/usr/lib/systemd/system-generators/podman-system-generator /mnt/generated /mnt/generated /mnt/generated
+"""
+# The bundle's programs are not in the golden root.
+_VERIFY = """
+mkdir -p /mnt/units
+cp -r /mnt/generated/. /mnt/etc/systemd/system/. /mnt/units
+sed -i 's#^ExecStart=.*/opt/.*#ExecStart=/bin/true#; /^ExecStartPost=/d' /mnt/units/*.service
+export SYSTEMD_UNIT_PATH=/mnt/units:
+find /mnt/units -maxdepth 1 -type f -exec systemd-analyze verify --man=no --recursive-errors=no {} + 2>&1
+"""
+
+
+def says(*command: str, folder: Path = machine.REPOSITORY) -> str:
+    """Runs a program that must succeed; returns all it said."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def golden_root() -> Path:
+    """The newest golden root of this machine: Debian 13 with systemd, podman and cloud-init."""
+    if os.geteuid() != 0:
+        machine.missing("entering the golden root needs root")
+    roots = sorted(CACHE.glob("roots/golden-*"), key=lambda path: path.stat().st_mtime)
+    if not roots:
+        machine.missing(f"no golden root in {CACHE}: python -m images golden")
+    return roots[-1]
+
+
+def inside(root: Path, shown: Path, script: str) -> str:
+    """Runs a script in the root, which sees a folder as /mnt; nothing stays mounted."""
+    return says(
+        *("unshare", "--mount", "--propagation", "private", "sh", "-ec"),
+        'mount --bind "$1" "$0/mnt"; mount -t proc proc "$0/proc"; exec chroot "$0" sh -ec "$2"',
+        *(str(root), str(shown), script),
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(USERDATA).as_posix())
+def test_scripts_parse_and_are_clean(script: Path) -> None:
+    says("bash", "-n", str(script))
+    says(machine.program("shellcheck"), "--external-sources", "--source-path=.", str(script))
+    says(machine.program("shfmt"), "-d", "-i", "2", "-ci", str(script))
+
+
+def test_os_tables_define_the_same() -> None:
+    def names(script: Path) -> str:
+        return says(
+            *("env", "-i", "PATH=/usr/bin:/bin", "bash", "-c"),
+            'before=$(compgen -v); . "$0" 2>/dev/null; comm -13 <(sort <<<"$before") <(compgen -v | sort) '
+            '| grep -v -e before -e PIPESTATUS -e "^_$"; compgen -A function',
+            str(script),
+        )
+
+    assert names(USERDATA / "os/debian.sh") == names(USERDATA / "os/fedora.sh")
+
+
+@pytest.mark.parametrize("name", machine.NAMES)
+def test_systemd_and_quadlet_take_all_units(name: str, tmp_path: Path) -> None:
+    root = golden_root()
+    shutil.copytree(GOLDEN / name / "etc", tmp_path / "etc")
+    inside(root, tmp_path, _GENERATE)
+    assert list((tmp_path / "generated").glob("openqa-*.service"))
+    assert inside(root, tmp_path, _VERIFY).strip() == ""
+
+
+def test_quadlet_and_systemd_find_faults(tmp_path: Path) -> None:
+    root = golden_root()
+    quadlets = tmp_path / "etc/containers/systemd"
+    quadlets.mkdir(parents=True)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    (quadlets / "a.container").write_text("[Container]\nImage=localhost/a\nVolumes=/a:/a\n")
+    with pytest.raises(AssertionError, match="unsupported key 'Volumes'"):
+        inside(root, tmp_path, _GENERATE)
+    (quadlets / "a.container").unlink()
+    (tmp_path / "etc/systemd/system/b.service").write_text("[Service]\nExecStart=/bin/true\nRestarted=no\n")
+    inside(root, tmp_path, _GENERATE)
+    with pytest.raises(AssertionError, match="Unknown key 'Restarted'"):
+        inside(root, tmp_path, _VERIFY)
+
+
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    text = (GOLDEN / "webui/run/openqa-on-aws/config/nginx.conf").read_text()
+    (tmp_path / "nginx.conf").write_text(text.replace("/tmp/", f"{tmp_path}/"))
+    nginx = machine.program("nginx", arguments=("-v",))
+    said = says(nginx, "-t", "-q", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path))
+    assert "warn" not in said
+
+
+def test_cloud_init_takes_the_user_data_for_a_script(tmp_path: Path) -> None:
+    text = user_data("{}", BUNDLE_BUCKET="b", BUNDLE_KEY="k", BUNDLE_SHA256="0")
+    (tmp_path / "user-data").write_text(text)
+    said = inside(golden_root(), tmp_path, "cloud-init schema --config-file /mnt/user-data 2>&1")
+    assert "text/x-shellscript" in said
+
+
+def test_nft_takes_the_rules(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "roles/common/metadata.nft", tmp_path)
+    inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/metadata.nft")
