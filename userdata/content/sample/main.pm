@@ -3,6 +3,7 @@ use Mojo::Base -strict;
 use autotest;
 
 autotest::loadtest 'tests/boot.pm';
+autotest::loadtest 'tests/isolation.pm';
 autotest::loadtest 'tests/screen.pm';
 
 1;
