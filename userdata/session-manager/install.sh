@@ -6,8 +6,10 @@ set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 region=$1
-# Releases: github.com/aws/amazon-ssm-agent/blob/mainline/RELEASENOTES.md
-version=3.3.3050.0
+# Releases: github.com/aws/amazon-ssm-agent/blob/mainline/RELEASENOTES.md. AWS changes its key about every
+# eighteen months; this version was signed with 4855 A9E6 8332 16D6 A77D 8FE4 51A8 E050 D005 2E5D. A later
+# version may need the later key, from the page named below.
+version=3.3.4624.0
 
 if command -v amazon-ssm-agent >/dev/null; then
   echo "the Session Manager agent is installed already"
@@ -29,7 +31,8 @@ url=https://s3.$region.amazonaws.com/amazon-ssm-$region/$version/$session_manage
 for suffix in "" .sig; do
   curl --fail --silent --show-error --location --retry 5 --retry-connrefused --output "$file$suffix" "$url$suffix"
 done
-# gpgv trusts the keys of this file and nothing else, and fails on an expired or unknown key.
+# gpgv trusts the key of this file and nothing else. That the key expired since does not matter: the version
+# is pinned.
 gpg --dearmor <"$here/amazon-ssm-agent.asc" >"$scratch/key.gpg"
 gpgv --quiet --keyring "$scratch/key.gpg" "$file.sig" "$file"
 os_install_file "$file"
