@@ -10,12 +10,13 @@ EXPLICIT_ZONES = (
 )
 
 
-def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
-    """Accepts one finding on a construct and what it contains.
+def acknowledge(construct: IConstruct, *rules: str, reason: str) -> None:
+    """Accepts findings on a construct and what it contains.
 
     Args:
-        construct: where the finding is.
-        rule: the rule with its plugin, such as ``AwsSolutions::AwsSolutions-S1``: only so is it reported.
+        construct: where the findings are.
+        rules: the rules with their plugin, such as ``AwsSolutions::AwsSolutions-S1``: only so are they
+            reported.
         reason: why this is right here.
     """
-    Validations.of(construct).acknowledge(Acknowledgment(id=rule, reason=reason))
+    Validations.of(construct).acknowledge(*(Acknowledgment(id=rule, reason=reason) for rule in rules))

@@ -11,12 +11,11 @@ from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 from constructs.host_role import HostRole
-from constructs.machine_image import machine_image
 from constructs.published_files import PublishedFile
 from constructs.role_document import Document
 
 from images.bundle import Bundle
-from settings import Architecture, Environment
+from settings import Environment
 
 BOOT_SCRIPT = Path(__file__).parent.parent / "userdata" / "boot.sh"
 
@@ -41,7 +40,7 @@ class HostLaunchTemplate(Construct):
         environment: Environment,
         name: str,
         instance_type: str,
-        architecture: Architecture,
+        image: str,
         role: HostRole,
         security_group: str,
         document: Document,
@@ -60,7 +59,7 @@ class HostLaunchTemplate(Construct):
             environment: the settings.
             name: the ``Name`` of instances and their volumes.
             instance_type: the EC2 instance type, unless the group overrides it.
-            architecture: the type's processor.
+            image: the id of the AMI, for the type's processor.
             role: what the instances may do.
             security_group: the id of the group that says who may talk to them.
             document: what the instances are.
@@ -76,7 +75,7 @@ class HostLaunchTemplate(Construct):
             self,
             "Template",
             launch_template_data=ec2.CfnLaunchTemplate.LaunchTemplateDataProperty(
-                image_id=machine_image(self, environment, architecture),
+                image_id=image,
                 instance_type=instance_type,
                 iam_instance_profile=ec2.CfnLaunchTemplate.IamInstanceProfileProperty(arn=role.profile_arn),
                 security_group_ids=[security_group],

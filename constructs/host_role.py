@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.names import arn, partition
+from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
 from settings import Environment
@@ -35,16 +35,14 @@ class HostRole(Construct):
     def __init__(self, scope: Construct, id: str, *, environment: Environment, description: str) -> None:
         super().__init__(scope, id)
         self._environment = environment
-        # An inline policy is there as soon as the role is: no instance boots before it.
-        self._policy = iam.PolicyDocument()
-        role = iam.Role(
+        self._statements: list[Mapping[str, Any]] = []
+        self._role = iam.CfnRole(
             self,
             "Role",
-            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description=description,
-            inline_policies={"Host": self._policy},
+            assume_role_policy_document=assumed_by("ec2.amazonaws.com"),
         )
-        self.profile_arn = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name]).attr_arn
+        self.profile_arn = iam.CfnInstanceProfile(self, "Profile", roles=[self._role.ref]).attr_arn
         if environment.session_manager:
             self._allow(
                 _SESSION_MANAGER,
@@ -68,11 +66,15 @@ class HostRole(Construct):
             because="The ARN of a group holds a random id before the name, which alone is known.",
         )
 
-    def allow_signal(self) -> None:
-        """Lets a host tell CloudFormation that it is ready, for its own stack."""
+    def allow_signal(self, stack: str) -> None:
+        """Lets a host tell CloudFormation that it is ready.
+
+        Args:
+            stack: its stack's name.
+        """
         self._allow(
             ["cloudformation:SignalResource"],
-            [self._arn("cloudformation", f"stack/{Stack.of(self).stack_name}/*")],
+            [self._arn("cloudformation", f"stack/{stack}/*")],
             because="The ARN of a stack holds a random id after the name, which alone is known.",
         )
 
@@ -134,9 +136,9 @@ class HostRole(Construct):
         conditions: Mapping[str, Any] | None = None,
         because: str | None = None,
     ) -> None:
-        self._policy.add_statements(
-            iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions)
-        )
+        self._statements.append(allow(actions, resources, conditions))
+        # An inline policy is there as soon as the role is: no instance boots before it.
+        self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            for resource in resources:
-                acknowledge(self, f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]", because)
+            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in resources]
+            acknowledge(self, *rules, reason=because)

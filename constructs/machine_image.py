@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from aws_cdk import CfnParameter, Stack
-from constructs import Construct
 
 from settings import Architecture, Environment
 
 
-def machine_image(scope: Construct, environment: Environment, architecture: Architecture) -> str:
+def machine_image(stack: Stack, *, environment: Environment, architecture: Architecture) -> str:
     """Returns the AMI's id: as set, or the value of the SSM parameter at the time of deployment.
 
     Args:
-        scope: a construct in the stack that launches it.
+        stack: the stack that launches it.
         environment: the settings.
         architecture: the hosts' processor.
     """
@@ -20,14 +19,9 @@ def machine_image(scope: Construct, environment: Environment, architecture: Arch
     assert image is not None  # noqa: S101 (the settings were validated: fleets and hosts have an image)
     if image.startswith("ami-"):
         return image
-    stack = Stack.of(scope)
-    name = f"Image{architecture.replace('_', '').title()}"
-    existing = stack.node.try_find_child(name)
-    if isinstance(existing, CfnParameter):
-        return existing.value_as_string
     return CfnParameter(
         stack,
-        name,
+        f"Image{architecture.replace('_', '').title()}",
         type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
         default=image,
         description=f"The AMI of {architecture} hosts",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
-from aws_cdk import RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
 from constructs.names import prefix
+from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.security_groups import ANYWHERE
 
 from settings import Environment
@@ -37,25 +37,25 @@ class PrivateNetwork(Construct):
         super().__init__(scope, id)
         network = environment.network
         self._name = prefix(environment)
-        self._vpc = ec2.CfnVPC(
+        self.vpc = ec2.CfnVPC(
             self,
             "Vpc",
             cidr_block=str(network.cidr),
             enable_dns_hostnames=True,
             enable_dns_support=True,
             tags=[{"key": "Name", "value": self._name}],
-        )
+        ).ref
         own_addresses = network.egress == "public-ip"
         gateway = ec2.CfnInternetGateway(self, "InternetGateway")
         attached = ec2.CfnVPCGatewayAttachment(
-            self, "Gateway", vpc_id=self._vpc.ref, internet_gateway_id=gateway.ref
+            self, "Gateway", vpc_id=self.vpc, internet_gateway_id=gateway.ref
         )
         public_routes = self._route_table("Public")
         private_routes = self._route_table("Private")
         to_internet = ec2.CfnRoute(
             self,
             "PublicToInternet",
-            route_table_id=public_routes.ref,
+            route_table_id=public_routes,
             destination_cidr_block=ANYWHERE,
             gateway_id=gateway.ref,
         )
@@ -64,49 +64,47 @@ class PrivateNetwork(Construct):
         private = self._subnets("Private", network.subnets.private, private_routes, own_addresses=False)
         if not own_addresses:
             self._nat_gateway(public[network.zone], private_routes, to_internet)
-        self.vpc = self._vpc.ref
         self.public_subnets = public
         self.private_subnets = private
         self.host_subnets = public if own_addresses else private
         ec2.CfnVPCEndpoint(
             self,
             "S3",
-            vpc_id=self._vpc.ref,
+            vpc_id=self.vpc,
             service_name=f"com.amazonaws.{environment.region}.s3",
             vpc_endpoint_type="Gateway",
-            route_table_ids=[public_routes.ref, private_routes.ref],
+            route_table_ids=[public_routes, private_routes],
         )
         self._flow_logs(keep=not environment.disposable)
-        acknowledge(self, "CloudFormation-Validate::W3010", EXPLICIT_ZONES)
+        acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
 
-    def _route_table(self, tier: str) -> ec2.CfnRouteTable:
+    def _route_table(self, tier: str) -> str:
         name = f"{self._name}-{tier.lower()}"
         return ec2.CfnRouteTable(
-            self, f"{tier}Routes", vpc_id=self._vpc.ref, tags=[{"key": "Name", "value": name}]
-        )
+            self, f"{tier}Routes", vpc_id=self.vpc, tags=[{"key": "Name", "value": name}]
+        ).ref
 
     def _subnets(
-        self, tier: str, plan: Mapping[str, IPv4Network], routes: ec2.CfnRouteTable, *, own_addresses: bool
+        self, tier: str, plan: Mapping[str, IPv4Network], routes: str, *, own_addresses: bool
     ) -> dict[str, str]:
         subnets: dict[str, str] = {}
         for zone, cidr in plan.items():
             name = f"{tier}{zone[-1].upper()}"
-            subnet = ec2.CfnSubnet(
+            subnets[zone] = ec2.CfnSubnet(
                 self,
                 name,
-                vpc_id=self._vpc.ref,
+                vpc_id=self.vpc,
                 availability_zone=zone,
                 cidr_block=str(cidr),
                 map_public_ip_on_launch=own_addresses,
                 tags=[{"key": "Name", "value": f"{self._name}-{tier.lower()}-{zone}"}],
-            )
+            ).ref
             ec2.CfnSubnetRouteTableAssociation(
-                self, f"{name}Routes", subnet_id=subnet.ref, route_table_id=routes.ref
+                self, f"{name}Routes", subnet_id=subnets[zone], route_table_id=routes
             )
-            subnets[zone] = subnet.ref
         return subnets
 
-    def _nat_gateway(self, subnet: str, routes: ec2.CfnRouteTable, to_internet: ec2.CfnRoute) -> None:
+    def _nat_gateway(self, subnet: str, routes: str, to_internet: ec2.CfnRoute) -> None:
         # One is enough: without the zone of the web UI and the database there is no openQA to serve.
         address = ec2.CfnEIP(self, "NatAddress", domain="vpc")
         nat = ec2.CfnNatGateway(
@@ -120,32 +118,28 @@ class PrivateNetwork(Construct):
         ec2.CfnRoute(
             self,
             "PrivateToInternet",
-            route_table_id=routes.ref,
+            route_table_id=routes,
             destination_cidr_block=ANYWHERE,
             nat_gateway_id=nat.ref,
         )
 
     def _flow_logs(self, *, keep: bool) -> None:
-        group = logs.LogGroup(
-            self,
-            "FlowLogs",
-            retention=logs.RetentionDays.THREE_MONTHS if keep else logs.RetentionDays.ONE_WEEK,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-        writer = iam.Role(
+        group = logs.CfnLogGroup(self, "FlowLogs", retention_in_days=90 if keep else 7)
+        write = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+        writer = iam.CfnRole(
             self,
             "FlowLogsRole",
-            assumed_by=iam.ServicePrincipal("vpc-flow-logs.amazonaws.com"),
             description=f"{self._name}: VPC flow logs",
+            assume_role_policy_document=assumed_by("vpc-flow-logs.amazonaws.com"),
+            policies=[inline_policy("Write", [allow(write, [group.attr_arn])])],
         )
-        group.grant_write(writer)
         ec2.CfnFlowLog(
             self,
             "FlowLog",
-            resource_id=self._vpc.ref,
+            resource_id=self.vpc,
             resource_type="VPC",
             traffic_type="ALL",
             log_destination_type="cloud-watch-logs",
-            log_group_name=group.log_group_name,
-            deliver_logs_permission_arn=writer.role_arn,
+            log_group_name=group.ref,
+            deliver_logs_permission_arn=writer.attr_arn,
         )

@@ -75,7 +75,7 @@ class RetainedState(Construct):
         policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.RETAIN
         volume.cfn_options.deletion_policy = policy
         volume.cfn_options.update_replace_policy = policy
-        acknowledge(volume, "CloudFormation-Validate::W3010", EXPLICIT_ZONES)
+        acknowledge(volume, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
         self.volume = volume.ref
         self.interface = ec2.CfnNetworkInterface(
             self,

@@ -17,6 +17,7 @@ from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.machine_image import machine_image
 from constructs.names import Role, host_group
 from constructs.published_files import PublishedFile, publish_bundle
 from constructs.retained_state import RetainedState
@@ -85,7 +86,7 @@ class SelfHealingHost(Construct):
 
         self.role = HostRole(self, "Role", environment=environment, description=f"{name}: the host")
         self.role.allow_own_group(name)
-        self.role.allow_signal()
+        self.role.allow_signal(stack.stack_name)
         self.role.allow_attach(volume=state.volume, interface=state.interface, group=name)
         self.role.allow_read_secrets(filter(None, secrets.values()))
         self.role.allow_read_files([published_bundle, *filter(None, images.values())])
@@ -114,7 +115,7 @@ class SelfHealingHost(Construct):
             environment=environment,
             name=name,
             instance_type=instance_type,
-            architecture=architecture,
+            image=machine_image(stack, environment=environment, architecture=architecture),
             role=self.role,
             security_group=security_group,
             document={
@@ -159,5 +160,5 @@ class SelfHealingHost(Construct):
         acknowledge(
             self.group,
             "AwsSolutions::AwsSolutions-AS3",
-            "Hosts report through lifecycle hooks and signals; nobody reads mails.",
+            reason="Hosts report through lifecycle hooks and signals; nobody reads mails.",
         )

@@ -45,7 +45,8 @@ class WorkerFleet(Construct):
         fleet: Fleet,
         subnets: Sequence[str],
         security_group: str,
-        image: PublishedFile | None,
+        machine_image: str,
+        container_image: PublishedFile | None,
         api_key: str,
         bundle: Bundle,
         published_bundle: PublishedFile,
@@ -59,7 +60,8 @@ class WorkerFleet(Construct):
             fleet: the fleet's settings.
             subnets: the ids of the subnets that hosts boot in.
             security_group: the id of the group that says who may talk to them.
-            image: where the worker's container image is; None: in the AMI.
+            machine_image: the id of the AMI that they boot.
+            container_image: where the worker's container image is; None: in the AMI.
             api_key: the ARN of the secret with which workers talk to the web UI.
             bundle: what instances run.
             published_bundle: where it is.
@@ -70,7 +72,7 @@ class WorkerFleet(Construct):
         role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
         role.allow_read_secrets([api_key])
-        role.allow_read_files([published_bundle, *filter(None, [image])])
+        role.allow_read_files([published_bundle, *filter(None, [container_image])])
         tags = {
             "openqa:environment": environment.name,
             "openqa:role": "worker",
@@ -82,7 +84,7 @@ class WorkerFleet(Construct):
             environment=environment,
             name=name,
             instance_type=fleet.instance_types[0],
-            architecture=fleet.architecture,
+            image=machine_image,
             role=role,
             security_group=security_group,
             document={
@@ -91,7 +93,7 @@ class WorkerFleet(Construct):
                     role="worker",
                     group=name,
                     architecture=fleet.architecture,
-                    images={"worker": image},
+                    images={"worker": container_image},
                     secrets={"api_key": api_key},
                 ),
                 **worker_document(fleet),
@@ -125,13 +127,13 @@ class WorkerFleet(Construct):
         acknowledge(
             group,
             "AwsSolutions::AwsSolutions-AS3",
-            "Hosts report through lifecycle hooks; fleets change size all day.",
+            reason="Hosts report through lifecycle hooks; fleets change size all day.",
         )
         if mixed:
             acknowledge(
                 group,
                 "AwsSolutions::AwsSolutions-EC26",
-                "The rule breaks off at a mixed-instances policy; the launch template's volume is encrypted.",
+                reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
             )
 
 

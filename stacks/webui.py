@@ -79,7 +79,8 @@ class WebUiStack(EnvironmentStack):
             target_groups=[door.target_group],
         )
         host.role.allow_read_parameter(database_ca_parameter(environment))
-        host.role.allow_read_files(filter(None, [files["sample"]]))
+        if sample := files["sample"]:
+            host.role.allow_read_files([sample])
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
-from constructs.published_files import publish_bundle, publish_recipes
+from constructs.machine_image import machine_image
+from constructs.published_files import PublishedFile, publish_bundle, publish_recipes
 from constructs.worker_fleet import WorkerFleet
 
 from images.bundle import Bundle
-from settings import Environment
+from settings import Architecture, Environment
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
@@ -28,12 +29,14 @@ class WorkersStack(EnvironmentStack):
     ) -> None:
         super().__init__(scope, "workers", environment=environment, description="the worker fleets")
         published_bundle = publish_bundle(self, bundle)
-        images = {
-            architecture: publish_recipes(
-                self, ["worker"], environment=environment, architecture=architecture
-            )["worker"]
-            for architecture in dict.fromkeys(fleet.architecture for fleet in environment.fleets)
-        }
+        machine_images: dict[Architecture, str] = {}
+        container_images: dict[Architecture, PublishedFile | None] = {}
+        for architecture in dict.fromkeys(fleet.architecture for fleet in environment.fleets):
+            machine_images[architecture] = machine_image(
+                self, environment=environment, architecture=architecture
+            )
+            files = publish_recipes(self, ["worker"], environment=environment, architecture=architecture)
+            container_images[architecture] = files["worker"]
         for fleet in environment.fleets:
             name = fleet.name.title().replace("-", "")
             made = WorkerFleet(
@@ -43,7 +46,8 @@ class WorkersStack(EnvironmentStack):
                 fleet=fleet,
                 subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
                 security_group=network.security_groups.worker,
-                image=images[fleet.architecture],
+                machine_image=machine_images[fleet.architecture],
+                container_image=container_images[fleet.architecture],
                 api_key=storage.secrets.api_key,
                 bundle=bundle,
                 published_bundle=published_bundle,

@@ -61,7 +61,4 @@ def readable(node: Any) -> Any:
         return node
     if "UserData" in node:
         node = {**node, "UserData": {"userdata/boot.sh": document(node)}}
-    parts = {key: readable(child) for key, child in node.items()}
-    if isinstance(parts.get("Resource"), list):
-        parts["Resource"].sort(key=json.dumps)  # their order follows the hashes
-    return parts
+    return {key: readable(child) for key, child in node.items()}

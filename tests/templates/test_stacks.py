@@ -60,9 +60,7 @@ def actions(synthesized: Synthesized, part: str) -> set[str]:
         for role in synthesized.properties("AWS::IAM::Role", part)
         for policy in role["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
-        for action in (
-            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        )
+        for action in statement["Action"]
     }
 
 
@@ -392,10 +390,8 @@ def test_objects_that_a_host_may_read_are_those_in_its_document(production: Synt
         resource.rsplit("/", 1)[1]
         for policy in only(production.properties("AWS::IAM::Role", "webui"))["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Action"] == "s3:GetObject"
-        for resource in (
-            statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-        )
+        if statement["Action"] == ["s3:GetObject"]
+        for resource in statement["Resource"]
     }
     assert wanted < readable
     (bundle,) = readable - wanted

@@ -1,0 +1,30 @@
+"""IAM's policies as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aws_cdk import aws_iam as iam
+
+_VERSION = "2012-10-17"
+
+
+def assumed_by(service: str) -> Mapping[str, Any]:
+    """Returns the document that lets an AWS service assume a role."""
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": _VERSION, "Statement": [statement]}
+
+
+def allow(
+    actions: Sequence[str], resources: Sequence[str], conditions: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    """Returns a statement that allows actions on resources."""
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
+    return {**statement, "Condition": conditions} if conditions else statement
+
+
+def inline_policy(name: str, statements: Sequence[Mapping[str, Any]]) -> iam.CfnRole.PolicyProperty:
+    """Returns a role's inline policy."""
+    document = {"Version": _VERSION, "Statement": list(statements)}
+    return iam.CfnRole.PolicyProperty(policy_name=name, policy_document=document)
