@@ -69,6 +69,8 @@ def test_every_rule_says_why(environment: Synthesized) -> None:
 def test_no_wildcard_actions(environment: Synthesized) -> None:
     for _, statement in statements(environment):
         assert statement["Effect"] == "Allow"
+        assert listed(statement["Action"])
+        assert listed(statement["Resource"])
         assert not [action for action in listed(statement["Action"]) if "*" in str(action)]
 
 
