@@ -23,8 +23,9 @@ IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
 
 _REPOSITORY = Path(__file__).parent.parent
 _CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
-# What instances say on their console about their own boot, see userdata/boot.sh.
-_OWN_LINE = "openqa-on-aws: "
+# What instances say on their console about their own boot, see userdata/bootstrap.sh.
+_OWN_WORDS = "openqa-on-aws: "
+_UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30
 _ANSWER_SECONDS = 120
 
@@ -95,8 +96,9 @@ def _deploy(running: RunningCloud, options: Options) -> int:
         code = _cdk(running, "deploy", "--all", "--require-approval=never", "--progress=events", *choice)
     if code != 0:
         for instance in ended_instances(running):
-            if instance not in before:
-                print(f"\n{report(instance, running.console(instance))}")
+            console = running.console(instance).read_text(errors="replace")
+            if instance not in before and (told := report(instance, console)):
+                print(f"\n{told}")
         print(f"\nThe deployment failed. The cloud's own log: {running.log}", flush=True)
         return code
     print(f"\nWaiting for {running.url}", flush=True)
@@ -125,17 +127,22 @@ def unchanged(output: str) -> bool:
     return bool(stacks) and all(stack["same"] for stack in stacks)
 
 
-def report(instance: str, console: Path) -> str:
-    """Why an instance ended, for people: its own last words, and the end of its console.
+def report(instance: str, console: str) -> str | None:
+    """Why an instance failed, for people: its own last words, and the end of its console.
 
     Args:
         instance: The instance's id.
         console: Its console.
+
+    Returns:
+        The report; None for an instance that came up, and ended later because it was told to.
     """
-    lines = _readable(console.read_text(errors="replace").splitlines()) if console.exists() else []
-    own = [line for line in lines if line.startswith(_OWN_LINE)]
-    reason = own[-1].removeprefix(_OWN_LINE) if own else "no word of its own on its console"
-    return "\n".join([f"{instance} ended: {reason}", *(f"  | {line}" for line in lines[-_TAIL_LINES:])])
+    lines = _readable(console.splitlines())
+    own = [line.partition(_OWN_WORDS)[2] for line in lines if _OWN_WORDS in line]
+    if any(_UP.match(words) for words in own):
+        return None
+    reason = own[-1] if own else "it left no word about its boot"
+    return "\n".join([f"{instance} failed: {reason}", *(f"  | {line}" for line in lines[-_TAIL_LINES:])])
 
 
 def ended_instances(running: RunningCloud) -> list[str]:
