@@ -91,11 +91,10 @@ class SelfHealingHost(Construct):
         self.role.allow_read_secrets(filter(None, secrets.values()))
         self.role.allow_read_files([published_bundle, *filter(None, images.values())])
 
-        group_id = "Group"
         tags = {"openqa:environment": environment.name, "openqa:role": role}
         self.group = autoscaling.CfnAutoScalingGroup(
             self,
-            group_id,
+            "Group",
             auto_scaling_group_name=name,
             min_size="1",
             max_size="1",
