@@ -67,6 +67,10 @@ images: setup machine ## Build the container images and the sample's disk image
 snapshots: setup ## Rewrite the template snapshots after a reviewed change
 	$(PYTHON) -m pytest tests/templates --update-snapshots -q
 
+.PHONY: picture
+picture: setup ## Take the picture of the README from the running local deployment
+	tools/picture.sh https://localhost:8443 docs/pictures/webui.png
+
 .PHONY: requirements
 requirements: setup ## Compile the two requirements files from their .in files
 	uv pip compile -q --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt
