@@ -424,6 +424,13 @@ def test_a_bad_document_is_one_sentence(change: dict[str, Any], reason: str) -> 
         document.parse(machine.read("database") | change)
 
 
+def test_tap_workers_are_refused() -> None:
+    data = machine.read("worker")
+    data["worker"]["network"] = "tap"
+    with pytest.raises(HostError, match=r"worker\.network is 'tap', allowed is user"):
+        document.parse(data)
+
+
 def test_a_command_that_fails_leaves_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = machine.host(tmp_path, "database").layout
     layout.document.write_text("{")

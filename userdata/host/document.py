@@ -87,7 +87,7 @@ class Document:
     role: str
     os: str
     region: str
-    stack: str
+    stack: str | None
     resource: str | None
     group: str
     launch_hook: str
@@ -149,6 +149,8 @@ def parse(data: Mapping[str, Any]) -> Document:
         raise HostError(f"host document: role is {document.role!r}, allowed are {', '.join(ROLES)}")
     if getattr(document, document.role) is None:
         raise HostError(f"host document: the key {document.role!r} is missing")
+    if document.worker is not None and document.worker.network != "user":
+        raise HostError(f"host document: worker.network is {document.worker.network!r}, allowed is user")
     return document
 
 
@@ -158,7 +160,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         role=data["role"],
         os=data["os"],
         region=data["region"],
-        stack=data["stack"],
+        stack=data.get("stack"),
         resource=data.get("resource"),
         group=data["group"],
         launch_hook=data["hooks"]["launch"],
