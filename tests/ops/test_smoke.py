@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+import settings
 from ops import smoke
 from ops.deployment import DeploymentError
-from settings import Environment
 
 
 class FakeOpenQa:
@@ -42,8 +42,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_smoke(openqa: FakeOpenQa, monkeypatch: pytest.MonkeyPatch, minutes: float = 1) -> int:
     monkeypatch.setattr(smoke, "connect", lambda **_: openqa)
-    environment = Environment.model_construct(name="dev", region="eu-central-1")
-    return smoke.run(environment, argparse.Namespace(url=None, minutes=minutes))
+    return smoke.run(settings.load("dev"), argparse.Namespace(url=None, minutes=minutes))
 
 
 def test_a_passed_job_is_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
