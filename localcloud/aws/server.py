@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlparse
 from xml.sax.saxutils import escape
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -21,6 +21,7 @@ from localcloud.aws import balancing, ec2, s3
 from localcloud.aws.autoscaling.api import AutoScaling
 from localcloud.aws.cloud import LocalCloud
 from localcloud.aws.cloudformation.api import CloudFormation
+from localcloud.aws.guard import Guard, Request
 from localcloud.aws.ports import Cloud
 from localcloud.aws.service import responder
 from localcloud.aws.world import World
@@ -56,6 +57,7 @@ class Server:
         s3.install()
         balancing.install()
         self.cloud: Cloud = LocalCloud(self.world, self.autoscaling)
+        self._guard = Guard(self.world, self.autoscaling)
         threading.Thread(target=self._tick, daemon=True, name="auto-scaling").start()
 
     def serve(self, socket: sockets.socket, *, context: ssl.SSLContext | None = None) -> None:
@@ -125,25 +127,42 @@ class Server:
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         url = _url(environ, headers)
         action = _action(environ, headers, body)
-        answered: Mapping[str, Any]
         try:
-            if action == "LookupEvents":  # the CLI asks for it after a failed deployment
-                status, answered, content = (
-                    200,
-                    {"Content-Type": "application/x-amz-json-1.1"},
-                    b'{"Events": []}',
-                )
-            else:
-                status, answered, content = self.world.request(environ["REQUEST_METHOD"], url, headers, body)
-            if status >= 500:
-                raise NotImplementedError(content.decode(errors="replace")[:500])
-        except Exception as error:
+            status, answered, content = self._respond(environ["REQUEST_METHOD"], action, url, headers, body)
+        except Exception as error:  # nothing may be answered with a 5xx, which SDKs try again
             if not isinstance(error, NotImplementedError):
                 _LOG.exception("%s %s", action, url)
-            status, answered, content = _refusal(url, headers, str(error) or type(error).__name__)
+            message = str(error) or type(error).__name__
+            status, answered, content = _refusal(url, headers, 400, "UnsupportedByLocalCloud", message)
         if not _QUIET.match(action):
             self.world.touch()
         return _send(environ["REQUEST_METHOD"], status, answered, content, start_response)
+
+    def _respond(
+        self, method: str, action: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Mapping[str, Any], bytes]:
+        if action == "LookupEvents":  # the CLI asks for it after a failed deployment
+            return 200, {"Content-Type": "application/x-amz-json-1.1"}, b'{"Events": []}'
+        access_key, service = _signature(url, headers)
+        request = Request(
+            service=service,
+            action=action,
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            access_key=access_key,
+        )
+        with self.world.changed:
+            why = self._guard.refusal(request)
+            if why is not None:
+                return _denial(url, headers, why)
+            status, answered, content = self.world.request(method, url, headers, body)
+            if status == 404 and self._guard.hides(request):
+                return _denial(url, headers, "Access Denied")
+        if status >= 500:
+            raise NotImplementedError(content.decode(errors="replace")[:500])
+        return status, answered, content
 
 
 class _Handler(WSGIRequestHandler):
@@ -197,6 +216,8 @@ def _action(environ: Mapping[str, Any], headers: Mapping[str, str], body: bytes)
         return target.split(".")[-1]
     if headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
         return parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+    if match := re.search(r"/operation/(\w+)$", environ.get("PATH_INFO", "")):
+        return match[1]
     # The REST services: nothing but Route 53 matters to the runtime.
     return (
         "Get"
@@ -205,22 +226,43 @@ def _action(environ: Mapping[str, Any], headers: Mapping[str, str], body: bytes)
     )
 
 
-def _refusal(url: str, headers: Mapping[str, str], message: str) -> tuple[int, dict[str, str], bytes]:
+def _signature(url: str, headers: Mapping[str, str]) -> tuple[str | None, str]:
+    """Access key and signing name of a request; S3 is what is not signed."""
+    query = parse_qs(urlparse(url).query)
+    scope = headers.get("Authorization", "") or f"Credential={query.get('X-Amz-Credential', [''])[0]}"
+    match = _CREDENTIAL.search(scope)
+    return (match[1], match[3]) if match else (None, "s3")
+
+
+def _denial(url: str, headers: Mapping[str, str], message: str) -> tuple[int, dict[str, str], bytes]:
+    if "//ec2." in url:
+        code = "UnauthorizedOperation"
+    else:
+        code = "AccessDeniedException" if "X-Amz-Target" in headers else "AccessDenied"
+    return _refusal(url, headers, 403, code, message)
+
+
+def _refusal(
+    url: str, headers: Mapping[str, str], status: int, code: str, message: str
+) -> tuple[int, dict[str, str], bytes]:
     """An error that every SDK understands and does not retry."""
-    code = "UnsupportedByLocalCloud"
     kind = headers.get("Content-Type", "")
-    xml = kind.startswith("application/x-www-form-urlencoded") or ".s3." in url or "//s3." in url
-    if not xml and "//route53." not in url:
+    s3 = ".s3." in url or "//s3." in url
+    if not (kind.startswith("application/x-www-form-urlencoded") or s3 or "//route53." in url):
         body = json.dumps({"__type": code, "message": message})
-        return 400, {"Content-Type": "application/x-amz-json-1.1", "X-Amzn-ErrorType": code}, body.encode()
+        return (
+            status,
+            {"Content-Type": "application/x-amz-json-1.1", "X-Amzn-ErrorType": code},
+            body.encode(),
+        )
     error = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
     if "//ec2." in url:
         body = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>local</RequestID></Response>"
-    elif ".s3." in url or "//s3." in url:
+    elif s3:
         body = f"<Error>{error}</Error>"
     else:
         body = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error></ErrorResponse>"
-    return 400, {"Content-Type": "application/xml"}, body.encode()
+    return status, {"Content-Type": "application/xml"}, body.encode()
 
 
 def _send(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from localcloud.aws.ports import Instance
+from localcloud.aws.ports import Instance, Interface, VolumeAttachment
 from localcloud.aws.server import Server, start
 
 REGION = "us-east-1"
@@ -60,7 +60,8 @@ class FakeRuntime:
                 self._look(instance)
 
     def _look(self, instance: Instance) -> None:
-        for attachment in (*instance.volumes, *instance.interfaces):
+        attachments: list[VolumeAttachment | Interface] = [*instance.volumes, *instance.interfaces]
+        for attachment in attachments:
             if attachment.state == "attaching":
                 self.cloud.attached(attachment.id)
             elif attachment.state == "detaching":
@@ -79,16 +80,18 @@ class FakeRuntime:
             self.complete(instance, "drain", "CONTINUE")
 
     def complete(self, instance: Instance, hook: str, result: str) -> None:
-        """Complete a lifecycle action, if the group has such a hook."""
-        client = self.server.client("autoscaling")
-        hooks = client.describe_lifecycle_hooks(AutoScalingGroupName=instance.group)["LifecycleHooks"]
-        if any(entry["LifecycleHookName"] == hook for entry in hooks):
+        """Complete a lifecycle action, if the instance waits for it."""
+        client: Any = self.server.client("autoscaling")
+        try:
             client.complete_lifecycle_action(
                 AutoScalingGroupName=instance.group,
                 LifecycleHookName=hook,
                 InstanceId=instance.id,
                 LifecycleActionResult=result,
             )
+        except client.exceptions.ClientError as error:
+            if "No active Lifecycle Action" not in str(error):
+                raise
 
     def signal(self, instance: Instance, status: str) -> None:
         """Signal CloudFormation, if it waits for that."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from localcloud.aws.cloudformation.types import (
     Context,
     Properties,
@@ -142,7 +140,7 @@ class AutoScalingGroup(
             return sum(value == status for value in c.resource.signals.values())
 
         def done() -> bool:
-            for signal in c.resource.signals.items():
+            for signal in list(c.resource.signals.items()):
                 if signal not in told:
                     told.add(signal)
                     c.progress(f"Received {signal[1]} signal with UniqueId {signal[0]}")
@@ -183,7 +181,7 @@ class AutoScalingGroup(
         self._tags(c, old["Tags"], new["Tags"])
         rolling = c.policies.get("AutoScalingRollingUpdate")
         if rolling is not None and changed & {"LaunchTemplate", "MixedInstancesPolicy", "VPCZoneIdentifier"}:
-            self._roll(c, rolling)
+            self._roll(c, rolling, everything="VPCZoneIdentifier" in changed)
 
     def _hooks(self, c: Context, before: list[Properties], new: Properties) -> None:
         after = new.get("LifecycleHookSpecificationList", [])
@@ -206,92 +204,103 @@ class AutoScalingGroup(
         if new := [{**tag, **entry} for tag in after if tag not in before]:
             c.call("autoscaling", "create_or_update_tags", Tags=new)
 
-    def _roll(self, c: Context, policy: Properties) -> None:
-        """Replace the instances batch by batch."""
+    def _roll(self, c: Context, policy: Properties, *, everything: bool) -> None:
+        """Replace the instances batch by batch.
+
+        Args:
+            c: The context.
+            policy: The ``AutoScalingRollingUpdate``.
+            everything: Those too that were launched from the current template.
+        """
         if unknown := sorted(policy.keys() - _ROLLING):
             raise ResourceError(f"The local cloud's rolling update has no {', '.join(unknown)}")
         group = self._describe(c)
         minimum, desired = int(group["MinSize"]), int(group["DesiredCapacity"])
-        obsolete = self._obsolete(c)
-        total = len(obsolete)
+        current = self._current_template(c, group)
+        old = {
+            instance["InstanceId"]
+            for instance in group["Instances"]
+            if everything or _template_of(instance) != current
+        }
         kept = int(policy.get("MinInstancesInService", 0))
-        batch = min(int(policy.get("MaxBatchSize", 1)), desired - kept)
-        if obsolete and batch < 1:
+        size = min(int(policy.get("MaxBatchSize", 1)), desired - kept)
+        if old and size < 1:
             raise ResourceError(
                 "The local cloud's rolling update needs MinInstancesInService below the group's size, "
                 f"which is {desired}"
             )
         c.progress(
-            f"Rolling update initiated. Terminating {total} obsolete instance(s) in batches of {batch}, "
+            f"Rolling update initiated. Terminating {len(old)} obsolete instance(s) in batches of {size}, "
             f"while keeping at least {kept} instance(s) in service."
         )
         suspended = policy.get("SuspendProcesses", [])
         if suspended:
             self._processes(c, "suspend_processes", suspended)
         try:
-            while obsolete:
-                self._replace(c, obsolete[:batch], minimum, desired, policy)
-                done = total - len(obsolete[batch:])
-                c.progress(f"Replaced {done} of {total} instance(s) (Progress {100 * done // total}%).")
-                obsolete = obsolete[batch:]
+            while obsolete := self._present(c, old):
+                serving = [i["InstanceId"] for i in obsolete if not _leaving(i)]
+                batch = serving[:size]
+                self._terminate(c, batch, minimum, desired)
+                going = {i["InstanceId"] for i in obsolete if _leaving(i)} | set(batch)
+                self._await_departure(c, going)
+                self._resize(c, minimum, desired)
+                self._await_arrival(c, old, policy)
+            self._await_arrival(c, old, policy)
         finally:
             self._resize(c, minimum, desired)
             if suspended:
-                c.call(
-                    "autoscaling", "resume_processes", AutoScalingGroupName=c.id, ScalingProcesses=suspended
-                )
+                self._processes(c, "resume_processes", suspended)
 
     def _processes(self, c: Context, operation: str, names: list[str]) -> None:
         c.call("autoscaling", operation, AutoScalingGroupName=c.id, ScalingProcesses=names)
 
-    def _obsolete(self, c: Context) -> list[str]:
-        """The instances of the group that were not launched as it is now."""
-        group = self._describe(c)
+    def _current_template(self, c: Context, group: dict[str, Any]) -> tuple[str, str]:
+        """Id and version number of the launch template that the group now has."""
         source = group.get("LaunchTemplate")
         if source is None:
             source = group["MixedInstancesPolicy"]["LaunchTemplate"]["LaunchTemplateSpecification"]
-        current = c.call(
+        version = c.call(
             "ec2",
             "describe_launch_template_versions",
             LaunchTemplateId=source["LaunchTemplateId"],
             Versions=[source["Version"]],
         )["LaunchTemplateVersions"][0]
-        wanted = (source["LaunchTemplateId"], str(current["VersionNumber"]))
-        return [
-            instance["InstanceId"]
-            for instance in group["Instances"]
-            if (instance["LaunchTemplate"]["LaunchTemplateId"], instance["LaunchTemplate"]["Version"])
-            != wanted
-        ]
+        return source["LaunchTemplateId"], str(version["VersionNumber"])
 
-    def _replace(self, c: Context, batch: list[str], minimum: int, desired: int, policy: Properties) -> None:
+    def _present(self, c: Context, wanted: set[str]) -> list[dict[str, Any]]:
+        return [i for i in self._describe(c)["Instances"] if i["InstanceId"] in wanted]
+
+    def _terminate(self, c: Context, batch: list[str], minimum: int, desired: int) -> None:
         names = ", ".join(batch)
-        c.progress(f"Terminating instance(s) [{names}]; replacing with {len(batch)} new instance(s).")
+        # Not replaced yet: the old ones go before the new ones come.
         self._resize(c, min(minimum, desired - len(batch)), desired)
         for instance in batch:
-            try:
-                c.call(
-                    "autoscaling",
-                    "terminate_instance_in_auto_scaling_group",
-                    InstanceId=instance,
-                    ShouldDecrementDesiredCapacity=True,
-                )
-            except ClientError:
-                # It left by itself; what replaced it was launched as the group is now.
-                continue
-        c.wait(lambda: not {i["InstanceId"] for i in self._describe(c)["Instances"]} & set(batch))
-        c.progress(f"Successfully terminated instance(s) [{names}].")
-        c.resource.signals.clear()
-        self._resize(c, minimum, desired)
+            c.call(
+                "autoscaling",
+                "terminate_instance_in_auto_scaling_group",
+                InstanceId=instance,
+                ShouldDecrementDesiredCapacity=True,
+            )
+        c.progress(f"Terminating instance(s) [{names}]; replacing with {len(batch)} new instance(s).")
+
+    def _await_departure(self, c: Context, instances: set[str]) -> None:
+        c.wait(lambda: not self._present(c, instances))
+        c.progress(f"Successfully terminated instance(s) [{', '.join(sorted(instances))}].")
+
+    def _await_arrival(self, c: Context, old: set[str], policy: Properties) -> None:
+        """Wait for the signals of all that was launched since the update began."""
+        fresh = [i for i in self._describe(c)["Instances"] if i["InstanceId"] not in old]
+        if not fresh:
+            return
         pause = policy.get("PauseTime", "PT5M")
         if policy.get("WaitOnResourceSignals") not in (True, "true"):
             c.wait(lambda: False, duration(policy.get("PauseTime", "PT0S")))
             return
         c.progress(
-            f"New instance(s) added to autoscaling group - Waiting on {len(batch)} resource signal(s) with a "
+            f"New instance(s) added to autoscaling group - Waiting on {len(fresh)} resource signal(s) with a "
             f"timeout of {pause}."
         )
-        self._signals(c, len(batch), pause, int(policy.get("MinSuccessfulInstancesPercent", 100)))
+        self._signals(c, len(fresh), pause, int(policy.get("MinSuccessfulInstancesPercent", 100)))
 
     def _resize(self, c: Context, minimum: int, desired: int) -> None:
         c.call(
@@ -332,6 +341,15 @@ class AutoScalingGroup(
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
         """What ``Fn::GetAtt`` gives."""
         return {"AutoScalingGroupARN": self._describe(c)["AutoScalingGroupARN"]}
+
+
+def _template_of(instance: dict[str, Any]) -> tuple[str, str]:
+    template = instance["LaunchTemplate"]
+    return template["LaunchTemplateId"], template["Version"]
+
+
+def _leaving(instance: dict[str, Any]) -> bool:
+    return str(instance["LifecycleState"]).startswith("Terminating")
 
 
 def _parameters(p: Properties) -> dict[str, Any]:
