@@ -81,13 +81,18 @@ class RunningCloud:
         """What the cloud logs."""
         return _state(self.name) / "log"
 
+    @property
+    def work(self) -> Path:
+        """The directory of what its machines write: disks, volumes, consoles."""
+        return _work(self.name)
+
     def console(self, instance: str) -> Path:
         """The file with an instance's whole console, terminated ones' too.
 
         Args:
             instance: The instance's id.
         """
-        return _work(self.name) / "consoles" / f"{instance}.log"
+        return self.work / "consoles" / f"{instance}.log"
 
     def leader(self, instance: str) -> int | None:
         """The process id of an instance's systemd; None if it does not run.
@@ -128,7 +133,7 @@ class RunningCloud:
         ec2 = self.client("ec2")
         known = ec2.describe_images(Filters=[{"Name": "name", "Values": [root.name]}])["Images"]
         image = str(known[0]["ImageId"] if known else ec2.register_image(Name=root.name)["ImageId"])
-        (_work(self.name) / "images" / image).write_text(str(root.resolve()))
+        (self.work / "images" / image).write_text(str(root.resolve()))
         if parameter:
             self.client("ssm").put_parameter(Name=parameter, Value=image, Type="String", Overwrite=True)
         return image

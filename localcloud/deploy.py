@@ -157,7 +157,7 @@ def ended_instances(running: RunningCloud) -> list[str]:
         for instance in reservation["Instances"]
         if instance["State"]["Name"] in ("pending", "running")
     }
-    consoles = sorted(running.console("x").parent.glob("*.log"), key=lambda path: path.stat().st_ctime)
+    consoles = sorted((running.work / "consoles").glob("*.log"), key=lambda path: path.stat().st_ctime)
     return [path.stem for path in consoles if path.stem not in alive]
 
 

@@ -200,7 +200,7 @@ class Balancer:
             },
             bad_gateway=self._bad_gateway,
         )
-        if text == self._configuration or not balancer.listeners:
+        if text == self._configuration:
             return
         network.own_addresses(balancer.addresses)
         path = self._directory / "haproxy.cfg"
@@ -250,7 +250,8 @@ class LoadBalancing:
         Raises:
             NetworkError: An address cannot be had.
         """
-        balancers = self._cloud.load_balancers()
+        # One that is being made has no addresses yet, or nothing to listen for.
+        balancers = [b for b in self._cloud.load_balancers() if b.addresses and b.listeners]
         groups = {group.arn: group for group in self._cloud.target_groups()}
         self._check(_checks(balancers, groups))
         members = {arn: routable(self._judged(group)) for arn, group in groups.items()}

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -328,13 +329,18 @@ class Runtime:
             self._volumes.pop(gone).delete()
 
     def _guard(self, subject: str, action: Callable[[], None]) -> None:
-        """Do something; a failure is logged once and tried again at the next step."""
+        """Do something; a failure is logged once and tried again at the next step.
+
+        Whatever the failure is, it must not take all other machines down.
+        """
         try:
             action()
-        except (NetworkError, VolumeError, OSError, subprocess.SubprocessError) as error:
+        except Exception as error:
             if self._failures.get(subject) != str(error):
                 self._failures[subject] = str(error)
                 print(f"{subject}: {error}", flush=True)
+                if not isinstance(error, (NetworkError, VolumeError, OSError)):
+                    traceback.print_exc()
         else:
             self._failures.pop(subject, None)
 
