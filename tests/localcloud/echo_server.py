@@ -9,11 +9,15 @@ from pathlib import Path
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         if self.path == "/upgrade":
             self.send_response(101)
             self.send_header("Connection", "Upgrade")
             self.send_header("Upgrade", "websocket")
+            # The answer of RFC 6455's own example.
+            self.send_header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
             self.end_headers()
             while line := self.rfile.readline():
                 self.wfile.write(line)

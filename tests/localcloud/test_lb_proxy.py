@@ -40,7 +40,7 @@ def target_group(lab: Lab, pair: tuple[str, str]) -> str:
         "DefaultActions": [{"Type": "forward", "TargetGroupArn": {"Ref": "Group"}}],
     }
     balancer = {"Subnets": lab.subnets, "SecurityGroups": [lab.groups["balancer"]]}
-    certificate = {"DomainName": "localhost", "ValidationMethod": "DNS"}
+    certificate = {"DomainName": "localhost", "Tags": [{"Key": "Name", "Value": "lab"}]}
     types = {
         "Group": ("AWS::ElasticLoadBalancingV2::TargetGroup", group),
         "Listener": ("AWS::ElasticLoadBalancingV2::Listener", listener),
@@ -134,7 +134,8 @@ def test_an_upgraded_connection_passes_both_ways(lab: Lab) -> None:
     plain = socket.create_connection(("127.0.0.1", lab.cloud.web_port), timeout=10)
     with context.wrap_socket(plain, server_hostname="localhost") as connection:
         connection.sendall(
-            b"GET /upgrade HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            b"GET /upgrade HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         stream = connection.makefile("rb")
         assert stream.readline().startswith(b"HTTP/1.1 101")
