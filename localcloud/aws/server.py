@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlparse
 from xml.sax.saxutils import escape
 
+from moto.core.base_backend import BackendDict
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
@@ -43,9 +44,12 @@ class Server:
     """
 
     def __init__(self, *, region: str, account: str) -> None:
-        # moto takes these from the environment, some already when it is imported.
-        os.environ.update(MOTO_ACCOUNT_ID=account, MOTO_ENABLE_AMI_VALIDATION="true")
-        os.environ.update(MOTO_IAM_LOAD_MANAGED_POLICIES="true")
+        # moto takes these from the environment.
+        os.environ.update(MOTO_ACCOUNT_ID=account)
+        os.environ.update(MOTO_IAM_LOAD_MANAGED_POLICIES="true", MOTO_EC2_LOAD_DEFAULT_AMIS="false")
+        # A new server is a new AWS.
+        for services in BackendDict._instances:  # type: ignore[misc]
+            services.clear()
         self.world = World(region=region, account=account)
         self.cloudformation = CloudFormation(self.world)
         self._servers: list[BaseWSGIServer] = []
@@ -79,7 +83,7 @@ class Server:
             fd=socket.fileno(),
         )
         self._servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True, name="aws-api").start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name="aws-api").start()
 
     def _tick(self) -> None:
         """Let time pass for the Auto Scaling groups: at every change, and once a second."""
