@@ -79,9 +79,14 @@ class Server:
             cast(Any, self._answer),
             threaded=True,
             request_handler=_Handler,
-            ssl_context=context,
             fd=socket.fileno(),
         )
+        if context is not None:
+            # Each thread shakes hands by itself: a client that stalls holds up nobody.
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            server.ssl_context = context
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name="aws-api").start()
 
@@ -95,25 +100,6 @@ class Server:
     def client(self, service: str) -> Any:
         """A boto3 client of this AWS, for use inside this process."""
         return self.world.client(service)
-
-    def register_image(self, *, name: str, architecture: str, root_device: str) -> str:
-        """Register a machine image.
-
-        Args:
-            name: Its name.
-            architecture: ``x86_64`` or ``arm64``.
-            root_device: Where its root volume is, such as ``/dev/xvda``.
-
-        Returns:
-            The image's id, which starts with ``ami-``.
-        """
-        answer = self.client("ec2").register_image(Name=name, Architecture=architecture)
-        image = str(answer["ImageId"])
-        # moto keeps only the name.
-        with self.world.changed:
-            registered = ec2.backend(self.world.account, self.world.region).amis[image]
-            registered.architecture, registered.root_device_name = architecture, root_device
-        return image
 
     def stop(self) -> None:
         """Stop answering."""
@@ -171,6 +157,7 @@ class Server:
 
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds of silence
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Keep silent."""

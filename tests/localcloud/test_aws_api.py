@@ -386,7 +386,7 @@ def group(image: str, **properties: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def image(aws: Server) -> str:
-    return aws.register_image(name="base", architecture="x86_64", root_device="/dev/xvda")
+    return str(aws.client("ec2").register_image(Name="base")["ImageId"])
 
 
 @pytest.fixture
