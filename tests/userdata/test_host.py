@@ -359,14 +359,31 @@ def test_missing_workers(workers: list[dict[str, Any]], missing: dict[int, str])
     assert ready.missing_workers(workers, host="h", count=2) == missing
 
 
-def test_readiness_ends_when_a_unit_failed(
-    tmp_path: Path, aws: None, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "answer", "how"),
+    [
+        ("systemctl list-units", "openqa-setup.service loaded failed failed\n", "failed"),
+        (
+            "systemctl show",
+            "NRestarts=0\nId=openqa-gru.service\n\nNRestarts=5\nId=openqa-setup.service\n",
+            "ended 5 times",
+        ),
+    ],
+)
+def test_readiness_ends_when_a_unit_is_hopeless(
+    tmp_path: Path,
+    aws: None,
+    programs: machine.Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    answer: str,
+    how: str,
 ) -> None:
     def refuse(_: str) -> str:
         raise ConnectionRefusedError("refused")
 
     monkeypatch.setattr(ready, "_get", refuse)
-    programs.answers["systemctl list-units"] = "openqa-setup.service loaded failed failed\n"
+    programs.answers[command] = answer
     programs.answers["journalctl"] = "\n".join(
         json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": text})
         for identity, text in (
@@ -374,7 +391,7 @@ def test_readiness_ends_when_a_unit_failed(
             ("podman", "container remove"),
         )
     )
-    with pytest.raises(HostError, match=r"openqa-setup\.service failed: the database takes no login"):
+    with pytest.raises(HostError, match=rf"^[^;]*openqa-setup\.service {how}: the database takes no login"):
         ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
 
 

@@ -16,6 +16,8 @@ from userdata.host.host import Host
 # A database that recovers after a crash, or a schema upgrade, takes its time.
 SECONDS = 780
 PAUSE = 2.0
+# A new host whose service ended this often will not come up.
+RESTARTS = 5
 # What writes to a container unit's journal beside the container.
 _RUNTIME = ("podman", "conmon")
 
@@ -24,7 +26,7 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
     """Waits until the role works.
 
     Raises:
-        HostError: it did not in time, or a unit failed for good; with the reason.
+        HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
     check = {"database": _database, "webui": _webui, "worker": _worker}[host.document.role]
     last = ""
@@ -37,8 +39,8 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
             last = str(error)
         else:
             return True
-        if failed := _failed_units():
-            raise HostError("; ".join(f"{unit} failed: {_last_words(unit)}" for unit in failed))
+        if hopeless := {**_failed_units(), **_ending_units()}:
+            raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
         return None
 
     try:
@@ -99,11 +101,22 @@ def _worker(host: Host) -> None:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
 
 
-def _failed_units() -> list[str]:
+def _failed_units() -> dict[str, str]:
     answer = run(
         ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "openqa*", "srv-data*"]
     )
-    return [line.split()[0] for line in answer.splitlines() if line]
+    return {line.split()[0]: "failed" for line in answer.splitlines() if line}
+
+
+def _ending_units() -> dict[str, str]:
+    """Services are started again for ever, which is right for a host that worked once, not for a new one."""
+    answer = run(["systemctl", "show", "--property=Id,NRestarts", "openqa*.service"])
+    units = [dict(line.split("=", 1) for line in block.splitlines()) for block in answer.split("\n\n")]
+    return {
+        unit["Id"]: f"ended {unit['NRestarts']} times"
+        for unit in units
+        if int(unit.get("NRestarts", 0)) >= RESTARTS
+    }
 
 
 def _last_words(unit: str) -> str:
