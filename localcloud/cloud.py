@@ -339,6 +339,8 @@ def _populated(name: str) -> bool:
 def _clean(name: str) -> None:
     """Remove what a cloud that does not run left behind."""
     remove_cgroup(_cgroup(name))
+    with contextlib.suppress(OSError):
+        _cgroup(name).parent.rmdir()  # unless another cloud has its own there
     if _work(name).exists():
         cache.remove(_work(name))
     for file in ("state.json", "ca.pem", "log"):
