@@ -169,12 +169,13 @@ def test_a_host_replaced_outside_an_update_works_all_the_same() -> None:
     assert services.actions() == ["complete_lifecycle_action", "signal_resource"]
 
 
-def test_a_failed_host_tells_it_in_every_way() -> None:
-    services = Services(complete_lifecycle_action=["Throttling"] * 100)
+def test_a_failed_host_tells_it_in_every_way_and_last_what_ends_it() -> None:
+    services = Services(set_instance_health=["Throttling"] * 100)
     signals(services).fails()
-    assert services.actions()[-2:] == ["signal_resource", "set_instance_health"]
-    results = {arguments.get("LifecycleActionResult") for _, arguments in services.calls}
-    assert results == {"ABANDON", None}
+    assert services.actions()[0] == "signal_resource"
+    assert services.calls[0][1]["Status"] == "FAILURE"
+    assert services.actions()[-1] == "complete_lifecycle_action"
+    assert services.calls[-1][1]["LifecycleActionResult"] == "ABANDON"
 
 
 def test_a_signal_that_nobody_takes_is_an_error() -> None:

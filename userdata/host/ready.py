@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,8 @@ PAUSE = 2.0
 RESTARTS = 5
 # What writes to a container unit's journal beside the container.
 _RUNTIME = ("podman", "conmon")
+# podman prints it when it has started a container.
+_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -122,8 +125,10 @@ def _ending_units() -> dict[str, str]:
 def _last_words(unit: str) -> str:
     journal = run(["journalctl", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
     entries = [json.loads(line) for line in journal.splitlines()]
-    said = [entry["MESSAGE"] for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
-    return next((text.strip() for text in reversed(said) if text.strip()), "it said nothing")
+    said = [entry["MESSAGE"].strip() for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
+    return next(
+        (text for text in reversed(said) if text and not _CONTAINER_ID.fullmatch(text)), "it said nothing"
+    )
 
 
 def _get(url: str) -> str:
