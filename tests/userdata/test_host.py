@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import certificates, commands, document, images, kvm, ready, secrets, sizing
@@ -294,7 +295,7 @@ def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest
 def test_the_guest_runs(tmp_path: Path, architecture: str) -> None:
     guest = kvm.GUESTS[architecture]
     if shutil.which(guest.arguments[0]) is None:
-        machine.missing(f"{guest.arguments[0]} is not installed")
+        missing(f"{guest.arguments[0]} is not installed")
     program = tmp_path / "program"
     program.write_bytes(guest.program)
     # Emulated: the instructions are the same, and no machine here is trusted to have KVM.
