@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -291,6 +292,7 @@ def stop(name: str) -> bool:
         with _lock(name) as free:
             if free and not _populated(name):
                 _clean(name)
+                shutil.rmtree(_state(name))
                 return cloud is not None
         time.sleep(0.05)
     raise CloudError(f"The local cloud {name!r} did not end within {_STOP_SECONDS} seconds.")
@@ -353,17 +355,32 @@ def _lock(name: str) -> Iterator[int | None]:
 
     A process that inherits the descriptor keeps the lock.
     """
-    _state(name).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(_state(name) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    path = _state(name) / "lock"
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # the directory was removed in between
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            if _is(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Tell whether an open file is still the one at the path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _listen(port: int, purpose: str) -> socket.socket:

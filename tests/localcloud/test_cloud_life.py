@@ -78,6 +78,7 @@ def test_nothing_is_left_when_its_first_process_is_killed(new_cloud: Callable[[s
     assert cloud.stop(running.name)
     assert cloud.find(running.name) is None
     assert not running.work.exists()
+    assert not running.log.parent.exists()
     assert not cloud.stop(running.name)
 
 
@@ -128,6 +129,7 @@ def test_refusals_are_one_sentence() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CloudError, match=f"Port {port} for the AWS API is not free"):
             cloud.start("test-port", api_port=port, web_port=0)
+    assert not cloud.stop("test-port")
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
