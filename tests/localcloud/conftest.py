@@ -13,10 +13,6 @@ from tests.localcloud.lab import SERVER, Lab, make_lab
 from tests.prerequisites import require_machine
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "machine: boots machines in a local cloud; needs root")
-
-
 @pytest.fixture(scope="session")
 def new_cloud() -> Iterator[Callable[[str], RunningCloud]]:
     """Starts clouds of the tests' own by a name of one's choice; all are gone at the end."""
