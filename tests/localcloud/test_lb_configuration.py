@@ -14,7 +14,7 @@ from localcloud.health import Health, accepts
 from localcloud.load_balancer import configuration, routable
 from localcloud.splice import entrance
 from tests.localcloud.samples import GROUP, balancer, health_check, listener, target
-from tests.prerequisites import require
+from tests.prerequisites import missing
 
 TO_HTTPS = Redirect(
     status=301, protocol="HTTPS", host="#{host}", port="443", path="/#{path}", query="#{query}"
@@ -76,7 +76,7 @@ def test_the_first_rule_that_matches_decides() -> None:
 
 def test_haproxy_takes_the_configuration(tmp_path: Path) -> None:
     if not shutil.which("haproxy"):
-        require("haproxy is not installed")
+        missing("haproxy is not installed")
     certificate = tmp_path / "certificate.pem"
     certificate.write_bytes(Authority().issue(["localhost", "*.example.org"]))
     page = FixedResponse(status=403, content_type="text/plain", body='no "quotes", $HOME or \\ here\n')

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from localcloud.aws.ports import Rule
 from localcloud.network import Link, ruleset
 from tests.localcloud.samples import firewall, rule
-from tests.prerequisites import require
+from tests.prerequisites import missing
 
 DATABASE = firewall("10.99.128.10", rule("tcp", 5432, "10.99.128.20/32"), egress=())
 WEBUI = firewall(
@@ -85,7 +85,7 @@ def test_names_of_links_are_short_and_unique() -> None:
 
 def test_nftables_takes_the_rules() -> None:
     if os.geteuid() != 0 or not shutil.which("nft"):
-        require("nftables checks rules only for root, with nft installed")
+        missing("nftables checks rules only for root, with nft installed")
     limits = {IPv4Address("10.99.1.5"): 2}
     everything = firewall("10.99.1.5", EVERYTHING, rule("icmp", 0, "10.0.0.0/8", "10.1.0.0/16"))
     for text in (
