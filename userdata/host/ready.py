@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from userdata.host import tap
 from userdata.host.aws import wait
 from userdata.host.commands import run
 from userdata.host.errors import HostError
@@ -93,6 +94,8 @@ def _worker(host: Host) -> None:
     worker = host.document.worker
     if worker is None:
         raise HostError("host document: the key 'worker' is missing")
+    if worker.network == "tap":
+        tap.check(host)
     workers = json.loads(_get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
     missing = missing_workers(workers, host=host.name, count=worker.count(host.instance_type))
     if missing:
@@ -101,7 +104,16 @@ def _worker(host: Host) -> None:
 
 def _failed_units() -> list[str]:
     answer = run(
-        ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "openqa*", "srv-data*"]
+        [
+            "systemctl",
+            "list-units",
+            "--state=failed",
+            "--plain",
+            "--no-legend",
+            "openqa*",
+            "os-autoinst*",
+            "srv-data*",
+        ]
     )
     return [line.split()[0] for line in answer.splitlines() if line]
 

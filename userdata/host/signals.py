@@ -52,7 +52,7 @@ class Signals:
         tellers: tuple[Callable[[], None], ...] = (
             lambda: self.complete(self._document.launch_hook, "ABANDON"),
             lambda: self._signal("FAILURE"),
-            self._unhealthy,
+            self.unhealthy,
         )
         for tell in tellers:
             try:
@@ -91,6 +91,21 @@ class Signals:
             InstanceId=self._instance,
         )
 
+    def unhealthy(self) -> None:
+        """Asks the group to replace this host, which drains first if it is in service.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self._call(
+            f"group {self._document.group}",
+            "autoscaling",
+            "set_instance_health",
+            InstanceId=self._instance,
+            HealthStatus="Unhealthy",
+            ShouldRespectGracePeriod=False,
+        )
+
     def _signal(self, status: str) -> None:
         if self._document.resource is None:
             return
@@ -102,16 +117,6 @@ class Signals:
             LogicalResourceId=self._document.resource,
             UniqueId=self._instance,
             Status=status,
-        )
-
-    def _unhealthy(self) -> None:
-        self._call(
-            f"group {self._document.group}",
-            "autoscaling",
-            "set_instance_health",
-            InstanceId=self._instance,
-            HealthStatus="Unhealthy",
-            ShouldRespectGracePeriod=False,
         )
 
     def _call(self, what: str, service: str, action: str, **arguments: Any) -> None:
