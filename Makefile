@@ -29,7 +29,7 @@ local-down: setup ## Stop the local deployment and remove all of it
 	$(SUDO) $(PYTHON) -m localcloud down
 
 .PHONY: test
-test: setup machine check ## Run every check and every test, the local deployment included
+test: setup machine check golden ## Run every check and every test, the local deployment included
 	$(SUDO) $(PYTHON) -m pytest tests
 
 .PHONY: test-fast
@@ -37,7 +37,7 @@ test-fast: setup ## Run the unit and template tests alone
 	$(PYTHON) -m pytest tests/unit tests/templates
 
 .PHONY: test-local
-test-local: setup machine ## Run the local cloud's tests of one pytest marker: make test-local M=smoke
+test-local: setup machine golden ## Run the local cloud's tests of one pytest marker: make test-local M=smoke
 	$(SUDO) $(PYTHON) -m pytest tests/localcloud -m $(M)
 
 .PHONY: check
@@ -63,12 +63,16 @@ deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
 images: setup machine ## Build the container images and the sample's disk image
 	$(SUDO) $(PYTHON) -m images build
 
+.PHONY: golden
+golden: setup machine ## Build the machine image of local instances, with all that goes into it
+	$(SUDO) $(PYTHON) -m images golden
+
 .PHONY: snapshots
 snapshots: setup ## Rewrite the template snapshots after a reviewed change
 	$(PYTHON) -m pytest tests/templates --update-snapshots -q
 
 .PHONY: picture
-picture: setup ## Take the picture of the README from the running local deployment
+picture: setup ## Take the picture of the README from the running local deployment (needs chromium)
 	tools/picture.sh https://localhost:8443 docs/pictures/webui.png
 
 .PHONY: requirements

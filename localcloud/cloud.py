@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,13 +82,18 @@ class RunningCloud:
         """What the cloud logs."""
         return _state(self.name) / "log"
 
+    @property
+    def work(self) -> Path:
+        """The directory of what its machines write: disks, volumes, consoles."""
+        return _work(self.name)
+
     def console(self, instance: str) -> Path:
         """The file with an instance's whole console, terminated ones' too.
 
         Args:
             instance: The instance's id.
         """
-        return _work(self.name) / "consoles" / f"{instance}.log"
+        return self.work / "consoles" / f"{instance}.log"
 
     def leader(self, instance: str) -> int | None:
         """The process id of an instance's systemd; None if it does not run.
@@ -128,7 +134,7 @@ class RunningCloud:
         ec2 = self.client("ec2")
         known = ec2.describe_images(Filters=[{"Name": "name", "Values": [root.name]}])["Images"]
         image = str(known[0]["ImageId"] if known else ec2.register_image(Name=root.name)["ImageId"])
-        (_work(self.name) / "images" / image).write_text(str(root.resolve()))
+        (self.work / "images" / image).write_text(str(root.resolve()))
         if parameter:
             self.client("ssm").put_parameter(Name=parameter, Value=image, Type="String", Overwrite=True)
         return image
@@ -286,6 +292,7 @@ def stop(name: str) -> bool:
         with _lock(name) as free:
             if free and not _populated(name):
                 _clean(name)
+                shutil.rmtree(_state(name))
                 return cloud is not None
         time.sleep(0.05)
     raise CloudError(f"The local cloud {name!r} did not end within {_STOP_SECONDS} seconds.")
@@ -334,6 +341,8 @@ def _populated(name: str) -> bool:
 def _clean(name: str) -> None:
     """Remove what a cloud that does not run left behind."""
     remove_cgroup(_cgroup(name))
+    with contextlib.suppress(OSError):
+        _cgroup(name).parent.rmdir()  # unless another cloud has its own there
     if _work(name).exists():
         cache.remove(_work(name))
     for file in ("state.json", "ca.pem", "log"):
@@ -346,17 +355,32 @@ def _lock(name: str) -> Iterator[int | None]:
 
     A process that inherits the descriptor keeps the lock.
     """
-    _state(name).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(_state(name) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    path = _state(name) / "lock"
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # the directory was removed in between
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            if _is(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Tell whether an open file is still the one at the path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _listen(port: int, purpose: str) -> socket.socket:

@@ -23,6 +23,8 @@ IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
 
 _REPOSITORY = Path(__file__).parent.parent
 _CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
+# A command that ends with this process, however this ends.
+_WITH_THIS = ("setpriv", "--pdeathsig", "KILL")
 # What instances say on their console about their own boot, see userdata/bootstrap.sh.
 _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
@@ -107,7 +109,17 @@ def _deploy(running: RunningCloud, options: Options) -> int:
         return 1
     if options.smoke:
         code = subprocess.run(
-            [sys.executable, "-m", "ops", "--env", options.environment, "--url", running.url, "smoke"],
+            [
+                *_WITH_THIS,
+                sys.executable,
+                "-m",
+                "ops",
+                "--env",
+                options.environment,
+                "--url",
+                running.url,
+                "smoke",
+            ],
             cwd=_REPOSITORY,
             env=_environment(running),
             check=False,
@@ -157,7 +169,7 @@ def ended_instances(running: RunningCloud) -> list[str]:
         for instance in reservation["Instances"]
         if instance["State"]["Name"] in ("pending", "running")
     }
-    consoles = sorted(running.console("x").parent.glob("*.log"), key=lambda path: path.stat().st_ctime)
+    consoles = sorted((running.work / "consoles").glob("*.log"), key=lambda path: path.stat().st_ctime)
     return [path.stem for path in consoles if path.stem not in alive]
 
 
@@ -187,7 +199,7 @@ def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, 
     """Run the CDK CLI, with its output passed on as it comes; quiet: only if it fails."""
     if not _CDK.exists():
         raise CloudError("The CDK CLI is not installed: run 'make setup'.")
-    command = [str(_CDK), *arguments, "--ci", "--no-notices"]
+    command = [*_WITH_THIS, str(_CDK), *arguments, "--ci", "--no-notices"]
     output = []
     with subprocess.Popen(
         command,

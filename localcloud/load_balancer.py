@@ -200,7 +200,7 @@ class Balancer:
             },
             bad_gateway=self._bad_gateway,
         )
-        if text == self._configuration or not balancer.listeners:
+        if text == self._configuration:
             return
         network.own_addresses(balancer.addresses)
         path = self._directory / "haproxy.cfg"
@@ -241,8 +241,17 @@ class LoadBalancing:
         self._cloud = cloud
         self._directory = directory
         self._authority = authority
+        self._wanted: list[LoadBalancer] = []
+        self._groups: dict[str, TargetGroup] = {}
         self._balancers: dict[str, Balancer] = {}
         self._checkers: dict[_Check, Checker] = {}
+
+    def read(self) -> None:
+        """Look up what is wanted."""
+        # One that is being made has no addresses yet, or nothing to listen for.
+        self._wanted = [b for b in self._cloud.load_balancers() if b.addresses and b.listeners]
+        self._groups = {group.arn: group for group in self._cloud.target_groups()}
+        self._check(_checks(self._wanted, self._groups))
 
     def update(self) -> None:
         """Bring all in line with what is wanted and with what the checks say; cheap when nothing changed.
@@ -250,13 +259,10 @@ class LoadBalancing:
         Raises:
             NetworkError: An address cannot be had.
         """
-        balancers = self._cloud.load_balancers()
-        groups = {group.arn: group for group in self._cloud.target_groups()}
-        self._check(_checks(balancers, groups))
-        members = {arn: routable(self._judged(group)) for arn, group in groups.items()}
-        for arn in self._balancers.keys() - {balancer.arn for balancer in balancers}:
+        members = {arn: routable(self._judged(group)) for arn, group in self._groups.items()}
+        for arn in self._balancers.keys() - {balancer.arn for balancer in self._wanted}:
             self._balancers.pop(arn).stop()
-        for balancer in balancers:
+        for balancer in self._wanted:
             if balancer.arn not in self._balancers:
                 directory = self._directory / balancer.arn.rpartition("/")[2]
                 self._balancers[balancer.arn] = Balancer(directory, self._authority)

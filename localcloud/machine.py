@@ -108,7 +108,7 @@ class Machine:
                 [
                     *("nsenter", f"--net=/run/netns/{self.id}"),
                     *("unshare", "--mount", "--propagation", "private"),
-                    *("sh", str(script), self.id, self.cgroup, lower, str(self.directory)),
+                    *("bash", str(script), self.id, self.cgroup, lower, str(self.directory)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # Runs one machine until it powers off: the overlay lives in this script's own mount namespace, so it goes
 # with the machine, however that ends. Started by machine.py inside the machine's network namespace.
 #
@@ -7,7 +7,7 @@
 #   CGROUP     the machine's cgroup, below /sys/fs/cgroup
 #   LOWER      the root file systems below, as overlayfs's lowerdir option
 #   DIRECTORY  holds upper/, work/ and root/
-set -eu
+set -Eeuo pipefail
 id=$1 cgroup=$2 lower=$3 directory=$4
 
 # The sysfs of this network namespace, and cgroup v2 alone: nspawn would pick v1 controllers where they are.
@@ -18,8 +18,10 @@ mount -t tmpfs tmpfs /tmp
 mount -t overlay overlay \
   -o "lowerdir=$lower,upperdir=$directory/upper,workdir=$directory/work,volatile" "$directory/root"
 
-kvm=
-if [ -e /dev/kvm ]; then kvm=--bind=/dev/kvm; fi
+devices=(--bind=/dev/fuse --bind=/dev/net/tun)
+if [[ -e /dev/kvm ]]; then
+  devices+=(--bind=/dev/kvm)
+fi
 
 # seccomp: nspawn's filter refuses calls that podman's run-time needs.
 # The network below /proc/sys is the machine's own and must be writable, as it is with --private-network,
@@ -27,11 +29,9 @@ if [ -e /dev/kvm ]; then kvm=--bind=/dev/kvm; fi
 export SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
 while :; do
   status=0
-  # shellcheck disable=SC2086 # one option or none
   systemd-nspawn --quiet --register=no --keep-unit --settings=no --boot --machine="$id" \
     --directory="$directory/root" --resolv-conf=off --timezone=off --link-journal=no \
-    --private-users=no --capability=all --console=read-only \
-    --bind=/dev/fuse --bind=/dev/net/tun $kvm </dev/null || status=$?
+    --private-users=no --capability=all --console=read-only "${devices[@]}" </dev/null || status=$?
   # 133: the machine asked for a reboot.
-  [ "$status" = 133 ] || exit "$status"
+  ((status == 133)) || exit "$status"
 done

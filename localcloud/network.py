@@ -56,6 +56,8 @@ def connect(link: Link) -> None:
     Raises:
         NetworkError: It could not be added.
     """
+    # The kernel may not be done with the machine that had this address before.
+    disconnect(link)
     _ip(
         f"link add {link.outer} mtu {MTU} type veth"
         f" peer name {link.name} netns {link.namespace} address {link.mac} mtu {MTU}",

@@ -11,8 +11,10 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -125,6 +127,7 @@ class Runtime:
         self._layers: dict[str, tuple[Path, ...]] = {}  # of each AMI
         self._cgroup = cgroup
         self._region = region
+        self._instances: dict[str, Instance] = {}
         self._machines: dict[str, _Running] = {}
         self._volumes: dict[str, Volume] = {}
         self._rules = ""
@@ -138,23 +141,31 @@ class Runtime:
         """Follow the embedded AWS for ever."""
         version = -1
         while True:
-            self.step()
-            before = version
-            version = self._cloud.wait(version, _TICK_SECONDS)
-            if version != before:
+            now = self._cloud.wait(version, _TICK_SECONDS)
+            if now != version:
                 # What comes in a burst is taken together.
                 time.sleep(_TICK_SECONDS / 10)
+                now = self._cloud.version()
+            self.step(changed=now != version or bool(self._failures))
+            version = now
 
-    def step(self) -> None:
-        """Bring everything in line once."""
-        instances = {instance.id: instance for instance in self._cloud.instances()}
-        self._guard("network", self._update_network)
-        for instance in instances.values():
-            self._guard(instance.id, lambda instance=instance: self._follow(instance))  # type: ignore[misc]
-        for gone in self._machines.keys() - instances.keys():
-            self._guard(gone, lambda gone=gone: self._destroy(gone))  # type: ignore[misc]
-        self._guard("volumes", self._delete_volumes)
-        self._guard("load balancers", self._balancing.update)
+    def step(self, *, changed: bool) -> None:
+        """Bring everything in line once.
+
+        Args:
+            changed: What is wanted may have changed since the last step; what became of machines and targets
+                is looked at in any case.
+        """
+        if changed:
+            self._instances = {instance.id: instance for instance in self._cloud.instances()}
+            self._guard("network", self._update_network)
+            self._guard("volumes", self._delete_volumes)
+            self._guard("load balancers", self._balancing.read)
+        for instance in self._instances.values():
+            self._guard(instance.id, partial(self._follow, instance))
+        for gone in self._machines.keys() - self._instances.keys():
+            self._guard(gone, partial(self._destroy, gone))
+        self._guard("targets", self._balancing.update)
 
     def names(self, source: IPv4Address) -> dns.Names:
         """What the resolver tells the machine with this address."""
@@ -203,6 +214,8 @@ class Runtime:
                 self._keep(instance, running)
             case "stopping" | "shutting-down":
                 self._shut_down(instance, running)
+            case "stopped" if running is not None:
+                self._attach(instance, running.machine)
 
     def _boot(self, instance: Instance, running: _Running | None) -> None:
         try:
@@ -259,7 +272,9 @@ class Runtime:
         self._attach(instance, running.machine)
 
     def _attach(self, instance: Instance, machine: Machine) -> None:
-        for interface in instance.interfaces[1:]:
+        for interface in instance.interfaces:
+            if interface.index == 0:
+                continue
             link = Link(
                 name=f"ens{5 + interface.index}",
                 address=interface.address,
@@ -279,11 +294,10 @@ class Runtime:
                 if not volume.in_use():
                     machine.remove_disk(attachment.id)
                     self._cloud.detached(attachment.id)
-            elif (
-                not machine.has_disk(attachment.id)
-                and machine.add_disk(attachment.id, volume.device)
-                and attachment.state == "attaching"
-            ):
+                continue
+            shown = machine.has_disk(attachment.id) or machine.add_disk(attachment.id, volume.device)
+            # A machine that is stopped shows it when it boots.
+            if attachment.state == "attaching" and (shown or not machine.running):
                 self._cloud.attached(attachment.id)
 
     def _shut_down(self, instance: Instance, running: _Running | None) -> None:
@@ -328,13 +342,18 @@ class Runtime:
             self._volumes.pop(gone).delete()
 
     def _guard(self, subject: str, action: Callable[[], None]) -> None:
-        """Do something; a failure is logged once and tried again at the next step."""
+        """Do something; a failure is logged once and tried again at the next step.
+
+        Whatever the failure is, it must not take all other machines down.
+        """
         try:
             action()
-        except (NetworkError, VolumeError, OSError, subprocess.SubprocessError) as error:
+        except Exception as error:
             if self._failures.get(subject) != str(error):
                 self._failures[subject] = str(error)
                 print(f"{subject}: {error}", flush=True)
+                if not isinstance(error, (NetworkError, VolumeError, OSError)):
+                    traceback.print_exc()
         else:
             self._failures.pop(subject, None)
 

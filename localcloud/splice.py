@@ -23,7 +23,7 @@ def entrance(balancers: tuple[LoadBalancer, ...]) -> tuple[IPv4Address, int] | N
     """
     for balancer in balancers:
         for listener in balancer.listeners:
-            if listener.protocol == "HTTPS":
+            if listener.protocol == "HTTPS" and balancer.addresses:
                 return balancer.addresses[0], listener.port
     return None
 

@@ -1,27 +1,27 @@
-"""What a test does when the machine lacks something: skip with the reason, or fail in CI."""
+"""What tests need of the machine: where it is missing they are skipped with the reason; in CI they fail."""
 
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
 
 from localcloud import prerequisites
 
 
-def require(missing: str | None) -> None:
-    """Skips the calling test or fixture if something is missing; in CI that is a failure.
+def missing(reason: str) -> NoReturn:
+    """Skips the calling test, or fails it in CI, where nothing may be missing.
 
     Args:
-        missing: why the test cannot run here; None if it can.
+        reason: What the machine lacks.
     """
-    if missing is None:
-        return
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(missing, pytrace=False)
-    pytest.skip(missing)
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, which continuous integration must have")
+    pytest.skip(reason)
 
 
 def require_machine() -> None:
-    """Skips the calling test or fixture, or fails it in CI, where no local cloud can run."""
-    require(prerequisites.missing())
+    """Sees to it that a local cloud can run here."""
+    if reason := prerequisites.missing():
+        missing(reason)

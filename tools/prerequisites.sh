@@ -15,12 +15,16 @@ case "${1-}" in
     ;;
   machine)
     packages=(
-      chromium          # the picture of the web UI
       e2fsprogs         # file systems of volumes
+      fdisk             # partitions, which volumes must not lose
+      gpg               # signatures of packages
+      gpgv              # their verification
       haproxy           # plays the load balancer
       iproute2          # the VPC's links
       mmdebstrap        # builds root file systems from signed packages
       nftables          # plays the security groups
+      nginx-light       # checks the web UI host's nginx.conf
+      openssl           # the database's certificates
       systemd-container # systemd-nspawn plays the instances
     )
     ;;

@@ -11,10 +11,12 @@ from moto.ec2.models import EC2Backend, ec2_backends, elastic_network_interfaces
 from moto.ec2.models.elastic_block_store import Volume, VolumeAttachment
 from moto.ec2.models.elastic_network_interfaces import Attachment, NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceState, Reservation
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
 from localcloud.aws.service import Refusal
 
+_moto_register_image = AmisResponse.register_image
 _CODES = {
     "pending": 0,
     "running": 16,
@@ -89,6 +91,8 @@ class Backend(EC2Backend):
             set_state(instance, "pending")
             instance.security_groups = list(instance.nics[0]._group_set)
             instance.nics[0].delete_on_termination = True
+            if not instance.root_device_name:
+                instance.root_device_name = next(iter(instance.block_device_mapping))
             # What is there from the launch on needs no attaching.
             for device in instance.block_device_mapping.values():
                 device.status = "in-use"
@@ -328,6 +332,15 @@ def _get_console_output(self: General) -> Any:
     return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
 
 
+def _register_image(self: AmisResponse) -> Any:
+    answer = _moto_register_image(self)
+    image = self.ec2_backend.amis[cast(Any, answer.result)["ImageId"]]
+    image.architecture = self._get_param("Architecture", "x86_64")
+    # Where none is named, it is the first that the launch maps.
+    image.root_device_name = self._get_param("RootDeviceName")
+    return answer
+
+
 def _encoded(text: bytes) -> bytes:
     import base64
 
@@ -339,6 +352,7 @@ def install() -> None:
     ec2_backends.clear()
     ec2_backends.backend = Backend
     elastic_network_interfaces.NetworkInterface = _NetworkInterface  # type: ignore[misc]
+    AmisResponse.register_image = _register_image  # type: ignore[method-assign]
     General.get_console_output = _get_console_output  # type: ignore[method-assign]
 
 

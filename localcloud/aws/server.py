@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlparse
 from xml.sax.saxutils import escape
 
+from moto.core.base_backend import BackendDict
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
@@ -43,9 +44,12 @@ class Server:
     """
 
     def __init__(self, *, region: str, account: str) -> None:
-        # moto takes these from the environment, some already when it is imported.
-        os.environ.update(MOTO_ACCOUNT_ID=account, MOTO_ENABLE_AMI_VALIDATION="true")
-        os.environ.update(MOTO_IAM_LOAD_MANAGED_POLICIES="true")
+        # moto takes these from the environment.
+        os.environ.update(MOTO_ACCOUNT_ID=account)
+        os.environ.update(MOTO_IAM_LOAD_MANAGED_POLICIES="true", MOTO_EC2_LOAD_DEFAULT_AMIS="false")
+        # A new server is a new AWS.
+        for services in BackendDict._instances:  # type: ignore[misc]
+            services.clear()
         self.world = World(region=region, account=account)
         self.cloudformation = CloudFormation(self.world)
         self._servers: list[BaseWSGIServer] = []
@@ -75,11 +79,16 @@ class Server:
             cast(Any, self._answer),
             threaded=True,
             request_handler=_Handler,
-            ssl_context=context,
             fd=socket.fileno(),
         )
+        if context is not None:
+            # Each thread shakes hands by itself: a client that stalls holds up nobody.
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            server.ssl_context = context
         self._servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True, name="aws-api").start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name="aws-api").start()
 
     def _tick(self) -> None:
         """Let time pass for the Auto Scaling groups: at every change, and once a second."""
@@ -91,25 +100,6 @@ class Server:
     def client(self, service: str) -> Any:
         """A boto3 client of this AWS, for use inside this process."""
         return self.world.client(service)
-
-    def register_image(self, *, name: str, architecture: str, root_device: str) -> str:
-        """Register a machine image.
-
-        Args:
-            name: Its name.
-            architecture: ``x86_64`` or ``arm64``.
-            root_device: Where its root volume is, such as ``/dev/xvda``.
-
-        Returns:
-            The image's id, which starts with ``ami-``.
-        """
-        answer = self.client("ec2").register_image(Name=name, Architecture=architecture)
-        image = str(answer["ImageId"])
-        # moto keeps only the name.
-        with self.world.changed:
-            registered = ec2.backend(self.world.account, self.world.region).amis[image]
-            registered.architecture, registered.root_device_name = architecture, root_device
-        return image
 
     def stop(self) -> None:
         """Stop answering."""
@@ -167,6 +157,7 @@ class Server:
 
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds of silence
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Keep silent."""

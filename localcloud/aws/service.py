@@ -10,9 +10,6 @@ from botocore.model import OperationNotFoundError
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
 
-# Codes such as ValidationError are AWS's, but in no service model.
-warnings.filterwarnings("ignore", message=r"Exception\(Refusal\)")
-
 
 class Refusal(ServiceException):
     """An API call that is refused.
@@ -40,7 +37,7 @@ class Responder(BaseResponse):
         try:
             self.setup_class(request, full_url, headers)
         except OperationNotFoundError:
-            return self.serialized(ActionResult(Refusal("InvalidAction", "There is no such action.")))
+            return self._serialized(Refusal("InvalidAction", "There is no such action."))
         return self.call_action()
 
     def call_action(self) -> Any:
@@ -54,7 +51,13 @@ class Responder(BaseResponse):
             result = method(self.params)
         except ServiceException as error:
             result = error
-        return self.serialized(ActionResult(result))
+        return self._serialized(result)
+
+    def _serialized(self, result: object) -> Any:
+        with warnings.catch_warnings():
+            # Codes such as ValidationError are AWS's, but in no service model.
+            warnings.simplefilter("ignore")
+            return self.serialized(ActionResult(result))
 
 
 def responder(service: str, handler: object) -> type[Responder]:

@@ -11,12 +11,16 @@ import pytest
 
 from images import build, cache, recipe, root
 from images.debian import DebianRoot
+from tests.prerequisites import missing
 
 USERDATA = Path(recipe.__file__).parent.parent / "userdata"
 
-needs_base = pytest.mark.skipif(
-    os.geteuid() != 0 or not root.BASE.path.exists(), reason="needs root, and python -m images golden"
-)
+
+@pytest.fixture
+def base() -> None:
+    """The base root, for tests that enter it."""
+    if os.geteuid() != 0 or not root.BASE.path.exists():
+        missing("entering the base root needs root, and python -m images golden")
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
     assert "install.sh" in seen["/opt/openqa-on-aws/userdata"]
 
 
-@needs_base
+@pytest.mark.usefixtures("base")
 def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
     base = root.base_root()
     log = tmp_path / "log"
@@ -89,14 +93,14 @@ def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
     assert log.read_text() == "done\n"
 
 
-@needs_base
+@pytest.mark.usefixtures("base")
 def test_a_file_shown_is_not_writable_unless_said(tmp_path: Path) -> None:
     bind = root.Bind(source=tmp_path, target="/in")
     with pytest.raises(root.BuildError, match="touch /in/new ended with 1; its output is in"):
         root.run(root.base_root(), ["touch", "/in/new"], binds=[bind], log=tmp_path / "log")
 
 
-@needs_base
+@pytest.mark.usefixtures("base")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_leaves_no_process_and_no_mount(
     end: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -126,7 +126,7 @@ class Cli:
 @pytest.fixture
 def server() -> Iterator[tuple[Server, str]]:
     server, endpoint = open_server()
-    image = server.register_image(name="base", architecture="x86_64", root_device="/dev/xvda")
+    image = server.client("ec2").register_image(Name="base")["ImageId"]
     server.client("ssm").put_parameter(Name="/cycle/ami", Value=image, Type="String")
     yield server, endpoint
     server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
+from tests.prerequisites import missing
 from userdata.host import document, images, interface, kvm, ready, roles, tap, volume
 from userdata.host.host import Host
 from userdata.host.layout import Layout
@@ -120,10 +120,3 @@ def program(name: str, *, arguments: Sequence[str] = ("--version",)) -> str:
     except OSError:
         missing(f"{name} is not installed")
     return name
-
-
-def missing(reason: str) -> None:
-    """Skips a test for what this machine lacks; fails where nothing may be lacking."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}, which continuous integration must have")
-    pytest.skip(reason)

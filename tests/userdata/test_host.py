@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import certificates, commands, document, images, kvm, ready, secrets, sizing
@@ -169,12 +170,13 @@ def test_a_host_replaced_outside_an_update_works_all_the_same() -> None:
     assert services.actions() == ["complete_lifecycle_action", "signal_resource"]
 
 
-def test_a_failed_host_tells_it_in_every_way() -> None:
-    services = Services(complete_lifecycle_action=["Throttling"] * 100)
+def test_a_failed_host_tells_it_in_every_way_and_last_what_ends_it() -> None:
+    services = Services(set_instance_health=["Throttling"] * 100)
     signals(services).fails()
-    assert services.actions()[-2:] == ["signal_resource", "set_instance_health"]
-    results = {arguments.get("LifecycleActionResult") for _, arguments in services.calls}
-    assert results == {"ABANDON", None}
+    assert services.actions()[0] == "signal_resource"
+    assert services.calls[0][1]["Status"] == "FAILURE"
+    assert services.actions()[-1] == "complete_lifecycle_action"
+    assert services.calls[-1][1]["LifecycleActionResult"] == "ABANDON"
 
 
 def test_a_signal_that_nobody_takes_is_an_error() -> None:
@@ -293,7 +295,7 @@ def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest
 def test_the_guest_runs(tmp_path: Path, architecture: str) -> None:
     guest = kvm.GUESTS[architecture]
     if shutil.which(guest.arguments[0]) is None:
-        machine.missing(f"{guest.arguments[0]} is not installed")
+        missing(f"{guest.arguments[0]} is not installed")
     program = tmp_path / "program"
     program.write_bytes(guest.program)
     # Emulated: the instructions are the same, and no machine here is trusted to have KVM.
@@ -359,14 +361,31 @@ def test_missing_workers(workers: list[dict[str, Any]], missing: dict[int, str])
     assert ready.missing_workers(workers, host="h", count=2) == missing
 
 
-def test_readiness_ends_when_a_unit_failed(
-    tmp_path: Path, aws: None, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "answer", "how"),
+    [
+        ("systemctl list-units", "openqa-setup.service loaded failed failed\n", "failed"),
+        (
+            "systemctl show",
+            "NRestarts=0\nId=openqa-gru.service\n\nNRestarts=5\nId=openqa-setup.service\n",
+            "ended 5 times",
+        ),
+    ],
+)
+def test_readiness_ends_when_a_unit_is_hopeless(
+    tmp_path: Path,
+    aws: None,
+    programs: machine.Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    answer: str,
+    how: str,
 ) -> None:
     def refuse(_: str) -> str:
         raise ConnectionRefusedError("refused")
 
     monkeypatch.setattr(ready, "_get", refuse)
-    programs.answers["systemctl list-units"] = "openqa-setup.service loaded failed failed\n"
+    programs.answers[command] = answer
     programs.answers["journalctl"] = "\n".join(
         json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": text})
         for identity, text in (
@@ -374,7 +393,7 @@ def test_readiness_ends_when_a_unit_failed(
             ("podman", "container remove"),
         )
     )
-    with pytest.raises(HostError, match=r"openqa-setup\.service failed: the database takes no login"):
+    with pytest.raises(HostError, match=rf"^[^;]*openqa-setup\.service {how}: the database takes no login"):
         ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from images.root import golden_path
+from tests.prerequisites import missing
 from tests.userdata import machine
 from tests.userdata.test_boot import user_data
 
@@ -19,7 +21,6 @@ SCRIPTS = sorted(
     for path in USERDATA.rglob("*.sh")
     if not {"containers", "content"} & set(path.relative_to(USERDATA).parts)
 )
-CACHE = Path(os.environ.get("OPENQA_CACHE", "/var/cache/openqa-on-aws"))
 
 # Quadlet says what is wrong only when it is asked to show what it would do.
 _GENERATE = """
@@ -46,13 +47,12 @@ def says(*command: str, folder: Path = machine.REPOSITORY) -> str:
 
 
 def golden_root() -> Path:
-    """The newest golden root of this machine: Debian 13 with systemd, podman and cloud-init."""
+    """The golden root: Debian 13 with systemd, podman and cloud-init."""
     if os.geteuid() != 0:
-        machine.missing("entering the golden root needs root")
-    roots = sorted(CACHE.glob("roots/golden-*"), key=lambda path: path.stat().st_mtime)
-    if not roots:
-        machine.missing(f"no golden root in {CACHE}: python -m images golden")
-    return roots[-1]
+        missing("entering the golden root needs root")
+    if not (root := golden_path()).exists():
+        missing("the golden root is not built: python -m images golden")
+    return root
 
 
 def inside(root: Path, shown: Path, script: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -17,15 +18,19 @@ from userdata.host.host import Host
 # A database that recovers after a crash, or a schema upgrade, takes its time.
 SECONDS = 780
 PAUSE = 2.0
+# A new host whose service ended this often will not come up.
+RESTARTS = 5
 # What writes to a container unit's journal beside the container.
 _RUNTIME = ("podman", "conmon")
+# podman prints it when it has started a container.
+_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> None:
     """Waits until the role works.
 
     Raises:
-        HostError: it did not in time, or a unit failed for good; with the reason.
+        HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
     check = {"database": _database, "webui": _webui, "worker": _worker}[host.document.role]
     last = ""
@@ -38,8 +43,8 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
             last = str(error)
         else:
             return True
-        if failed := _failed_units():
-            raise HostError("; ".join(f"{unit} failed: {_last_words(unit)}" for unit in failed))
+        if hopeless := {**_failed_units(), **_ending_units()}:
+            raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
         return None
 
     try:
@@ -102,7 +107,7 @@ def _worker(host: Host) -> None:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
 
 
-def _failed_units() -> list[str]:
+def _failed_units() -> dict[str, str]:
     answer = run(
         [
             "systemctl",
@@ -115,14 +120,27 @@ def _failed_units() -> list[str]:
             "srv-data*",
         ]
     )
-    return [line.split()[0] for line in answer.splitlines() if line]
+    return {line.split()[0]: "failed" for line in answer.splitlines() if line}
+
+
+def _ending_units() -> dict[str, str]:
+    """Services are started again for ever, which is right for a host that worked once, not for a new one."""
+    answer = run(["systemctl", "show", "--property=Id,NRestarts", "openqa*.service", "os-autoinst*.service"])
+    units = [dict(line.split("=", 1) for line in block.splitlines()) for block in answer.split("\n\n")]
+    return {
+        unit["Id"]: f"ended {unit['NRestarts']} times"
+        for unit in units
+        if int(unit.get("NRestarts", 0)) >= RESTARTS
+    }
 
 
 def _last_words(unit: str) -> str:
     journal = run(["journalctl", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
     entries = [json.loads(line) for line in journal.splitlines()]
-    said = [entry["MESSAGE"] for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
-    return next((text.strip() for text in reversed(said) if text.strip()), "it said nothing")
+    said = [entry["MESSAGE"].strip() for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
+    return next(
+        (text for text in reversed(said) if text and not _CONTAINER_ID.fullmatch(text)), "it said nothing"
+    )
 
 
 def _get(url: str) -> str:

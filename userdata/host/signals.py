@@ -50,9 +50,10 @@ class Signals:
     def fails(self) -> None:
         """Tells that the host failed, in every way there is; goes on when one of them fails."""
         tellers: tuple[Callable[[], None], ...] = (
-            lambda: self.complete(self._document.launch_hook, "ABANDON"),
             lambda: self._signal("FAILURE"),
             self.unhealthy,
+            # Last, because the group then ends the instance at once.
+            lambda: self.complete(self._document.launch_hook, "ABANDON"),
         )
         for tell in tellers:
             try:

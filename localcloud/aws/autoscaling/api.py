@@ -482,6 +482,20 @@ class AutoScaling:
             tags = [tag for tag in tags if tag[names[entry["Name"]]] in entry["Values"]]
         return {"Tags": tags}
 
+    def attach_load_balancer_target_groups(self, p: Parameters) -> Parameters:
+        """Put a group into target groups."""
+        group = self.group(p["AutoScalingGroupName"])
+        self._balance(group, list(dict.fromkeys([*group.target_groups, *p["TargetGroupARNs"]])))
+        self._moved()
+        return {}
+
+    def detach_load_balancer_target_groups(self, p: Parameters) -> Parameters:
+        """Take a group out of target groups."""
+        group = self.group(p["AutoScalingGroupName"])
+        self._balance(group, [arn for arn in group.target_groups if arn not in p["TargetGroupARNs"]])
+        self._moved()
+        return {}
+
     def describe_load_balancer_target_groups(self, p: Parameters) -> Parameters:
         """Describe a group's target groups."""
         group = self.group(p["AutoScalingGroupName"])

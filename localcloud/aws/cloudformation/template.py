@@ -33,7 +33,7 @@ ATTRIBUTES = {
     "DeletionPolicy",
     "UpdateReplacePolicy",
 }
-POLICIES = ("Delete", "Retain", "RetainExceptOnCreate", "Snapshot")
+POLICIES = ("Delete", "Retain", "RetainExceptOnCreate")
 PSEUDO = {
     "AWS::AccountId",
     "AWS::NoValue",
@@ -98,7 +98,9 @@ def parse(body: str) -> dict[str, Any]:
             raise TemplateError(f"Resource {name}: unsupported attribute {', '.join(unknown)}")
         for attribute in ("DeletionPolicy", "UpdateReplacePolicy"):
             if resource.get(attribute, "Delete") not in POLICIES:
-                raise TemplateError(f"Resource {name}: unrecognized {attribute} {resource[attribute]}")
+                raise TemplateError(
+                    f"Resource {name}: the local cloud does not support {attribute} {resource[attribute]}"
+                )
     known = PSEUDO | template["Resources"].keys() | template.get("Parameters", {}).keys()
     missing = sorted(references({**template, "Metadata": {}, "Parameters": {}}) - known)
     if missing:

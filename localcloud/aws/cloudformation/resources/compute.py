@@ -174,14 +174,24 @@ class AutoScalingGroup(
             "TargetGroupARNs",
         }:
             raise ResourceError(f"The local cloud cannot take {', '.join(sorted(gone))} from a group")
-        if "TargetGroupARNs" in changed:
-            parameters["TargetGroupARNs"] = new.get("TargetGroupARNs", [])
+        parameters.pop("TargetGroupARNs", None)
         c.call("autoscaling", "update_auto_scaling_group", **{**parameters, "AutoScalingGroupName": c.id})
+        self._balance(c, set(old.get("TargetGroupARNs", [])), set(new.get("TargetGroupARNs", [])))
         self._hooks(c, old.get("LifecycleHookSpecificationList", []), new)
         self._tags(c, old["Tags"], new["Tags"])
         rolling = c.policies.get("AutoScalingRollingUpdate")
         if rolling is not None and changed & {"LaunchTemplate", "MixedInstancesPolicy", "VPCZoneIdentifier"}:
             self._roll(c, rolling, everything="VPCZoneIdentifier" in changed)
+
+    def _balance(self, c: Context, before: set[str], after: set[str]) -> None:
+        for verb, arns in (("detach", before - after), ("attach", after - before)):
+            if arns:
+                c.call(
+                    "autoscaling",
+                    f"{verb}_load_balancer_target_groups",
+                    AutoScalingGroupName=c.id,
+                    TargetGroupARNs=sorted(arns),
+                )
 
     def _hooks(self, c: Context, before: list[Properties], new: Properties) -> None:
         after = new.get("LifecycleHookSpecificationList", [])
@@ -237,15 +247,17 @@ class AutoScalingGroup(
         if suspended:
             self._processes(c, "suspend_processes", suspended)
         try:
-            while obsolete := self._present(c, old):
-                serving = [i["InstanceId"] for i in obsolete if not _leaving(i)]
-                batch = serving[:size]
-                self._terminate(c, batch, minimum, desired)
-                going = {i["InstanceId"] for i in obsolete if _leaving(i)} | set(batch)
-                self._await_departure(c, going)
-                self._resize(c, minimum, desired)
+            while True:
+                if obsolete := self._present(c, old):
+                    serving = [i["InstanceId"] for i in obsolete if not _leaving(i)]
+                    batch = serving[:size]
+                    self._terminate(c, batch, minimum, desired)
+                    going = {i["InstanceId"] for i in obsolete if _leaving(i)} | set(batch)
+                    self._await_departure(c, going)
+                    self._resize(c, minimum, desired)
                 self._await_arrival(c, old, policy)
-            self._await_arrival(c, old, policy)
+                if not self._present(c, old):
+                    break
         finally:
             self._resize(c, minimum, desired)
             if suspended:

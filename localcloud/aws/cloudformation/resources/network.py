@@ -421,12 +421,14 @@ class SecurityGroup(
 
     def create(self, c: Context, p: Properties) -> None:
         """Create it with its rules."""
+        # moto takes any VPC.
+        c.call("ec2", "describe_vpcs", VpcIds=[p["VpcId"]])
         answer = c.call(
             "ec2",
             "create_security_group",
             GroupName=p.get("GroupName") or c.name(255),
             Description=p["GroupDescription"],
-            VpcId=p.get("VpcId"),
+            VpcId=p["VpcId"],
             TagSpecifications=tag_specifications("security-group", p),
         )
         c.created(answer["GroupId"])
@@ -471,7 +473,7 @@ class SecurityGroup(
 
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
         """What ``Fn::GetAtt`` gives."""
-        return {"GroupId": c.id, "Id": c.id, "VpcId": p.get("VpcId", "")}
+        return {"GroupId": c.id, "Id": c.id, "VpcId": p["VpcId"]}
 
 
 class _SecurityGroupRule(Type):

@@ -1,0 +1,575 @@
+"""What the fleets shall do, as a pure function of what was seen: `decide`.
+
+The same input gives the same answer. The controller acts on it every few seconds; the simulator plays weeks
+with it. Needs the standard library only.
+
+How it decides:
+
+1. *Look.* What is stale, contradicts itself or makes no sense changes nothing.
+2. *Plan.* All that waits is placed on the slots there are, in openQA's order, ahead in time: slots free now,
+   slots of hosts that boot, slots whose job will have ended before a new host could be up (`fleet.board`).
+   Then the chained jobs whose parents will be done by then.
+3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
+   (`_cheapest`). A host for a cluster is held back until the jobs that would take its slots from under the
+   cluster have hosts of their own.
+4. *Drain* what has become a bad bargain: the others have room for its load, or smaller hosts carry it for
+   less. Those with the least left to do first. A drained host finishes its jobs and takes no more.
+5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from fleet.board import Board, Place
+from fleet.openqa import Classes, Job, Unit, units
+
+
+class State(Enum):
+    """What a host is doing."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A job on a worker.
+
+    Attributes:
+        job: openQA's id.
+        since: When the worker got it, seconds since the epoch.
+        expected_seconds: How long such jobs usually hold a worker; None where not known.
+    """
+
+    job: int
+    since: float
+    expected_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """A worker host, from its launch to its end.
+
+    Attributes:
+        id: The instance's id.
+        fleet: The name of its fleet.
+        state: Booting until its workers are connected; draining once it takes no more jobs.
+        launched: When it was launched, seconds since the epoch.
+        idle_since: Since when none of its workers has had a job; None while one has.
+        running: The jobs on its workers.
+        outdated: Its launch template is no longer the fleet's.
+    """
+
+    id: str
+    fleet: str
+    state: State
+    launched: float
+    idle_since: float | None = None
+    running: tuple[Running, ...] = ()
+    outdated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """An Auto Scaling group of worker hosts that are all alike.
+
+    Attributes:
+        name: The fleet's name.
+        classes: What its workers offer.
+        slots: Workers on each host.
+        price: What a host costs an hour, its volume included, in US dollars.
+        boot_seconds: From launch to the first job, usually.
+        min: Hosts to keep in any case.
+        max: Hosts it may have, draining ones included.
+        warm: Hosts to keep now by the operator's schedule.
+        one_host: Its workers take a parallel cluster only whole (``PARALLEL_ONE_HOST_ONLY``).
+        failures: Hosts in a row that did not come up.
+        last_failure: When the last of them was given up, seconds since the epoch.
+        no_capacity_at: When AWS last said that it has no such host, seconds since the epoch.
+    """
+
+    name: str
+    classes: Classes
+    slots: int
+    price: float
+    boot_seconds: float
+    max: int
+    min: int = 0
+    warm: int = 0
+    one_host: bool = True
+    failures: int = 0
+    last_failure: float | None = None
+    no_capacity_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """All that a decision rests on.
+
+    Attributes:
+        now: Seconds since the epoch.
+        jobs_at: When openQA's queue and workers were read.
+        hosts_at: When the Auto Scaling groups were read.
+        jobs: All scheduled jobs, blocked ones too.
+        hosts: All hosts of the fleets.
+        fleets: The fleets.
+    """
+
+    now: float
+    jobs_at: float
+    hosts_at: float
+    jobs: Sequence[Job]
+    hosts: Sequence[Host]
+    fleets: Sequence[Fleet]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        desired: For each fleet, hosts to have beside those that drain: the groups' desired capacity.
+        drain: Hosts with jobs that shall take no more.
+        release: Hosts without jobs that shall go.
+        held: Fleets that would be launched into, and why they are not.
+        unusable: Why nothing is changed at all; None if all is well.
+    """
+
+    desired: Mapping[str, int]
+    drain: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
+    unusable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """The policy's own numbers.
+
+    Attributes:
+        stale_seconds: What was read longer ago than this is not acted on.
+        clock_seconds: Times may lie so far in the future: clocks differ.
+        unknown_seconds: Taken for a job of which nothing is known; openQA's default limit is two hours.
+        linger: An idle host stays for this share of its boot time: launching it again costs that much.
+        foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
+        hold: A cluster's host is launched so much after the hosts of other jobs, as a share of the boot time,
+            because boot times scatter.
+        spare: So many more slots are launched than needed, as a share of those that boot: the first to come
+            up serve, and what still boots then is cancelled. Boot times scatter; the last make the tail.
+        overdue: A host that boots for so many times its boot time is not counted on.
+        reuse: The share of a new host's slack that later jobs are expected to use.
+        headroom: Hosts are drained if the others have room for the load and this share more.
+        gain: Hosts are drained for smaller ones if these cost less than this share.
+        breaker_failures: After so many failed launches in a row a fleet rests.
+        breaker_seconds: It rests so long, doubled with each further failure.
+        breaker_most_seconds: But never longer than this.
+        no_capacity_seconds: So long AWS is not asked again for what it did not have.
+    """
+
+    stale_seconds: float = 120.0
+    clock_seconds: float = 5.0
+    unknown_seconds: float = 1800.0
+    linger: float = 0.1
+    foresight: float = 0.5
+    hold: float = 0.0
+    spare: float = 0.15
+    overdue: float = 2.0
+    reuse: float = 0.0
+    headroom: float = 0.2
+    gain: float = 0.7
+    breaker_failures: int = 3
+    breaker_seconds: float = 300.0
+    breaker_most_seconds: float = 3600.0
+    no_capacity_seconds: float = 600.0
+
+
+DEFAULT_RULES = Rules()
+
+
+def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
+    """Decide what the fleets shall do.
+
+    Args:
+        seen: What was seen.
+        rules: The policy's numbers.
+
+    Returns:
+        What to do. If what was seen cannot be relied on: nothing, and why.
+    """
+    unusable = find_fault(seen, rules)
+    staying = Counter(host.fleet for host in seen.hosts if host.state is not State.DRAINING)
+    if unusable:
+        desired = {fleet.name: staying[fleet.name] for fleet in seen.fleets} if _countable(seen) else {}
+        return Decision(desired=desired, unusable=unusable)
+    return _Plan(seen, rules).decision()
+
+
+def find_fault(seen: Seen, rules: Rules = DEFAULT_RULES) -> str | None:
+    """Tell why what was seen cannot be acted on; None if it can.
+
+    Args:
+        seen: What was seen.
+        rules: The policy's numbers.
+
+    Returns:
+        One sentence, or None.
+    """
+    for what, at in (("openQA's queue", seen.jobs_at), ("the hosts", seen.hosts_at)):
+        if not seen.now - at <= rules.stale_seconds:
+            age, limit = f"{seen.now - at:.0f} s", f"{rules.stale_seconds:.0f} s"
+            return f"What is known of {what} is {age} old; {limit} is the limit."
+        if at > seen.now + rules.clock_seconds:
+            return f"What is known of {what} is {at - seen.now:.0f} s in the future."
+    fleets = {fleet.name: fleet for fleet in seen.fleets}
+    if len(fleets) != len(seen.fleets):
+        return "Two fleets have the same name."
+    for fleet in seen.fleets:
+        sane = fleet.slots >= 1 and 0 <= fleet.min <= fleet.max and fleet.warm >= 0
+        if not (sane and 0 < fleet.price < math.inf and 0 <= fleet.boot_seconds < math.inf):
+            return f"The numbers of fleet {fleet.name} make no sense."
+    latest = seen.now + rules.clock_seconds
+    jobs: set[int] = {job.id for job in seen.jobs}
+    if len(jobs) != len(seen.jobs):
+        return "A job is in the queue twice."
+    for job in seen.jobs:
+        if not (job.since <= latest and _sane(job.expected_seconds)):
+            return f"The times of job {job.id} make no sense."
+    ids: set[str] = set()
+    for host in seen.hosts:
+        if host.id in ids:
+            return f"Host {host.id} is there twice."
+        ids.add(host.id)
+        if host.fleet not in fleets:
+            return f"Host {host.id} is of fleet {host.fleet}, which does not exist."
+        if len(host.running) > fleets[host.fleet].slots:
+            return f"Host {host.id} runs {len(host.running)} jobs on {fleets[host.fleet].slots} workers."
+        if not (host.launched <= latest and (host.idle_since is None or host.idle_since <= latest)):
+            return f"The times of host {host.id} make no sense."
+        for running in host.running:
+            if running.job in jobs:
+                return f"Job {running.job} is in two places at once."
+            jobs.add(running.job)
+            if not (running.since <= latest and _sane(running.expected_seconds)):
+                return f"The times of job {running.job} make no sense."
+    return None
+
+
+def _sane(seconds: float | None) -> bool:
+    return seconds is None or 0 <= seconds < math.inf
+
+
+def _countable(seen: Seen) -> bool:
+    return len({host.id for host in seen.hosts}) == len(seen.hosts)
+
+
+class _Plan:
+    """One decision in the making."""
+
+    def __init__(self, seen: Seen, rules: Rules) -> None:
+        self.seen, self.rules, self.now = seen, rules, seen.now
+        self.fleets = {fleet.name: fleet for fleet in seen.fleets}
+        self.hosts = [host for host in seen.hosts if host.state is not State.DRAINING]
+        self.launches: Counter[str] = Counter()
+        self.held: dict[str, str] = {}
+        present = Counter(host.fleet for host in seen.hosts)
+        self.room = {fleet.name: max(0, fleet.max - present[fleet.name]) for fleet in seen.fleets}
+        for fleet in seen.fleets:
+            if reason := _rest(fleet, self.now, rules):
+                self.room[fleet.name] = 0
+                self.held[fleet.name] = reason
+        self.patience: dict[Classes, float] = {}
+        slowest = max((fleet.boot_seconds for fleet in seen.fleets), default=0.0)
+        self.board = Board(until=self.now + slowest)
+        self.ends: dict[int, float] = {}
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Put all hosts on the board: those with the most left to do first, idle ones last, then new ones."""
+        left: list[tuple[tuple[int, float, str], Place]] = []
+        for host in self.hosts:
+            fleet = self.fleets[host.fleet]
+            if host.state is State.BOOTING:
+                free_at = [self._up(host, fleet)] * fleet.slots
+                rank = (1, free_at[0], host.id)
+            else:
+                ends = [self._end(running) for running in host.running]
+                free_at = ends + [self.now] * (fleet.slots - len(ends))
+                rank = (0, -sum(ends) + self.now * len(ends), host.id)
+            if not host.outdated or host.state is State.BOOTING:
+                left.append((rank, Place(host.id, fleet.classes, fleet.one_host, free_at)))
+        for host in self.seen.hosts:
+            for running in host.running:
+                self.ends[running.job] = self._end(running)
+        for _, place in sorted(left, key=lambda entry: entry[0]):
+            self.board.add(place)
+
+    def _up(self, host: Host, fleet: Fleet) -> float:
+        """When a booting host will be up. Late ones soon; those that are far too late never."""
+        age = self.now - host.launched
+        if age > self.rules.overdue * fleet.boot_seconds:
+            return math.inf
+        return max(host.launched + fleet.boot_seconds, self.now + 0.1 * age)
+
+    def _end(self, running: Running) -> float:
+        """When a job will have ended. Late ones within a fifth of what they took so far."""
+        age = self.now - running.since
+        return max(running.since + self._seconds(running.expected_seconds), self.now + 0.2 * age)
+
+    def _seconds(self, expected: float | None) -> float:
+        return self.rules.unknown_seconds if expected is None else expected
+
+    def _durations(self, unit: Unit) -> list[float]:
+        return [self._seconds(job.expected_seconds) for job in unit.jobs]
+
+    def decision(self) -> Decision:
+        homeless = self._place()
+        self._launch(homeless)
+        self._launch_spares()
+        self._keep_minimum()
+        drain = self._drain()
+        release = self._release()
+        gone = Counter(host.fleet for host in self.hosts if host.id in drain or host.id in release)
+        staying = Counter(host.fleet for host in self.hosts)
+        desired = {name: staying[name] - gone[name] + self.launches[name] for name in self.fleets}
+        return Decision(desired=desired, drain=tuple(drain), release=tuple(release), held=self.held)
+
+    def _patience(self, classes: Classes, size: int) -> float:
+        """Until when a new host could be up: who finds a slot by then needs no new one."""
+        if classes not in self.patience:
+            boots = [
+                fleet.boot_seconds
+                for fleet in self.seen.fleets
+                if classes <= fleet.classes and self.room[fleet.name]
+            ]
+            self.patience[classes] = self.now + min(boots, default=0.0)
+        return self.patience[classes]
+
+    def _place(self) -> list[Unit]:
+        """Plan all that waits, and the chained jobs that soon will; return those without a place."""
+        homeless: list[Unit] = []
+        blocked: list[Unit] = []
+        self.plain_start: dict[Classes, float] = {}
+        for unit in units(self.seen.jobs):
+            if unit.after:
+                blocked.append(unit)
+            elif not self._try(unit, self.now):
+                homeless.append(unit)
+        for unit in blocked:
+            ready = max(self.ends.get(parent, math.inf) for parent in unit.after)
+            boot = self._patience(unit.classes, unit.size) - self.now
+            if ready > self.now + boot or self._try(unit, ready):
+                continue
+            if ready <= self.now + self.rules.foresight * boot:
+                homeless.append(unit)
+        return homeless
+
+    def _try(self, unit: Unit, ready: float) -> bool:
+        durations = self._durations(unit)
+        limit = max(ready, self._patience(unit.classes, unit.size))
+        start = self.board.take(unit, durations, ready=ready, limit=limit)
+        if start is None:
+            return False
+        for job, seconds in zip(unit.jobs, durations, strict=True):
+            self.ends[job.id] = start + seconds
+        if start > self.now:
+            self.plain_start[unit.classes] = max(start, self.plain_start.get(unit.classes, 0.0))
+        return True
+
+    def _launch(self, homeless: list[Unit]) -> None:
+        kinds: defaultdict[tuple[int, Classes], list[Unit]] = defaultdict(list)
+        for unit in homeless:
+            kinds[-len(unit.classes), unit.classes].append(unit)
+        for _, classes in sorted(kinds, key=lambda kind: (kind[0], sorted(kind[1]))):
+            waiting = kinds[-len(classes), classes]
+            candidates = [fleet for fleet in self.seen.fleets if classes <= fleet.classes]
+            others = [other for _, other in kinds if other != classes]
+            while waiting := [unit for unit in waiting if not self._try(unit, self.now)]:
+                choice = self._cheapest(candidates, waiting)
+                if choice is None:
+                    break
+                fleet, fitting = choice
+                if self._hold_back(fleet, classes, fitting, others):
+                    break
+                self.room[fleet.name] -= 1
+                self.launches[fleet.name] += 1
+                up = self.now + fleet.boot_seconds
+                self.board.until = max(self.board.until, up)
+                self.board.add(Place("", fleet.classes, fleet.one_host, [up] * fleet.slots))
+                self.patience.pop(classes, None)
+                for unit in fitting:
+                    self.board.take(unit, self._durations(unit), ready=up, limit=up)
+                planned = set(map(id, fitting))
+                waiting = [unit for unit in waiting if id(unit) not in planned]
+
+    def _cheapest(
+        self, candidates: Iterable[Fleet], waiting: Sequence[Unit]
+    ) -> tuple[Fleet, list[Unit]] | None:
+        """Choose the fleet where an hour of work costs least.
+
+        A host is paid from its launch until the last of its jobs ends, and works for all of them:
+        price * (boot + longest) / (sum of jobs + reuse * slack).
+        """
+        best: tuple[float, Fleet, list[Unit]] | None = None
+        for fleet in candidates:
+            if not self.room[fleet.name]:
+                continue
+            fitting, used, work, longest = [], 0, 0.0, 0.0
+            for unit in waiting[: 4 * fleet.slots]:
+                if used + unit.size <= fleet.slots:
+                    durations = self._durations(unit)
+                    fitting.append(unit)
+                    used += unit.size
+                    work += sum(durations)
+                    longest = max(longest, *durations)
+            if not fitting:
+                continue
+            slack = longest * fleet.slots - work
+            cost = fleet.price * (fleet.boot_seconds + longest) / max(1.0, work + self.rules.reuse * slack)
+            if best is None or cost < best[0]:
+                best = (cost, fleet, fitting)
+        return best and best[1:]
+
+    def _hold_back(
+        self, fleet: Fleet, classes: Classes, fitting: Sequence[Unit], others: Sequence[Classes]
+    ) -> bool:
+        """Wait with a cluster's host while jobs wait that would take its slots, but have hosts coming.
+
+        openQA fills a host as it comes up, in the order of the queue, and keeps nothing free for a cluster.
+        """
+        oldest = min(job.since for unit in fitting for job in unit.jobs)
+        if all(unit.size == 1 for unit in fitting) or self.now - oldest > fleet.boot_seconds:
+            return False
+        rivals = [start for other, start in self.plain_start.items() if self._rival(other, classes, fleet)]
+        rivals += [self.now + fleet.boot_seconds for other in others if self._rival(other, classes, fleet)]
+        margin = self.rules.hold * fleet.boot_seconds
+        if not rivals or self.now + fleet.boot_seconds >= max(rivals) + margin:
+            return False
+        self.held[fleet.name] = "Other jobs would take the slots of the cluster; their hosts come first."
+        return True
+
+    def _rival(self, other: Classes, classes: Classes, fleet: Fleet) -> bool:
+        """Whether jobs of other classes take this fleet's slots although another fleet has them too."""
+        return (
+            other != classes
+            and other <= fleet.classes
+            and any(other <= apart.classes and not classes <= apart.classes for apart in self.seen.fleets)
+        )
+
+    def _launch_spares(self) -> None:
+        """Launch some more of the smallest hosts where many boot, and cancel what is more than that."""
+        self.cancelled: list[str] = []
+        unused = {place.host for place in self.board.places if not place.used}
+        for classes in sorted({fleet.classes for fleet in self.seen.fleets}, key=sorted):
+            alike = [fleet for fleet in self.seen.fleets if fleet.classes == classes]
+            booting = [
+                host
+                for host in self.hosts
+                if host.state is State.BOOTING and self.fleets[host.fleet] in alike
+            ]
+            used = sum(self.fleets[host.fleet].slots for host in booting if host.id not in unused)
+            used += sum(self.launches[fleet.name] * fleet.slots for fleet in alike)
+            spare = int(self.rules.spare * used + 0.5)
+            for host in sorted(booting, key=lambda host: (host.launched, host.id)):
+                if host.id in unused:
+                    spare -= self.fleets[host.fleet].slots
+                    if spare < 0 and self._spare(self.fleets[host.fleet]) > 0:
+                        self.cancelled.append(host.id)
+            smallest = min((f for f in alike if self.room[f.name]), key=lambda f: f.slots, default=None)
+            if smallest is not None and spare >= smallest.slots:
+                more = min(spare // smallest.slots, self.room[smallest.name])
+                self.launches[smallest.name] += more
+                self.room[smallest.name] -= more
+
+    def _keep_minimum(self) -> None:
+        for fleet in self.seen.fleets:
+            have = sum(host.fleet == fleet.name for host in self.hosts) + self.launches[fleet.name]
+            more = min(max(fleet.min, fleet.warm) - have, self.room[fleet.name])
+            if more > 0:
+                self.launches[fleet.name] += more
+                self.room[fleet.name] -= more
+
+    def _spare(self, fleet: Fleet) -> int:
+        """Hosts of a fleet above its minimum."""
+        have = sum(host.fleet == fleet.name for host in self.hosts)
+        return have - max(fleet.min, fleet.warm)
+
+    def _drain(self) -> list[str]:
+        """Choose busy hosts that shall take no more jobs."""
+        places = {place.host: place for place in self.board.places}
+        ready = [host for host in self.hosts if host.state is State.READY]
+        drained = [host.id for host in ready if host.outdated and host.running]
+        busy = [host for host in ready if host.running and not host.outdated]
+        waiting_at_all = bool(self.launches) or any(place.used for place in self.board.places)
+        if waiting_at_all:
+            return drained
+        spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
+        free: Counter[Classes] = Counter()
+        load: Counter[Classes] = Counter()
+        for host in ready:
+            fleet = self.fleets[host.fleet]
+            free[fleet.classes] += fleet.slots - len(host.running)
+            load[fleet.classes] += len(host.running)
+        for host in sorted(busy, key=self._left):
+            fleet = self.fleets[host.fleet]
+            if fleet.slots == 1 or spare[fleet.name] <= 0 or places[host.id].used:
+                continue
+            running, idle = len(host.running), fleet.slots - len(host.running)
+            if not idle:
+                continue
+            elsewhere = sum(count for classes, count in free.items() if fleet.classes <= classes) - idle
+            total = sum(count for classes, count in load.items() if fleet.classes <= classes)
+            absorbed = elsewhere >= running + self.rules.headroom * total
+            if absorbed or self._bad_bargain(fleet, running):
+                drained.append(host.id)
+                spare[fleet.name] -= 1
+                free[fleet.classes] -= idle
+                load[fleet.classes] -= running
+        return drained
+
+    def _bad_bargain(self, fleet: Fleet, running: int) -> bool:
+        """Whether smaller hosts carry so many jobs for much less."""
+        others = [
+            math.ceil(running / other.slots) * other.price
+            for other in self.seen.fleets
+            if other.slots < fleet.slots and other.classes <= fleet.classes and self.room[other.name]
+        ]
+        return min(others, default=math.inf) < self.rules.gain * fleet.price
+
+    def _left(self, host: Host) -> tuple[float, str]:
+        """How long the host will still be busy if it gets no more jobs."""
+        return max(self._end(running) for running in host.running) - self.now, host.id
+
+    def _release(self) -> list[str]:
+        """Choose idle hosts that shall go; draining ones that are empty, too."""
+        places = {place.host: place for place in self.board.places}
+        released = list(self.cancelled)
+        spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
+        for host in sorted(self.hosts, key=lambda host: (host.idle_since or 0.0, host.id)):
+            fleet = self.fleets[host.fleet]
+            if host.state is not State.READY or host.running or host.idle_since is None:
+                continue
+            lingered = self.now - host.idle_since >= self.rules.linger * fleet.boot_seconds
+            unused = host.outdated or (lingered and not places[host.id].used)
+            if unused and (spare[fleet.name] > 0 or host.outdated):
+                released.append(host.id)
+                spare[fleet.name] -= 1
+        return released
+
+
+def _rest(fleet: Fleet, now: float, rules: Rules) -> str | None:
+    """Tell why a fleet is not launched into now; None if it may be."""
+    if fleet.no_capacity_at is not None and now - fleet.no_capacity_at < rules.no_capacity_seconds:
+        return "AWS has no capacity for it."
+    if fleet.failures >= rules.breaker_failures and fleet.last_failure is not None:
+        doubled = rules.breaker_seconds * 2 ** min(16, fleet.failures - rules.breaker_failures)
+        rest = min(doubled, rules.breaker_most_seconds)
+        if now - fleet.last_failure < rest:
+            wait = rest - now + fleet.last_failure
+            return f"{fleet.failures} hosts in a row did not come up; the next try is in {wait:.0f} s."
+    return None

@@ -1,0 +1,1 @@
+"""The simulator: weeks of openQA's load, played against a policy: ``python -m fleet.simulate --help``."""

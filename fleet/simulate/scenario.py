@@ -1,0 +1,114 @@
+"""The fleets that the policies choose from, and the numbers of the world that they live in.
+
+Each fleet is one instance type with one number of workers. All policies have the same; prices and sizes come
+from `fleet.catalogue`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet import catalogue
+from fleet.openqa import Classes
+from fleet.policy import Fleet
+
+# EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
+GP3_GIB_HOUR = 0.08 / 730
+GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
+SYSTEM_GIB = 20
+# The asset cache grows with the workers: a job's assets are some 5 GB, and a worker sees several jobs.
+CACHE_GIB_PER_WORKER = 20
+CACHE_GIB_MOST = 200
+
+MAX_SLOTS = 1024  # for each fleet; the load decides, not the limit
+TAP = ("tap", "tap2")
+
+# By architecture and virtualization: what is worth considering. The cheapest of each size with the 8 GiB a
+# worker that openQA asks for; the price per worker hardly depends on the size.
+NESTED_X86 = ("m8i-flex.large", "m8i-flex.xlarge", "m8i-flex.2xlarge", "m8i-flex.4xlarge", "m8i-flex.8xlarge")
+METAL_X86 = ("m5zn.metal", "c5.metal", "m5.metal", "m6i.metal")
+METAL_AARCH64 = ("a1.metal", "m6g.metal")
+BIGGEST_CLUSTER = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A place to run jobs.
+
+    Attributes:
+        fleets: What hosts there may be.
+        types: The instance type of each fleet.
+        webui_bytes_per_second: What the web UI's host sends at most: m7i.2xlarge, as in production.toml.
+        boot_scatter: Standard deviation of the logarithm of boot times.
+        failure_share: Hosts that do not come up.
+        spot_mean_hours: Mean time to a host's spot interruption; None for on-demand hosts.
+        drain_seconds: From the decision to the moment from which a host takes no job: the host's agent looks
+            every five seconds.
+    """
+
+    fleets: tuple[Fleet, ...]
+    types: dict[str, str]
+    webui_bytes_per_second: float = 3.125e9 / 8
+    boot_scatter: float = 0.12
+    failure_share: float = 0.005
+    spot_mean_hours: float | None = None
+    drain_seconds: float = 5.0
+
+    def fetch_rate(self, fleet: str) -> float:
+        """How fast a host of a fleet gets and stores assets, in bytes a second."""
+        facts = catalogue.load()[self.types[fleet]]
+        store = float("inf") if facts.disks else GP3_BYTES_PER_SECOND
+        return min(facts.network_gbps * 1e9 / 8, store)
+
+
+def scenario(*, architecture: str, boot_seconds: float, metal: bool) -> Scenario:
+    """Make the scenario of one architecture.
+
+    Args:
+        architecture: ``x86_64`` or ``aarch64``, which has KVM on metal only.
+        boot_seconds: From launch to the first job.
+        metal: Whole machines rather than nested virtualization.
+
+    Returns:
+        Fleets of each size: on x86_64 without and with each of Fedora's tap classes, on aarch64 with both.
+    """
+    fleets: list[Fleet] = []
+    types: dict[str, str] = {}
+    machine = f"qemu_{architecture}"
+    names: tuple[str, ...]
+    if architecture == "aarch64":
+        kinds = {"arm": frozenset({machine, "tpm", *TAP})}
+        names = METAL_AARCH64
+    else:
+        kinds = {"plain": frozenset({machine, "tpm"})}
+        kinds |= {tap: frozenset({machine, tap}) for tap in TAP}
+        names = METAL_X86 if metal else NESTED_X86
+    for kind, classes in kinds.items():
+        for name in names:
+            facts = catalogue.load()[name]
+            slots = facts.workers()
+            if kind in TAP and slots == 1:
+                continue
+            fleet = f"{kind}-{slots}"
+            if fleet in types:
+                continue
+            types[fleet] = name
+            fleets.append(_fleet(fleet, classes, facts, boot_seconds))
+    return Scenario(fleets=tuple(fleets), types=types)
+
+
+def _fleet(name: str, classes: Classes, facts: catalogue.InstanceType, boot_seconds: float) -> Fleet:
+    slots = facts.workers()
+    if facts.price is None:
+        raise ValueError(f"The catalogue has no price of {facts.name}.")
+    gib = SYSTEM_GIB
+    if not facts.disks:
+        gib += min(CACHE_GIB_PER_WORKER * slots, CACHE_GIB_MOST) + catalogue.DISK_GB_PER_WORKER * slots
+    return Fleet(
+        name=name,
+        classes=classes,
+        slots=slots,
+        price=facts.price + gib * GP3_GIB_HOUR,
+        boot_seconds=boot_seconds,
+        max=MAX_SLOTS // slots,
+    )

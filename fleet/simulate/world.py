@@ -1,0 +1,470 @@
+"""openQA, its web UI and the hosts of its fleets, in simulated time: `play` a workload against a policy.
+
+Driven by events, so that weeks pass in seconds: a policy looks at its own interval, but only after something
+has happened, and else every `QUIET_SECONDS`. Billing is by the second from launch to end, a minute at least.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from random import Random
+
+from fleet.openqa import Free, Job, Unit, assign
+from fleet.policies import Policy
+from fleet.policy import Decision, Fleet, Host, Running, Seen, State
+from fleet.simulate.scenario import Scenario
+from fleet.simulate.workload import Post, Task
+
+QUIET_SECONDS = 30.0
+MINIMUM_BILLED_SECONDS = 60.0
+GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
+SHUTDOWN_SECONDS = 10.0  # for the lifecycle hook to complete, then billing ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What there was at one moment: hosts, busy slots, all slots up, jobs waiting, dollars an hour."""
+
+    time: float
+    hosts: int
+    busy: int
+    slots: int
+    waiting: int
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        dollars: All hosts and their volumes.
+        waits: For each start of a job, seconds from being free to run until a worker had it.
+        cluster_waits: Those of jobs in parallel clusters alone.
+        setups: For each start, seconds until its assets were there.
+        work_seconds: Time in which workers had jobs.
+        launches: Hosts launched.
+        killed: Jobs ended by a host that was scaled in; must be none.
+        interrupted: Jobs ended by spot interruptions.
+        unfinished: Jobs that never ended.
+        spans: Each host: fleet, launch and end.
+        samples: For plots; empty unless asked for.
+    """
+
+    dollars: float
+    waits: list[float]
+    cluster_waits: list[float]
+    setups: list[float]
+    work_seconds: float
+    launches: int
+    killed: int
+    interrupted: int
+    unfinished: int
+    spans: list[tuple[str, float, float]]
+    samples: list[Sample]
+
+
+@dataclass(slots=True)
+class _Machine:
+    fleet: Fleet
+    view: Host
+    up: bool = False
+    cached: set[str] = field(default_factory=set)
+    closed: bool = False  # takes no more jobs
+    gone: bool = False
+
+    def see(self, now: float, **changes: object) -> None:
+        facts = {
+            "id": self.view.id,
+            "fleet": self.view.fleet,
+            "state": self.view.state,
+            "launched": self.view.launched,
+            "idle_since": self.view.idle_since,
+            "running": self.view.running,
+            **changes,
+        }
+        if "running" in changes:
+            facts["idle_since"] = None if changes["running"] else now
+        self.view = Host(**facts)  # type: ignore[arg-type]
+
+
+class World:
+    """The state of one play."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        posts: Sequence[Post],
+        policy: Policy,
+        *,
+        seed: int,
+        sample_seconds: float | None,
+    ) -> None:
+        self.scenario, self.policy, self.seed = scenario, policy, seed
+        self.random = Random(f"{seed} openQA")  # noqa: S311
+        self.now = 0.0
+        self.order = 0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.fleets = {fleet.name: fleet for fleet in scenario.fleets}
+        self.machines: dict[str, _Machine] = {}
+        self.launched = 0
+        self.tasks = {task.id: task for post in posts for task in post.tasks}
+        self.jobs: dict[int, Job] = {}
+        self.queue: list[Unit] = []
+        self.members: defaultdict[int, list[int]] = defaultdict(list)
+        self.children: defaultdict[int, list[int]] = defaultdict(list)
+        self.running: dict[int, tuple[_Machine, float, int]] = {}
+        self.tries: defaultdict[int, int] = defaultdict(int)
+        self.undone = len(self.tasks)
+        self.look_at = math.inf
+        self.fetching: list[tuple[float, int, float, Callable[[], None]]] = []
+        self.fetched = 0.0  # bytes that each fetch would have had if it had begun at the start
+        self.fetch_time = 0.0
+        self.fetch_version = 0
+        self.waits: list[float] = []
+        self.cluster_waits: list[float] = []
+        self.setups: list[float] = []
+        self.work_seconds = 0.0
+        self.killed = self.interrupted = 0
+        self.spans: list[tuple[str, float, float]] = []
+        self.samples: list[Sample] = []
+        self.sample_seconds = sample_seconds
+        for post in posts:
+            self._at(post.time, lambda post=post: self._post(post))  # type: ignore[misc]
+        if sample_seconds:
+            self._at(0.0, self._sample)
+        self._look_soon()
+
+    def run(self, until: float) -> Outcome:
+        """Play until all is done and all hosts are gone, or until a time."""
+        while self.events and (self.undone or self.machines):
+            time, _, action = heappop(self.events)
+            if time > until:
+                break
+            self.now = time
+            action()
+        dollars = 0.0
+        for machine in self.machines.values():
+            self.spans.append((machine.fleet.name, machine.view.launched, self.now))
+        for name, begin, end in self.spans:
+            dollars += self.fleets[name].price * max(MINIMUM_BILLED_SECONDS, end - begin) / 3600
+        return Outcome(
+            dollars=dollars,
+            waits=self.waits,
+            cluster_waits=self.cluster_waits,
+            setups=self.setups,
+            work_seconds=self.work_seconds,
+            launches=self.launched,
+            killed=self.killed,
+            interrupted=self.interrupted,
+            unfinished=self.undone,
+            spans=self.spans,
+            samples=self.samples,
+        )
+
+    def _at(self, time: float, action: Callable[[], None]) -> None:
+        self.order += 1
+        heappush(self.events, (time, self.order, action))
+
+    # openQA: jobs and who gets them
+
+    def _post(self, post: Post) -> None:
+        here = {task.id for task in post.tasks}
+        for task in post.tasks:
+            for parent in task.parents:
+                self.children[parent].append(task.id)
+            if task.cluster is not None:
+                self.members[task.cluster].append(task.id)
+            self.jobs[task.id] = self._job(task, tuple(parent for parent in task.parents if parent in here))
+        for task in post.tasks:
+            if task.cluster is None or task.cluster == task.id:
+                self._enqueue(task)
+        self._schedule()
+
+    def _job(self, task: Task, after: tuple[int, ...]) -> Job:
+        return Job(
+            id=task.id,
+            classes=task.classes,
+            priority=task.priority,
+            cluster=task.cluster,
+            after=after,
+            since=self.now,
+            expected_seconds=task.expected_seconds,
+        )
+
+    def _enqueue(self, task: Task) -> None:
+        """Queue a job or its whole cluster, unless something is not ready."""
+        ids = [task.id] if task.cluster is None else self.members[task.cluster]
+        if any(self.jobs[member].after for member in ids):
+            return
+        for member in ids:
+            self.jobs[member] = self._job(self.tasks[member], ())
+        insort(self.queue, Unit(tuple(self.jobs[member] for member in ids)), key=lambda unit: unit.order)
+
+    def _schedule(self) -> None:
+        """One run of openQA's scheduler: it wakes up whenever a job or a worker changes."""
+        self._look_soon()
+        if not self.queue:
+            return
+        free = [
+            Free(
+                host=machine.view.id,
+                classes=machine.fleet.classes,
+                slots=machine.fleet.slots - len(machine.view.running),
+                one_host=machine.fleet.one_host,
+            )
+            for machine in self.machines.values()
+            if machine.up and not machine.closed and len(machine.view.running) < machine.fleet.slots
+        ]
+        if not free:
+            return
+        started = assign(self.queue, free, self.random)
+        taken = set()
+        for unit, hosts in started:
+            taken.add(unit.order)
+            for job, host in zip(unit.jobs, hosts, strict=True):
+                self._start(self.tasks[job.id], job, self.machines[host])
+        if taken:
+            self.queue = [unit for unit in self.queue if unit.order not in taken]
+
+    def _start(self, task: Task, job: Job, machine: _Machine) -> None:
+        del self.jobs[task.id]
+        self.waits.append(self.now - job.since)
+        if job.cluster is not None:
+            self.cluster_waits.append(self.now - job.since)
+        self.tries[task.id] += 1
+        attempt = self.tries[task.id]
+        self.running[task.id] = (machine, self.now, attempt)
+        running = Running(job=task.id, since=self.now, expected_seconds=task.expected_seconds)
+        machine.see(self.now, running=(*machine.view.running, running))
+        size = sum(size for name, size in task.assets if name not in machine.cached)
+        machine.cached.update(name for name, _ in task.assets)
+        begun = self.now
+
+        def fetched() -> None:
+            if self.running.get(task.id, (None, 0.0, 0))[2] != attempt:
+                return
+            self.setups.append(self.now - begun)
+            again = task.fails_after if attempt == 1 and task.fails_after is not None else None
+            seconds = task.seconds if again is None else again
+            self._at(self.now + seconds, lambda: self._end(task, attempt, passed=again is None))
+
+        if size:
+            self._fetch(size, self.scenario.fetch_rate(machine.fleet.name), fetched)
+        else:
+            fetched()
+
+    def _end(self, task: Task, attempt: int, *, passed: bool) -> None:
+        if self.running.get(task.id, (None, 0.0, 0))[2] != attempt:
+            return
+        self._stop(task)
+        if passed:
+            self.undone -= 1
+            for child in self.children.pop(task.id, ()):
+                job = self.jobs[child]
+                left = tuple(parent for parent in job.after if parent != task.id)
+                self.jobs[child] = self._job(self.tasks[child], left)
+                if not left:
+                    self._enqueue(self.tasks[child])
+        else:
+            self._again(task)
+        self._schedule()
+
+    def _stop(self, task: Task) -> _Machine:
+        """Take a job off its worker."""
+        machine, since, _ = self.running.pop(task.id)
+        self.work_seconds += self.now - since
+        machine.see(self.now, running=tuple(r for r in machine.view.running if r.job != task.id))
+        if machine.closed and not machine.view.running:
+            self._leave(machine)
+        return machine
+
+    def _again(self, task: Task) -> None:
+        """Schedule a job a second time: itself alone, as the rest of its cluster goes on or is done."""
+        job = self._job(task, ())
+        self.jobs[task.id] = job
+        insort(self.queue, Unit((job,)), key=lambda unit: unit.order)
+
+    # Assets: all that fetch share the web UI's bandwidth, none is faster than its host
+
+    def _fetch(self, size: float, rate: float, done: Callable[[], None]) -> None:
+        self._advance_fetches()
+        self.order += 1
+        heappush(self.fetching, (self.fetched + size, self.order, self.now + size / rate, done))
+        self._next_fetch()
+
+    def _advance_fetches(self) -> None:
+        if self.fetching:
+            share = self.scenario.webui_bytes_per_second / len(self.fetching)
+            self.fetched += share * (self.now - self.fetch_time)
+        self.fetch_time = self.now
+
+    def _next_fetch(self) -> None:
+        self.fetch_version += 1
+        if not self.fetching:
+            return
+        version = self.fetch_version
+        share = self.scenario.webui_bytes_per_second / len(self.fetching)
+        when = self.now + max(0.0, self.fetching[0][0] - self.fetched) / share
+        self._at(when, lambda: self._fetch_ends(version))
+
+    def _fetch_ends(self, version: int) -> None:
+        if version != self.fetch_version:
+            return
+        self._advance_fetches()
+        _, _, earliest, done = heappop(self.fetching)
+        if earliest > self.now:
+            self._at(earliest, done)
+        else:
+            done()
+        self._next_fetch()
+
+    # Hosts
+
+    def _launch(self, fleet: Fleet) -> None:
+        self.launched += 1
+        name = f"i-{self.launched:06d}"
+        random = Random(f"{self.seed} {fleet.name} {self.launched}")  # noqa: S311
+        boot = fleet.boot_seconds * random.lognormvariate(0, self.scenario.boot_scatter)
+        comes_up = random.random() >= self.scenario.failure_share
+        machine = _Machine(
+            fleet=fleet,
+            view=Host(id=name, fleet=fleet.name, state=State.BOOTING, launched=self.now),
+        )
+        self.machines[name] = machine
+        if comes_up:
+            self._at(self.now + boot, lambda: self._up(machine))
+        else:
+            self._at(self.now + GIVEN_UP_AFTER * fleet.boot_seconds, lambda: self._give_up(machine))
+        if self.scenario.spot_mean_hours is not None:
+            life = random.expovariate(1 / (self.scenario.spot_mean_hours * 3600))
+            self._at(self.now + life, lambda: self._interrupt(machine))
+
+    def _up(self, machine: _Machine) -> None:
+        if machine.gone:
+            return
+        machine.up = True
+        state = State.READY if machine.view.state is State.BOOTING else machine.view.state
+        machine.see(self.now, state=state, idle_since=self.now)
+        self._schedule()
+
+    def _give_up(self, machine: _Machine) -> None:
+        if not machine.gone:
+            self._leave(machine)
+            self._look_soon()
+
+    def _interrupt(self, machine: _Machine) -> None:
+        """Spot: two minutes' notice, in which the agent hands the running jobs back."""
+        if machine.gone:
+            return
+        machine.closed = True
+        for running in machine.view.running:
+            self.interrupted += 1
+            self._stop(self.tasks[running.job])
+            self._again(self.tasks[running.job])
+        if not machine.gone:
+            self._leave(machine)
+        self._schedule()
+
+    def _leave(self, machine: _Machine) -> None:
+        machine.gone = True
+        self.killed += len(machine.view.running)
+        del self.machines[machine.view.id]
+        self.spans.append((machine.fleet.name, machine.view.launched, self.now + SHUTDOWN_SECONDS))
+
+    def _close(self, host: str) -> None:
+        """The host's agent has heard: it takes no more jobs, and goes when it has none."""
+        machine = self.machines.get(host)
+        if machine and not machine.closed:
+            machine.closed = True
+            if not machine.view.running:
+                self._leave(machine)
+            self._look_soon()
+
+    # The policy
+
+    def _look_soon(self) -> None:
+        """Look at the policy's next turn."""
+        turn = (math.floor(self.now / self.policy.interval) + 1) * self.policy.interval
+        self._look_by(turn)
+
+    def _look_by(self, time: float) -> None:
+        if time < self.look_at:
+            self.look_at = time
+            self._at(time, lambda: self._look(time))
+
+    def _look(self, time: float) -> None:
+        if time != self.look_at:
+            return
+        self.look_at = math.inf
+        seen = Seen(
+            now=self.now,
+            jobs_at=self.now,
+            hosts_at=self.now,
+            jobs=tuple(self.jobs.values()),
+            hosts=tuple(machine.view for machine in self.machines.values()),
+            fleets=self.scenario.fleets,
+        )
+        self._act(self.policy.decide(seen))
+        if self.jobs or self.machines:
+            turns = max(1, math.floor(QUIET_SECONDS / self.policy.interval))
+            self._look_by(self.now + turns * self.policy.interval)
+
+    def _act(self, decision: Decision) -> None:
+        for host in (*decision.drain, *decision.release):
+            machine = self.machines[host]
+            if machine.view.state is not State.DRAINING:
+                machine.see(self.now, state=State.DRAINING)
+                self._at(self.now + self.scenario.drain_seconds, lambda host=host: self._close(host))  # type: ignore[misc]
+        have: defaultdict[str, int] = defaultdict(int)
+        for machine in self.machines.values():
+            if machine.view.state is not State.DRAINING:
+                have[machine.fleet.name] += 1
+        for name, desired in decision.desired.items():
+            for _ in range(desired - have[name]):
+                self._launch(self.fleets[name])
+
+    def _sample(self) -> None:
+        up = [machine for machine in self.machines.values() if machine.up]
+        self.samples.append(
+            Sample(
+                time=self.now,
+                hosts=len(self.machines),
+                busy=len(self.running),
+                slots=sum(machine.fleet.slots for machine in up),
+                waiting=sum(unit.size for unit in self.queue),
+                rate=sum(machine.fleet.price for machine in self.machines.values()),
+            )
+        )
+        if self.sample_seconds:
+            self._at(self.now + self.sample_seconds, self._sample)
+
+
+def play(
+    scenario: Scenario,
+    posts: Sequence[Post],
+    policy: Policy,
+    *,
+    seed: int,
+    until: float = math.inf,
+    sample_seconds: float | None = None,
+) -> Outcome:
+    """Play a workload against a policy.
+
+    Args:
+        scenario: The fleets and their world.
+        posts: The jobs.
+        policy: Who scales.
+        seed: Of boot times, failures, and openQA's shuffling of workers.
+        until: Stop then at the latest, in seconds from the start: some policies keep hosts for ever.
+        sample_seconds: Take a sample so often.
+
+    Returns:
+        What came of it.
+    """
+    return World(scenario, posts, policy, seed=seed, sample_seconds=sample_seconds).run(until)

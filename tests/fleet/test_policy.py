@@ -1,0 +1,322 @@
+"""The fleet's policy: what it does for a given sight, and what it never does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.openqa import Job, units
+from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State, decide
+
+NOW = 1_000_000.0
+PLAIN = frozenset({"qemu_x86_64"})
+TAP = frozenset({"qemu_x86_64", "tap"})
+SMALL = Fleet(name="small", classes=PLAIN, slots=1, price=0.11, boot_seconds=180, max=50)
+LARGE = Fleet(name="large", classes=PLAIN, slots=8, price=0.86, boot_seconds=180, max=10)
+TAPS = Fleet(name="tap", classes=TAP, slots=4, price=0.43, boot_seconds=180, max=5)
+
+
+def see(*, jobs: list[Job] | None = None, hosts: list[Host] | None = None, fleets: tuple[Fleet, ...]) -> Seen:
+    return Seen(now=NOW, jobs_at=NOW, hosts_at=NOW, jobs=jobs or [], hosts=hosts or [], fleets=fleets)
+
+
+def job(number: int, classes: frozenset[str] = PLAIN, **more: object) -> Job:
+    facts = {"since": NOW - 10, "expected_seconds": 1200.0, **more}
+    return Job(id=number, classes=classes, **facts)  # type: ignore[arg-type]
+
+
+def host(name: str, fleet: Fleet, jobs: int = 0, state: State = State.READY, **more: object) -> Host:
+    running = tuple(
+        Running(job=10_000 + 100 * int(name[1:]) + n, since=NOW - 600, expected_seconds=1200)
+        for n in range(jobs)
+    )
+    facts = {"launched": NOW - 3600, "idle_since": None if jobs else NOW - 3000, **more}
+    return Host(id=name, fleet=fleet.name, state=state, running=running, **facts)  # type: ignore[arg-type]
+
+
+def test_nothing_to_do_is_nothing() -> None:
+    assert decide(see(fleets=(SMALL,))) == Decision(desired={"small": 0})
+
+
+def test_each_waiting_job_gets_a_slot() -> None:
+    assert decide(see(jobs=[job(n) for n in range(3)], fleets=(SMALL,))).desired == {"small": 3}
+
+
+def test_hosts_on_their_way_are_counted() -> None:
+    booting = [
+        host(f"h{n}", SMALL, state=State.BOOTING, launched=NOW - 60, idle_since=None) for n in range(2)
+    ]
+    decision = decide(see(jobs=[job(n) for n in range(3)], hosts=booting, fleets=(SMALL,)))
+    assert decision.desired == {"small": 3}
+
+
+def test_a_host_that_is_far_too_late_is_not_counted_on() -> None:
+    late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 1000, idle_since=None)
+    decision = decide(see(jobs=[job(1)], hosts=[late], fleets=(SMALL,)))
+    assert decision == Decision(desired={"small": 1}, release=("h1",))
+
+
+def test_a_slot_that_will_be_free_before_a_new_host_is_enough() -> None:
+    soon = replace(
+        host("h1", SMALL, jobs=1), running=(Running(job=9, since=NOW - 600, expected_seconds=660),)
+    )
+    decision = decide(see(jobs=[job(1)], hosts=[soon], fleets=(SMALL,)))
+    assert decision.desired == {"small": 1}
+
+
+def test_a_cluster_gets_one_host_that_holds_it_whole() -> None:
+    cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
+    pairs = Fleet(name="pairs", classes=TAP, slots=2, price=0.2, boot_seconds=180, max=9)
+    assert decide(see(jobs=cluster, fleets=(pairs, TAPS))).desired == {"pairs": 0, "tap": 1}
+
+
+def test_free_slots_on_two_hosts_are_not_enough_for_a_cluster() -> None:
+    cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
+    hosts = [host("h1", TAPS, jobs=2), host("h2", TAPS, jobs=2)]
+    assert decide(see(jobs=cluster, hosts=hosts, fleets=(TAPS,))).desired == {"tap": 3}
+
+
+def test_a_cluster_that_no_host_can_hold_launches_nothing() -> None:
+    cluster = [job(n, TAP, cluster=1) for n in range(1, 6)]
+    assert decide(see(jobs=cluster, fleets=(TAPS,))).desired == {"tap": 0}
+
+
+def test_blocked_jobs_launch_nothing_while_their_parent_has_long_to_run() -> None:
+    parent = host("h1", SMALL, jobs=1)
+    child = job(1, after=(parent.running[0].job,))
+    assert decide(see(jobs=[child], hosts=[parent], fleets=(SMALL,))).desired == {"small": 1}
+
+
+def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None:
+    parent = replace(
+        host("h1", SMALL), idle_since=None, running=(Running(job=9, since=NOW - 300, expected_seconds=360),)
+    )
+    children = [job(n, after=(9,)) for n in range(1, 4)]
+    # One of them takes the parent's own slot.
+    assert decide(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 3}
+
+
+def test_the_cheaper_fleet_is_chosen_and_the_next_where_it_is_full() -> None:
+    dear = replace(SMALL, name="dear", price=0.2)
+    decision = decide(see(jobs=[job(n) for n in range(3)], fleets=(dear, replace(SMALL, max=2))))
+    assert decision.desired == {"dear": 1, "small": 2}
+
+
+def test_idle_hosts_go() -> None:
+    decision = decide(see(hosts=[host("h1", SMALL)], fleets=(SMALL,)))
+    assert decision.release == ("h1",)
+    assert decision.desired == {"small": 0}
+
+
+def test_warm_hosts_stay_and_are_launched() -> None:
+    warm = replace(SMALL, warm=2)
+    decision = decide(see(hosts=[host("h1", SMALL)], fleets=(warm,)))
+    assert decision == Decision(desired={"small": 2})
+
+
+def test_the_host_with_least_left_to_do_drains_when_the_others_have_room() -> None:
+    little = replace(
+        host("h1", LARGE), idle_since=None, running=(Running(job=1, since=NOW - 1100, expected_seconds=1200),)
+    )
+    much = host("h2", LARGE, jobs=2)
+    decision = decide(see(hosts=[much, little], fleets=(LARGE,)))
+    assert decision.drain == ("h1",)
+    assert decision.release == ()
+    assert decision.desired == {"large": 1}
+
+
+def test_a_host_that_is_full_does_not_drain() -> None:
+    decision = decide(see(hosts=[host("h1", LARGE, jobs=8), host("h2", LARGE, jobs=1)], fleets=(LARGE,)))
+    assert "h1" not in decision.drain
+
+
+def test_hosts_of_an_old_template_drain_or_go() -> None:
+    hosts = [host("h1", SMALL, jobs=1, outdated=True), host("h2", SMALL, outdated=True)]
+    decision = decide(see(hosts=hosts, fleets=(SMALL,)))
+    assert (decision.drain, decision.release) == (("h1",), ("h2",))
+
+
+def test_the_breaker_holds_launches_and_tries_again() -> None:
+    broken = replace(SMALL, failures=3, last_failure=NOW - 100)
+    decision = decide(see(jobs=[job(1)], fleets=(broken,)))
+    assert decision.desired == {"small": 0}
+    assert "did not come up" in decision.held["small"]
+    rested = replace(broken, last_failure=NOW - 301)
+    assert decide(see(jobs=[job(1)], fleets=(rested,))).desired == {"small": 1}
+
+
+def test_without_capacity_the_next_fleet_is_taken() -> None:
+    dry = replace(SMALL, no_capacity_at=NOW - 60)
+    other = replace(SMALL, name="other", price=0.2)
+    assert decide(see(jobs=[job(1)], fleets=(dry, other))).desired == {"small": 0, "other": 1}
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"jobs_at": NOW - 121}, "121 s old"),
+        ({"hosts_at": NOW - 200}, "the hosts is 200 s old"),
+        ({"jobs_at": NOW + 60}, "future"),
+        ({"jobs_at": float("nan")}, "old"),
+        ({"fleets": (SMALL, SMALL)}, "same name"),
+        ({"fleets": (replace(SMALL, price=float("nan")),)}, "make no sense"),
+        ({"fleets": (replace(SMALL, min=3, max=2),)}, "make no sense"),
+        ({"jobs": [job(1), job(1)]}, "twice"),
+        ({"jobs": [job(1, since=NOW + 999)]}, "make no sense"),
+        ({"jobs": [job(1, expected_seconds=float("inf"))]}, "make no sense"),
+        ({"hosts": [host("h1", SMALL), host("h1", SMALL)]}, "twice"),
+        ({"hosts": [host("h1", LARGE)]}, "does not exist"),
+        ({"hosts": [host("h1", SMALL, jobs=2)]}, "2 jobs on 1 workers"),
+        ({"hosts": [host("h1", SMALL, launched=NOW + 999)]}, "make no sense"),
+        ({"jobs": [job(10_100)], "hosts": [host("h1", SMALL, jobs=1)]}, "two places"),
+    ],
+)
+def test_nonsense_changes_nothing_and_is_told(broken: dict[str, object], says: str) -> None:
+    decision = decide(replace(see(jobs=[job(1)], fleets=(SMALL,)), **broken))  # type: ignore[arg-type]
+    assert decision.unusable is not None
+    assert says in decision.unusable
+    assert not decision.drain
+    assert not decision.release
+    assert decision.desired.get("small", 0) in (0, 1)
+
+
+# What holds for whatever is seen
+
+
+@st.composite
+def sights(draw: st.DrawFn) -> Seen:
+    fleets = tuple(
+        Fleet(
+            name=name,
+            classes=classes,
+            slots=draw(st.integers(1, 8)),
+            price=draw(st.floats(0.05, 5)),
+            boot_seconds=draw(st.sampled_from([90.0, 180.0, 1200.0])),
+            min=draw(st.integers(0, 2)),
+            max=draw(st.integers(2, 12)),
+            warm=draw(st.integers(0, 3)),
+            one_host=draw(st.booleans()),
+            failures=draw(st.integers(0, 5)),
+            last_failure=NOW - draw(st.floats(0, 2000)),
+        )
+        for name, classes in (("plain", PLAIN), ("other", PLAIN), ("tap", TAP))
+    )
+    numbers = iter(range(1, 10_000))
+    hosts = []
+    for number in range(draw(st.integers(0, 10))):
+        fleet = draw(st.sampled_from(fleets))
+        state = draw(st.sampled_from(State))
+        busy = 0 if state is State.BOOTING else draw(st.integers(0, fleet.slots))
+        running = tuple(
+            Running(
+                job=next(numbers),
+                since=NOW - draw(st.floats(0, 5000)),
+                expected_seconds=draw(st.none() | st.floats(0, 5000)),
+            )
+            for _ in range(busy)
+        )
+        idle = None if running or state is State.BOOTING else NOW - draw(st.floats(0, 5000))
+        hosts.append(
+            Host(
+                id=f"i-{number}",
+                fleet=fleet.name,
+                state=state,
+                launched=NOW - draw(st.floats(0, 9000)),
+                idle_since=idle,
+                running=running,
+                outdated=draw(st.booleans()),
+            )
+        )
+    jobs: list[Job] = []
+    for _ in range(draw(st.integers(0, 12))):
+        classes = draw(st.sampled_from([PLAIN, TAP]))
+        cluster = next(numbers)
+        members = draw(st.integers(1, 5))
+        after = tuple(draw(st.lists(st.integers(1, 60), max_size=2)))
+        jobs += [
+            Job(
+                id=next(numbers),
+                classes=classes,
+                priority=draw(st.integers(0, 90)),
+                cluster=cluster if members > 1 else None,
+                after=after,
+                since=NOW - draw(st.floats(0, 5000)),
+                expected_seconds=draw(st.none() | st.floats(0, 5000)),
+            )
+            for _ in range(members)
+        ]
+    return see(jobs=jobs, hosts=hosts, fleets=fleets)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seen=sights())
+def test_what_it_never_does(seen: Seen) -> None:
+    decision = decide(seen)
+    assert decision.unusable is None
+    by_id = {host.id: host for host in seen.hosts}
+    for name in decision.release:
+        assert not by_id[name].running, "a busy host was released"
+        assert by_id[name].state is not State.DRAINING
+    for name in decision.drain:
+        assert by_id[name].state is State.READY
+    assert not set(decision.drain) & set(decision.release)
+    there = Counter(host.fleet for host in seen.hosts)
+    leaving = Counter(
+        host.fleet
+        for host in seen.hosts
+        if host.state is State.DRAINING or host.id in {*decision.drain, *decision.release}
+    )
+    busy = Counter(host.fleet for host in seen.hosts if host.running)
+    for fleet in seen.fleets:
+        desired = decision.desired[fleet.name]
+        launched = desired - (there[fleet.name] - leaving[fleet.name])
+        assert launched >= 0
+        assert launched == 0 or there[fleet.name] + launched <= fleet.max
+        kept_busy = busy[fleet.name] - sum(
+            1
+            for host in seen.hosts
+            if host.fleet == fleet.name
+            and host.running
+            and (host.state is State.DRAINING or host.id in decision.drain)
+        )
+        assert desired >= kept_busy
+        if fleet.failures >= DEFAULT_RULES.breaker_failures and NOW - (fleet.last_failure or 0) < 300:
+            assert launched == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(seen=sights(), random=st.randoms(use_true_random=False))
+def test_the_same_sight_gives_the_same_answer_in_whatever_order(seen: Seen, random: object) -> None:
+    hosts, jobs = list(seen.hosts), list(seen.jobs)
+    random.shuffle(hosts)  # type: ignore[attr-defined]
+    random.shuffle(jobs)  # type: ignore[attr-defined]
+    assert decide(seen) == decide(seen)
+    shuffled = decide(replace(seen, hosts=hosts, jobs=jobs))
+    answer = decide(seen)
+    assert shuffled.desired == answer.desired
+    assert set(shuffled.release) == set(answer.release)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seen=sights(), age=st.floats(121, 1e6))
+def test_stale_sights_change_nothing(seen: Seen, age: float) -> None:
+    staying = Counter(host.fleet for host in seen.hosts if host.state is not State.DRAINING)
+    for stale in (replace(seen, jobs_at=NOW - age), replace(seen, hosts_at=NOW - age)):
+        decision = decide(stale)
+        assert decision.unusable
+        assert decision.desired == {fleet.name: staying[fleet.name] for fleet in seen.fleets}
+        assert decision.drain == decision.release == ()
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8))
+def test_units_keep_clusters_whole(sizes: list[int]) -> None:
+    jobs = [
+        job(100 * number + member, cluster=number if size > 1 else None)
+        for number, size in enumerate(sizes)
+        for member in range(size)
+    ]
+    assert sorted(unit.size for unit in units(jobs)) == sorted(sizes)

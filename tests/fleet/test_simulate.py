@@ -1,0 +1,124 @@
+"""The simulator: its world keeps its own rules, and the policies in it do as they should."""
+
+from __future__ import annotations
+
+from random import Random
+
+from fleet.openqa import Free, Job, assign, units
+from fleet.policies import count_based, ours
+from fleet.policy import Fleet
+from fleet.simulate.ideal import clairvoyant, floor
+from fleet.simulate.scenario import Scenario, scenario
+from fleet.simulate.workload import DAY, Post, Task, generate
+from fleet.simulate.world import SHUTDOWN_SECONDS, play
+
+PLAIN = frozenset({"qemu_x86_64"})
+TAP = frozenset({"qemu_x86_64", "tap"})
+
+
+def test_openqa_gives_a_plain_job_a_tap_worker_and_never_the_other_way() -> None:
+    free = [
+        Free(host="a", classes=TAP, slots=1, one_host=True),
+        Free(host="b", classes=PLAIN, slots=1, one_host=True),
+    ]
+    jobs = [Job(id=1, classes=TAP), Job(id=2, classes=PLAIN)]
+    for seed in range(20):
+        hosts = {unit.jobs[0].id: places for unit, places in assign(units(jobs), free, Random(seed))}
+        assert hosts == {1: ("a",), 2: ("b",)}
+    assert assign(units([Job(id=1, classes=PLAIN)]), free[:1], Random(0))[0][1] == ("a",)
+
+
+def test_openqa_starts_a_cluster_whole_and_on_one_host_where_asked() -> None:
+    cluster = units([Job(id=n, classes=TAP, cluster=1) for n in range(3)])
+    split = [Free(host=name, classes=TAP, slots=2, one_host=True) for name in "ab"]
+    assert assign(cluster, split, Random(0)) == []
+    spread = [Free(host=name, classes=TAP, slots=2, one_host=False) for name in "ab"]
+    assert len(assign(cluster, spread, Random(0))[0][1]) == 3
+    whole = [*split, Free(host="c", classes=TAP, slots=3, one_host=True)]
+    assert assign(cluster, whole, Random(0))[0][1] == ("c", "c", "c")
+
+
+def test_openqa_serves_by_priority_then_id() -> None:
+    jobs = [
+        Job(id=1, classes=PLAIN, priority=50),
+        Job(id=3, classes=PLAIN, priority=10),
+        Job(id=2, classes=PLAIN, priority=10),
+    ]
+    free = [Free(host="a", classes=PLAIN, slots=2, one_host=True)]
+    assert [unit.jobs[0].id for unit, _ in assign(units(jobs), free, Random(0))] == [2, 3]
+
+
+def test_the_workload_is_fedora_s() -> None:
+    posts = generate(days=28, seed=5)
+    per_day = sum(len(post.tasks) for post in posts) / 28
+    # Public job ids grew by 1900 to 2900 a day in the years before; a failed run is a job there, too.
+    assert 2000 < per_day < 3500
+    assert generate(days=2, seed=5) == generate(days=2, seed=5) != generate(days=2, seed=6)
+    apart = [
+        len([task for post in generate(days=7, seed=5, architecture=a) for task in post.tasks])
+        for a in ("x86_64", "aarch64")
+    ]
+    assert sum(apart) == len([task for post in generate(days=7, seed=5) for task in post.tasks])
+
+
+def one_job(seconds: float) -> list[Post]:
+    task = Task(
+        id=1,
+        classes=PLAIN,
+        priority=50,
+        cluster=None,
+        parents=(),
+        seconds=seconds,
+        fails_after=None,
+        expected_seconds=seconds,
+        assets=(("iso", 1.25e9),),
+    )
+    return [Post(100.0, (task,))]
+
+
+def bare(**more: float) -> Scenario:
+    fleet = Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=180, max=5)
+    return Scenario(fleets=(fleet,), types={"f": "m8i-flex.4xlarge"}, boot_scatter=0, failure_share=0, **more)
+
+
+def test_one_job_by_hand() -> None:
+    outcome = play(bare(), one_job(600), ours(), seed=1)
+    # Seen at 105 s, up at 285 s, 10 s of fetching at 125 MB/s, 600 s of work.
+    assert outcome.waits == [185]
+    assert outcome.setups == [10]
+    assert outcome.work_seconds == 610
+    (_, begin, end), *more = outcome.spans
+    assert (begin, more) == (105, [])
+    # Idle at 895 s: it lingers, is seen, drains and shuts down.
+    assert 895 + SHUTDOWN_SECONDS < end < 895 + 180
+    assert abs(outcome.dollars - (end - begin) * 3.6 / 3600) < 1e-9
+
+
+def test_a_short_life_costs_a_minute() -> None:
+    quick = Scenario(
+        fleets=(Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=1, max=5),),
+        types={"f": "m8i-flex.4xlarge"},
+        failure_share=0,
+    )
+    assert abs(play(quick, one_job(1), ours(), seed=1).dollars - 0.06) < 1e-9
+
+
+def test_hosts_that_fail_and_spot_interruptions_only_cost_time() -> None:
+    world = scenario(architecture="x86_64", boot_seconds=180, metal=False)
+    rough = Scenario(fleets=world.fleets, types=world.types, failure_share=0.1, spot_mean_hours=2.0)
+    outcome = play(rough, generate(days=0.7, seed=3, architecture="x86_64"), ours(), seed=3)
+    assert outcome.interrupted > 0
+    assert outcome.killed == 0
+    assert outcome.unfinished == 0
+
+
+def test_ours_costs_less_than_counting_and_kills_nothing() -> None:
+    world = scenario(architecture="x86_64", boot_seconds=180, metal=False)
+    posts = generate(days=1, seed=11, architecture="x86_64")
+    mine = play(world, posts, ours(), seed=11)
+    chosen = {frozenset(): "plain-1", frozenset({"tap"}): "tap-8", frozenset({"tap2"}): "tap2-4"}
+    count = play(world, posts, count_based(chosen), seed=11, until=3 * DAY)
+    assert mine.unfinished == count.unfinished == mine.killed == count.killed == 0
+    assert mine.dollars < 0.85 * count.dollars
+    assert max(mine.waits) < 1800
+    assert floor(world, posts) < clairvoyant(world, posts, patience=0).dollars < mine.dollars

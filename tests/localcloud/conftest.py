@@ -1,0 +1,44 @@
+"""A cloud with two machines, booted once for all tests that want it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from localcloud import cloud
+from localcloud.cloud import RunningCloud
+from tests.localcloud.lab import SERVER, Lab, make_lab
+from tests.prerequisites import require_machine
+
+
+@pytest.fixture(scope="session")
+def new_cloud() -> Iterator[Callable[[str], RunningCloud]]:
+    """Starts clouds of the tests' own by a name of one's choice; all are gone at the end."""
+    require_machine()
+    names = []
+
+    def start(name: str) -> RunningCloud:
+        names.append(f"test-{name}-{os.getpid()}")
+        return cloud.start(names[-1], api_port=0, web_port=0)
+
+    yield start
+    for name in names:
+        cloud.stop(name)
+
+
+@pytest.fixture(scope="session")
+def lab(new_cloud: Callable[[str], RunningCloud]) -> Lab:
+    """A cloud with a VPC."""
+    return make_lab(new_cloud("lab"))
+
+
+@pytest.fixture(scope="session")
+def pair(lab: Lab) -> tuple[str, str]:
+    """A client and a server in it, booted; the server has the role ``lab``."""
+    client = lab.launch("client", user_data="#!/bin/sh\necho hello from the client >/dev/console\n")
+    server = lab.launch("server", user_data=SERVER, IamInstanceProfile={"Name": "lab"})
+    for instance in (client, server):
+        lab.wait_for_boot(instance)
+    return client, server

@@ -1,0 +1,571 @@
+"""The API as instances and operators call it, over the socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from localcloud.aws.ports import Instance
+from localcloud.aws.server import Server
+from tests.localcloud.aws_helpers import REGION, FakeRuntime, open_server
+
+Client = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Server, str]]:
+    server, endpoint = open_server()
+    yield server, endpoint
+    server.stop()
+
+
+@pytest.fixture
+def aws(server: tuple[Server, str]) -> Server:
+    return server[0]
+
+
+@pytest.fixture
+def client(server: tuple[Server, str]) -> Client:
+    def make(
+        service: str, *, key: str = "operator", secret: str = "operator", token: str | None = None
+    ) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=server[1],
+            region_name=REGION,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            aws_session_token=token,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    return make
+
+
+def refused(call: Callable[..., Any], **parameters: Any) -> tuple[int, str, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    response: Any = caught.value.response
+    error = response["Error"]
+    return response["ResponseMetadata"]["HTTPStatusCode"], error["Code"], error["Message"]
+
+
+def deploy(client: Client, name: str, resources: dict[str, Any], **rest: Any) -> Any:
+    """Create or update a stack; its description once it is done."""
+    cloudformation = client("cloudformation")
+    body = json.dumps({"Resources": resources, **rest})
+    capabilities = ["CAPABILITY_NAMED_IAM"]
+    try:
+        cloudformation.describe_stacks(StackName=name)
+        cloudformation.update_stack(StackName=name, TemplateBody=body, Capabilities=capabilities)
+    except ClientError as error:
+        if "does not exist" not in str(error):
+            raise
+        cloudformation.create_stack(StackName=name, TemplateBody=body, Capabilities=capabilities)
+    return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+
+
+def reasons(client: Client, name: str) -> list[str]:
+    events = client("cloudformation").describe_stack_events(StackName=name)["StackEvents"]
+    return [event["ResourceStatusReason"] for event in events if "ResourceStatusReason" in event]
+
+
+def parameter(value: Any = "x", **attributes: Any) -> dict[str, Any]:
+    return {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": value}, **attributes}
+
+
+# -- what is not there
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [("imagebuilder", "list_images"), ("dlm", "get_lifecycle_policies"), ("cloudformation", "list_types")],
+)
+def test_what_is_missing_is_refused_and_never_tried_again(
+    client: Client, service: str, operation: str
+) -> None:
+    status, _, _ = refused(getattr(client(service), operation))
+    assert 400 <= status < 500
+
+
+def test_an_unsupported_type_is_rolled_back_with_its_reason(client: Client) -> None:
+    resources = {
+        "Fine": parameter(),
+        "Bad": {"Type": "AWS::Backup::BackupVault", "Properties": {}, "DependsOn": "Fine"},
+    }
+    assert deploy(client, "s", resources)["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "AWS::Backup::BackupVault is not supported by the local cloud" in reasons(client, "s")
+    assert not client("ssm").describe_parameters()["Parameters"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "reason"),
+    [
+        ("AWS::S3::Bucket", {"AccelerateConfiguration": {}}, "does not support AccelerateConfiguration of"),
+        ("AWS::EC2::Volume", {"AvailabilityZone": "us-east-1a", "Size": 1, "X": 1}, "does not support X"),
+        ("AWS::EC2::SecurityGroup", {"GroupDescription": "d", "VpcId": "vpc-0"}, "vpc-0"),
+        ("AWS::SSM::Parameter", {"Type": "String"}, '"Value"'),
+    ],
+)
+def test_properties_that_would_be_lost_are_refused(
+    client: Client, kind: str, properties: dict[str, Any], reason: str
+) -> None:
+    stack = deploy(client, "s", {"R": {"Type": kind, "Properties": properties}})
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert any(reason in text for text in reasons(client, "s")), reasons(client, "s")
+
+
+# -- the engine
+
+
+def test_a_failed_update_restores_replaces_and_removes(client: Client) -> None:
+    first = {"Kept": parameter("one"), "Gone": parameter("two"), "Named": parameter("three")}
+    first["Named"]["Properties"]["Name"] = "/old"
+    assert deploy(client, "s", first)["StackStatus"] == "CREATE_COMPLETE"
+    second: dict[str, Any] = {
+        "Kept": parameter("changed"),
+        "New": parameter("new"),
+        "Named": parameter("three"),
+        "Bad": {"Type": "AWS::X::Y", "DependsOn": ["Kept", "New", "Named"]},
+    }
+    second["Named"]["Properties"]["Name"] = "/new"
+    assert deploy(client, "s", second)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    values = [entry["Value"] for entry in _parameters(client)]
+    assert sorted(values) == ["one", "three", "two"]
+    assert {entry["Name"] for entry in _parameters(client)} >= {"/old"}
+    resources = client("cloudformation").describe_stack_resources(StackName="s")["StackResources"]
+    assert {entry["LogicalResourceId"] for entry in resources} == {"Kept", "Gone", "Named"}
+
+
+def _parameters(client: Client) -> list[dict[str, Any]]:
+    ssm = client("ssm")
+    names = [entry["Name"] for entry in ssm.describe_parameters()["Parameters"]]
+    return list(ssm.get_parameters(Names=names)["Parameters"]) if names else []
+
+
+def test_an_update_without_changes_says_so(client: Client) -> None:
+    deploy(client, "s", {"P": parameter()})
+    _, code, message = refused(deploy, client=client, name="s", resources={"P": parameter()})
+    assert (code, message) == ("ValidationError", "No updates are to be performed.")
+
+
+def test_exports_in_use_can_be_neither_changed_nor_deleted(client: Client) -> None:
+    def outputs(value: str) -> dict[str, Any]:
+        return {"O": {"Value": value, "Export": {"Name": "shared"}}}
+
+    deploy(client, "a", {"P": parameter()}, Outputs=outputs("1"))
+    deploy(client, "b", {"P": parameter({"Fn::ImportValue": "shared"})})
+    assert {entry["Value"] for entry in _parameters(client)} == {"x", "1"}
+    stack = deploy(client, "a", {"P": parameter()}, Outputs=outputs("2"))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    client("cloudformation").delete_stack(StackName="a")
+    stack = client("cloudformation").describe_stacks(StackName="a")["Stacks"][0]
+    assert stack["StackStatus"] == "DELETE_FAILED"
+    assert stack["StackStatusReason"] == "Export shared cannot be deleted as it is in use by b"
+
+
+def test_deletion_policy_and_termination_protection(client: Client) -> None:
+    cloudformation = client("cloudformation")
+    deploy(client, "s", {"A": parameter("kept", DeletionPolicy="Retain"), "B": parameter("gone")})
+    cloudformation.update_termination_protection(StackName="s", EnableTerminationProtection=True)
+    _, _, message = refused(cloudformation.delete_stack, StackName="s")
+    assert "TerminationProtection" in message
+    cloudformation.update_termination_protection(StackName="s", EnableTerminationProtection=False)
+    cloudformation.delete_stack(StackName="s")
+    assert [entry["Value"] for entry in _parameters(client)] == ["kept"]
+
+
+def test_intrinsic_functions(client: Client) -> None:
+    value = {
+        "Fn::Join": [
+            ",",
+            [
+                {"Fn::Sub": "${AWS::Region}/${A}/${!B}"},
+                {"Fn::Select": [1, {"Fn::Split": ["-", "a-b"]}]},
+                {"Fn::If": ["No", "yes", "no"]},
+                {"Fn::FindInMap": ["M", "k", "v"]},
+                {"Fn::GetAtt": ["A", "Value"]},
+                "{{resolve:ssm:/known}}",
+            ],
+        ]
+    }
+    client("ssm").put_parameter(Name="/known", Value="looked-up", Type="String")
+    first = parameter("first")
+    first["Properties"]["Name"] = "/a"
+    deploy(
+        client,
+        "s",
+        {"Z": parameter(value), "A": first, "Never": parameter("never", Condition="No")},
+        Conditions={"No": {"Fn::Equals": ["1", "2"]}},
+        Mappings={"M": {"k": {"v": "mapped"}}},
+    )
+    values = {entry["Value"] for entry in _parameters(client)}
+    assert values == {"looked-up", "first", "us-east-1//a/${B},b,no,mapped,first,looked-up"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"A": parameter({"Ref": "B"})}, "Unresolved resource dependencies [B]"),
+        ({"A": parameter(DependsOn="B"), "B": parameter(DependsOn="A")}, "Circular dependency"),
+        ({"A": parameter(DeletionPolicy="Snapshot")}, "does not support DeletionPolicy"),
+        ({"A": parameter(Surprise=1)}, "unsupported attribute Surprise"),
+    ],
+)
+def test_templates_that_cannot_be(client: Client, resources: dict[str, Any], message: str) -> None:
+    _, code, text = refused(deploy, client=client, name="s", resources=resources)
+    assert code == "ValidationError"
+    assert message in text
+
+
+def test_generated_secrets(client: Client) -> None:
+    rules = {
+        "ExcludeCharacters": "ABCDEFGHIJKLMNOPQRSTUVWXYZghijklmnopqrstuvwxyz",
+        "ExcludePunctuation": True,
+        "PasswordLength": 40,
+        "RequireEachIncludedType": False,
+    }
+    resources = {
+        name: {
+            "Type": "AWS::SecretsManager::Secret",
+            "Properties": {"Name": name, "GenerateSecretString": rule},
+        }
+        for name, rule in (
+            ("hex", rules),
+            ("json", {"SecretStringTemplate": '{"user": "me"}', "GenerateStringKey": "password"}),
+        )
+    }
+    deploy(client, "s", resources)
+    secrets = client("secretsmanager")
+    value = secrets.get_secret_value(SecretId="hex")["SecretString"]
+    assert len(value) == 40
+    assert set(value) <= set("0123456789abcdef")
+    filled = json.loads(secrets.get_secret_value(SecretId="json")["SecretString"])
+    assert filled["user"] == "me"
+    assert len(filled["password"]) == 32
+
+
+# -- machines
+
+NETWORK: dict[str, Any] = {
+    "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.1.0.0/16"}},
+    "Subnet": {
+        "Type": "AWS::EC2::Subnet",
+        "Properties": {
+            "VpcId": {"Ref": "Vpc"},
+            "CidrBlock": "10.1.0.0/24",
+            "AvailabilityZone": "us-east-1a",
+        },
+    },
+    "Door": {
+        "Type": "AWS::EC2::SecurityGroup",
+        "Properties": {
+            "GroupDescription": "door",
+            "VpcId": {"Ref": "Vpc"},
+            "SecurityGroupIngress": [
+                {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "CidrIp": "192.0.2.0/24"}
+            ],
+            "SecurityGroupEgress": [],
+        },
+    },
+    "Peer": {
+        "Type": "AWS::EC2::SecurityGroupIngress",
+        "Properties": {
+            "GroupId": {"Ref": "Door"},
+            "IpProtocol": "tcp",
+            "FromPort": 5432,
+            "ToPort": 5432,
+            "SourceSecurityGroupId": {"Ref": "Door"},
+        },
+    },
+    "Volume": {
+        "Type": "AWS::EC2::Volume",
+        "Properties": {"AvailabilityZone": "us-east-1a", "Size": 3, "VolumeType": "gp3", "Encrypted": True},
+    },
+    "Second": {
+        "Type": "AWS::EC2::NetworkInterface",
+        "Properties": {
+            "SubnetId": {"Ref": "Subnet"},
+            "PrivateIpAddress": "10.1.0.10",
+            "GroupSet": [{"Ref": "Door"}],
+        },
+    },
+    "Role": {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Action": "sts:AssumeRole",
+                        "Principal": {"Service": "ec2.amazonaws.com"},
+                    }
+                ],
+            },
+            "Policies": [
+                {
+                    "PolicyName": "Host",
+                    "PolicyDocument": {
+                        "Version": "2012-10-17",
+                        "Statement": [
+                            {
+                                "Effect": "Allow",
+                                "Action": ["ec2:AttachVolume", "ec2:DetachVolume", "ec2:DescribeVolumes"],
+                                "Resource": "*",
+                                "Condition": {"StringEquals": {"aws:RequestedRegion": REGION}},
+                            },
+                            {
+                                "Effect": "Allow",
+                                "Action": "ec2:AttachNetworkInterface",
+                                "Resource": "arn:aws:ec2:*:*:network-interface/*",
+                            },
+                            {
+                                "Effect": "Allow",
+                                "Action": "ec2:AttachNetworkInterface",
+                                "Resource": "arn:aws:ec2:*:*:instance/*",
+                                "Condition": {
+                                    "StringEquals": {"aws:ResourceTag/aws:autoscaling:groupName": "g"}
+                                },
+                            },
+                            {
+                                "Effect": "Allow",
+                                "Action": "s3:GetObject",
+                                "Resource": "arn:aws:s3:::files/open/*",
+                            },
+                            {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "*"},
+                        ],
+                    },
+                }
+            ],
+        },
+    },
+    "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "Role"}]}},
+}
+
+
+def group(image: str, **properties: Any) -> dict[str, Any]:
+    """A launch template and a group of one."""
+    return {
+        "Template": {
+            "Type": "AWS::EC2::LaunchTemplate",
+            "Properties": {
+                "LaunchTemplateData": {
+                    "ImageId": image,
+                    "InstanceType": "t3.small",
+                    "SecurityGroupIds": [{"Ref": "Door"}],
+                    "IamInstanceProfile": {"Arn": {"Fn::GetAtt": ["Profile", "Arn"]}},
+                    "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+                    "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 12}}],
+                }
+            },
+        },
+        "Group": {
+            "Type": "AWS::AutoScaling::AutoScalingGroup",
+            "Properties": {
+                "AutoScalingGroupName": "g",
+                "MinSize": "1",
+                "MaxSize": "2",
+                "VPCZoneIdentifier": [{"Ref": "Subnet"}],
+                "LaunchTemplate": {
+                    "LaunchTemplateId": {"Ref": "Template"},
+                    "Version": {"Fn::GetAtt": ["Template", "LatestVersionNumber"]},
+                },
+                **properties,
+            },
+        },
+    }
+
+
+@pytest.fixture
+def image(aws: Server) -> str:
+    return str(aws.client("ec2").register_image(Name="base")["ImageId"])
+
+
+@pytest.fixture
+def host(aws: Server, client: Client, image: str) -> Instance:
+    """A running instance of a group, and the network that it is in."""
+    stack = deploy(client, "hosts", {**NETWORK, **group(image)})
+    assert stack["StackStatus"] == "CREATE_COMPLETE", reasons(client, "hosts")
+    (instance,) = aws.cloud.instances()
+    aws.cloud.set_state(instance.id, "running")
+    (instance,) = aws.cloud.instances()
+    return instance
+
+
+def physical(client: Client, name: str) -> str:
+    answer = client("cloudformation").describe_stack_resource(StackName="hosts", LogicalResourceId=name)
+    return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+
+
+def test_the_runtime_sees_what_the_launch_template_says(aws: Server, host: Instance) -> None:
+    assert host.state == "running"
+    assert host.root_gib == 12
+    assert host.volumes == ()
+    assert host.metadata.token_required
+    assert host.metadata.hop_limit == 1
+    assert host.role is not None
+    assert host.target_lifecycle_state == "InService"
+    assert host.tags["aws:autoscaling:groupName"] == "g"
+    assert [volume.size_gib for volume in aws.cloud.volumes()] == [3]
+
+
+def test_security_groups_become_addresses(aws: Server, host: Instance) -> None:
+    (firewall,) = aws.cloud.firewalls()
+    assert firewall.address == host.address
+    assert firewall.egress == ()
+    peers = {rule.first_port: set(rule.peers) for rule in firewall.ingress}
+    assert peers[80] == {IPv4Network("192.0.2.0/24")}
+    # The second interface is a member too, though it is not attached yet.
+    assert peers[5432] == {IPv4Network(f"{host.address}/32"), IPv4Network("10.1.0.10/32")}
+
+
+def test_volumes_attach_when_the_runtime_says_so(aws: Server, client: Client, host: Instance) -> None:
+    ec2, volume = client("ec2"), physical(client, "Volume")
+
+    def state() -> str:
+        found = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
+        return str(found["Attachments"][0]["State"]) if found["Attachments"] else str(found["State"])
+
+    ec2.attach_volume(VolumeId=volume, InstanceId=host.id, Device="/dev/sdf")
+    assert state() == "attaching"
+    ((attachment,),) = [instance.volumes for instance in aws.cloud.instances()]
+    assert (attachment.device, attachment.size_gib, attachment.state) == ("/dev/sdf", 3, "attaching")
+    aws.cloud.attached(volume)
+    assert state() == "attached"
+    _, code, _ = refused(ec2.attach_volume, VolumeId=volume, InstanceId=host.id, Device="/dev/sdg")
+    assert code == "VolumeInUse"
+    ec2.detach_volume(VolumeId=volume)
+    assert state() == "detaching"
+    aws.cloud.detached(volume)
+    assert state() == "available"
+
+
+def test_interfaces_attach_when_the_runtime_says_so(aws: Server, client: Client, host: Instance) -> None:
+    ec2, interface = client("ec2"), physical(client, "Second")
+
+    def describe() -> Any:
+        return ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"][0]
+
+    attach = {"NetworkInterfaceId": interface, "InstanceId": host.id, "DeviceIndex": 1}
+    ec2.attach_network_interface(**attach)
+    assert describe()["Attachment"]["Status"] == "attaching"
+    aws.cloud.attached(interface)
+    assert describe()["Attachment"]["Status"] == "attached"
+    (instance,) = aws.cloud.instances()
+    assert instance.interfaces[1].address == IPv4Address("10.1.0.10")
+    _, code, _ = refused(ec2.attach_network_interface, **attach)
+    assert code == "InvalidNetworkInterface.InUse"
+    ec2.detach_network_interface(AttachmentId=describe()["Attachment"]["AttachmentId"])
+    assert describe()["Status"] == "in-use"
+    aws.cloud.detached(interface)
+    assert describe()["Status"] == "available"
+
+
+def test_what_a_terminated_instance_held_is_free_again(aws: Server, client: Client, host: Instance) -> None:
+    ec2, volume, interface = client("ec2"), physical(client, "Volume"), physical(client, "Second")
+    ec2.attach_volume(VolumeId=volume, InstanceId=host.id, Device="/dev/sdf")
+    ec2.attach_network_interface(NetworkInterfaceId=interface, InstanceId=host.id, DeviceIndex=1)
+    aws.cloud.set_state(host.id, "terminated")
+    assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
+    found = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"][0]
+    assert found["Status"] == "available"
+    # And the group replaces it.
+    (other,) = aws.cloud.instances()
+    assert other.id != host.id
+
+
+def test_an_unknown_image_fails_the_group_with_its_reason(client: Client) -> None:
+    stack = deploy(client, "hosts", {**NETWORK, **group("ami-00000000")})
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert any("Group did not stabilize" in r and "ami-00000000" in r for r in reasons(client, "hosts"))
+
+
+def test_a_new_template_version_reaches_the_group_but_no_instance(
+    aws: Server, client: Client, host: Instance, image: str
+) -> None:
+    changed = group(image)
+    changed["Template"]["Properties"]["LaunchTemplateData"]["InstanceType"] = "t3.large"
+    assert deploy(client, "hosts", {**NETWORK, **changed})["StackStatus"] == "UPDATE_COMPLETE"
+    described = client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
+    assert described["LaunchTemplate"]["Version"] == "2"
+    assert described["Instances"][0]["LaunchTemplate"]["Version"] == "1"
+    assert [instance.id for instance in aws.cloud.instances()] == [host.id]
+
+
+def test_a_protected_instance_keeps_its_group(aws: Server, client: Client, host: Instance) -> None:
+    autoscaling, cloudformation = client("autoscaling"), client("cloudformation")
+    protect = {"AutoScalingGroupName": "g", "InstanceIds": [host.id]}
+    autoscaling.set_instance_protection(**protect, ProtectedFromScaleIn=True)
+    cloudformation.delete_stack(StackName="hosts")
+    assert any("are protected from scale-in" in reason for reason in reasons(client, "hosts"))
+    autoscaling.set_instance_protection(**protect, ProtectedFromScaleIn=False)
+    with FakeRuntime(aws):
+        cloudformation.delete_stack(StackName="hosts")
+    assert not aws.autoscaling.groups
+
+
+# -- instances' permissions
+
+
+def as_host(aws: Server, client: Client, host: Instance, service: str) -> Any:
+    credentials = aws.cloud.credentials(host.id)
+    assert credentials is not None
+    assert aws.cloud.credentials(host.id) == credentials
+    return client(service, key=credentials.access_key, secret=credentials.secret_key, token=credentials.token)
+
+
+def test_an_instance_may_do_what_its_role_may(aws: Server, client: Client, host: Instance) -> None:
+    identity = as_host(aws, client, host, "sts").get_caller_identity()["Arn"]
+    assert identity.endswith(f":assumed-role/{host.role}/{host.id}")
+    ec2 = as_host(aws, client, host, "ec2")
+    ec2.attach_volume(VolumeId=physical(client, "Volume"), InstanceId=host.id, Device="/dev/sdf")
+    ec2.attach_network_interface(
+        NetworkInterfaceId=physical(client, "Second"), InstanceId=host.id, DeviceIndex=1
+    )
+    client("ssm").put_parameter(Name="/p", Value="v", Type="String")
+    assert as_host(aws, client, host, "ssm").get_parameter(Name="/p")["Parameter"]["Value"] == "v"
+
+
+def test_an_instance_may_do_nothing_else(aws: Server, client: Client, host: Instance) -> None:
+    parameters: dict[str, Any]
+    for service, operation, parameters, action in (
+        ("ec2", "describe_instances", {}, "ec2:DescribeInstances"),
+        ("ec2", "detach_network_interface", {"AttachmentId": "x"}, "ec2:DetachNetworkInterface"),
+        ("ssm", "put_parameter", {"Name": "/p", "Value": "v", "Type": "String"}, "ssm:PutParameter"),
+        ("secretsmanager", "get_secret_value", {"SecretId": "s"}, "secretsmanager:GetSecretValue"),
+        ("cloudwatch", "put_metric_data", {"Namespace": "n", "MetricData": []}, "cloudwatch:PutMetricData"),
+        (
+            "autoscaling",
+            "set_instance_health",
+            {"InstanceId": host.id, "HealthStatus": "Unhealthy"},
+            "autoscaling:SetInstanceHealth",
+        ),
+    ):
+        status, _, message = refused(getattr(as_host(aws, client, host, service), operation), **parameters)
+        assert status == 403
+        assert f"{host.role}/{host.id} is not authorized to perform: {action} on resource" in message
+
+
+def test_files_in_buckets(aws: Server, client: Client, host: Instance) -> None:
+    operator, s3 = client("s3"), as_host(aws, client, host, "s3")
+    operator.create_bucket(Bucket="files")
+    for key in ("open/file", "secret/file"):
+        operator.put_object(Bucket="files", Key=key, Body=b"text")
+    assert s3.get_object(Bucket="files", Key="open/file")["Body"].read() == b"text"
+    assert refused(s3.get_object, Bucket="files", Key="secret/file")[0] == 403
+    assert refused(s3.put_object, Bucket="files", Key="open/file", Body=b"")[0] == 403
+    # Who may not list a bucket is not told that something is missing.
+    assert refused(s3.get_object, Bucket="files", Key="open/none")[0] == 403
+    assert refused(operator.get_object, Bucket="files", Key="open/none")[0] == 404
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::files/*"}
+    operator.put_bucket_policy(Bucket="files", Policy=json.dumps({"Statement": [deny]}))
+    assert refused(s3.get_object, Bucket="files", Key="open/file")[0] == 403
+    assert refused(operator.get_object, Bucket="files", Key="open/file")[0] == 403

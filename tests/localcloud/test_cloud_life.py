@@ -1,0 +1,158 @@
+"""A cloud's beginning and its end, however that comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from localcloud import cloud
+from localcloud.cloud import CloudError, RunningCloud
+from tests.localcloud.lab import Lab, device, make_lab, wait_until
+from tests.prerequisites import require_machine
+
+pytestmark = pytest.mark.machine
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def traces(name: str, pid: int) -> list[str]:
+    """All that outsiders can see of a cloud."""
+    found = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"clouds/{name}" in line
+    ]
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found += [path for path in (file.read_text(),) if f"clouds/{name}" in path]
+        except OSError:
+            continue  # cleared in between
+    for events in Path("/sys/fs/cgroup").glob(f"**/openqa-on-aws/{name}/cgroup.events"):
+        found += [str(events)] if "populated 1" in events.read_text() else []
+    return [*found, f"process {pid}"] if Path(f"/proc/{pid}").exists() else found
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def links() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def test_nothing_is_left_when_its_first_process_is_killed(new_cloud: Callable[[str], RunningCloud]) -> None:
+    before = links()
+    running = new_cloud("killed")
+    lab = make_lab(running)
+    instance = lab.launch("client")
+    lab.wait_for_boot(instance)
+    volume = lab.aws("ec2").create_volume(Size=1, AvailabilityZone="us-east-1a")["VolumeId"]
+    lab.aws("ec2").attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    lab.wait_for(instance, f"test -b {device(volume)}")
+    lab.output(instance, f"mkfs.ext4 -q {device(volume)} && mount {device(volume)} /mnt")
+    # A loop device, processes in the cgroup, and the first process; no mounts, no links.
+    assert len(traces(running.name, running.pid)) == 3
+    assert links() == before
+
+    os.kill(running.pid, signal.SIGKILL)
+    os.waitpid(running.pid, 0)
+    wait_until(lambda: not traces(running.name, running.pid), seconds=20)
+    assert cloud.find(running.name) is None
+    assert not listens(running.api_port)
+    assert not listens(running.web_port)
+
+    # What it kept on disk goes at the next start.
+    assert list(running.work.glob("volumes/*"))
+    again = cloud.start(running.name, api_port=0, web_port=0)
+    assert not list(running.work.glob("volumes/*"))
+    assert cloud.find(running.name) == again
+    assert cloud.stop(running.name)
+    assert cloud.find(running.name) is None
+    assert not running.work.exists()
+    assert not running.log.parent.exists()
+    assert not cloud.stop(running.name)
+
+
+START = """
+import sys, time
+from localcloud import cloud
+with cloud.starting(sys.argv[1], api_port=0, web_port=0):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_it_goes_with_the_command_that_starts_it() -> None:
+    require_machine()
+    name = f"test-starter-{os.getpid()}"
+    with subprocess.Popen(
+        [sys.executable, "-c", START, name], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == "up\n"
+        running = cloud.find(name)
+        starter.kill()
+    assert running is not None
+    wait_until(lambda: not traces(name, running.pid), seconds=20)
+    assert cloud.find(name) is None
+    cloud.stop(name)
+
+
+def test_it_goes_if_the_block_that_starts_it_fails() -> None:
+    require_machine()
+    name = f"test-block-{os.getpid()}"
+    with pytest.raises(ZeroDivisionError), cloud.starting(name, api_port=0, web_port=0):
+        raise ZeroDivisionError
+    assert cloud.find(name) is None
+
+
+def test_one_name_is_one_cloud(lab: Lab) -> None:
+    with pytest.raises(CloudError, match="already running"):
+        cloud.start(lab.cloud.name, api_port=0, web_port=0)
+    assert cloud.find(lab.cloud.name) == lab.cloud
+
+
+def test_refusals_are_one_sentence() -> None:
+    require_machine()
+    with pytest.raises(CloudError, match="'Not/allowed' is not"):
+        cloud.start("Not/allowed", api_port=0, web_port=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CloudError, match=f"Port {port} for the AWS API is not free"):
+            cloud.start("test-port", api_port=port, web_port=0)
+    assert not cloud.stop("test-port")
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "localcloud", *words], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("words", [["status"], ["env"], ["console", "i-1"], ["shell", "i-1"]])
+def test_commands_without_a_cloud_say_so_in_one_line(words: list[str]) -> None:
+    done = command(*words, "--name", "nobody")
+    assert done.returncode == 1
+    assert (
+        done.stderr == "The local cloud 'nobody' is not running: start it with 'python -m localcloud up'.\n"
+    )
+
+
+def test_commands_with_a_cloud(lab: Lab, pair: tuple[str, str]) -> None:
+    name = ("--name", lab.cloud.name)
+    status = command("status", *name).stdout
+    assert lab.cloud.endpoint in status
+    assert all(instance in status for instance in pair)
+    assert f"export AWS_ENDPOINT_URL={lab.cloud.endpoint}\n" in command("env", *name).stdout
+    assert "hello from the client" in command("console", pair[0], *name).stdout
+    refused = command("console", "i-1", *name).stderr
+    assert refused == f"'i-1' is no instance of the local cloud '{lab.cloud.name}'.\n"

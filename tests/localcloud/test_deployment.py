@@ -1,0 +1,301 @@
+"""A whole deployment in a cloud of the tests' own: what ``make local`` does, and what must not go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud import cloud
+from localcloud.cloud import RunningCloud
+from tests.prerequisites import require_machine
+
+pytestmark = pytest.mark.smoke
+
+REPOSITORY = Path(__file__).parents[2]
+NAME = "test"
+METADATA = "http://169.254.169.254/latest/api/token"
+TOKEN_HEADER = "X-aws-ec2-metadata-token-ttl-seconds: 60"
+# Asks for a token as an attacker would; exits with 0 only if it got an answer.
+ASK_FOR_TOKEN = (
+    "import urllib.request as u;"
+    f"r = u.Request({METADATA!r}, method='PUT', headers={{'X-aws-ec2-metadata-token-ttl-seconds': '60'}});"
+    "print(u.urlopen(r, timeout=5).status)"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An ended command."""
+
+    code: int
+    output: str
+
+
+def command(*words: str, directory: Path = REPOSITORY) -> Run:
+    """Runs ``python -m localcloud …`` and passes its output on as it comes."""
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "localcloud", *words],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(directory)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return Run(process.returncode, "".join(lines))
+
+
+def deploy(*options: str, directory: Path = REPOSITORY) -> Run:
+    return command(
+        "deploy", "local", "--name", NAME, "--api-port", "0", "--web-port", "0", *options, directory=directory
+    )
+
+
+def running() -> RunningCloud:
+    found = cloud.find(NAME)
+    assert found is not None
+    return found
+
+
+def get(path: str) -> Any:
+    context = ssl.create_default_context(cafile=str(running().certificate))
+    with urllib.request.urlopen(running().url + path, context=context, timeout=30) as answer:
+        return json.load(answer)
+
+
+def instance_of(group: str) -> str:
+    """The id of the one instance in service of a group."""
+    groups = running().client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    instances = [
+        instance["InstanceId"]
+        for instance in groups["AutoScalingGroups"][0]["Instances"]
+        if instance["LifecycleState"] == "InService"
+    ]
+    assert len(instances) == 1, groups
+    return str(instances[0])
+
+
+def inside(instance: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in an instance, as root."""
+    leader = running().leader(instance)
+    assert leader is not None
+    return subprocess.run(
+        ["nsenter", f"--target={leader}", "--all", "--wd=/", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Run]:
+    require_machine()
+    command("down", "--name", NAME)
+    yield deploy()
+    command("down", "--name", NAME)
+
+
+def test_the_sample_job_passes_on_a_worker_that_auto_scaling_launched(deployed: Run) -> None:
+    assert deployed.code == 0, deployed.output
+    assert "The sample job passed" in deployed.output
+    assert running().url in deployed.output
+    job = get("/api/v1/jobs?latest=1")["jobs"][0]
+    assert job["result"] == "passed"
+    worker = get(f"/api/v1/workers/{job['assigned_worker_id']}")["worker"]
+    launched = (
+        running().client("ec2").describe_instances(InstanceIds=[instance_of("openqa-local-fleet-small")])
+    )
+    address = launched["Reservations"][0]["Instances"][0]["PrivateIpAddress"]
+    assert worker["properties"]["WORKER_HOSTNAME"] in (address, f"ip-{address.replace('.', '-')}")
+
+
+def test_the_load_balancer_refuses_who_is_not_trusted(deployed: Run) -> None:
+    balancers = running().client("elbv2").describe_load_balancers()["LoadBalancers"]
+    shown = inside(
+        instance_of("openqa-local-webui"),
+        *("curl", "--silent", "--max-time", "10", "--output", "/dev/null"),
+        *("--write-out", "%{http_code} %{redirect_url}", f"http://{balancers[0]['DNSName']}/"),
+    )
+    # An instance is none of the environment's trusted addresses: no answer at all.
+    assert shown.returncode == 28, shown
+
+
+@pytest.mark.parametrize("user", ["root", "_openqa-worker"])
+def test_no_credentials_for_a_worker_container_or_isotovideo(deployed: Run, user: str) -> None:
+    worker = instance_of("openqa-local-fleet-small")
+    names = inside(worker, "podman", "ps", "--format", "{{.Names}}").stdout.split()
+    container = next(name for name in names if "worker" in name and "1" in name)
+    ask = ["curl", "--silent", "--max-time", "5", "--request", "PUT", "--header", TOKEN_HEADER, METADATA]
+    attempt = inside(worker, "podman", "exec", "--user", user, container, *ask)
+    assert attempt.returncode in (7, 28), attempt
+    assert attempt.stdout == ""
+
+
+def test_no_credentials_for_anybody_but_root_on_a_worker_host(deployed: Run) -> None:
+    worker = instance_of("openqa-local-fleet-small")
+    own = inside(worker, "python3", "-c", ASK_FOR_TOKEN)
+    assert own.stdout.strip() == "200", own
+    other = inside(worker, "setpriv", "--reuid=65534", "--clear-groups", "python3", "-c", ASK_FOR_TOKEN)
+    assert other.returncode != 0
+    assert other.stdout == ""
+
+
+def test_a_worker_reaches_the_web_ui_and_nothing_else(deployed: Run) -> None:
+    worker = instance_of("openqa-local-fleet-small")
+
+    def reaches(host: str, port: int) -> bool:
+        probe = f"import socket; socket.create_connection(({host!r}, {port}), timeout=4)"
+        return inside(worker, "python3", "-c", probe).returncode == 0
+
+    assert reaches("webui.local.openqa.internal", 80)
+    assert reaches("webui.local.openqa.internal", 873)
+    assert not reaches("database.local.openqa.internal", 5432)
+    assert not reaches("webui.local.openqa.internal", 9526)
+
+
+def test_no_secret_in_what_an_instance_logs_or_runs(deployed: Run) -> None:
+    manager = running().client("secretsmanager")
+    secrets = [
+        manager.get_secret_value(SecretId=secret["ARN"])["SecretString"]
+        for secret in manager.list_secrets()["SecretList"]
+    ]
+    assert len(secrets) >= 2
+    for group in ("openqa-local-database", "openqa-local-webui", "openqa-local-fleet-small"):
+        instance = instance_of(group)
+        journal = inside(instance, "journalctl", "--no-pager", "--output=cat").stdout
+        arguments = inside(instance, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        console = running().console(instance).read_text(errors="replace")
+        assert "first boot" not in console or "failed" not in console
+        for secret in secrets:
+            for shown in (secret, secret[16:]):
+                assert shown not in journal, group
+                assert shown not in arguments, group
+                assert shown not in console, group
+
+
+def test_again_is_a_deploy_without_changes(deployed: Run) -> None:
+    before = {g: instance_of(f"openqa-local-{g}") for g in ("database", "webui", "fleet-small")}
+    again = deploy("--no-smoke")
+    assert again.code == 0, again.output
+    assert "No changes: all stacks are as the environment says." in again.output
+    assert before == {g: instance_of(f"openqa-local-{g}") for g in before}
+
+
+def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -> None:
+    before = {g: instance_of(f"openqa-local-{g}") for g in ("database", "webui", "fleet-small")}
+    text = (REPOSITORY / "environments" / "local.toml").read_text()
+    assert "max = 2\n" in text
+    (tmp_path / "local.toml").write_text(text.replace("max = 2\n", "max = 3\n"))
+    changed = deploy("--no-smoke", "--environments", str(tmp_path))
+    assert changed.code == 0, changed.output
+    groups = (
+        running()
+        .client("autoscaling")
+        .describe_auto_scaling_groups(AutoScalingGroupNames=["openqa-local-fleet-small"])
+    )
+    assert groups["AutoScalingGroups"][0]["MaxSize"] == 3
+    assert "openqa-local-webui (no changes)" in changed.output
+    assert before == {g: instance_of(f"openqa-local-{g}") for g in before}
+
+
+def broken_checkout(directory: Path) -> Path:
+    """A copy of the project whose PostgreSQL container cannot start."""
+    copy = directory / "checkout"
+    shutil.copytree(
+        REPOSITORY,
+        copy,
+        ignore=shutil.ignore_patterns(".venv", "node_modules", "cdk.out", ".git", "__pycache__", ".*_cache"),
+    )
+    (copy / "node_modules").symlink_to(REPOSITORY / "node_modules")
+    start = copy / "userdata/roles/database/bin/start.sh"
+    start.write_text("#!/bin/bash\necho 'this database was broken on purpose'\nexit 1\n")
+    return copy
+
+
+def test_a_broken_start_rolls_back_and_says_why(deployed: Run, tmp_path: Path) -> None:
+    before = instance_of("openqa-local-database")
+    broken = deploy("--no-smoke", directory=broken_checkout(tmp_path))
+    assert broken.code != 0
+    assert "Received FAILURE signal with UniqueId i-" in broken.output
+    assert "openqa-database" in broken.output
+    stack = running().client("cloudformation").describe_stacks(StackName="openqa-local-database")["Stacks"][0]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert instance_of("openqa-local-database") != before
+    # The database is back, with what it held.
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            assert get("/api/v1/jobs?latest=1")["jobs"][0]["result"] == "passed"
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "the web UI does not answer after the roll-back"
+            time.sleep(2)
+
+
+def left_behind(name: str) -> list[str]:
+    """What of a cloud can be seen from outside it."""
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"clouds/{name}" in line]
+    loops = subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True, check=True)
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True)
+    processes = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if f"clouds/{name}" in words or f'"clouds/{name}"' in words:
+            processes.append(words)
+    return [
+        *mounts,
+        *(line for line in loops.stdout.splitlines() if f"clouds/{name}" in line),
+        *(line for line in links.stdout.splitlines() if not line.startswith(("lo ", "eth", "en", "docker"))),
+        *processes,
+    ]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
+def test_killed_at_any_moment_nothing_is_left(seconds: float) -> None:
+    require_machine()
+    name = "killed"
+    before = set(left_behind(name))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "localcloud", "deploy", "local", "--name", name),
+            *("--api-port", "0", "--web-port", "0", "--no-smoke"),
+        ],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    try:
+        deadline = time.monotonic() + 30
+        while cloud.find(name) is not None or set(left_behind(name)) - before:
+            assert time.monotonic() < deadline, set(left_behind(name)) - before
+            time.sleep(0.2)
+    finally:
+        command("down", "--name", name)
+    assert not (cloud.STATES / name / "state.json").exists()
