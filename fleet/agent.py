@@ -49,7 +49,7 @@ class Seen:
 
     Attributes:
         target: the lifecycle state that the group wants, or None where the host is in no group.
-        busy: the worker containers that still run; none on hosts of another role.
+        busy: the workers that still run; none on hosts of another role.
         drain_seconds: since draining began; None before.
         heartbeat_seconds: since the last heartbeat; None before the first.
     """
@@ -87,8 +87,8 @@ class Role(Protocol):
         """Ends what is left, and releases what the next host needs."""
 
 
-class Workers:
-    """A worker host: each worker finishes its job, then exits."""
+class ContainerWorkers:
+    """A host with workers in containers: each worker finishes its job, then exits."""
 
     def __init__(self, count: int) -> None:
         self._containers = tuple(f"openqa-worker-{number}" for number in range(1, count + 1))
@@ -117,6 +117,31 @@ class Workers:
         return [name for name in self._containers if name in names]
 
 
+class HostWorkers:
+    """A tap host, which runs openQA's workers itself: each finishes its job, then exits."""
+
+    def __init__(self, count: int) -> None:
+        self._units = tuple(f"openqa-worker-plain@{number}.service" for number in range(1, count + 1))
+
+    def drain(self) -> None:
+        """Sends each worker's main process, and not its guests, the signal to finish its job and go."""
+        for unit in self._running():
+            run(["systemctl", "kill", "--kill-whom=main", "--signal=HUP", unit])
+
+    def busy(self) -> int:
+        """Returns how many workers still run."""
+        return len(self._running())
+
+    def stop(self) -> None:
+        """Stops the workers that are left, which tell openQA."""
+        run(["systemctl", "stop", *self._units])
+
+    def _running(self) -> list[str]:
+        states = "--state=active,activating,deactivating"
+        answer = run(["systemctl", "list-units", states, "--plain", "--no-legend", *self._units])
+        return [line.split()[0] for line in answer.splitlines() if line]
+
+
 class Stateful:
     """The database or web UI host: stops, and releases its volume and its interface."""
 
@@ -143,7 +168,10 @@ class Stateful:
 def role_of(host: Host) -> Role:
     """Returns what this host can do."""
     worker = host.document.worker
-    return Stateful(host) if worker is None else Workers(worker.count(host.instance_type))
+    if worker is None:
+        return Stateful(host)
+    kind = HostWorkers if worker.network == "tap" else ContainerWorkers
+    return kind(worker.count(host.instance_type))
 
 
 def watch(

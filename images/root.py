@@ -46,7 +46,7 @@ _USERDATA = Path(__file__).parent.parent / "userdata"
 _INSTALLED_AT = "/opt/openqa-on-aws/userdata"
 _INSTALL = f"{_INSTALLED_AT}/install.sh"
 # All that decides what the installation does.
-_INSTALL_SOURCES = ("install.sh", "os/*.sh", "host/images.py")
+_INSTALL_SOURCES = ("install.sh", "os/*.sh", "host/images.py", "containers/worker/*.control")
 
 
 def base_root() -> Path:

@@ -57,6 +57,30 @@ if ((${#missing[@]})); then
   os_install "${missing[@]}"
 fi
 
+# Whether this is, or may become, a host that runs openQA's worker itself.
+wants_tap() {
+  if [[ -n "$document" ]]; then
+    python3 -c 'import json, sys
+sys.exit((json.load(open(sys.argv[1])).get("worker") or {}).get("network") != "tap")' "$document"
+  else
+    ((${#roles[@]} == 0)) || [[ " ${roles[*]} " == *" worker "* ]]
+  fi
+}
+
+if wants_tap; then
+  # The numbers that containers know them by, before the packages choose others.
+  id geekotest &>/dev/null || useradd --system --user-group --uid 601 --home-dir /var/lib/openqa geekotest
+  id _openqa-worker &>/dev/null || useradd --system --user-group --uid 602 --groups geekotest,kvm \
+    --home-dir /run/openqa --shell /bin/bash _openqa-worker
+  missing=()
+  for package in "${tap_packages[@]}"; do
+    os_is_installed "$package" || missing+=("$package")
+  done
+  if ((${#missing[@]})); then
+    os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
+  fi
+fi
+
 images=("${roles[@]}")
 [[ -z "$document" ]] || images=(--document "$document")
 PYTHONPATH=$(dirname "$here") PYTHONDONTWRITEBYTECODE=1 python3 -m userdata.host images "${images[@]}"

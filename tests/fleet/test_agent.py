@@ -143,12 +143,41 @@ def test_workers_are_told_to_finish_and_waited_for(monkeypatch: pytest.MonkeyPat
         answers={"podman ps": "openqa-cacheservice\nopenqa-worker-2\nopenqa-worker-20\n"}
     )
     monkeypatch.setattr(agent, "run", programs.run)
-    workers = agent.Workers(2)
+    workers = agent.ContainerWorkers(2)
     workers.drain()
     assert programs.started("podman", "kill") == [("podman", "kill", "--signal=HUP", "openqa-worker-2")]
     assert workers.busy() == 1
     workers.stop()
     assert programs.calls[-1] == ("systemctl", "stop", "openqa-worker@1.service", "openqa-worker@2.service")
+
+
+def test_workers_of_a_tap_host_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = machine.Programs(
+        answers={
+            "systemctl list-units": "openqa-worker-plain@2.service loaded active running openQA Worker #2\n"
+        }
+    )
+    monkeypatch.setattr(agent, "run", programs.run)
+    workers = agent.HostWorkers(2)
+    workers.drain()
+    assert programs.started("systemctl", "kill") == [
+        ("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "openqa-worker-plain@2.service")
+    ]
+    assert workers.busy() == 1
+    workers.stop()
+    assert programs.calls[-1][2:] == ("openqa-worker-plain@1.service", "openqa-worker-plain@2.service")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("webui", agent.Stateful),
+        ("worker", agent.ContainerWorkers),
+        ("worker-tap", agent.HostWorkers),
+    ],
+)
+def test_each_kind_of_host_goes_its_way(tmp_path: Path, name: str, kind: type) -> None:
+    assert isinstance(agent.role_of(machine.host(tmp_path, name)), kind)
 
 
 @mock_aws

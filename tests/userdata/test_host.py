@@ -443,10 +443,10 @@ def test_a_bad_document_is_one_sentence(change: dict[str, Any], reason: str) -> 
         document.parse(machine.read("database") | change)
 
 
-def test_tap_workers_are_refused() -> None:
+def test_unknown_networks_are_refused() -> None:
     data = machine.read("worker")
-    data["worker"]["network"] = "tap"
-    with pytest.raises(HostError, match=r"worker\.network is 'tap', allowed is user"):
+    data["worker"]["network"] = "carrier-pigeon"
+    with pytest.raises(HostError, match=r"worker\.network is 'carrier-pigeon', allowed are user, tap"):
         document.parse(data)
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, document, images, ready, roles
+from userdata.host import aws, document, images, ready, roles, tap
 from userdata.host.errors import HostError
 from userdata.host.host import this_host
 from userdata.host.layout import Layout
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("prepare", help="once: name, interface, volume, units")
     commands.add_parser("configure", help="at every start: secrets and configuration")
     commands.add_parser("certificate", help="renew the database's certificate when it is due")
+    commands.add_parser("tap", help="at every start of a tap host: bridge, tap devices, forwarding")
+    commands.add_parser("switch", help="serve the switch that os-autoinst asks for VLANs; does not return")
+    commands.add_parser("check-tap", help="whether the tap network works; if not, the host is unhealthy")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -52,6 +55,12 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     if options.command == "images":
         _images(options, layout)
         return
+    if options.command == "switch":
+        # Needs its D-Bus library, which only tap hosts have.
+        from userdata.host import switch_bus
+
+        switch_bus.serve()
+        return
     host = this_host(layout, Metadata())
     signals = Signals(host.document, host.instance, host.client)
     if options.command == "prepare":
@@ -60,6 +69,14 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         roles.configure(host)
     elif options.command == "certificate":
         roles.renew_certificate(host)
+    elif options.command == "tap":
+        tap.set_up(host)
+    elif options.command == "check-tap":
+        try:
+            tap.await_working(host)
+        except HostError:
+            signals.unhealthy()
+            raise
     elif options.command == "ready":
         ready.await_ready(host)
         signals.works()

@@ -11,6 +11,7 @@ from typing import Any
 from userdata.host.errors import HostError
 
 ROLES = ("database", "webui", "worker")
+NETWORKS = ("user", "tap")
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,10 @@ def parse(data: Mapping[str, Any]) -> Document:
         raise HostError(f"host document: role is {document.role!r}, allowed are {', '.join(ROLES)}")
     if getattr(document, document.role) is None:
         raise HostError(f"host document: the key {document.role!r} is missing")
-    if document.worker is not None and document.worker.network != "user":
-        raise HostError(f"host document: worker.network is {document.worker.network!r}, allowed is user")
+    if document.worker is not None and document.worker.network not in NETWORKS:
+        raise HostError(
+            f"host document: worker.network is {document.worker.network!r}, allowed are {', '.join(NETWORKS)}"
+        )
     return document
 
 

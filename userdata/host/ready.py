@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from userdata.host import tap
 from userdata.host.aws import wait
 from userdata.host.commands import run
 from userdata.host.errors import HostError
@@ -98,6 +99,8 @@ def _worker(host: Host) -> None:
     worker = host.document.worker
     if worker is None:
         raise HostError("host document: the key 'worker' is missing")
+    if worker.network == "tap":
+        tap.check(host)
     workers = json.loads(_get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
     missing = missing_workers(workers, host=host.name, count=worker.count(host.instance_type))
     if missing:
@@ -106,14 +109,23 @@ def _worker(host: Host) -> None:
 
 def _failed_units() -> dict[str, str]:
     answer = run(
-        ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "openqa*", "srv-data*"]
+        [
+            "systemctl",
+            "list-units",
+            "--state=failed",
+            "--plain",
+            "--no-legend",
+            "openqa*",
+            "os-autoinst*",
+            "srv-data*",
+        ]
     )
     return {line.split()[0]: "failed" for line in answer.splitlines() if line}
 
 
 def _ending_units() -> dict[str, str]:
     """Services are started again for ever, which is right for a host that worked once, not for a new one."""
-    answer = run(["systemctl", "show", "--property=Id,NRestarts", "openqa*.service"])
+    answer = run(["systemctl", "show", "--property=Id,NRestarts", "openqa*.service", "os-autoinst*.service"])
     units = [dict(line.split("=", 1) for line in block.splitlines()) for block in answer.split("\n\n")]
     return {
         unit["Id"]: f"ended {unit['NRestarts']} times"

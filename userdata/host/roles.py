@@ -11,19 +11,14 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, render, secrets, sizing, volume
+from userdata.host import certificates, interface, kvm, render, secrets, sizing, tap, volume
 from userdata.host.aws import call, wait
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
+from userdata.host.document import Document
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# The folders of userdata/roles that make a role.
-FOLDERS = {
-    "database": ("common", "stateful", "database"),
-    "webui": ("common", "stateful", "webui"),
-    "worker": ("common", "worker"),
-}
 # The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
 USERS = {"database": 603, "webui": 601, "worker": 602}
 CERTIFICATE_SECONDS = 600
@@ -34,6 +29,15 @@ WEBUI_FOLDERS = (
     *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
 )
 _DIGITS = frozenset("0123456789abcdef")
+
+
+def folders(document: Document) -> tuple[str, ...]:
+    """Returns the folders of userdata/roles that make a host's role."""
+    if document.worker is None:
+        return ("common", "stateful", document.role)
+    if document.worker.network == "tap":
+        return ("common", "fleet", "tap", f"tap-{document.os}")
+    return ("common", "fleet", "worker")
 
 
 def prepare(host: Host) -> None:
@@ -81,7 +85,7 @@ def configure(host: Host) -> None:
     user = USERS[host.document.role]
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     _give(host.layout.config, user)
-    for folder in FOLDERS[host.document.role]:
+    for folder in folders(host.document):
         files = render.render(_roles(host) / folder / "config", context)
         render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
 
@@ -112,6 +116,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "webui_host": document.webui_host,
         "worker": document.worker,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
+        "tap": tap.NETWORK,
         "bundle": "/opt/openqa-on-aws",
         **facts,
     }
@@ -125,7 +130,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
         "quadlets": host.layout.quadlets,
     }
     units: list[render.File] = []
-    for folder in FOLDERS[host.document.role]:
+    for folder in folders(host.document):
         for kind, target in targets.items():
             files = render.render(_roles(host) / folder / kind, names)
             render.write(files, target, mode=0o644)
@@ -191,7 +196,8 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
     disk = os.statvfs(host.layout.worker)
     cache = sizing.cache_gib(total_bytes=disk.f_frsize * disk.f_blocks, workers=count)
-    return context(host, {"api_key": key, "api_secret": secret, "cache_gib": cache})
+    settings = tap.settings(kernel_datapath=tap.has_kernel_datapath()) if worker.network == "tap" else {}
+    return context(host, {"api_key": key, "api_secret": secret, "cache_gib": cache, "tap_settings": settings})
 
 
 def _lay_out(host: Host) -> None:

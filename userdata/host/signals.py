@@ -51,7 +51,7 @@ class Signals:
         """Tells that the host failed, in every way there is; goes on when one of them fails."""
         tellers: tuple[Callable[[], None], ...] = (
             lambda: self._signal("FAILURE"),
-            self._unhealthy,
+            self.unhealthy,
             # Last, because the group then ends the instance at once.
             lambda: self.complete(self._document.launch_hook, "ABANDON"),
         )
@@ -92,6 +92,21 @@ class Signals:
             InstanceId=self._instance,
         )
 
+    def unhealthy(self) -> None:
+        """Asks the group to replace this host, which drains first if it is in service.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self._call(
+            f"group {self._document.group}",
+            "autoscaling",
+            "set_instance_health",
+            InstanceId=self._instance,
+            HealthStatus="Unhealthy",
+            ShouldRespectGracePeriod=False,
+        )
+
     def _signal(self, status: str) -> None:
         if self._document.resource is None:
             return
@@ -103,16 +118,6 @@ class Signals:
             LogicalResourceId=self._document.resource,
             UniqueId=self._instance,
             Status=status,
-        )
-
-    def _unhealthy(self) -> None:
-        self._call(
-            f"group {self._document.group}",
-            "autoscaling",
-            "set_instance_health",
-            InstanceId=self._instance,
-            HealthStatus="Unhealthy",
-            ShouldRespectGracePeriod=False,
         )
 
     def _call(self, what: str, service: str, action: str, **arguments: Any) -> None:

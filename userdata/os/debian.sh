@@ -7,6 +7,16 @@
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute2
   python3-boto3 python3-jinja2 python3-requests)
 
+# Tap hosts run openQA's worker themselves: what the worker's container image has
+# (userdata/containers/{openqa,worker}), Open vSwitch, and what our switch service needs.
+tap_packages=(openqa-worker os-autoinst openqa-client git optipng rsync libminion-backend-sqlite-perl
+  libminion-perl libmojo-sqlite-perl libtext-glob-perl libnet-dbus-perl qemu-utils swtpm
+  openvswitch-switch dbus python3-jeepney)
+case $(uname -m) in
+  x86_64) tap_packages+=(qemu-system-x86 ovmf) ;;
+  aarch64) tap_packages+=(qemu-system-arm qemu-efi-aarch64) ;;
+esac
+
 # What checks the Session Manager agent's signature.
 signature_packages=(curl gpg gpgv)
 
@@ -26,4 +36,24 @@ session_manager_package="debian_$(dpkg --print-architecture)/amazon-ssm-agent.de
 
 os_install_file() {
   DEBIAN_FRONTEND=noninteractive dpkg --install "$1"
+}
+
+# The same without starting or enabling services, as Debian's packages do: roles start what they need. The
+# stand-in saves 700 MB of languages. Usage: os_install_idle STAND_IN PACKAGE…
+os_install_idle() {
+  local control=$1 build unit
+  shift
+  build=$(mktemp --directory)
+  mkdir "$build/DEBIAN"
+  cp "$control" "$build/DEBIAN/control"
+  dpkg-deb --root-owner-group --build "$build" "$build.deb" >/dev/null
+  chmod 0644 "$build.deb"
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 0755 /usr/sbin/policy-rc.d
+  os_install "$build.deb" "$@"
+  rm --recursive "$build" "$build.deb" /usr/sbin/policy-rc.d
+  for unit in openvswitch-switch openqa-worker.target openqa-worker-cacheservice \
+    openqa-worker-cacheservice-minion openqa-vde_switch openqa-slirpvde; do
+    systemctl disable --quiet "$unit"
+  done
 }

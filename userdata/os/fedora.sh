@@ -5,6 +5,14 @@
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute
   python3-boto3 python3-jinja2 python3-requests)
 
+# Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.
+tap_packages=(openqa-worker os-autoinst os-autoinst-openvswitch openqa-client git optipng rsync
+  qemu-img swtpm swtpm-tools perl-JSON perl-REST-Client openvswitch dbus-daemon procps-ng)
+case $(uname -m) in
+  x86_64) tap_packages+=(qemu-system-x86 edk2-ovmf) ;;
+  aarch64) tap_packages+=(qemu-system-aarch64 edk2-aarch64) ;;
+esac
+
 # What checks the Session Manager agent's signature.
 signature_packages=(curl gnupg2)
 
@@ -23,4 +31,10 @@ session_manager_package="linux_$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm6
 os_install_file() {
   # The signature was checked against AWS's key already, which rpm does not know.
   dnf --assumeyes --quiet --nogpgcheck install "$1"
+}
+
+# Fedora's packages start and enable nothing, and need no stand-in. Usage: os_install_idle STAND_IN PACKAGE…
+os_install_idle() {
+  shift
+  os_install "$@"
 }

@@ -1,9 +1,8 @@
 # The sample distribution: proves that jobs are scheduled, run, looked at and reported.
 use Mojo::Base -strict;
 use autotest;
+use testapi;
 
-autotest::loadtest 'tests/boot.pm';
-autotest::loadtest 'tests/isolation.pm';
-autotest::loadtest 'tests/screen.pm';
+autotest::loadtest "tests/$_.pm" for split /,/, get_var('MODULES', 'boot,isolation,screen');
 
 1;

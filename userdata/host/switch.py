@@ -1,0 +1,184 @@
+"""The switch that os-autoinst asks to put a guest's tap device into its cluster's VLAN.
+
+Fedora packages one (os-autoinst-openvswitch); this one serves the same D-Bus contract on Debian. What it
+answers is here, the bus is in :mod:`userdata.host.switch_bus`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+
+NAME = "org.opensuse.os_autoinst.switch"
+PATH = "/switch"
+INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
+VLANS = range(1, 4095)
+
+_TAP = re.compile(r"tap[0-9]+", re.ASCII)
+# Open vSwitch's names of protocols' fields, and of the fields that say who sends and who is meant.
+_ARP = ("arp", "0x806", "NXM_OF_ARP_SPA[]", "NXM_OF_ARP_TPA[]")
+_IP = ("ip", "0x800", "NXM_OF_IP_SRC[]", "NXM_OF_IP_DST[]")
+
+# os-autoinst reads the types from here.
+INTROSPECTION = f"""\
+<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
+<node name="{PATH}">
+  <interface name="{NAME}">
+    <method name="set_vlan">
+      <arg type="s" direction="in"/>
+      <arg type="u" direction="in"/>
+      <arg type="i" direction="out"/>
+      <arg type="s" direction="out"/>
+    </method>
+    <method name="unset_vlan">
+      <arg type="s" direction="in"/>
+      <arg type="u" direction="in"/>
+      <arg type="i" direction="out"/>
+      <arg type="s" direction="out"/>
+    </method>
+    <method name="show">
+      <arg type="i" direction="out"/>
+      <arg type="s" direction="out"/>
+    </method>
+  </interface>
+  <interface name="{INTROSPECTABLE}">
+    <method name="Introspect">
+      <arg type="s" direction="out"/>
+    </method>
+  </interface>
+</node>
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method call as it comes from the bus."""
+
+    interface: str | None
+    member: str
+    signature: str
+    body: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer; ``error`` is the D-Bus error's name, or None."""
+
+    signature: str
+    body: tuple[Any, ...]
+    error: str | None = None
+
+
+class Switch:
+    """The contract's three methods; each returns a code (0: done) and a text.
+
+    Args:
+        bridge: the Open vSwitch bridge.
+        command: runs a program; see :func:`userdata.host.commands.run`.
+    """
+
+    def __init__(self, bridge: str, command: Callable[[Sequence[str]], str] = run) -> None:
+        self._bridge = bridge
+        self._command = command
+
+    def set_vlan(self, tap: str, vlan: int) -> tuple[int, str]:
+        """Puts a tap device into a VLAN; what it sends may carry VLANs of its own."""
+        if refusal := self._refusal(tap, vlan):
+            return 1, refusal
+        return self._try(
+            ["ovs-vsctl", "set", "port", tap, f"tag={vlan}", "vlan_mode=dot1q-tunnel"],
+            ["ip", "link", "set", "dev", tap, "up"],
+        )
+
+    def unset_vlan(self, tap: str, vlan: int) -> tuple[int, str]:
+        """Takes a tap device out of a VLAN."""
+        if refusal := self._refusal(tap, vlan):
+            return 1, refusal
+        return self._try(["ovs-vsctl", "remove", "port", tap, "tag", str(vlan)])
+
+    def show(self) -> tuple[int, str]:
+        """Tells what Open vSwitch has."""
+        return self._try(["ovs-vsctl", "show"])
+
+    def answer(self, call: Call) -> Reply:
+        """Answers a method call."""
+        if (call.interface or INTROSPECTABLE, call.member) == (INTROSPECTABLE, "Introspect"):
+            return Reply("s", (INTROSPECTION,))
+        if call.interface in (None, NAME):
+            match call.member, call.signature, tuple(call.body):
+                case "set_vlan", "su", (tap, vlan):
+                    return Reply("is", self.set_vlan(tap, vlan))
+                case "unset_vlan", "su", (tap, vlan):
+                    return Reply("is", self.unset_vlan(tap, vlan))
+                case "show", "", ():
+                    return Reply("is", self.show())
+        text = f"no method {call.member}({call.signature}); there are set_vlan(su), unset_vlan(su) and show()"
+        return Reply("s", (text,), error="org.freedesktop.DBus.Error.UnknownMethod")
+
+    def _refusal(self, tap: str, vlan: int) -> str | None:
+        if not _TAP.fullmatch(tap):
+            return f"{tap!r} is no tap device: allowed are tap and a number"
+        if vlan not in VLANS:
+            return f"there is no VLAN {vlan}: allowed are {VLANS.start} to {VLANS.stop - 1}"
+        try:
+            ports = self._command(["ovs-vsctl", "list-ports", self._bridge]).split()
+        except HostError as error:
+            return str(error)
+        return None if tap in ports else f"{tap} is not on the bridge {self._bridge}"
+
+    def _try(self, *commands: Sequence[str]) -> tuple[int, str]:
+        try:
+            return 0, "".join(self._command(command) for command in commands)
+        except HostError as error:
+            return 1, str(error)
+
+
+def flows(*, address: IPv4Address, rewrite: IPv4Address, mac: str) -> tuple[str, ...]:
+    """Returns the bridge's OpenFlow rules: guests reach the host, whatever their VLANs and addresses.
+
+    Clusters use the same addresses at the same time. So the host knows each guest by ``rewrite`` with the
+    last 16 bits of its hardware address, which are the worker's number and differ. A packet for the host
+    gets that as its source, and leaves a rule in table 1 that gives replies their original destination
+    and port back.
+
+    Args:
+        address: the host's on the bridge.
+        rewrite: the guests' network as the host knows it, ending in 16 zero bits.
+        mac: the bridge's hardware address.
+    """
+    return (
+        "table=0,priority=0,actions=NORMAL",
+        "table=0,priority=200,in_port=LOCAL,actions=resubmit(,1)",
+        _toward_host(f"arp_tpa={address}", _ARP, rewrite),
+        _toward_host(f"dl_dst={mac}", _IP, rewrite),
+    )
+
+
+def install_flows(*, bridge: str, address: IPv4Address, rewrite: IPv4Address, mac: str) -> None:
+    """Replaces the bridge's rules, all at once.
+
+    Raises:
+        HostError: Open vSwitch refused.
+    """
+    rules = flows(address=address, rewrite=rewrite, mac=mac)
+    run(["ovs-ofctl", "--bundle", "replace-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
+
+
+def _toward_host(match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address) -> str:
+    name, kind, sender, target = protocol
+    reply = (
+        f"table=1,priority=100,in_port=LOCAL,eth_type={kind},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],"
+        f"load:{sender}->{target},output:NXM_OF_IN_PORT[]"
+    )
+    bits = sender.replace("[]", "[0..15]")
+    return (
+        f"table=0,priority=100,{name},{match},actions=learn({reply}),"
+        f"load:{int(rewrite):#x}->{sender},move:NXM_OF_ETH_SRC[0..15]->{bits},LOCAL"
+    )

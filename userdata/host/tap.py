@@ -1,0 +1,205 @@
+"""The network of hosts whose guests talk to each other: an Open vSwitch bridge with a tap device a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from userdata.host import switch
+from userdata.host.aws import wait
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+# What openQA's worker runs as, on the host as in containers.
+USER = "_openqa-worker"
+# Longer than Open vSwitch and the switch service take to start anew.
+CHECK_SECONDS = 90
+OVS_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class TapNetwork:
+    """The bridge as guests and host see it.
+
+    Attributes:
+        bridge: its name.
+        address: the host's address on it, and all that guests may use.
+        rewrite: what the host knows guests by: this, with the last 16 bits of a guest's hardware address.
+        mac: the bridge's hardware address.
+    """
+
+    bridge: str
+    address: IPv4Interface
+    rewrite: IPv4Address
+    mac: str
+
+
+# Fedora's tests expect 172.16.2.2; no VPC may overlap (settings.RESERVED_NETWORKS).
+NETWORK = TapNetwork(
+    bridge="br0",
+    address=IPv4Interface("172.16.2.2/15"),
+    rewrite=IPv4Address("172.17.0.0"),
+    mac="02:00:ac:10:02:02",
+)
+
+
+def devices(workers: int) -> tuple[str, ...]:
+    """Returns a host's tap devices: worker N has ``tapN-1`` (os-autoinst, backend/qemu.pm)."""
+    return tuple(f"tap{number}" for number in range(workers))
+
+
+def settings(*, kernel_datapath: bool) -> dict[str, str]:
+    """Returns what the workers of a tap host need in ``workers.ini``, which overrides a job's own settings.
+
+    Args:
+        kernel_datapath: whether Open vSwitch forwards in the kernel.
+    """
+    common = {"PARALLEL_ONE_HOST_ONLY": "1", "QEMU_HOST_IP": str(NETWORK.address.ip)}
+    # With virtio's checksum offload, TCP through the userspace datapath hangs.
+    return common if kernel_datapath else {**common, "NICMODEL": "e1000"}
+
+
+def commands(*, workers: int, kernel_datapath: bool, existing: Iterable[str]) -> list[list[str]]:
+    """Returns the commands that make the network; running them again changes nothing.
+
+    Args:
+        workers: the worker instances of the host.
+        kernel_datapath: whether Open vSwitch forwards in the kernel.
+        existing: the names of the network interfaces that are there.
+    """
+    taps = devices(workers)
+    there = set(existing)
+    bridge = NETWORK.bridge
+    ovs = [
+        *("ovs-vsctl", f"--timeout={OVS_SECONDS}", "--", "--may-exist", "add-br", bridge),
+        *("--", "set", "bridge", bridge, f"datapath_type={'system' if kernel_datapath else 'netdev'}"),
+        f'other_config:hwaddr="{NETWORK.mac}"',
+    ]
+    for tap in taps:
+        ovs += ["--", "--may-exist", "add-port", bridge, tap]
+    return [
+        *(
+            ["ip", "tuntap", "add", "dev", tap, "mode", "tap", "user", USER]
+            for tap in taps
+            if tap not in there
+        ),
+        *(["ip", "link", "set", "dev", tap, "up"] for tap in taps),
+        ovs,
+        ["ip", "address", "replace", str(NETWORK.address), "dev", bridge],
+        ["ip", "link", "set", "dev", bridge, "up"],
+        ["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1"],
+    ]
+
+
+def uplink(routes: str) -> str:
+    """Returns the interface of the best default route.
+
+    Args:
+        routes: what ``ip -json route show default`` printed.
+
+    Raises:
+        HostError: there is none.
+    """
+    found = sorted(json.loads(routes or "[]"), key=lambda route: int(route.get("metric", 0)))
+    if not found:
+        raise HostError("tap network: the host has no default route")
+    name: str = found[0]["dev"]
+    return name
+
+
+def problems(*, workers: int, ports: str, addresses: str, flows: str) -> list[str]:
+    """Returns what is wrong with the network; nothing if it works.
+
+    Args:
+        workers: the worker instances of the host.
+        ports: what ``ovs-vsctl list-ports BRIDGE`` printed.
+        addresses: what ``ip -json address show dev BRIDGE`` printed.
+        flows: what ``ovs-ofctl dump-flows BRIDGE`` printed.
+    """
+    wrong = [f"{tap} is not on the bridge" for tap in devices(workers) if tap not in ports.split()]
+    has = {
+        f"{entry['local']}/{entry['prefixlen']}"
+        for link in json.loads(addresses or "[]")
+        for entry in link.get("addr_info", [])
+    }
+    if str(NETWORK.address) not in has:
+        wrong.append(f"the bridge has not the address {NETWORK.address}")
+    if f"arp_tpa={NETWORK.address.ip}" not in flows:
+        wrong.append("guests have no way to the host: the switch's flows are missing")
+    return wrong
+
+
+def has_kernel_datapath() -> bool:
+    """Returns whether the kernel has, or can load, Open vSwitch's module."""
+    run(["sh", "-c", "modprobe --quiet openvswitch || true"])
+    return Path("/sys/module/openvswitch").exists()
+
+
+def set_up(host: Host) -> None:
+    """Makes bridge, tap devices, forwarding and masquerade.
+
+    Raises:
+        HostError: a command failed.
+    """
+    existing = [link["ifname"] for link in json.loads(run(["ip", "-json", "link", "show"]))]
+    kernel = has_kernel_datapath()
+    for command in commands(workers=_workers(host), kernel_datapath=kernel, existing=existing):
+        run(command)
+    outward = uplink(run(["ip", "-json", "route", "show", "default"]))
+    rules = host.layout.bundle / "userdata/roles/tap/tap.nft"
+    run(["nft", "--define", f"uplink={outward}", "--file", str(rules)])
+
+
+def check(host: Host) -> None:
+    """Checks the network and that the switch answers.
+
+    openQA's worker asks for the switch itself, but only if one of its classes is exactly ``tap``
+    (lib/OpenQA/Worker.pm); hosts that have only ``tap2`` depend on this.
+
+    Raises:
+        HostError: something is wrong, with all of it.
+    """
+    bridge = NETWORK.bridge
+    run(["busctl", "--system", "--timeout=20", "call", switch.NAME, switch.PATH, switch.NAME, "show"])
+    wrong = problems(
+        workers=_workers(host),
+        ports=run(["ovs-vsctl", "list-ports", bridge]),
+        addresses=run(["ip", "-json", "address", "show", "dev", bridge]),
+        flows=run(["ovs-ofctl", "dump-flows", bridge]),
+    )
+    if wrong:
+        raise HostError(f"tap network: {'; '.join(wrong)}")
+
+
+def await_working(host: Host) -> None:
+    """Waits until :func:`check` finds nothing, as long as services may take to start anew.
+
+    Raises:
+        HostError: it still finds something.
+    """
+    last = ""
+
+    def works() -> bool | None:
+        nonlocal last
+        try:
+            check(host)
+        except HostError as error:
+            last = str(error)
+            return None
+        return True
+
+    try:
+        wait("the tap network to work", works, seconds=CHECK_SECONDS, pause=10)
+    except HostError as error:
+        raise HostError(f"{error}; the last check said: {last}") from error
+
+
+def _workers(host: Host) -> int:
+    worker = host.document.worker
+    if worker is None:
+        raise HostError("host document: the key 'worker' is missing")
+    return worker.count(host.instance_type)
