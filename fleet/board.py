@@ -8,9 +8,10 @@ host looks at each host, and once one finds no place, none of its kind looks aga
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import chain
 
 from fleet.openqa import Classes, Unit
 
@@ -61,6 +62,18 @@ class Board:
         for slot, time in enumerate(place.free_at):
             if time <= self.until:
                 heappush(heap, (time, index, slot))
+
+    def start(self, place: Place, units: Iterable[Sequence[float]]) -> None:
+        """Add a new host and plan units on it.
+
+        Args:
+            place: The host; all its slots are free at the same time.
+            units: For each unit the seconds that its jobs hold their slots; together no more than it has.
+        """
+        index, up = len(self.places), place.free_at[0]
+        self.add(place)
+        for slot, seconds in enumerate(chain.from_iterable(units)):
+            self._hold(index, slot, up + seconds)
 
     def take(self, unit: Unit, seconds: Sequence[float], *, ready: float, limit: float) -> float | None:
         """Plan a unit on the slots that are free first.

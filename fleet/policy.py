@@ -10,23 +10,26 @@ How it decides:
    slots of hosts that boot, slots whose job will have ended before a new host could be up (`fleet.board`).
    Then the chained jobs whose parents will be done by then.
 3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
-   (`_cheapest`). A host for a cluster is held back until the jobs that would take its slots from under the
-   cluster have hosts of their own.
-4. *Drain* what has become a bad bargain: the others have room for its load, or smaller hosts carry it for
-   less. Those with the least left to do first. A drained host finishes its jobs and takes no more.
+   (`_cheapest`), and some to spare where many boot: the first to come up serve, the rest is cancelled.
+4. *Drain* busy hosts for whose load the others have ample room, those with the least left to do first. A
+   drained host finishes its jobs and takes no more: openQA deals jobs out at random, so a large host would
+   else never be empty.
 5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 
 from fleet.board import Board, Place
 from fleet.openqa import Classes, Job, Unit, units
+
+WINDOW = 4  # so many times its slots are looked at in the queue to fill a new host
 
 
 class State(Enum):
@@ -157,15 +160,13 @@ class Rules:
         clock_seconds: Times may lie so far in the future: clocks differ.
         unknown_seconds: Taken for a job of which nothing is known; openQA's default limit is two hours.
         linger: An idle host stays for this share of its boot time: launching it again costs that much.
+        caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
-        hold: A cluster's host is launched so much after the hosts of other jobs, as a share of the boot time,
-            because boot times scatter.
         spare: So many more slots are launched than needed, as a share of those that boot: the first to come
             up serve, and what still boots then is cancelled. Boot times scatter; the last make the tail.
+        spare_boot_seconds: But only where booting takes no longer than this, and costs as little.
         overdue: A host that boots for so many times its boot time is not counted on.
-        reuse: The share of a new host's slack that later jobs are expected to use.
         headroom: Hosts are drained if the others have room for the load and this share more.
-        gain: Hosts are drained for smaller ones if these cost less than this share.
         breaker_failures: After so many failed launches in a row a fleet rests.
         breaker_seconds: It rests so long, doubled with each further failure.
         breaker_most_seconds: But never longer than this.
@@ -175,14 +176,13 @@ class Rules:
     stale_seconds: float = 120.0
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
-    linger: float = 0.1
-    foresight: float = 0.5
-    hold: float = 0.0
-    spare: float = 0.15
+    linger: float = 0.25
+    foresight: float = 1.0
+    spare: float = 0.3
+    spare_boot_seconds: float = 300.0
     overdue: float = 2.0
-    reuse: float = 0.0
-    headroom: float = 0.2
-    gain: float = 0.7
+    caution: float = 1.25
+    headroom: float = 1.0
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
     breaker_most_seconds: float = 3600.0
@@ -268,6 +268,15 @@ def _countable(seen: Seen) -> bool:
     return len({host.id for host in seen.hosts}) == len(seen.hosts)
 
 
+def _remove(left: deque[Unit], taken: Iterable[Unit]) -> None:
+    """Remove units near the front, in the order in which they are there."""
+    kept = []
+    for unit in taken:
+        while (first := left.popleft()) is not unit:
+            kept.append(first)
+    left.extendleft(reversed(kept))
+
+
 class _Plan:
     """One decision in the making."""
 
@@ -276,6 +285,7 @@ class _Plan:
         self.fleets = {fleet.name: fleet for fleet in seen.fleets}
         self.hosts = [host for host in seen.hosts if host.state is not State.DRAINING]
         self.launches: Counter[str] = Counter()
+        self.cancelled: list[str] = []
         self.held: dict[str, str] = {}
         present = Counter(host.fleet for host in seen.hosts)
         self.room = {fleet.name: max(0, fleet.max - present[fleet.name]) for fleet in seen.fleets}
@@ -319,7 +329,10 @@ class _Plan:
     def _end(self, running: Running) -> float:
         """When a job will have ended. Late ones within a fifth of what they took so far."""
         age = self.now - running.since
-        return max(running.since + self._seconds(running.expected_seconds), self.now + 0.2 * age)
+        return max(
+            running.since + self.rules.caution * self._seconds(running.expected_seconds),
+            self.now + 0.2 * age,
+        )
 
     def _seconds(self, expected: float | None) -> float:
         return self.rules.unknown_seconds if expected is None else expected
@@ -354,7 +367,6 @@ class _Plan:
         """Plan all that waits, and the chained jobs that soon will; return those without a place."""
         homeless: list[Unit] = []
         blocked: list[Unit] = []
-        self.plain_start: dict[Classes, float] = {}
         for unit in units(self.seen.jobs):
             if unit.after:
                 blocked.append(unit)
@@ -377,114 +389,77 @@ class _Plan:
             return False
         for job, seconds in zip(unit.jobs, durations, strict=True):
             self.ends[job.id] = start + seconds
-        if start > self.now:
-            self.plain_start[unit.classes] = max(start, self.plain_start.get(unit.classes, 0.0))
         return True
 
     def _launch(self, homeless: list[Unit]) -> None:
-        kinds: defaultdict[tuple[int, Classes], list[Unit]] = defaultdict(list)
+        """Launch hosts for units without a place, those that ask for most classes first.
+
+        What stays free on a new host is there for the next kinds.
+        """
+        kinds: defaultdict[Classes, list[Unit]] = defaultdict(list)
         for unit in homeless:
-            kinds[-len(unit.classes), unit.classes].append(unit)
-        for _, classes in sorted(kinds, key=lambda kind: (kind[0], sorted(kind[1]))):
-            waiting = kinds[-len(classes), classes]
+            kinds[unit.classes].append(unit)
+        for classes in sorted(kinds, key=lambda classes: (-len(classes), sorted(classes))):
             candidates = [fleet for fleet in self.seen.fleets if classes <= fleet.classes]
-            others = [other for _, other in kinds if other != classes]
-            while waiting := [unit for unit in waiting if not self._try(unit, self.now)]:
-                choice = self._cheapest(candidates, waiting)
-                if choice is None:
-                    break
+            largest = max((fleet.slots for fleet in candidates), default=0)
+            left = deque(
+                unit for unit in kinds[classes] if unit.size <= largest and not self._try(unit, self.now)
+            )
+            while left and (choice := self._cheapest(candidates, left)):
                 fleet, fitting = choice
-                if self._hold_back(fleet, classes, fitting, others):
-                    break
                 self.room[fleet.name] -= 1
                 self.launches[fleet.name] += 1
+                self.patience.clear()
                 up = self.now + fleet.boot_seconds
-                self.board.until = max(self.board.until, up)
-                self.board.add(Place("", fleet.classes, fleet.one_host, [up] * fleet.slots))
-                self.patience.pop(classes, None)
-                for unit in fitting:
-                    self.board.take(unit, self._durations(unit), ready=up, limit=up)
-                planned = set(map(id, fitting))
-                waiting = [unit for unit in waiting if id(unit) not in planned]
+                place = Place("", fleet.classes, fleet.one_host, [up] * fleet.slots)
+                self.board.start(place, map(self._durations, fitting))
+                _remove(left, fitting)
 
-    def _cheapest(
-        self, candidates: Iterable[Fleet], waiting: Sequence[Unit]
-    ) -> tuple[Fleet, list[Unit]] | None:
+    def _cheapest(self, candidates: Iterable[Fleet], left: Sequence[Unit]) -> tuple[Fleet, list[Unit]] | None:
         """Choose the fleet where an hour of work costs least.
 
         A host is paid from its launch until the last of its jobs ends, and works for all of them:
-        price * (boot + longest) / (sum of jobs + reuse * slack).
+        price * (boot + longest) / sum of the jobs' times. It gets the jobs in the order of the queue.
         """
         best: tuple[float, Fleet, list[Unit]] | None = None
         for fleet in candidates:
             if not self.room[fleet.name]:
                 continue
-            fitting, used, work, longest = [], 0, 0.0, 0.0
-            for unit in waiting[: 4 * fleet.slots]:
+            fitting: list[Unit] = []
+            used, work, longest = 0, 0.0, 0.0
+            for unit in islice(left, WINDOW * fleet.slots):
                 if used + unit.size <= fleet.slots:
                     durations = self._durations(unit)
                     fitting.append(unit)
                     used += unit.size
                     work += sum(durations)
                     longest = max(longest, *durations)
+                    if used == fleet.slots:
+                        break
             if not fitting:
                 continue
-            slack = longest * fleet.slots - work
-            cost = fleet.price * (fleet.boot_seconds + longest) / max(1.0, work + self.rules.reuse * slack)
+            cost = fleet.price * (fleet.boot_seconds + longest) / max(1.0, work)
             if best is None or cost < best[0]:
                 best = (cost, fleet, fitting)
         return best and best[1:]
 
-    def _hold_back(
-        self, fleet: Fleet, classes: Classes, fitting: Sequence[Unit], others: Sequence[Classes]
-    ) -> bool:
-        """Wait with a cluster's host while jobs wait that would take its slots, but have hosts coming.
-
-        openQA fills a host as it comes up, in the order of the queue, and keeps nothing free for a cluster.
-        """
-        oldest = min(job.since for unit in fitting for job in unit.jobs)
-        if all(unit.size == 1 for unit in fitting) or self.now - oldest > fleet.boot_seconds:
-            return False
-        rivals = [start for other, start in self.plain_start.items() if self._rival(other, classes, fleet)]
-        rivals += [self.now + fleet.boot_seconds for other in others if self._rival(other, classes, fleet)]
-        margin = self.rules.hold * fleet.boot_seconds
-        if not rivals or self.now + fleet.boot_seconds >= max(rivals) + margin:
-            return False
-        self.held[fleet.name] = "Other jobs would take the slots of the cluster; their hosts come first."
-        return True
-
-    def _rival(self, other: Classes, classes: Classes, fleet: Fleet) -> bool:
-        """Whether jobs of other classes take this fleet's slots although another fleet has them too."""
-        return (
-            other != classes
-            and other <= fleet.classes
-            and any(other <= apart.classes and not classes <= apart.classes for apart in self.seen.fleets)
-        )
-
     def _launch_spares(self) -> None:
-        """Launch some more of the smallest hosts where many boot, and cancel what is more than that."""
-        self.cancelled: list[str] = []
+        """Launch some more hosts where many boot, and cancel those that boot although nothing needs them."""
         unused = {place.host for place in self.board.places if not place.used}
-        for classes in sorted({fleet.classes for fleet in self.seen.fleets}, key=sorted):
-            alike = [fleet for fleet in self.seen.fleets if fleet.classes == classes]
-            booting = [
-                host
-                for host in self.hosts
-                if host.state is State.BOOTING and self.fleets[host.fleet] in alike
-            ]
-            used = sum(self.fleets[host.fleet].slots for host in booting if host.id not in unused)
-            used += sum(self.launches[fleet.name] * fleet.slots for fleet in alike)
-            spare = int(self.rules.spare * used + 0.5)
-            for host in sorted(booting, key=lambda host: (host.launched, host.id)):
-                if host.id in unused:
-                    spare -= self.fleets[host.fleet].slots
-                    if spare < 0 and self._spare(self.fleets[host.fleet]) > 0:
-                        self.cancelled.append(host.id)
-            smallest = min((f for f in alike if self.room[f.name]), key=lambda f: f.slots, default=None)
-            if smallest is not None and spare >= smallest.slots:
-                more = min(spare // smallest.slots, self.room[smallest.name])
-                self.launches[smallest.name] += more
-                self.room[smallest.name] -= more
+        booting: defaultdict[str, list[Host]] = defaultdict(list)
+        for host in self.hosts:
+            if host.state is State.BOOTING:
+                booting[host.fleet].append(host)
+        for fleet in self.seen.fleets:
+            idle = sorted(host.id for host in booting[fleet.name] if host.id in unused)
+            needed = len(booting[fleet.name]) - len(idle) + self.launches[fleet.name]
+            quick = fleet.boot_seconds <= self.rules.spare_boot_seconds
+            spares = int(self.rules.spare * needed + 0.5) if quick else 0
+            surplus = max(0, min(len(idle) - spares, self._spare(fleet)))
+            self.cancelled += idle[len(idle) - surplus :]
+            more = max(0, min(spares - len(idle), self.room[fleet.name]))
+            self.launches[fleet.name] += more
+            self.room[fleet.name] -= more
 
     def _keep_minimum(self) -> None:
         for fleet in self.seen.fleets:
@@ -505,9 +480,6 @@ class _Plan:
         ready = [host for host in self.hosts if host.state is State.READY]
         drained = [host.id for host in ready if host.outdated and host.running]
         busy = [host for host in ready if host.running and not host.outdated]
-        waiting_at_all = bool(self.launches) or any(place.used for place in self.board.places)
-        if waiting_at_all:
-            return drained
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
         free: Counter[Classes] = Counter()
         load: Counter[Classes] = Counter()
@@ -525,21 +497,12 @@ class _Plan:
             elsewhere = sum(count for classes, count in free.items() if fleet.classes <= classes) - idle
             total = sum(count for classes, count in load.items() if fleet.classes <= classes)
             absorbed = elsewhere >= running + self.rules.headroom * total
-            if absorbed or self._bad_bargain(fleet, running):
+            if absorbed:
                 drained.append(host.id)
                 spare[fleet.name] -= 1
                 free[fleet.classes] -= idle
                 load[fleet.classes] -= running
         return drained
-
-    def _bad_bargain(self, fleet: Fleet, running: int) -> bool:
-        """Whether smaller hosts carry so many jobs for much less."""
-        others = [
-            math.ceil(running / other.slots) * other.price
-            for other in self.seen.fleets
-            if other.slots < fleet.slots and other.classes <= fleet.classes and self.room[other.name]
-        ]
-        return min(others, default=math.inf) < self.rules.gain * fleet.price
 
     def _left(self, host: Host) -> tuple[float, str]:
         """How long the host will still be busy if it gets no more jobs."""

@@ -47,7 +47,7 @@ class Outcome:
         waits: For each start of a job, seconds from being free to run until a worker had it.
         cluster_waits: Those of jobs in parallel clusters alone.
         setups: For each start, seconds until its assets were there.
-        work_seconds: Time in which workers had jobs.
+        work_seconds: For each fleet, time in which workers had jobs.
         launches: Hosts launched.
         killed: Jobs ended by a host that was scaled in; must be none.
         interrupted: Jobs ended by spot interruptions.
@@ -60,7 +60,7 @@ class Outcome:
     waits: list[float]
     cluster_waits: list[float]
     setups: list[float]
-    work_seconds: float
+    work_seconds: dict[str, float]
     launches: int
     killed: int
     interrupted: int
@@ -129,7 +129,7 @@ class World:
         self.waits: list[float] = []
         self.cluster_waits: list[float] = []
         self.setups: list[float] = []
-        self.work_seconds = 0.0
+        self.work_seconds: defaultdict[str, float] = defaultdict(float)
         self.killed = self.interrupted = 0
         self.spans: list[tuple[str, float, float]] = []
         self.samples: list[Sample] = []
@@ -158,7 +158,7 @@ class World:
             waits=self.waits,
             cluster_waits=self.cluster_waits,
             setups=self.setups,
-            work_seconds=self.work_seconds,
+            work_seconds=dict(self.work_seconds),
             launches=self.launched,
             killed=self.killed,
             interrupted=self.interrupted,
@@ -278,7 +278,7 @@ class World:
     def _stop(self, task: Task) -> _Machine:
         """Take a job off its worker."""
         machine, since, _ = self.running.pop(task.id)
-        self.work_seconds += self.now - since
+        self.work_seconds[machine.fleet.name] += self.now - since
         machine.see(self.now, running=tuple(r for r in machine.view.running if r.job != task.id))
         if machine.closed and not machine.view.running:
             self._leave(machine)

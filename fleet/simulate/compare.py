@@ -1,0 +1,116 @@
+"""Several policies on the same load: what they cost, how long jobs wait."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fleet import policies
+from fleet.openqa import Classes
+from fleet.policies import Policy
+from fleet.simulate.scenario import Scenario, scenario
+from fleet.simulate.workload import DAY, Post
+from fleet.simulate.world import Outcome, play
+
+SIMULATED = ("ours", "count-based", "target-tracking", "static")
+IDEALS = ("clairvoyant", "clairvoyant, patient", "floor")
+# Fedora's own fleet: on x86_64 a plain, a tap and a tap2 host with 60 workers each, on aarch64 one with 60.
+STATIC_SLOTS = 60
+SLOWEST_NESTED_BOOT = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where to run: an architecture, a boot time, a load."""
+
+    architecture: str
+    boot_seconds: float
+    load: int = 1
+
+    @property
+    def metal(self) -> bool:
+        """Nobody's nested host takes so long to boot."""
+        return self.boot_seconds > SLOWEST_NESTED_BOOT
+
+    @property
+    def scenario(self) -> Scenario:
+        """The fleets there."""
+        return scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
+
+    @property
+    def chosen(self) -> Mapping[Classes, str]:
+        """For each queue the fleet with which counting costs least: ``python -m bench.fleet --choose``."""
+        names = CHOSEN[self.architecture, self.metal]
+        queues = (frozenset[str](), frozenset({"tap"}), frozenset({"tap2"}))
+        return dict(zip(queues, names, strict=True))
+
+
+CHOSEN = {
+    ("x86_64", False): ("plain-1", "tap-8", "tap2-4"),
+    ("x86_64", True): ("plain-48", "tap-48", "tap2-48"),
+    ("aarch64", False): ("arm-4", "arm-32", "arm-32"),
+    ("aarch64", True): ("arm-4", "arm-32", "arm-32"),
+}
+
+
+def policy(name: str, place: Place) -> Policy:
+    """Make a policy by name.
+
+    Args:
+        name: One of `SIMULATED`.
+        place: Where it is to run.
+
+    Returns:
+        The policy, with the fleets that suit it there.
+    """
+    if name == "ours":
+        return policies.ours()
+    if name == "count-based":
+        return policies.count_based(place.chosen)
+    if name == "target-tracking":
+        return policies.target_tracking(place.chosen)
+    slots = {fleet.name: fleet.slots for fleet in place.scenario.fleets}
+    return policies.static(
+        {fleet: math.ceil(STATIC_SLOTS / slots[fleet]) for fleet in set(place.chosen.values())}
+    )
+
+
+def run(
+    name: str,
+    place: Place,
+    posts: Sequence[Post],
+    *,
+    seed: int,
+    days: float,
+    sample_seconds: float | None = None,
+) -> Outcome:
+    """Play one policy; it has twice the time to finish what was scheduled last."""
+    until = days * DAY if name == "static" else 2 * days * DAY + DAY
+    return play(
+        place.scenario, posts, policy(name, place), seed=seed, until=until, sample_seconds=sample_seconds
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
+
+
+def summary(outcome: Outcome) -> dict[str, float]:
+    """The numbers of an outcome that matter, waits in seconds."""
+    return {
+        "dollars": round(outcome.dollars, 2),
+        "wait_p50": round(percentile(outcome.waits, 0.50), 1),
+        "wait_p95": round(percentile(outcome.waits, 0.95), 1),
+        "wait_p99": round(percentile(outcome.waits, 0.99), 1),
+        "wait_longest": round(max(outcome.waits, default=0.0), 1),
+        "cluster_wait_p95": round(percentile(outcome.cluster_waits, 0.95), 1),
+        "setup_mean": round(sum(outcome.setups) / max(1, len(outcome.setups)), 1),
+        "work_hours": round(sum(outcome.work_seconds.values()) / 3600, 1),
+        "launches": outcome.launches,
+        "killed": outcome.killed,
+        "interrupted": outcome.interrupted,
+        "unfinished": outcome.unfinished,
+    }
