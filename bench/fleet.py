@@ -79,7 +79,7 @@ def main() -> int:
         return _choose(arguments.days)
     rows = []
     print(
-        "architecture  boot load seed |   ours /count /ideal /patient |   p95 s (count)  p99 s (count) longest"
+        "architecture  boot load seed |   ours /count /ideal /patient |   p95 s (count) p99 s (count) longest"
     )
     for place, seed in product(PLACES, arguments.seeds):
         row = _compare(place, seed, arguments.days)
