@@ -164,7 +164,6 @@ class Rules:
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
         spare: So many more slots are launched than needed, as a share of those that boot: the first to come
             up serve, and what still boots then is cancelled. Boot times scatter; the last make the tail.
-        spare_boot_seconds: But only where booting takes no longer than this, and costs as little.
         overdue: A host that boots for so many times its boot time is not counted on.
         headroom: Hosts are drained if the others have room for the load and this share more.
         breaker_failures: After so many failed launches in a row a fleet rests.
@@ -178,8 +177,7 @@ class Rules:
     unknown_seconds: float = 1800.0
     linger: float = 0.25
     foresight: float = 1.0
-    spare: float = 0.3
-    spare_boot_seconds: float = 300.0
+    spare: float = 0.5
     overdue: float = 2.0
     caution: float = 1.25
     headroom: float = 1.0
@@ -453,8 +451,7 @@ class _Plan:
         for fleet in self.seen.fleets:
             idle = sorted(host.id for host in booting[fleet.name] if host.id in unused)
             needed = len(booting[fleet.name]) - len(idle) + self.launches[fleet.name]
-            quick = fleet.boot_seconds <= self.rules.spare_boot_seconds
-            spares = int(self.rules.spare * needed + 0.5) if quick else 0
+            spares = int(self.rules.spare * needed)
             surplus = max(0, min(len(idle) - spares, self._spare(fleet)))
             self.cancelled += idle[len(idle) - surplus :]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))

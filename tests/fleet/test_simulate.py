@@ -86,7 +86,7 @@ def test_one_job_by_hand() -> None:
     # Seen at 105 s, up at 285 s, 10 s of fetching at 125 MB/s, 600 s of work.
     assert outcome.waits == [185]
     assert outcome.setups == [10]
-    assert outcome.work_seconds == 610
+    assert outcome.work_seconds == {"f": 610}
     (_, begin, end), *more = outcome.spans
     assert (begin, more) == (105, [])
     # Idle at 895 s: it lingers, is seen, drains and shuts down.
