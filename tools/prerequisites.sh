@@ -53,5 +53,17 @@ if ((EUID != 0)); then
   sudo=(sudo)
 fi
 echo "Installing Debian packages: ${missing[*]}"
+# Some of them bring services that would start and listen; only their programs are wanted here.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  trap '"${sudo[@]}" rm --force "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" install --mode=0755 /dev/stdin "$policy"
+fi
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+for package in "${missing[@]}"; do
+  case $package in
+    haproxy) "${sudo[@]}" systemctl disable --quiet haproxy.service ;;
+    nginx-light) "${sudo[@]}" systemctl disable --quiet nginx.service ;;
+  esac
+done
