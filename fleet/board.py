@@ -25,14 +25,14 @@ class Place:
         classes: What its workers offer.
         one_host: Its workers take whole clusters only.
         free_at: For each slot, when it is free: seconds since the epoch.
-        used: Something is planned on it.
+        used: Jobs planned on it.
     """
 
     host: str
     classes: Classes
     one_host: bool
     free_at: list[float]
-    used: bool = False
+    used: int = 0
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class Board:
     def _hold(self, index: int, slot: int, until: float) -> None:
         place = self.places[index]
         place.free_at[slot] = until
-        place.used = True
+        place.used += 1
         if until <= self.until:
             heappush(self._heaps[place.classes], (until, index, slot))
 

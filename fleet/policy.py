@@ -162,8 +162,9 @@ class Rules:
         linger: An idle host stays for this share of its boot time: launching it again costs that much.
         caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
-        spare: So many more slots are launched than needed, as a share of those that boot: the first to come
-            up serve, and what still boots then is cancelled. Boot times scatter; the last make the tail.
+        spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
+            hosts: the first to come up serve, what still boots then is cancelled. Boot times scatter, and
+            the last hosts make the longest waits.
         overdue: A host that boots for so many times its boot time is not counted on.
         headroom: Hosts are drained if the others have room for the load and this share more.
         breaker_failures: After so many failed launches in a row a fleet rests.
@@ -283,6 +284,7 @@ class _Plan:
         self.fleets = {fleet.name: fleet for fleet in seen.fleets}
         self.hosts = [host for host in seen.hosts if host.state is not State.DRAINING]
         self.launches: Counter[str] = Counter()
+        self.launched_for: Counter[str] = Counter()  # jobs for which these launches are
         self.cancelled: list[str] = []
         self.held: dict[str, str] = {}
         present = Counter(host.fleet for host in seen.hosts)
@@ -407,6 +409,7 @@ class _Plan:
                 fleet, fitting = choice
                 self.room[fleet.name] -= 1
                 self.launches[fleet.name] += 1
+                self.launched_for[fleet.name] += sum(unit.size for unit in fitting)
                 self.patience.clear()
                 up = self.now + fleet.boot_seconds
                 place = Place("", fleet.classes, fleet.one_host, [up] * fleet.slots)
@@ -443,15 +446,16 @@ class _Plan:
 
     def _launch_spares(self) -> None:
         """Launch some more hosts where many boot, and cancel those that boot although nothing needs them."""
-        unused = {place.host for place in self.board.places if not place.used}
+        used = {place.host: place.used for place in self.board.places}
         booting: defaultdict[str, list[Host]] = defaultdict(list)
         for host in self.hosts:
             if host.state is State.BOOTING:
                 booting[host.fleet].append(host)
         for fleet in self.seen.fleets:
-            idle = sorted(host.id for host in booting[fleet.name] if host.id in unused)
-            needed = len(booting[fleet.name]) - len(idle) + self.launches[fleet.name]
-            spares = int(self.rules.spare * needed)
+            idle = sorted(host.id for host in booting[fleet.name] if not used[host.id])
+            jobs = sum(min(used[host.id], fleet.slots) for host in booting[fleet.name])
+            jobs += self.launched_for[fleet.name]
+            spares = int(self.rules.spare * jobs / fleet.slots + 0.75)
             surplus = max(0, min(len(idle) - spares, self._spare(fleet)))
             self.cancelled += idle[len(idle) - surplus :]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))

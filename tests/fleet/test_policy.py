@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.openqa import Job, units
-from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State, decide
+from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Rules, Running, Seen, State, decide
 
 NOW = 1_000_000.0
 PLAIN = frozenset({"qemu_x86_64"})
@@ -38,57 +38,62 @@ def host(name: str, fleet: Fleet, jobs: int = 0, state: State = State.READY, **m
     return Host(id=name, fleet=fleet.name, state=state, running=running, **facts)  # type: ignore[arg-type]
 
 
+def plainly(seen: Seen) -> Decision:
+    """Decide without spare hosts, so that the numbers are easy to follow."""
+    return decide(seen, Rules(spare=0))
+
+
 def test_nothing_to_do_is_nothing() -> None:
-    assert decide(see(fleets=(SMALL,))) == Decision(desired={"small": 0})
+    assert plainly(see(fleets=(SMALL,))) == Decision(desired={"small": 0})
 
 
 def test_each_waiting_job_gets_a_slot() -> None:
-    assert decide(see(jobs=[job(n) for n in range(3)], fleets=(SMALL,))).desired == {"small": 3}
+    assert plainly(see(jobs=[job(n) for n in range(3)], fleets=(SMALL,))).desired == {"small": 3}
 
 
 def test_hosts_on_their_way_are_counted() -> None:
     booting = [
         host(f"h{n}", SMALL, state=State.BOOTING, launched=NOW - 60, idle_since=None) for n in range(2)
     ]
-    decision = decide(see(jobs=[job(n) for n in range(3)], hosts=booting, fleets=(SMALL,)))
+    decision = plainly(see(jobs=[job(n) for n in range(3)], hosts=booting, fleets=(SMALL,)))
     assert decision.desired == {"small": 3}
 
 
 def test_a_host_that_is_far_too_late_is_not_counted_on() -> None:
     late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 1000, idle_since=None)
-    decision = decide(see(jobs=[job(1)], hosts=[late], fleets=(SMALL,)))
+    decision = plainly(see(jobs=[job(1)], hosts=[late], fleets=(SMALL,)))
     assert decision == Decision(desired={"small": 1}, release=("h1",))
 
 
 def test_a_slot_that_will_be_free_before_a_new_host_is_enough() -> None:
     soon = replace(
-        host("h1", SMALL, jobs=1), running=(Running(job=9, since=NOW - 600, expected_seconds=660),)
+        host("h1", SMALL, jobs=1), running=(Running(job=9, since=NOW - 120, expected_seconds=160),)
     )
-    decision = decide(see(jobs=[job(1)], hosts=[soon], fleets=(SMALL,)))
+    decision = plainly(see(jobs=[job(1)], hosts=[soon], fleets=(SMALL,)))
     assert decision.desired == {"small": 1}
 
 
 def test_a_cluster_gets_one_host_that_holds_it_whole() -> None:
     cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
     pairs = Fleet(name="pairs", classes=TAP, slots=2, price=0.2, boot_seconds=180, max=9)
-    assert decide(see(jobs=cluster, fleets=(pairs, TAPS))).desired == {"pairs": 0, "tap": 1}
+    assert plainly(see(jobs=cluster, fleets=(pairs, TAPS))).desired == {"pairs": 0, "tap": 1}
 
 
 def test_free_slots_on_two_hosts_are_not_enough_for_a_cluster() -> None:
     cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
     hosts = [host("h1", TAPS, jobs=2), host("h2", TAPS, jobs=2)]
-    assert decide(see(jobs=cluster, hosts=hosts, fleets=(TAPS,))).desired == {"tap": 3}
+    assert plainly(see(jobs=cluster, hosts=hosts, fleets=(TAPS,))).desired == {"tap": 3}
 
 
 def test_a_cluster_that_no_host_can_hold_launches_nothing() -> None:
     cluster = [job(n, TAP, cluster=1) for n in range(1, 6)]
-    assert decide(see(jobs=cluster, fleets=(TAPS,))).desired == {"tap": 0}
+    assert plainly(see(jobs=cluster, fleets=(TAPS,))).desired == {"tap": 0}
 
 
 def test_blocked_jobs_launch_nothing_while_their_parent_has_long_to_run() -> None:
     parent = host("h1", SMALL, jobs=1)
     child = job(1, after=(parent.running[0].job,))
-    assert decide(see(jobs=[child], hosts=[parent], fleets=(SMALL,))).desired == {"small": 1}
+    assert plainly(see(jobs=[child], hosts=[parent], fleets=(SMALL,))).desired == {"small": 1}
 
 
 def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None:
@@ -97,24 +102,24 @@ def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None
     )
     children = [job(n, after=(9,)) for n in range(1, 4)]
     # One of them takes the parent's own slot.
-    assert decide(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 3}
+    assert plainly(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 3}
 
 
 def test_the_cheaper_fleet_is_chosen_and_the_next_where_it_is_full() -> None:
     dear = replace(SMALL, name="dear", price=0.2)
-    decision = decide(see(jobs=[job(n) for n in range(3)], fleets=(dear, replace(SMALL, max=2))))
+    decision = plainly(see(jobs=[job(n) for n in range(3)], fleets=(dear, replace(SMALL, max=2))))
     assert decision.desired == {"dear": 1, "small": 2}
 
 
 def test_idle_hosts_go() -> None:
-    decision = decide(see(hosts=[host("h1", SMALL)], fleets=(SMALL,)))
+    decision = plainly(see(hosts=[host("h1", SMALL)], fleets=(SMALL,)))
     assert decision.release == ("h1",)
     assert decision.desired == {"small": 0}
 
 
 def test_warm_hosts_stay_and_are_launched() -> None:
     warm = replace(SMALL, warm=2)
-    decision = decide(see(hosts=[host("h1", SMALL)], fleets=(warm,)))
+    decision = plainly(see(hosts=[host("h1", SMALL)], fleets=(warm,)))
     assert decision == Decision(desired={"small": 2})
 
 
@@ -123,36 +128,36 @@ def test_the_host_with_least_left_to_do_drains_when_the_others_have_room() -> No
         host("h1", LARGE), idle_since=None, running=(Running(job=1, since=NOW - 1100, expected_seconds=1200),)
     )
     much = host("h2", LARGE, jobs=2)
-    decision = decide(see(hosts=[much, little], fleets=(LARGE,)))
+    decision = plainly(see(hosts=[much, little], fleets=(LARGE,)))
     assert decision.drain == ("h1",)
     assert decision.release == ()
     assert decision.desired == {"large": 1}
 
 
 def test_a_host_that_is_full_does_not_drain() -> None:
-    decision = decide(see(hosts=[host("h1", LARGE, jobs=8), host("h2", LARGE, jobs=1)], fleets=(LARGE,)))
+    decision = plainly(see(hosts=[host("h1", LARGE, jobs=8), host("h2", LARGE, jobs=1)], fleets=(LARGE,)))
     assert "h1" not in decision.drain
 
 
 def test_hosts_of_an_old_template_drain_or_go() -> None:
     hosts = [host("h1", SMALL, jobs=1, outdated=True), host("h2", SMALL, outdated=True)]
-    decision = decide(see(hosts=hosts, fleets=(SMALL,)))
+    decision = plainly(see(hosts=hosts, fleets=(SMALL,)))
     assert (decision.drain, decision.release) == (("h1",), ("h2",))
 
 
 def test_the_breaker_holds_launches_and_tries_again() -> None:
     broken = replace(SMALL, failures=3, last_failure=NOW - 100)
-    decision = decide(see(jobs=[job(1)], fleets=(broken,)))
+    decision = plainly(see(jobs=[job(1)], fleets=(broken,)))
     assert decision.desired == {"small": 0}
     assert "did not come up" in decision.held["small"]
     rested = replace(broken, last_failure=NOW - 301)
-    assert decide(see(jobs=[job(1)], fleets=(rested,))).desired == {"small": 1}
+    assert plainly(see(jobs=[job(1)], fleets=(rested,))).desired == {"small": 1}
 
 
 def test_without_capacity_the_next_fleet_is_taken() -> None:
     dry = replace(SMALL, no_capacity_at=NOW - 60)
     other = replace(SMALL, name="other", price=0.2)
-    assert decide(see(jobs=[job(1)], fleets=(dry, other))).desired == {"small": 0, "other": 1}
+    assert plainly(see(jobs=[job(1)], fleets=(dry, other))).desired == {"small": 0, "other": 1}
 
 
 @pytest.mark.parametrize(
@@ -176,12 +181,28 @@ def test_without_capacity_the_next_fleet_is_taken() -> None:
     ],
 )
 def test_nonsense_changes_nothing_and_is_told(broken: dict[str, object], says: str) -> None:
-    decision = decide(replace(see(jobs=[job(1)], fleets=(SMALL,)), **broken))  # type: ignore[arg-type]
+    decision = plainly(replace(see(jobs=[job(1)], fleets=(SMALL,)), **broken))  # type: ignore[arg-type]
     assert decision.unusable is not None
     assert says in decision.unusable
     assert not decision.drain
     assert not decision.release
     assert decision.desired.get("small", 0) in (0, 1)
+
+
+def test_spare_hosts_boot_beside_many_and_are_cancelled_when_nothing_waits() -> None:
+    assert decide(see(jobs=[job(n) for n in range(10)], fleets=(SMALL,))).desired == {"small": 15}
+    booting = [
+        host(f"h{n}", SMALL, state=State.BOOTING, launched=NOW - 60, idle_since=None) for n in range(15)
+    ]
+    still = decide(see(jobs=[job(n) for n in range(10)], hosts=booting, fleets=(SMALL,)))
+    assert still == Decision(desired={"small": 15})
+    done = decide(see(hosts=booting, fleets=(SMALL,)))
+    assert len(done.release) == 15
+
+
+def test_a_steady_load_moves_nothing() -> None:
+    hosts = [host(f"h{n}", LARGE, jobs=7) for n in range(4)]
+    assert decide(see(hosts=hosts, fleets=(LARGE, SMALL))) == Decision(desired={"large": 4, "small": 0})
 
 
 # What holds for whatever is seen

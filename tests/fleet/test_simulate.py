@@ -6,7 +6,7 @@ from random import Random
 
 from fleet.openqa import Free, Job, assign, units
 from fleet.policies import count_based, ours
-from fleet.policy import Fleet
+from fleet.policy import Fleet, Rules
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post, Task, generate
@@ -82,7 +82,7 @@ def bare(**more: float) -> Scenario:
 
 
 def test_one_job_by_hand() -> None:
-    outcome = play(bare(), one_job(600), ours(), seed=1)
+    outcome = play(bare(), one_job(600), ours(Rules(spare=0)), seed=1)
     # Seen at 105 s, up at 285 s, 10 s of fetching at 125 MB/s, 600 s of work.
     assert outcome.waits == [185]
     assert outcome.setups == [10]
@@ -100,7 +100,7 @@ def test_a_short_life_costs_a_minute() -> None:
         types={"f": "m8i-flex.4xlarge"},
         failure_share=0,
     )
-    assert abs(play(quick, one_job(1), ours(), seed=1).dollars - 0.06) < 1e-9
+    assert abs(play(quick, one_job(1), ours(Rules(spare=0)), seed=1).dollars - 0.06) < 1e-9
 
 
 def test_hosts_that_fail_and_spot_interruptions_only_cost_time() -> None:
