@@ -352,15 +352,15 @@ class _Plan:
         desired = {name: staying[name] - gone[name] + self.launches[name] for name in self.fleets}
         return Decision(desired=desired, drain=tuple(drain), release=tuple(release), held=self.held)
 
-    def _patience(self, classes: Classes, size: int) -> float:
-        """Until when a new host could be up: who finds a slot by then needs no new one."""
+    def _patience(self, classes: Classes) -> float:
+        """Until when a new host could be up: who finds a slot by then needs none. For ever if none can."""
         if classes not in self.patience:
             boots = [
                 fleet.boot_seconds
                 for fleet in self.seen.fleets
                 if classes <= fleet.classes and self.room[fleet.name]
             ]
-            self.patience[classes] = self.now + min(boots, default=0.0)
+            self.patience[classes] = self.now + min(boots, default=math.inf)
         return self.patience[classes]
 
     def _place(self) -> list[Unit]:
@@ -374,8 +374,8 @@ class _Plan:
                 homeless.append(unit)
         for unit in blocked:
             ready = max(self.ends.get(parent, math.inf) for parent in unit.after)
-            boot = self._patience(unit.classes, unit.size) - self.now
-            if ready > self.now + boot or self._try(unit, ready):
+            boot = self._patience(unit.classes) - self.now
+            if ready == math.inf or ready > self.now + boot or self._try(unit, ready):
                 continue
             if ready <= self.now + self.rules.foresight * boot:
                 homeless.append(unit)
@@ -383,7 +383,7 @@ class _Plan:
 
     def _try(self, unit: Unit, ready: float) -> bool:
         durations = self._durations(unit)
-        limit = max(ready, self._patience(unit.classes, unit.size))
+        limit = max(ready, self._patience(unit.classes))
         start = self.board.take(unit, durations, ready=ready, limit=limit)
         if start is None:
             return False

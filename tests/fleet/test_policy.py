@@ -200,6 +200,13 @@ def test_spare_hosts_boot_beside_many_and_are_cancelled_when_nothing_waits() -> 
     assert len(done.release) == 15
 
 
+def test_hosts_that_boot_are_kept_where_no_more_can_be_launched() -> None:
+    full = replace(SMALL, max=2)
+    booting = [host(f"h{n}", full, state=State.BOOTING, launched=NOW - 60, idle_since=None) for n in range(2)]
+    decision = decide(see(jobs=[job(n) for n in range(5)], hosts=booting, fleets=(full,)))
+    assert decision == Decision(desired={"small": 2})
+
+
 def test_a_steady_load_moves_nothing() -> None:
     hosts = [host(f"h{n}", LARGE, jobs=7) for n in range(4)]
     assert decide(see(hosts=hosts, fleets=(LARGE, SMALL))) == Decision(desired={"large": 4, "small": 0})
