@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = ("userdata", "fleet")
+# The simulator runs on no instance, and its changes must replace none.
+LEFT_OUT = {"__pycache__", "simulate", "workload"}
 
 _PROJECT = Path(__file__).parent.parent
 
@@ -53,7 +55,7 @@ def _archive() -> bytes:
 
 
 def _belongs(path: Path) -> bool:
-    return path.is_file() and "__pycache__" not in path.parts
+    return path.is_file() and LEFT_OUT.isdisjoint(path.relative_to(_PROJECT).parts)
 
 
 def _add(archive: tarfile.TarFile, path: Path) -> None:
