@@ -108,13 +108,16 @@ def test_a_killed_run_leaves_no_process_and_no_mount(
     # A cache of its own: what others build at the same time does not count.
     (tmp_path / "roots").symlink_to(cache.root() / "roots")
     monkeypatch.setenv("OPENQA_CACHE", str(tmp_path))
-    # A duration that no other process sleeps.
-    code = "from images import root; root.run(root.base_root(), ['sleep', '31536007'])"
+    # A shell's background commands ignore Ctrl-C, and so would this one's. A duration that no other sleeps.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from images import root; root.run(root.base_root(), ['sleep', '31536007'])"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     _wait_until(lambda: _is_running("31536007"))
     (workspace,) = (tmp_path / "building").iterdir()
     process.send_signal(end)
-    process.wait()
+    process.wait(timeout=30)
     _wait_until(lambda: not _is_running("31536007"))
     assert workspace.name not in Path("/proc/self/mounts").read_text()
     root.run(root.base_root(), ["true"])
