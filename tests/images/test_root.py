@@ -114,10 +114,13 @@ def test_a_killed_run_leaves_no_process_and_no_mount(
         "from images import root; root.run(root.base_root(), ['sleep', '31536007'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    _wait_until(lambda: _is_running("31536007"))
-    (workspace,) = (tmp_path / "building").iterdir()
-    process.send_signal(end)
-    process.wait(timeout=30)
+    try:
+        _wait_until(lambda: _is_running("31536007"))
+        (workspace,) = (tmp_path / "building").iterdir()
+        process.send_signal(end)
+        process.wait(timeout=30)
+    finally:
+        process.kill()
     _wait_until(lambda: not _is_running("31536007"))
     assert workspace.name not in Path("/proc/self/mounts").read_text()
     root.run(root.base_root(), ["true"])
