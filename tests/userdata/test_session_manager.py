@@ -20,9 +20,12 @@ FINGERPRINT = "4855A9E6833216D6A77D8FE451A8E050D0052E5D"
 def gpg(home: Path, *arguments: str) -> str:
     machine.program("gpg")
     home.mkdir(mode=0o700, exist_ok=True)
-    return subprocess.run(
+    said = subprocess.run(
         ["gpg", "--homedir", str(home), "--batch", *arguments], capture_output=True, text=True, check=True
     ).stdout
+    # Each call with a secret key starts an agent, which would outlive the test.
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
+    return said
 
 
 def test_the_key_is_the_published_one(tmp_path: Path) -> None:
