@@ -45,7 +45,9 @@ def deployed(changes: dict[str, str], *options: str) -> Iterator[RunningCloud]:
         command = [*program, "deploy", ENVIRONMENT, f"--name={ENVIRONMENT}", *ports, *options]
         try:
             print(f"Deploying {', '.join(changes.values())}", flush=True)
-            subprocess.run(command, stdout=subprocess.DEVNULL, cwd=root, check=True)
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{done.stdout}{done.stderr}")
             running = cloud.find(ENVIRONMENT)
             if running is None:
                 raise SystemExit("The local cloud ended by itself.")
