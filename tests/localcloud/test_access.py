@@ -256,8 +256,10 @@ def job(deployed: Deployment) -> PausedJob:
 
 def listen(container: Container, port: int) -> None:
     """Something answers on a port of a container from now on."""
-    answer = f"TCP-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo here"
-    container.host.output("podman", "exec", "--detach", container.name, "socat", *answer)
+    server = f"IO::Socket::INET->new(LocalPort => {port}, Listen => 5, ReuseAddr => 1) or die"
+    serve = f"my $server = {server}; while (my $client = $server->accept) {{ print $client 'here' }}"
+    words = ("perl", "-MIO::Socket::INET", "-e", serve)
+    container.host.output("podman", "exec", "--detach", container.name, *words)
     until(
         lambda: container.host.reach(container.address, port) == OPEN or None,
         seconds=20,
