@@ -6,12 +6,14 @@ are there for as long as the tests look at them; the last test lets it go on to 
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -237,7 +239,7 @@ def job(deployed: Deployment) -> PausedJob:
         found: dict[str, Any] = openqa.request("GET", f"jobs/{number}/details")["job"]
         assert found["state"] != "done", found
         passed = [module["name"] for module in found["testresults"] if module["result"] == "passed"]
-        return found if passed == ["boot", "isolation"] else None
+        return found if "isolation" in passed else None
 
     found = until(is_there, seconds=JOB_SECONDS, what="the job to stand before its last module")
     worker = openqa.request("GET", f"workers/{found['assigned_worker_id']}")["worker"]
@@ -386,7 +388,7 @@ class TestContainers:
         for host in deployed.workers:
             journal = host.output("journalctl", "--output=cat", "--unit=openqa-worker@*.service")
             assert "Registering with openQA" in journal
-            assert "cache service" not in journal.lower()
+            assert "cache not available" not in journal
 
 
 def signed_in(deployed: Deployment) -> requests.Session:
@@ -414,10 +416,12 @@ def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, An
     raise AssertionError(seen)
 
 
-def first_line(answer: requests.Response, start: str) -> str:
-    """The first line of an event stream that starts so."""
-    lines = (bytes(line).decode() for line in answer.iter_lines())
-    return next(line for line in lines if line.startswith(start))
+@contextmanager
+def event_stream(deployed: Deployment, path: str) -> Iterator[Iterator[str]]:
+    """The lines of an endless answer; waiting too long for the next one fails."""
+    authority = str(deployed.cloud.certificate)
+    with requests.get(deployed.cloud.url + path, stream=True, timeout=60, verify=authority) as answer:
+        yield (line.decode() for line in answer.iter_lines(chunk_size=1))
 
 
 @pytest.mark.devmode
@@ -437,16 +441,14 @@ class TestDeveloperMode:
         assert status["test_execution_paused"]
 
     def test_the_live_view(self, deployed: Deployment, job: PausedJob) -> None:
-        url = f"{deployed.cloud.url}/liveviewhandler/tests/{job.id}/streaming"
-        authority = str(deployed.cloud.certificate)
-        with requests.get(url, stream=True, timeout=60, verify=authority) as answer:
-            assert first_line(answer, "data: data:image/png;base64,").endswith("=")
-
-    def test_the_live_log(self, deployed: Deployment, job: PausedJob) -> None:
-        url = f"{deployed.cloud.url}/tests/{job.id}/livelog"
-        authority = str(deployed.cloud.certificate)
-        with requests.get(url, stream=True, timeout=60, verify=authority) as answer:
-            assert "isotovideo" in first_line(answer, "data: ")
+        with (
+            event_stream(deployed, f"/liveviewhandler/tests/{job.id}/streaming") as pictures,
+            event_stream(deployed, f"/tests/{job.id}/livelog") as log,
+        ):
+            picture = next(line for line in pictures if "base64," in line)
+            assert base64.b64decode(picture.partition("base64,")[2]).startswith(b"\x89PNG")
+            # The worker sends its log for as long as somebody looks at the pictures.
+            assert next(line for line in log if f"pausing test execution of {LAST_MODULE}" in line)
 
     # The last test: the job ends.
     def test_an_operator_lets_the_paused_job_go_on(self, deployed: Deployment, job: PausedJob) -> None:
