@@ -4,8 +4,8 @@ openQA keeps a row for every worker name for ever, and os-autoinst makes the gue
 row's id (backend/qemu.pm), which therefore must stay small: names come back.
 
 Who has which is in a DynamoDB table: partition key ``fleet``, sort key ``number``, and the holder,
-``instance``. A lease ends when its holder gives it back, or is no longer in its Auto Scaling group. Should the
-table be emptied, each host that runs writes its own lease anew within a minute (:func:`keep`).
+``instance``. A lease ends when its holder gives it back, or is no longer in its Auto Scaling group. Should
+the table be emptied, each host that runs writes its own lease anew within a minute (:func:`keep`).
 """
 
 from __future__ import annotations
