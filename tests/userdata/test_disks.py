@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import disks
@@ -88,6 +92,18 @@ def test_a_device_is_known_by_its_number(tmp_path: Path) -> None:
         assert disks._number(tmp_path / "loop") == "7:200"
 
 
+@contextmanager
+def loop_device(file: Path) -> Iterator[Path]:
+    """A disk of one GiB."""
+    with file.open("wb") as disk:
+        disk.truncate(2**30)
+    made = subprocess.run(["losetup", "--find", "--show", file], capture_output=True, text=True, check=True)
+    try:
+        yield Path(made.stdout.strip())
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
 def said(programs: machine.Programs) -> list[str]:
     return [" ".join(call) for call in programs.calls]
 
@@ -153,3 +169,30 @@ def test_a_disk_that_fails_is_a_reason(made: Machine, monkeypatch: pytest.Monkey
     monkeypatch.setattr(disks, "run", run)
     with pytest.raises(HostError, match=r"mkfs\.ext4: exit code 1"):
         disks.set_up(made.layout)
+
+
+def test_a_real_disk_is_formatted_anew_and_mounted(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        missing("making and mounting a file system needs root")
+    with loop_device(tmp_path / "disk") as device:
+        layout = Layout(tmp_path / "root")
+        block = layout.root / "sys/block/nvme1n1"
+        (block / "device").mkdir(parents=True)
+        (block / "device/model").write_text(f"{STORE}\n")
+        number = device.stat().st_rdev
+        (block / "dev").write_text(f"{os.major(number)}:{os.minor(number)}\n")
+        (layout.root / "dev").mkdir()
+        os.mknod(layout.root / "dev/nvme1n1", 0o600 | stat.S_IFBLK, number)
+        for _ in range(2):  # boots
+            disks.set_up(layout)
+            try:
+                assert layout.worker.is_mount()
+                assert [path.name for path in layout.worker.iterdir()] == ["lost+found"]
+                size = os.statvfs(layout.worker)
+                assert 0.9 * 2**30 < size.f_frsize * size.f_blocks <= 2**30
+                (layout.worker / "cache").mkdir()
+                # While it is mounted, nothing happens to it.
+                disks.set_up(layout)
+                assert (layout.worker / "cache").is_dir()
+            finally:
+                subprocess.run(["umount", str(layout.worker)], check=True)
