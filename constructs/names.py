@@ -62,6 +62,11 @@ def partition(environment: Environment) -> str:
     return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
 
 
+def backup_prefix(role: Role) -> str:
+    """Returns what the keys of a host's objects in the backup bucket begin with."""
+    return f"{role}/"
+
+
 def database_ca_parameter(environment: Environment) -> str:
     """Returns the SSM parameter in which the database host publishes its CA certificate."""
     return f"/openqa/{environment.name}/database-ca"
