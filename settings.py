@@ -41,6 +41,9 @@ PRIVATE_NETWORKS = tuple(
 )
 ZONE_LETTERS = "abcdefgh"
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
+# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+FETCH_GBPS = 0.05
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -403,15 +406,30 @@ def warnings(environment: Environment) -> tuple[str, ...]:
     Args:
         environment: a valid one.
     """
+    return (*_unknown_classes(environment), *_slow_fetches(environment))
+
+
+def _unknown_classes(environment: Environment) -> Iterator[str]:
     profile = environment.content.profile
-    return tuple(
-        f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it that content "
-        f"{_shown(profile)} has; known: {', '.join(sorted(known))}"
-        for fleet in environment.fleets
-        for known in [KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]]
-        for name in fleet.classes
-        if name not in known
-    )
+    for fleet in environment.fleets:
+        known = KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]
+        for name in fleet.classes:
+            if name not in known:
+                yield (
+                    f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it "
+                    f"that content {_shown(profile)} has; known: {', '.join(sorted(known))}"
+                )
+
+
+def _slow_fetches(environment: Environment) -> Iterator[str]:
+    name = environment.webui.instance_type
+    hosts = sum(fleet.max for fleet in environment.fleets)
+    gbps = catalogue.load()[name].network_gbps
+    if gbps < FETCH_GBPS * hosts:
+        yield (
+            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts that "
+            f"may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+        )
 
 
 class _Problem(NamedTuple):

@@ -615,6 +615,17 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("hosts", "told"), [(5, 0), (6, 1)])
+def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts: int, told: int) -> None:
+    environment = load("here", write(tmp_path))
+    fleet = environment.fleets[0].model_copy(update={"max": hosts})
+    webui = environment.webui.model_copy(update={"instance_type": "t3.medium"})
+    changed = environment.model_copy(update={"fleets": (fleet,), "webui": webui})
+    lines = settings.warnings(changed)
+    assert len(lines) == told
+    assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
+
+
 @pytest.mark.parametrize("profile", settings.NEEDS)
 def test_the_classes_that_tests_need_are_known(profile: str) -> None:
     for architecture, needs in settings.NEEDS[profile].items():
