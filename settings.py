@@ -427,8 +427,8 @@ def _slow_fetches(environment: Environment) -> Iterator[str]:
     gbps = catalogue.load()[name].network_gbps
     if gbps < FETCH_GBPS * hosts:
         yield (
-            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts that "
-            f"may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
+            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
         )
 
 
