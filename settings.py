@@ -82,6 +82,14 @@ NEEDS: Mapping[str, Mapping[str, tuple[Need, ...]]] = {
     "sample": {"x86_64": (Need(),)},
     "fedora": {"x86_64": FEDORA_NEEDS, "aarch64": FEDORA_NEEDS},
 }
+# Classes that jobs may ask for: the tests of each content profile, what openQA's worker gives itself on a
+# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
+KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
+    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
+    "aarch64": frozenset({"qemu_aarch64", "metal"}),
+    "sample": frozenset({"tap", "tpm"}),
+    "fedora": frozenset({"tap", "tap2", "tpm"}),
+}
 
 
 def _network(value: object) -> object:
@@ -268,6 +276,8 @@ class Fleet(_Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
+    # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
+    spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
 
@@ -360,6 +370,23 @@ class Environment(_Settings):
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""
         return self.kind != "production"
+
+
+def warnings(environment: Environment) -> tuple[str, ...]:
+    """Tells what is allowed, but likely a mistake: one line for each.
+
+    Args:
+        environment: a valid one.
+    """
+    profile = environment.content.profile
+    return tuple(
+        f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it that content "
+        f"{_shown(profile)} has; known: {', '.join(sorted(known))}"
+        for fleet in environment.fleets
+        for known in [KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]]
+        for name in fleet.classes
+        if name not in known
+    )
 
 
 class _Problem(NamedTuple):
@@ -628,6 +655,9 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+        wrong = "an interrupted spot host ends all jobs of its clusters"
+        yield _Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 

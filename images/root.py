@@ -46,7 +46,10 @@ _USERDATA = Path(__file__).parent.parent / "userdata"
 _INSTALLED_AT = "/opt/openqa-on-aws/userdata"
 _INSTALL = f"{_INSTALLED_AT}/install.sh"
 # All that decides what the installation does.
-_INSTALL_SOURCES = ("install.sh", "os/*.sh", "host/images.py", "containers/worker/*.control")
+_INSTALL_SOURCES = (
+    *("install.sh", "os/*.sh", "host/images.py"),
+    *("containers/worker/*.control", "containers/worker/*.sh"),
+)
 
 
 def base_root() -> Path:
