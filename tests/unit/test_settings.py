@@ -186,6 +186,26 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    "backups, days": (
+        [("[content]", "[backups]\nkeep_days = 0\n[content]")],
+        ["backups.keep_days = 0", "from 1 to 3650"],
+    ),
+    "backups, lock": (
+        [("[content]", "[backups]\nkeep_days = 7\nobject_lock_days = 8\n[content]")],
+        ["backups.object_lock_days = 8: more than backups.keep_days = 7", "1 to 7"],
+    ),
+    "backups, destination": (
+        [("[content]", '[backups]\nreplicate_to = "elsewhere"\n[content]')],
+        ['backups.replicate_to = "elsewhere"', "the ARN of a bucket"],
+    ),
+    "backups, hours": (
+        [("[content]", "[backups]\nsnapshot_hours = 5\n[content]")],
+        ["backups.snapshot_hours = 5", "1, 2, 3, 4, 6, 8, 12 or 24 hours"],
+    ),
+    "backups, snapshots": (
+        [("[content]", "[backups]\nsnapshots = 1001\n[content]")],
+        ["backups.snapshots = 1001", "0 (none are taken) to 1000"],
+    ),
     "os": (['os = "windows"'], ['os = "windows"', '"debian" or "fedora"']),
     "account": ([set_to("account", '"111122223333"', '"1234"')], ['account = "1234"', "12 digits"]),
     "account, number": (
@@ -593,6 +613,17 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
         'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
         "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm"
     )
+
+
+@pytest.mark.parametrize(("hosts", "told"), [(5, 0), (6, 1)])
+def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts: int, told: int) -> None:
+    environment = load("here", write(tmp_path))
+    fleet = environment.fleets[0].model_copy(update={"max": hosts})
+    webui = environment.webui.model_copy(update={"instance_type": "t3.medium"})
+    changed = environment.model_copy(update={"fleets": (fleet,), "webui": webui})
+    lines = settings.warnings(changed)
+    assert len(lines) == told
+    assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
 
 
 @pytest.mark.parametrize("profile", settings.NEEDS)
