@@ -40,6 +40,7 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
+MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
@@ -63,7 +64,7 @@ class Need:
 
     Attributes:
         classes: Worker classes the jobs ask for, beside the architecture's ``qemu_…``.
-        cluster: Jobs of the largest parallel cluster, all of which must run on one host.
+        cluster: Jobs of the largest parallel cluster, all of which must run on one host, or in one mesh.
     """
 
     classes: frozenset[str] = frozenset()
@@ -253,7 +254,10 @@ class Fleet(_Settings):
     ]
     virtualization: Literal["metal", "nested", "none"]
     kvm: bool = True  # false: software emulation, for machines that cannot do better
-    network: Literal["user", "tap"] = "user"
+    # vde: guests of a cluster talk to each other as with tap, but no worker needs privileges
+    network: Literal["user", "tap", "vde"] = "user"
+    # mesh: clusters may span the fleet's hosts, over GRE tunnels
+    tap_topology: Literal["host", "mesh"] = "host"
     # None: derived from vCPU, memory and disk
     workers_per_host: Annotated[
         int | None,
@@ -289,6 +293,11 @@ class Fleet(_Settings):
         if self.volume_gib is not None:
             return facts.workers(disk_gb=max(0, self.volume_gib - self.cache_gib - SYSTEM_GIB))
         return facts.workers()
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters may span the fleet's hosts."""
+        return self.tap_topology == "mesh"
 
     @property
     def volume_size(self) -> int:
@@ -618,6 +627,12 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.mesh and fleet.network != "tap":
+        wrong = f'the fleet\'s network is "{fleet.network}"'
+        yield _Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    if fleet.mesh and fleet.max > MESH_HOSTS:
+        wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
+        yield _Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 
@@ -644,8 +659,15 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
         )
         yield _Problem(key, name, "too small for one worker", allowed)
     for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
-        if need.classes and need.classes <= set(fleet.classes) and workers < need.cluster:
-            wrong = f"{workers} workers a host, but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if not need.classes or not need.classes <= set(fleet.classes):
+            continue
+        together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if fleet.mesh and 0 < workers * fleet.max < need.cluster:
+            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
+            allowed = f"types and a max that carry {need.cluster} workers or more in all"
+            yield _Problem(key, name, wrong, allowed)
+        elif not fleet.mesh and workers < need.cluster:
+            wrong = f"{workers} workers a host, {together}"
             yield _Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
 
 

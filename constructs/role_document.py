@@ -122,6 +122,7 @@ def worker_document(fleet: Fleet) -> Document:
             "workers": {name: fleet.workers(name) for name in fleet.instance_types},
             "kvm": fleet.kvm,
             "network": fleet.network,
+            "tap_topology": fleet.tap_topology,
         }
     }
 

@@ -1,0 +1,205 @@
+"""Parallel jobs across hosts (GRE) and in containers (VDE): one deployment with a fleet of each kind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from localcloud import cloud
+from localcloud.cloud import RunningCloud
+from ops import deployment
+from ops.deployment import OpenQa
+from settings import ENVIRONMENTS
+
+ROOT = Path(__file__).parents[2]
+NAME = "test-clusters"
+SAMPLE = ROOT / "userdata/content/sample"
+MESH_GROUP = "openqa-clusters-fleet-mesh"
+# A pair never fits on one host of the mesh; two of them fit on the VDE host at a time.
+FLEETS = """\
+[[fleets]]
+name = "mesh"
+architecture = "x86_64"
+classes = ["qemu_x86_64", "tap"]
+instance_types = ["t3.medium"]
+virtualization = "none"
+kvm = false
+network = "tap"
+tap_topology = "mesh"
+workers_per_host = 1
+min = 2
+max = 2
+volume_gib = 8
+cache_gib = 2
+
+[[fleets]]
+name = "vde"
+architecture = "x86_64"
+classes = ["qemu_x86_64", "vde"]
+instance_types = ["t3.medium"]
+virtualization = "none"
+kvm = false
+network = "vde"
+workers_per_host = 4
+min = 1
+max = 1
+volume_gib = 8
+cache_gib = 2
+"""
+JOB_SECONDS = 900
+HOST_SECONDS = 900
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
+    directory = tmp_path_factory.mktemp("environments")
+    common, _, _ = (ENVIRONMENTS / "local.toml").read_text().partition("[[fleets]]")
+    (directory / "clusters.toml").write_text(common + FLEETS)
+    program = [sys.executable, "-m", "localcloud"]
+    ports = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
+    try:
+        subprocess.run([*program, "deploy", "clusters", f"--name={NAME}", *ports], cwd=ROOT, check=True)
+        found = cloud.find(NAME)
+        assert found is not None
+        yield found
+    finally:
+        subprocess.run([*program, "down", f"--name={NAME}"], cwd=ROOT, check=True)
+
+
+@pytest.fixture
+def openqa(running: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> OpenQa:
+    for name, value in running.environment().items():
+        monkeypatch.setenv(name, value)
+    return deployment.connect(environment="clusters", region=cloud.REGION, url=running.url)
+
+
+def schedule(openqa: OpenQa, file: str, build: str) -> list[int]:
+    """Schedules a cluster and returns its jobs."""
+    settings = json.loads((SAMPLE / file).read_text()) | {"BUILD": build}
+    return sorted(openqa.request("POST", "jobs", data=settings)["ids"].values())
+
+
+def finished(openqa: OpenQa, jobs: list[int]) -> list[dict[str, Any]]:
+    """Waits until all jobs are done, and returns them."""
+    deadline = time.monotonic() + JOB_SECONDS
+    while True:
+        found: list[dict[str, Any]] = [openqa.request("GET", f"jobs/{job}")["job"] for job in jobs]
+        if all(job["state"] == "done" for job in found):
+            return found
+        assert time.monotonic() < deadline, [(job["id"], job["state"]) for job in found]
+        time.sleep(2)
+
+
+def results(jobs: list[dict[str, Any]]) -> dict[str, str]:
+    return {f"{job['id']} {job['test']}": job["result"] for job in jobs}
+
+
+def all_passed(jobs: list[dict[str, Any]]) -> bool:
+    return {job["result"] for job in jobs} == {"passed"}
+
+
+def hosts_of(openqa: OpenQa, jobs: list[dict[str, Any]]) -> set[str]:
+    """The hosts that ran the jobs."""
+    workers = {worker["id"]: worker["host"] for worker in openqa.request("GET", "workers")["workers"]}
+    return {workers[job["assigned_worker_id"]] for job in jobs}
+
+
+def until(what: str, check: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(3)
+
+
+def inside(running: RunningCloud, instance: str, *command: str) -> str:
+    """Runs a command inside an instance, and returns what it printed."""
+    leader = running.leader(instance)
+    assert leader is not None
+    return subprocess.run(
+        ["nsenter", f"--target={leader}", "--all", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+def mesh_hosts() -> dict[str, str]:
+    """The mesh's hosts that are in service: addresses by instance."""
+    answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[MESH_GROUP])
+    ready = [
+        member["InstanceId"]
+        for member in answer["AutoScalingGroups"][0]["Instances"]
+        if member["LifecycleState"] == "InService"
+    ]
+    if not ready:
+        return {}
+    reservations = boto3.client("ec2").describe_instances(InstanceIds=ready)["Reservations"]
+    return {
+        instance["InstanceId"]: instance["PrivateIpAddress"]
+        for reservation in reservations
+        for instance in reservation["Instances"]
+    }
+
+
+def tunnels(running: RunningCloud, instance: str) -> set[str]:
+    """Where the tunnels of a host lead."""
+    find = ("ovs-vsctl", "--format=json", "--columns=options", "find", "interface", "type=gre")
+    listed = json.loads(inside(running, instance, *find))
+    return {dict(options[1])["remote_ip"] for (options,) in listed["data"]}
+
+
+def meshed(running: RunningCloud, hosts: Mapping[str, str]) -> bool:
+    """Whether each host has a tunnel to each other one, and to nothing else."""
+    everyone = set(hosts.values())
+    return all(tunnels(running, instance) == everyone - {address} for instance, address in hosts.items())
+
+
+def passes_split(openqa: OpenQa, build: str) -> None:
+    """A pair passes, and its jobs ran on two hosts."""
+    jobs = finished(openqa, schedule(openqa, "pair.json", build))
+    assert all_passed(jobs), results(jobs)
+    assert len(hosts_of(openqa, jobs)) == 2
+
+
+@pytest.mark.mesh
+def test_a_pair_is_split_over_two_hosts_and_again_when_one_is_replaced(
+    running: RunningCloud, openqa: OpenQa
+) -> None:
+    before = mesh_hosts()
+    assert len(before) == 2
+    until("the mesh", lambda: meshed(running, before), seconds=60)
+    passes_split(openqa, "before")
+
+    gone, stays = sorted(before)
+    boto3.client("ec2").terminate_instances(InstanceIds=[gone])
+    until("the host to go", lambda: gone not in mesh_hosts(), seconds=HOST_SECONDS)
+    until("another host", lambda: len(mesh_hosts()) == 2, seconds=HOST_SECONDS)
+    after = mesh_hosts()
+    assert stays in after
+    until("the mesh with the new host", lambda: meshed(running, after), seconds=60)
+    passes_split(openqa, "after")
+
+
+@pytest.mark.vde
+def test_a_pair_talks_over_vde(openqa: OpenQa) -> None:
+    jobs = finished(openqa, schedule(openqa, "pair-vde.json", "pair"))
+    assert len(jobs) == 2
+    assert all_passed(jobs), results(jobs)
+
+
+@pytest.mark.vde
+def test_two_builds_over_vde_do_not_meet(openqa: OpenQa) -> None:
+    scheduled = schedule(openqa, "pair-vde.json", "first") + schedule(openqa, "pair-vde.json", "second")
+    jobs = finished(openqa, scheduled)
+    assert len(jobs) == 4
+    assert all_passed(jobs), results(jobs)
+    assert max(job["t_started"] for job in jobs) < min(job["t_finished"] for job in jobs)
