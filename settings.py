@@ -627,6 +627,9 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "vde" and environment.os != "debian":
+        wrong = f"the worker image of {environment.os} has no VDE"
+        yield _Problem(f"{key}.network", "vde", wrong, '"user" or "tap", or os = "debian"')
     if fleet.mesh and fleet.network != "tap":
         wrong = f'the fleet\'s network is "{fleet.network}"'
         yield _Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')

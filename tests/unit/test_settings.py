@@ -406,6 +406,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [set_to("classes", '["qemu_x86_64"]', '["qemu_x86_64", "tap"]')],
         ['fleets.nested.classes = "tap"', 'or network = "tap"'],
     ),
+    "vde on Fedora": (
+        [("max = 2", 'max = 2\nnetwork = "vde"'), ('kind = "dev"', 'kind = "dev"\nos = "fedora"')],
+        ['fleets.nested.network = "vde": the worker image of fedora has no VDE', 'os = "debian"'],
+    ),
     "mesh without tap": (
         [("max = 2", 'max = 2\ntap_topology = "mesh"')],
         ['fleets.nested.tap_topology = "mesh": the fleet\'s network is "user"', 'or network = "tap"'],
