@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from settings import ENVIRONMENTS
 ROOT = Path(__file__).parents[2]
 NAME = "test-clusters"
 SAMPLE = ROOT / "userdata/content/sample"
-MESH_GROUP = "openqa-clusters-fleet-mesh"
+MESH_GROUP, VDE_GROUP = "openqa-clusters-fleet-mesh", "openqa-clusters-fleet-vde"
 # A pair never fits on one host of the mesh; two of them fit on the VDE host at a time.
 FLEETS = """\
 [[fleets]]
@@ -132,22 +132,25 @@ def inside(running: RunningCloud, instance: str, *command: str) -> str:
     ).stdout
 
 
-def mesh_hosts() -> dict[str, str]:
-    """The mesh's hosts that are in service: addresses by instance."""
-    answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[MESH_GROUP])
-    ready = [
+def members(group: str) -> list[str]:
+    """The instances of a group that are in service."""
+    answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    return sorted(
         member["InstanceId"]
         for member in answer["AutoScalingGroups"][0]["Instances"]
         if member["LifecycleState"] == "InService"
-    ]
-    if not ready:
-        return {}
-    reservations = boto3.client("ec2").describe_instances(InstanceIds=ready)["Reservations"]
-    return {
-        instance["InstanceId"]: instance["PrivateIpAddress"]
-        for reservation in reservations
-        for instance in reservation["Instances"]
-    }
+    )
+
+
+def address(instance: str) -> str:
+    (reservation,) = boto3.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
+    found: str = reservation["Instances"][0]["PrivateIpAddress"]
+    return found
+
+
+def mesh_hosts() -> dict[str, str]:
+    """The mesh's hosts: addresses by instance."""
+    return {instance: address(instance) for instance in members(MESH_GROUP)}
 
 
 def tunnels(running: RunningCloud, instance: str) -> set[str]:
@@ -161,6 +164,58 @@ def meshed(running: RunningCloud, hosts: Mapping[str, str]) -> bool:
     """Whether each host has a tunnel to each other one, and to nothing else."""
     everyone = set(hosts.values())
     return all(tunnels(running, instance) == everyone - {address} for instance, address in hosts.items())
+
+
+# Sees a probe arrive at the host's interface, or says after 5 s that none did.
+SEE = """
+import socket, sys, time
+link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+link.bind(("ens5", 0x0800))
+link.settimeout(1)
+print("ready", flush=True)
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    try:
+        packet = link.recv(65535)
+    except TimeoutError:
+        continue
+    if packet[9] == 47 and packet.endswith(b"probe"):
+        sys.exit("seen")
+"""
+SEND = """
+import socket, sys
+socket.socket(socket.AF_INET, socket.SOCK_RAW, 47).sendto(b"\\0\\0\\x65\\x58probe", (sys.argv[1], 0))
+"""
+
+
+FRAME = bytes.fromhex("ffffffffffff52540012000188b5") + b"probe"
+# A broadcast from a guest, as it leaves through all tunnels.
+FLOOD = ("ovs-ofctl", "packet-out", "br0", f"in_port=tap0 packet={FRAME.hex()} actions=normal")
+
+
+def arrives(running: RunningCloud, source: str, command: Sequence[str], target: str) -> bool:
+    """Whether a probe that one instance's command sends by GRE arrives at another."""
+    leader = running.leader(target)
+    assert leader is not None
+    see = ["nsenter", f"--target={leader}", "--all", "python3", "-c", SEE]
+    with subprocess.Popen(see, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "ready\n"
+        inside(running, source, *command)
+        _, said = watcher.communicate(timeout=60)
+    assert said.strip() in ("", "seen")
+    return bool(said)
+
+
+@pytest.mark.mesh
+def test_only_hosts_of_the_mesh_reach_each_other_by_gre(running: RunningCloud, openqa: OpenQa) -> None:
+    hosts = mesh_hosts()
+    until("the mesh", lambda: meshed(running, hosts), seconds=60)
+    one, other = hosts
+    (stranger,) = members(VDE_GROUP)
+    assert arrives(running, one, FLOOD, other)
+    assert not arrives(running, stranger, ("python3", "-c", SEND, hosts[other]), other)
+    assert not arrives(running, one, ("python3", "-c", SEND, address(stranger)), stranger)
 
 
 def passes_split(openqa: OpenQa, build: str) -> None:
