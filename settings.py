@@ -633,6 +633,11 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
     if fleet.mesh and fleet.network != "tap":
         wrong = f'the fleet\'s network is "{fleet.network}"'
         yield _Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    for other in environment.fleets:
+        if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
+            for name in sorted({"tap", "tap2"} & set(fleet.classes) & set(other.classes)):
+                wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
+                yield _Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
     if fleet.mesh and fleet.max > MESH_HOSTS:
         wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
         yield _Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")

@@ -166,6 +166,14 @@ def meshed(running: RunningCloud, hosts: Mapping[str, str]) -> bool:
     return all(tunnels(running, instance) == everyone - {address} for instance, address in hosts.items())
 
 
+def mesh(running: RunningCloud) -> dict[str, str]:
+    """Waits for both hosts of the mesh and their tunnels: addresses by instance."""
+    until("two hosts", lambda: len(mesh_hosts()) == 2, seconds=HOST_SECONDS)
+    hosts = mesh_hosts()
+    until("the mesh", lambda: meshed(running, hosts), seconds=60)
+    return hosts
+
+
 # Sees a probe arrive at the host's interface, or says after 5 s that none did.
 SEE = """
 import socket, sys, time
@@ -209,8 +217,8 @@ def arrives(running: RunningCloud, source: str, command: Sequence[str], target: 
 
 @pytest.mark.mesh
 def test_only_hosts_of_the_mesh_reach_each_other_by_gre(running: RunningCloud, openqa: OpenQa) -> None:
-    hosts = mesh_hosts()
-    until("the mesh", lambda: meshed(running, hosts), seconds=60)
+    hosts = mesh(running)
+    until("the host beside it", lambda: len(members(VDE_GROUP)) == 1, seconds=HOST_SECONDS)
     one, other = hosts
     (stranger,) = members(VDE_GROUP)
     assert arrives(running, one, FLOOD, other)
@@ -229,18 +237,14 @@ def passes_split(openqa: OpenQa, build: str) -> None:
 def test_a_pair_is_split_over_two_hosts_and_again_when_one_is_replaced(
     running: RunningCloud, openqa: OpenQa
 ) -> None:
-    before = mesh_hosts()
-    assert len(before) == 2
-    until("the mesh", lambda: meshed(running, before), seconds=60)
+    before = mesh(running)
     passes_split(openqa, "before")
 
     gone, stays = sorted(before)
     boto3.client("ec2").terminate_instances(InstanceIds=[gone])
     until("the host to go", lambda: gone not in mesh_hosts(), seconds=HOST_SECONDS)
-    until("another host", lambda: len(mesh_hosts()) == 2, seconds=HOST_SECONDS)
-    after = mesh_hosts()
+    after = mesh(running)
     assert stays in after
-    until("the mesh with the new host", lambda: meshed(running, after), seconds=60)
     passes_split(openqa, "after")
 
 

@@ -414,6 +414,17 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", 'max = 2\ntap_topology = "mesh"')],
         ['fleets.nested.tap_topology = "mesh": the fleet\'s network is "user"', 'or network = "tap"'],
     ),
+    "mesh shares a class": (
+        [
+            TAP,
+            ("max = 2", 'max = 2\ntap_topology = "mesh"'),
+            (
+                'classes = ["qemu_x86_64"]\ninstance_types = ["m5.metal"]',
+                'classes = ["qemu_x86_64", "tap"]\nnetwork = "tap"\ninstance_types = ["m5.metal"]',
+            ),
+        ],
+        ['fleets.nested.classes = "tap": fleet metal has it too', "a class that no other fleet has"],
+    ),
     "mesh too large": (
         [TAP, ("max = 2", 'max = 51\ntap_topology = "mesh"')],
         ["fleets.nested.max = 51: every host has a tunnel to every other", "up to 50 hosts"],

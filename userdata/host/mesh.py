@@ -185,7 +185,6 @@ def _update(host: Host, ec2: Any, *, kernel_datapath: bool) -> None:
     ports = run([*_VSCTL, "list-ports", bridge]).split()
     command = changes(wanted=peers(ec2, group=host.document.group, own=own), ports=ports)
     if command:
-        log.info("%s", " ".join(command))
         run(command)
 
 
