@@ -40,6 +40,7 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
+MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
 # What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
 # has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
@@ -66,7 +67,7 @@ class Need:
 
     Attributes:
         classes: Worker classes the jobs ask for, beside the architecture's ``qemu_…``.
-        cluster: Jobs of the largest parallel cluster, all of which must run on one host.
+        cluster: Jobs of the largest parallel cluster, all of which must run on one host, or in one mesh.
     """
 
     classes: frozenset[str] = frozenset()
@@ -288,7 +289,10 @@ class Fleet(_Settings):
     ]
     virtualization: Literal["metal", "nested", "none"]
     kvm: bool = True  # false: software emulation, for machines that cannot do better
-    network: Literal["user", "tap"] = "user"
+    # vde: guests of a cluster talk to each other as with tap, but no worker needs privileges
+    network: Literal["user", "tap", "vde"] = "user"
+    # mesh: clusters may span the fleet's hosts, over GRE tunnels
+    tap_topology: Literal["host", "mesh"] = "host"
     # None: derived from vCPU, memory and disk
     workers_per_host: Annotated[
         int | None,
@@ -326,6 +330,11 @@ class Fleet(_Settings):
         if self.volume_gib is not None:
             return facts.workers(disk_gb=max(0, self.volume_gib - self.cache_gib - SYSTEM_GIB))
         return facts.workers()
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters may span the fleet's hosts."""
+        return self.tap_topology == "mesh"
 
     @property
     def volume_size(self) -> int:
@@ -711,6 +720,20 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
     if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
         wrong = "an interrupted spot host ends all jobs of its clusters"
         yield _Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
+    if fleet.network == "vde" and environment.os != "debian":
+        wrong = f"the worker image of {environment.os} has no VDE"
+        yield _Problem(f"{key}.network", "vde", wrong, '"user" or "tap", or os = "debian"')
+    if fleet.mesh and fleet.network != "tap":
+        wrong = f'the fleet\'s network is "{fleet.network}"'
+        yield _Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    for other in environment.fleets:
+        if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
+            for name in sorted({"tap", "tap2"} & set(fleet.classes) & set(other.classes)):
+                wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
+                yield _Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
+    if fleet.mesh and fleet.max > MESH_HOSTS:
+        wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
+        yield _Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 
@@ -737,8 +760,15 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
         )
         yield _Problem(key, name, "too small for one worker", allowed)
     for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
-        if need.classes and need.classes <= set(fleet.classes) and workers < need.cluster:
-            wrong = f"{workers} workers a host, but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if not need.classes or not need.classes <= set(fleet.classes):
+            continue
+        together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if fleet.mesh and 0 < workers * fleet.max < need.cluster:
+            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
+            allowed = f"types and a max that carry {need.cluster} workers or more in all"
+            yield _Problem(key, name, wrong, allowed)
+        elif not fleet.mesh and workers < need.cluster:
+            wrong = f"{workers} workers a host, {together}"
             yield _Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
 
 

@@ -67,6 +67,15 @@ class HostRole(Construct):
             because="The ARN of a group holds a random id before the name, which alone is known.",
         )
 
+    def allow_see_hosts(self) -> None:
+        """Lets a host see the addresses of others."""
+        self._allow(
+            ["ec2:DescribeInstances"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because="EC2's Describe actions know no resources.",
+        )
+
     def allow_signal(self, stack: str) -> None:
         """Lets a host tell CloudFormation that it is ready.
 

@@ -133,6 +133,7 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
             "kvm": fleet.kvm,
             "network": fleet.network,
             "names": names,
+            "tap_topology": fleet.tap_topology,
         }
     }
 

@@ -119,7 +119,7 @@ class SelfHealingHost(Construct):
             instance_type=instance_type,
             image=machine_image(stack, environment=environment, architecture=architecture),
             role=self.role,
-            security_group=security_group,
+            security_groups=[security_group],
             document={
                 **host_document(
                     environment,

@@ -11,6 +11,7 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.mesh_group import MeshGroup
 from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
 from constructs.role_document import host_document, worker_document
@@ -44,6 +45,7 @@ class WorkerFleet(Construct):
         *,
         environment: Environment,
         fleet: Fleet,
+        vpc: str,
         subnets: Sequence[str],
         security_group: str,
         machine_image: str,
@@ -60,6 +62,7 @@ class WorkerFleet(Construct):
             id: its name there.
             environment: the settings.
             fleet: the fleet's settings.
+            vpc: the VPC's id.
             subnets: the ids of the subnets that hosts boot in.
             security_group: the id of the group that says who may talk to them.
             machine_image: the id of the AMI that they boot.
@@ -75,6 +78,11 @@ class WorkerFleet(Construct):
         role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
         role.allow_lease_names(names.arn, fleet=fleet.name)
+        security_groups = [security_group]
+        if fleet.mesh:
+            role.allow_see_hosts()
+            mesh = MeshGroup(self, "Mesh", environment=environment, fleet=fleet, vpc=vpc)
+            security_groups.append(mesh.group_id)
         role.allow_read_secrets([api_key])
         role.allow_read_files([published_bundle, *filter(None, [container_image])])
         tags = {
@@ -90,7 +98,7 @@ class WorkerFleet(Construct):
             instance_type=fleet.instance_types[0],
             image=machine_image,
             role=role,
-            security_group=security_group,
+            security_groups=security_groups,
             document={
                 **host_document(
                     environment,

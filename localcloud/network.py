@@ -223,10 +223,10 @@ def _match(side: str, rule: Rule) -> list[str]:
     match rule.protocol:
         case "tcp" | "udp" as protocol:
             return [f"{peers} meta l4proto {protocol}" if whole else f"{peers} {protocol} dport {ports}"]
-        case "icmp":
-            return [f"{peers} meta l4proto icmp"]
-        case _:
+        case "all":
             return [peers]
+        case name_or_number:
+            return [f"{peers} meta l4proto {name_or_number}"]
 
 
 def _merged(networks: Iterable[IPv4Network]) -> list[IPv4Network]:

@@ -46,6 +46,7 @@ class WorkersStack(EnvironmentStack):
                 f"Fleet{name}",
                 environment=environment,
                 fleet=fleet,
+                vpc=network.vpc,
                 subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
                 security_group=network.security_groups.worker,
                 machine_image=machine_images[fleet.architecture],

@@ -677,6 +677,67 @@ def test_document_of_a_worker(production: Synthesized) -> None:
     assert (made["worker"]["kvm"], made["worker"]["network"]) == (True, "tap")
 
 
+@pytest.fixture(scope="session")
+def meshes(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """The local environment with two mesh fleets beside its own."""
+    (small,) = settings.load("local").fleets
+    fleets = [
+        small.model_copy(update={"name": name, "network": "tap", "tap_topology": "mesh"})
+        for name in ("one", "two")
+    ]
+    return synthesize(changed("local", fleets=(small, *fleets)), tmp_path_factory.mktemp("meshes"))
+
+
+def test_only_hosts_of_one_mesh_send_each_other_gre(meshes: Synthesized, environment: Synthesized) -> None:
+    workers = meshes.templates["workers"]["Resources"]
+    rules = {
+        kind: [rule for rule in meshes.properties(kind) if rule["IpProtocol"] == "47"]
+        for kind in ("AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress")
+    }
+    groups = {}
+    for fleet in ("one", "two"):
+        shared, own = fleet_template(meshes, fleet)["SecurityGroupIds"]
+        assert shared == only(fleet_template(meshes, "small")["SecurityGroupIds"])
+        groups[fleet] = own["Fn::GetAtt"][0]
+        group = workers[groups[fleet]]["Properties"]
+        assert "SecurityGroupIngress" not in group
+        assert only(group["SecurityGroupEgress"])["CidrIp"] == "255.255.255.255/32"
+        for kind, other in zip(rules, ("SourceSecurityGroupId", "DestinationSecurityGroupId"), strict=True):
+            rule = only([rule for rule in rules[kind] if rule["GroupId"] == own])
+            assert rule[other] == own
+            assert not {"CidrIp", "FromPort", "ToPort"} & rule.keys()
+    assert len(set(groups.values())) == 2
+    assert all(len(found) == 2 for found in rules.values())
+    assert not any(rule["IpProtocol"] == "47" for kind in rules for rule in environment.properties(kind))
+
+
+def test_only_hosts_of_a_mesh_see_their_peers(meshes: Synthesized) -> None:
+    profiles = meshes.resources("AWS::IAM::InstanceProfile", "workers")
+    roles = meshes.templates["workers"]["Resources"]
+
+    def seeing(fleet: str) -> list[Json]:
+        profile = fleet_template(meshes, fleet)["IamInstanceProfile"]["Arn"]["Fn::GetAtt"][0]
+        role = only(profiles[f"workers/{profile}"]["Properties"]["Roles"])["Ref"]
+        return [
+            statement
+            for policy in roles[role]["Properties"]["Policies"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "ec2:DescribeInstances" in statement["Action"]
+        ]
+
+    assert seeing("small") == []
+    for fleet in ("one", "two"):
+        statement = only(seeing(fleet))
+        assert statement["Action"] in ("ec2:DescribeInstances", ["ec2:DescribeInstances"])
+        assert statement["Condition"] == {"StringEquals": {"aws:RequestedRegion": "us-east-1"}}
+        assert document(fleet_template(meshes, fleet))["worker"]["tap_topology"] == "mesh"
+    assert document(fleet_template(meshes, "small"))["worker"]["tap_topology"] == "host"
+
+
+def test_security_rules_find_nothing_in_a_mesh(meshes: Synthesized) -> None:
+    assert not [violation for plugin in meshes.report["pluginReports"] for violation in plugin["violations"]]
+
+
 def test_ami_of_each_architecture(production: Synthesized) -> None:
     parameters = production.templates["workers"]["Parameters"]
     images = {

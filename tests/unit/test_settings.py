@@ -430,6 +430,33 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [set_to("classes", '["qemu_x86_64"]', '["qemu_x86_64", "tap"]')],
         ['fleets.nested.classes = "tap"', 'or network = "tap"'],
     ),
+    "vde on Fedora": (
+        [("max = 2", 'max = 2\nnetwork = "vde"'), ('kind = "dev"', 'kind = "dev"\nos = "fedora"')],
+        ['fleets.nested.network = "vde": the worker image of fedora has no VDE', 'os = "debian"'],
+    ),
+    "mesh without tap": (
+        [("max = 2", 'max = 2\ntap_topology = "mesh"')],
+        ['fleets.nested.tap_topology = "mesh": the fleet\'s network is "user"', 'or network = "tap"'],
+    ),
+    "mesh shares a class": (
+        [
+            TAP,
+            ("max = 2", 'max = 2\ntap_topology = "mesh"'),
+            (
+                'classes = ["qemu_x86_64"]\ninstance_types = ["m5.metal"]',
+                'classes = ["qemu_x86_64", "tap"]\nnetwork = "tap"\ninstance_types = ["m5.metal"]',
+            ),
+        ],
+        ['fleets.nested.classes = "tap": fleet metal has it too', "a class that no other fleet has"],
+    ),
+    "mesh too large": (
+        [TAP, ("max = 2", 'max = 51\ntap_topology = "mesh"')],
+        ["fleets.nested.max = 51: every host has a tunnel to every other", "up to 50 hosts"],
+    ),
+    "tap class without its network, but with VDE": (
+        [TAP, ('network = "tap"', 'network = "vde"')],
+        ['fleets.nested.classes = "tap": the fleet\'s network is "vde"', 'or network = "tap"'],
+    ),
     "min above max": (
         [("max = 2", "max = 2\nmin = 3")],
         ["fleets.nested.min = 3: more than max = 2", "0 to 2"],
@@ -523,6 +550,10 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
         [FEDORA_TESTS, TAP],
         [['fleets.nested.instance_types = "m8i.2xlarge": 4 workers', "6 tap jobs", "carry 6 workers"]],
     ),
+    "mesh too small for a cluster": (
+        [FEDORA_TESTS, TAP, ("max = 2", 'max = 1\ntap_topology = "mesh"')],
+        [['"m8i.2xlarge": 4 workers on each of up to 1 hosts, but 6 tap jobs', "6 workers or more in all"]],
+    ),
 }  # fmt: skip
 
 
@@ -533,6 +564,12 @@ def test_refusals_among_others(case: str, tmp_path: Path) -> None:
     assert all(line.startswith("environments/here.toml: ") and "allowed: " in line for line in lines)
     for fragments in wanted:
         assert any(all(fragment in line for fragment in fragments) for line in lines), lines
+
+
+def test_a_mesh_carries_a_cluster_that_no_host_carries(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, FEDORA_TESTS, TAP, ("max = 2", 'max = 2\ntap_topology = "mesh"'))
+    assert lines
+    assert not any("run together" in line for line in lines)
 
 
 def test_file_that_is_not_text(tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def test_units_are_enabled_after_systemd_read_them(
 def test_quadlets_start_with_the_target_and_never_pull(configured: tuple[str, Host]) -> None:
     _, host = configured
     containers = list(host.layout.quadlets.glob("*.container"))
-    assert bool(containers) is not ("tap" in host.document.group)
+    worker = host.document.worker
+    assert bool(containers) is not (worker is not None and worker.network == "tap")
     for path in containers:
         text = path.read_text()
         assert "Pull=never" in text, path

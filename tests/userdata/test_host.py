@@ -447,10 +447,11 @@ def test_a_bad_document_is_one_sentence(change: dict[str, Any], reason: str) -> 
         document.parse(machine.read("database") | change)
 
 
-def test_unknown_networks_are_refused() -> None:
+@pytest.mark.parametrize(("key", "allowed"), [("network", "user, tap, vde"), ("tap_topology", "host, mesh")])
+def test_unknown_networks_are_refused(key: str, allowed: str) -> None:
     data = machine.read("worker")
-    data["worker"]["network"] = "carrier-pigeon"
-    with pytest.raises(HostError, match=r"worker\.network is 'carrier-pigeon', allowed are user, tap"):
+    data["worker"][key] = "carrier-pigeon"
+    with pytest.raises(HostError, match=rf"worker\.{key} is 'carrier-pigeon', allowed are {allowed}"):
         document.parse(data)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from userdata.host.errors import HostError
 
 ROLES = ("database", "webui", "worker")
-NETWORKS = ("user", "tap")
+NETWORKS = ("user", "tap", "vde")
+TOPOLOGIES = ("host", "mesh")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Worker:
     kvm: bool
     network: str
     names: str
+    tap_topology: str
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters of guests may span hosts of the fleet."""
+        return self.network == "tap" and self.tap_topology == "mesh"
 
     def count(self, instance_type: str) -> int:
         """Returns the worker instances that a host of this type runs.
@@ -164,6 +171,11 @@ def parse(data: Mapping[str, Any]) -> Document:
         raise HostError(
             f"host document: worker.network is {document.worker.network!r}, allowed are {', '.join(NETWORKS)}"
         )
+    if document.worker is not None and document.worker.tap_topology not in TOPOLOGIES:
+        raise HostError(
+            f"host document: worker.tap_topology is {document.worker.tap_topology!r}, "
+            f"allowed are {', '.join(TOPOLOGIES)}"
+        )
     return document
 
 
@@ -243,4 +255,5 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         kvm=data["kvm"],
         network=data["network"],
         names=data["names"],
+        tap_topology=data["tap_topology"],
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, volume
+from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
 from userdata.host.aws import call, wait
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
@@ -36,7 +36,10 @@ def folders(document: Document) -> tuple[str, ...]:
     if document.worker is None:
         return ("common", "stateful", document.role)
     if document.worker.network == "tap":
-        return ("common", "fleet", "tap", f"tap-{document.os}")
+        mesh = ("mesh",) if document.worker.mesh else ()
+        return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
+    if document.worker.network == "vde":
+        return ("common", "fleet", "worker", "vde")
     return ("common", "fleet", "worker")
 
 
@@ -125,6 +128,8 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "worker": document.worker,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
+        "vde_sockets": vde.SOCKETS,
+        "vde_ports": vde.PORTS,
         "bundle": "/opt/openqa-on-aws",
         **facts,
     }
@@ -204,8 +209,14 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
     disk = os.statvfs(host.layout.worker)
     cache = sizing.cache_gib(total_bytes=disk.f_frsize * disk.f_blocks, workers=count)
-    settings = tap.settings(kernel_datapath=tap.has_kernel_datapath()) if worker.network == "tap" else {}
-    return context(host, {"api_key": key, "api_secret": secret, "cache_gib": cache, "tap_settings": settings})
+    settings: dict[str, str] = {}
+    if worker.network == "tap":
+        settings = tap.settings(kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh)
+    elif worker.network == "vde":
+        _folder(host.layout.root / vde.SOCKETS.relative_to("/"), user=USERS["worker"], mode=0o700)
+        settings = vde.settings()
+    facts = {"api_key": key, "api_secret": secret, "cache_gib": cache, "network_settings": settings}
+    return context(host, facts)
 
 
 def _lay_out(host: Host) -> None:
