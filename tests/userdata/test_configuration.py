@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interface, names, render, roles, tap, volume
+from userdata.host import interface, kvm, names, render, roles, tap, volume
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -42,6 +42,7 @@ def configured(
     monkeypatch.setattr(volume, "attach", lambda *_, **__: None)
     monkeypatch.setattr(volume, "find_device", lambda *_: Path("/dev/null"))
     monkeypatch.setattr(volume, "ensure_filesystem", lambda *_: False)
+    monkeypatch.setattr(kvm, "group", lambda: 992)
     programs.answers["podman run"] = "K"
     roles.prepare(made)
     roles.configure(made)
@@ -190,7 +191,10 @@ def test_a_worker_has_the_name_that_it_leased(
     assert programs.started("hostnamectl") == [("hostnamectl", "hostname", host.name)]
 
 
-def test_a_host_without_kvm_takes_no_name(tmp_path: Path, aws: None, programs: machine.Programs) -> None:
+def test_a_host_without_kvm_takes_no_name(
+    tmp_path: Path, aws: None, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kvm, "group", lambda: 992)
     machine.make_names()
     host = machine.host(tmp_path, "worker")
     host.layout.name.unlink()

@@ -61,6 +61,8 @@ def prepare(host: Host) -> None:
         facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
         facts["device"] = str(volume.device_path(host.document.volume))
+    if worker is not None and worker.kvm:
+        facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
     if fixed is not None:
         interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
