@@ -83,20 +83,27 @@ class Deployed:
         return found
 
     def rows(self, instance: str) -> dict[int, int]:
-        """The ids of the rows of the fleet's workers, once all are idle on this instance; by their number."""
-        described = self.cloud.client("ec2").describe_instances(InstanceIds=[instance])
-        address = described["Reservations"][0]["Instances"][0]["PrivateIpAddress"]
+        """The ids of the rows that openQA gave the workers of this instance, by number; all are idle."""
 
-        def idle() -> dict[int, int] | None:
-            found = [
-                worker
-                for worker in self.workers()
-                if worker["status"] == "idle" and worker["properties"]["WORKER_HOSTNAME"] == address
-            ]
-            assert all(worker["host"] == "names-1" for worker in found), found
-            return {w["instance"]: w["id"] for w in found} if len(found) == WORKERS else None
+        def told() -> dict[int, int] | None:
+            if self.cloud.leader(instance) is None:
+                return None
+            said = {
+                number: self.inside(
+                    instance,
+                    f"journalctl -u openqa-worker@{number} | grep -o 'worker ID [0-9]*' | tail -1 || true",
+                )
+                for number in range(1, WORKERS + 1)
+            }
+            return (
+                {number: int(text.split()[-1]) for number, text in said.items()}
+                if all(said.values())
+                else None
+            )
 
-        rows: dict[int, int] = wait_until(idle)
+        rows: dict[int, int] = wait_until(told)
+        idle = {(w["host"], w["instance"], w["id"]) for w in self.workers() if w["status"] == "idle"}
+        assert {("names-1", number, id) for number, id in rows.items()} <= idle
         return rows
 
     def leases(self) -> dict[str, str]:
@@ -176,7 +183,9 @@ def test_a_host_without_kvm_is_replaced_and_never_gets_a_worker_or_a_name(deploy
     wait_until(lambda: len(deployed.launched(NO_KVM)) >= 3)
     for instance in deployed.launched(NO_KVM)[:2]:
         assert instance not in deployed.instances(NO_KVM)
-        assert REFUSAL in deployed.cloud.console(instance).read_text(errors="replace")
+        assert f"{REFUSAL}: exit code 1: QEMU exit code" in deployed.cloud.console(instance).read_text(
+            errors="replace"
+        )
     # One after the other: a failed launch never makes more hosts than the fleet has.
     assert len(deployed.instances(NO_KVM)) <= 2
     assert not [worker for worker in deployed.workers() if worker["host"].startswith("nokvm")]
