@@ -20,7 +20,6 @@ from ops import deployment, smoke
 from ops.deployment import OpenQa
 from settings import ENVIRONMENTS
 from tests.prerequisites import require_machine
-from userdata.host import disks
 
 pytestmark = pytest.mark.kvm
 
@@ -248,40 +247,3 @@ def test_a_job_gets_a_tpm(deployed: Deployed) -> None:
     assert done["result"] == "passed", done
     log = requests.get(f"{deployed.openqa.url}/tests/{job}/file/autoinst-log.txt", timeout=60).text
     assert "-device tpm-tis,tpmdev=tpm0" in log
-
-
-def test_pools_and_cache_are_on_an_instance_store_disk(deployed: Deployed) -> None:
-    host = serving(deployed)
-    ec2 = deployed.cloud.client("ec2")
-    zone = ec2.describe_instances(InstanceIds=[host])["Reservations"][0]["Instances"][0]["Placement"]
-    volume = ec2.create_volume(Size=40, AvailabilityZone=zone["AvailabilityZone"])["VolumeId"]
-    ec2.attach_volume(VolumeId=volume, InstanceId=host, Device="/dev/sdf")
-    wait_until(lambda: "nvme1n1" in deployed.inside(host, "ls /dev"))
-    before = deployed.inside(host, "grep CACHELIMIT /run/openqa-on-aws/config/workers.ini")
-    # A kernel that shows the disk as EC2's does; the device is a real one.
-    deployed.inside(
-        host,
-        f"""
-        mount -t tmpfs tmpfs /sys/block
-        mkdir -p /sys/block/nvme1n1/device
-        echo '{disks.MODEL}' >/sys/block/nvme1n1/device/model
-        stat --format=%Hr:%Lr /dev/nvme1n1 >/sys/block/nvme1n1/dev
-        """,
-    )
-    boot = """
-        systemctl stop openqa-on-aws.target openqa-configure.service openqa-storage.service
-        systemctl stop 'openqa-worker@*' openqa-cacheservice openqa-cacheservice-minion
-        if mountpoint --quiet /var/lib/openqa; then umount /var/lib/openqa; fi
-        systemctl start openqa-on-aws.target
-        systemctl is-active openqa-storage.service openqa-configure.service openqa-cacheservice.service
-    """
-    for _ in range(2):
-        deployed.inside(host, boot)
-        mount = deployed.inside(host, "findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /var/lib/openqa")
-        assert mount.startswith("/dev/nvme1n1 ext4 rw,noatime"), mount
-        assert deployed.inside(host, "cat /var/lib/openqa/marker || echo fresh") == "fresh"
-        deployed.inside(host, "date >/var/lib/openqa/marker; test -d /var/lib/openqa/pool/2")
-    after = deployed.inside(host, "grep CACHELIMIT /run/openqa-on-aws/config/workers.ini")
-    # Two pools of 40 GiB leave nothing of it, so it is a third of what ext4 leaves.
-    assert after == "CACHELIMIT = 13" != before
-    deployed.rows(host)
