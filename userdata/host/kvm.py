@@ -102,18 +102,19 @@ def prove(image: str, *, architecture: str, folder: Path) -> None:
         f'timeout {SECONDS} "$@"; code=$?; '
         f"[ $code -eq {guest.exit_code} ] || {{ echo QEMU exit code $code >&2; exit 1; }}"
     )
+    # No limit of processes, which would need a controller that not every machine has.
+    command = [
+        *("podman", "run", "--rm", "--pull=never", "--network=none", "--pids-limit=0"),
+        *(f"--device={DEVICE}", "--user=_openqa-worker", f"--group-add={group()}", "--cap-drop=all"),
+        *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
+        f"--volume={program}:{inside}:ro",
+        *(image, "sh", "-c", script, "qemu", *qemu),
+    ]
     try:
-        output = run(
-            [
-                *("podman", "run", "--rm", "--pull=never", "--network=none", f"--device={DEVICE}"),
-                *("--user=_openqa-worker", f"--group-add={group()}", "--cap-drop=all"),
-                *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
-                f"--volume={program}:{inside}:ro",
-                *(image, "sh", "-c", script, "qemu", *qemu),
-            ],
-            seconds=SECONDS + 30,
-        )
+        output = run(command, seconds=SECONDS + 30)
     except HostError as error:
-        raise HostError(f"KVM does not work here, yet the environment says kvm = true: {error}") from error
+        # The reason alone: the command is longer than a line of a console.
+        why = str(error).removeprefix(f"{' '.join(command)}: ")
+        raise HostError(f"KVM does not work here, yet the environment says kvm = true: {why}") from error
     if MARK not in output:
         raise HostError("KVM does not work here, yet the environment says kvm = true: the guest said nothing")
