@@ -40,7 +40,11 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
+MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
+# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+FETCH_GBPS = 0.05
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -63,7 +67,7 @@ class Need:
 
     Attributes:
         classes: Worker classes the jobs ask for, beside the architecture's ``qemu_…``.
-        cluster: Jobs of the largest parallel cluster, all of which must run on one host.
+        cluster: Jobs of the largest parallel cluster, all of which must run on one host, or in one mesh.
     """
 
     classes: frozenset[str] = frozenset()
@@ -81,6 +85,14 @@ FEDORA_NEEDS = (
 NEEDS: Mapping[str, Mapping[str, tuple[Need, ...]]] = {
     "sample": {"x86_64": (Need(),)},
     "fedora": {"x86_64": FEDORA_NEEDS, "aarch64": FEDORA_NEEDS},
+}
+# Classes that jobs may ask for: the tests of each content profile, what openQA's worker gives itself on a
+# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
+KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
+    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
+    "aarch64": frozenset({"qemu_aarch64", "metal"}),
+    "sample": frozenset({"tap", "tpm"}),
+    "fedora": frozenset({"tap", "tap2", "tpm"}),
 }
 
 
@@ -102,6 +114,7 @@ Name = Field(
     description="up to 16 lowercase letters, digits and single hyphens, starting with a letter",
 )
 Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
+Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
 InstanceTypeName = Annotated[
     str, Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
@@ -232,6 +245,29 @@ class WebUi(_Host):
     """The web UI host."""
 
 
+class Backups(_Settings):
+    """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
+
+    keep_days: Annotated[int, Days] = 35
+    # Nobody may delete or overwrite a version before: set it at the first deployment.
+    object_lock_days: Annotated[int | None, Days] = None
+    # A bucket of another region or account that gets a copy of each object: versioned, and made beforehand.
+    replicate_to: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws(-cn|-us-gov)?:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="the ARN of a bucket, such as arn:aws:s3:::openqa-backups-elsewhere",
+        ),
+    ] = None
+    snapshot_hours: Annotated[
+        Literal[1, 2, 3, 4, 6, 8, 12, 24],
+        Field(description="1, 2, 3, 4, 6, 8, 12 or 24 hours between snapshots of the openQA volume"),
+    ] = 24
+    snapshots: Annotated[
+        int, Field(ge=0, le=1000, description="a whole number from 0 (none are taken) to 1000")
+    ] = 7
+
+
 class Content(_Settings):
     """What is tested."""
 
@@ -253,7 +289,10 @@ class Fleet(_Settings):
     ]
     virtualization: Literal["metal", "nested", "none"]
     kvm: bool = True  # false: software emulation, for machines that cannot do better
-    network: Literal["user", "tap"] = "user"
+    # vde: guests of a cluster talk to each other as with tap, but no worker needs privileges
+    network: Literal["user", "tap", "vde"] = "user"
+    # mesh: clusters may span the fleet's hosts, over GRE tunnels
+    tap_topology: Literal["host", "mesh"] = "host"
     # None: derived from vCPU, memory and disk
     workers_per_host: Annotated[
         int | None,
@@ -268,6 +307,8 @@ class Fleet(_Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
+    # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
+    spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
 
@@ -289,6 +330,11 @@ class Fleet(_Settings):
         if self.volume_gib is not None:
             return facts.workers(disk_gb=max(0, self.volume_gib - self.cache_gib - SYSTEM_GIB))
         return facts.workers()
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters may span the fleet's hosts."""
+        return self.tap_topology == "mesh"
 
     @property
     def volume_size(self) -> int:
@@ -332,6 +378,12 @@ class Environment(_Settings):
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
     ]
+    # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
+    # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
+    developers: Annotated[
+        tuple[Cidr, ...],
+        Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 10.8.0.0/24"),
+    ] = ()
     # The account's quotas "Running On-Demand Standard instances" and "All Standard Spot Instance Requests"
     vcpu_quota: Annotated[int | None, Vcpus] = None
     vcpu_spot_quota: Annotated[int | None, Vcpus] = None
@@ -342,6 +394,7 @@ class Environment(_Settings):
     sign_in: SignIn
     database: Database
     webui: WebUi
+    backups: Backups = Backups()
     content: Content
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
 
@@ -354,6 +407,38 @@ class Environment(_Settings):
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""
         return self.kind != "production"
+
+
+def warnings(environment: Environment) -> tuple[str, ...]:
+    """Tells what is allowed, but likely a mistake: one line for each.
+
+    Args:
+        environment: a valid one.
+    """
+    return (*_unknown_classes(environment), *_slow_fetches(environment))
+
+
+def _unknown_classes(environment: Environment) -> Iterator[str]:
+    profile = environment.content.profile
+    for fleet in environment.fleets:
+        known = KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]
+        for name in fleet.classes:
+            if name not in known:
+                yield (
+                    f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it "
+                    f"that content {_shown(profile)} has; known: {', '.join(sorted(known))}"
+                )
+
+
+def _slow_fetches(environment: Environment) -> Iterator[str]:
+    name = environment.webui.instance_type
+    hosts = sum(fleet.max for fleet in environment.fleets)
+    gbps = catalogue.load()[name].network_gbps
+    if gbps < FETCH_GBPS * hosts:
+        yield (
+            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
+            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+        )
 
 
 class _Problem(NamedTuple):
@@ -432,6 +517,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "sign_in": SignIn,
     "database": Database,
     "webui": WebUi,
+    "backups": Backups,
     "content": Content,
     "fleets": Fleet,
 }
@@ -492,6 +578,7 @@ def _problems(environment: Environment) -> Iterator[_Problem]:
     yield from _host_problems(environment)
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
+    yield from _backup_problems(environment)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
@@ -570,6 +657,10 @@ def _access_problems(environment: Environment) -> Iterator[_Problem]:
         if cidr.prefixlen < 8 and not environment.public:
             allowed = "ranges of /8 or smaller, unless public = true"
             yield _Problem("trusted", cidr, "trusts a large part of the internet", allowed)
+    for cidr in environment.developers:
+        if cidr.prefixlen < 8:
+            wrong = "opens VNC to a large part of the internet"
+            yield _Problem("developers", cidr, wrong, "ranges of /8 or smaller")
     domain = environment.domain
     if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
         wrong = f"outside its hosted zone {domain.hosted_zone}"
@@ -589,6 +680,14 @@ def _sign_in_problems(environment: Environment) -> Iterator[_Problem]:
             if getattr(sign_in, key) is None:
                 allowed = _allowed(SignIn.model_fields[key])
                 yield _Problem(f"sign_in.{key}", None, "", f'{allowed}; provider = "custom" has no defaults')
+
+
+def _backup_problems(environment: Environment) -> Iterator[_Problem]:
+    backups = environment.backups
+    locked = backups.object_lock_days
+    if locked is not None and locked > backups.keep_days:
+        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is wanted"
+        yield _Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
 
 
 def _fleet_names(environment: Environment) -> Iterator[_Problem]:
@@ -618,6 +717,23 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+        wrong = "an interrupted spot host ends all jobs of its clusters"
+        yield _Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
+    if fleet.network == "vde" and environment.os != "debian":
+        wrong = f"the worker image of {environment.os} has no VDE"
+        yield _Problem(f"{key}.network", "vde", wrong, '"user" or "tap", or os = "debian"')
+    if fleet.mesh and fleet.network != "tap":
+        wrong = f'the fleet\'s network is "{fleet.network}"'
+        yield _Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    for other in environment.fleets:
+        if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
+            for name in sorted({"tap", "tap2"} & set(fleet.classes) & set(other.classes)):
+                wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
+                yield _Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
+    if fleet.mesh and fleet.max > MESH_HOSTS:
+        wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
+        yield _Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 
@@ -644,8 +760,15 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
         )
         yield _Problem(key, name, "too small for one worker", allowed)
     for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
-        if need.classes and need.classes <= set(fleet.classes) and workers < need.cluster:
-            wrong = f"{workers} workers a host, but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if not need.classes or not need.classes <= set(fleet.classes):
+            continue
+        together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if fleet.mesh and 0 < workers * fleet.max < need.cluster:
+            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
+            allowed = f"types and a max that carry {need.cluster} workers or more in all"
+            yield _Problem(key, name, wrong, allowed)
+        elif not fleet.mesh and workers < need.cluster:
+            wrong = f"{workers} workers a host, {together}"
             yield _Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
 
 

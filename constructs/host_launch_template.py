@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aws_cdk import Fn
@@ -42,7 +42,7 @@ class HostLaunchTemplate(Construct):
         instance_type: str,
         image: str,
         role: HostRole,
-        security_group: str,
+        security_groups: Sequence[str],
         document: Document,
         bundle: Bundle,
         published_bundle: PublishedFile,
@@ -61,7 +61,7 @@ class HostLaunchTemplate(Construct):
             instance_type: the EC2 instance type, unless the group overrides it.
             image: the id of the AMI, for the type's processor.
             role: what the instances may do.
-            security_group: the id of the group that says who may talk to them.
+            security_groups: the ids of the groups that say who may talk to them.
             document: what the instances are.
             bundle: what the instances run.
             published_bundle: where it is.
@@ -78,7 +78,7 @@ class HostLaunchTemplate(Construct):
                 image_id=image,
                 instance_type=instance_type,
                 iam_instance_profile=ec2.CfnLaunchTemplate.IamInstanceProfileProperty(arn=role.profile_arn),
-                security_group_ids=[security_group],
+                security_group_ids=list(security_groups),
                 metadata_options=ec2.CfnLaunchTemplate.MetadataOptionsProperty(
                     http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
                 ),

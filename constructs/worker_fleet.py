@@ -8,8 +8,10 @@ from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
+from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.mesh_group import MeshGroup
 from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
 from constructs.role_document import host_document, worker_document
@@ -43,11 +45,13 @@ class WorkerFleet(Construct):
         *,
         environment: Environment,
         fleet: Fleet,
+        vpc: str,
         subnets: Sequence[str],
         security_group: str,
         machine_image: str,
         container_image: PublishedFile | None,
         api_key: str,
+        names: HostNames,
         bundle: Bundle,
         published_bundle: PublishedFile,
     ) -> None:
@@ -58,11 +62,13 @@ class WorkerFleet(Construct):
             id: its name there.
             environment: the settings.
             fleet: the fleet's settings.
+            vpc: the VPC's id.
             subnets: the ids of the subnets that hosts boot in.
             security_group: the id of the group that says who may talk to them.
             machine_image: the id of the AMI that they boot.
             container_image: where the worker's container image is; None: in the AMI.
             api_key: the ARN of the secret with which workers talk to the web UI.
+            names: where hosts lease their names.
             bundle: what instances run.
             published_bundle: where it is.
         """
@@ -71,6 +77,12 @@ class WorkerFleet(Construct):
         self.group_name = name
         role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
+        role.allow_lease_names(names.arn, fleet=fleet.name)
+        security_groups = [security_group]
+        if fleet.mesh:
+            role.allow_see_hosts()
+            mesh = MeshGroup(self, "Mesh", environment=environment, fleet=fleet, vpc=vpc)
+            security_groups.append(mesh.group_id)
         role.allow_read_secrets([api_key])
         role.allow_read_files([published_bundle, *filter(None, [container_image])])
         tags = {
@@ -86,7 +98,7 @@ class WorkerFleet(Construct):
             instance_type=fleet.instance_types[0],
             image=machine_image,
             role=role,
-            security_group=security_group,
+            security_groups=security_groups,
             document={
                 **host_document(
                     environment,
@@ -96,7 +108,7 @@ class WorkerFleet(Construct):
                     images={"worker": container_image},
                     secrets={"api_key": api_key},
                 ),
-                **worker_document(fleet),
+                **worker_document(fleet, names=names.table),
             },
             bundle=bundle,
             published_bundle=published_bundle,

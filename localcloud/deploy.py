@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import settings
 from images import root
 from localcloud import cloud
 from localcloud.cloud import CloudError, RunningCloud
+from settings import Environment
 
 # Where the local environment's settings look for the AMI's id.
 IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
@@ -30,6 +32,7 @@ _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30
 _ANSWER_SECONDS = 120
+_FLEET_SECONDS = 900
 
 _STACK_DONE = re.compile(r"^ ?✅ +(?P<stack>\S+)(?P<same> \(no changes\))?", re.MULTILINE)
 
@@ -49,7 +52,7 @@ class Options:
     smoke: bool
 
 
-def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
+def deploy(options: Options, *, name: str, api_port: int, web_port: int, internet: bool = False) -> int:
     """Start the cloud if it does not run, deploy, and run the sample job.
 
     A cloud that this starts goes away if this process is killed; a deployment that fails leaves it, to be
@@ -60,6 +63,7 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
         name: The cloud's name.
         api_port: See :func:`localcloud.cloud.start`.
         web_port: See :func:`localcloud.cloud.start`.
+        internet: See :func:`localcloud.cloud.start`.
 
     Returns:
         The exit code.
@@ -74,15 +78,16 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
         raise CloudError(f"The environment {environment.name!r} is for AWS: its kind is not 'local'.")
     running = cloud.find(name)
     if running is not None:
-        return _deploy(running, options)
+        return _deploy(running, environment, options)
     print("Starting the local cloud", flush=True)
-    with cloud.starting(name, api_port=api_port, web_port=web_port) as started:
-        return _deploy(started, options)
+    with cloud.starting(name, api_port=api_port, web_port=web_port, internet=internet) as started:
+        return _deploy(started, environment, options)
 
 
-def _deploy(running: RunningCloud, options: Options) -> int:
+def _deploy(running: RunningCloud, environment: Environment, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
-    running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
+    image = root.golden_root() if environment.image.golden else root.base_root()
+    running.add_image(image, parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
     # Away from cdk.json: the bootstrap stack needs no app.
     code = _cdk(
@@ -107,18 +112,15 @@ def _deploy(running: RunningCloud, options: Options) -> int:
     if problem := wait_for_answer(running):
         print(problem)
         return 1
+    if problem := wait_for_fleets(running, known=before):
+        print(f"{problem}\n\nThe stacks are deployed, but not all worker hosts came up.", flush=True)
+        return 1
     if options.smoke:
         code = subprocess.run(
             [
-                *_WITH_THIS,
-                sys.executable,
-                "-m",
-                "ops",
-                "--env",
-                options.environment,
-                "--url",
-                running.url,
-                "smoke",
+                *(*_WITH_THIS, sys.executable, "-m", "ops"),
+                *("--env", options.environment, "--environments", str(options.environments.resolve())),
+                *("--url", running.url, "smoke"),
             ],
             cwd=_REPOSITORY,
             env=_environment(running),
@@ -193,6 +195,50 @@ def wait_for_answer(running: RunningCloud) -> str | None:
             time.sleep(1)
         else:
             return None
+
+
+def wait_for_fleets(running: RunningCloud, *, known: Collection[str]) -> str | None:
+    """Wait until every group has the hosts that it wants, or one of them failed.
+
+    Args:
+        running: The cloud.
+        known: Instances that had ended before, of which nothing is told.
+
+    Returns:
+        What went wrong: the failed hosts' own words and what their groups made of it; None if nothing did.
+    """
+    deadline = time.monotonic() + _FLEET_SECONDS
+    while True:
+        groups = running.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        lacking = [group["AutoScalingGroupName"] for group in groups if not _is_full(group)]
+        if not lacking:
+            return None
+        failed = {
+            instance: told
+            for instance in ended_instances(running)
+            if instance not in known
+            and (told := report(instance, running.console(instance).read_text(errors="replace")))
+        }
+        if failed:
+            return "\n".join([*failed.values(), *_activities(running, lacking, failed)])
+        if time.monotonic() > deadline:
+            return f"Not all hosts came up within {_FLEET_SECONDS} seconds in {', '.join(lacking)}."
+        time.sleep(1)
+
+
+def _is_full(group: dict[str, Any]) -> bool:
+    serving = [instance for instance in group["Instances"] if instance["LifecycleState"] == "InService"]
+    return len(serving) >= int(group["DesiredCapacity"])
+
+
+def _activities(running: RunningCloud, groups: Iterable[str], instances: Collection[str]) -> Iterator[str]:
+    """What groups say about instances, as ``aws autoscaling describe-scaling-activities`` does."""
+    for group in groups:
+        answer = running.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=group)
+        for activity in reversed(answer["Activities"]):
+            if any(instance in activity["Description"] for instance in instances):
+                said = activity.get("StatusMessage") or activity["Cause"]
+                yield f"{group}: {activity['Description']}: {activity['StatusCode']}: {said}"
 
 
 def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, quiet: bool = False) -> int:

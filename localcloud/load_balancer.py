@@ -200,13 +200,15 @@ class Balancer:
             },
             bad_gateway=self._bad_gateway,
         )
-        if text == self._configuration:
+        # A signal to reload ends it when it has not quite started, which a busy machine makes likely.
+        runs = self._process is not None and self._process.poll() is None
+        if runs and text == self._configuration:
             return
         network.own_addresses(balancer.addresses)
         path = self._directory / "haproxy.cfg"
         path.write_text(text)
         self._configuration = text
-        if self._process is None:
+        if self._process is None or not runs:
             self._process = subprocess.Popen(
                 ["haproxy", "-W", "-db", "-q", "-f", str(path)], stdin=subprocess.DEVNULL
             )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import settings
-from ops import smoke
+from ops import fleets, smoke
 from ops.deployment import DeploymentError
 
 
@@ -21,19 +22,27 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m ops",
-        description="Commands for a deployed openQA. They use the AWS credentials of the shell.",
+        description="Commands for a deployed openQA; those that ask AWS use the credentials of the shell.",
     )
     parser.add_argument(
         "--env", required=True, metavar="NAME", help="the environment: environments/NAME.toml"
     )
     parser.add_argument(
+        "--environments",
+        type=Path,
+        default=settings.ENVIRONMENTS,
+        metavar="DIRECTORY",
+        help="where its file is",
+    )
+    parser.add_argument(
         "--url", help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fleets.add_command(commands)
     smoke.add_command(commands)
     options = parser.parse_args(arguments)
     try:
-        environment = settings.load(options.env)
+        environment = settings.load(options.env, options.environments)
         return int(options.run(environment, options))
     except (settings.SettingsError, DeploymentError) as error:
         print(error, file=sys.stderr)

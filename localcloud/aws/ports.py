@@ -121,8 +121,8 @@ class Volume:
 class Rule:
     """One kind of traffic that is let through."""
 
-    protocol: str  # tcp, udp, icmp, or all
-    first_port: int  # 0 to 65535; the whole range for icmp and all
+    protocol: str  # tcp, udp, icmp, all, or another protocol's number
+    first_port: int  # 0 to 65535; the whole range where the protocol has no ports
     last_port: int
     peers: tuple[IPv4Network, ...]  # sources of ingress, destinations of egress
 

@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError
 from localcloud.aws.ports import Instance
 from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import REGION, FakeRuntime, open_server
+from userdata.host import mesh
+from userdata.host.errors import HostError
 
 Client = Callable[..., Any]
 
@@ -112,6 +114,12 @@ def test_an_unsupported_type_is_rolled_back_with_its_reason(client: Client) -> N
         ("AWS::EC2::Volume", {"AvailabilityZone": "us-east-1a", "Size": 1, "X": 1}, "does not support X"),
         ("AWS::EC2::SecurityGroup", {"GroupDescription": "d", "VpcId": "vpc-0"}, "vpc-0"),
         ("AWS::SSM::Parameter", {"Type": "String"}, '"Value"'),
+        ("AWS::DynamoDB::Table", {"BillingMode": "PROVISIONED"}, "no tables but those with BillingMode PAY"),
+        (
+            "AWS::DynamoDB::Table",
+            {"BillingMode": "PAY_PER_REQUEST", "StreamSpecification": {}},
+            "does not support StreamSpecification of",
+        ),
     ],
 )
 def test_properties_that_would_be_lost_are_refused(
@@ -285,6 +293,14 @@ NETWORK: dict[str, Any] = {
             "SourceSecurityGroupId": {"Ref": "Door"},
         },
     },
+    "Tunnel": {
+        "Type": "AWS::EC2::SecurityGroupIngress",
+        "Properties": {
+            "GroupId": {"Ref": "Door"},
+            "IpProtocol": "47",
+            "SourceSecurityGroupId": {"Ref": "Door"},
+        },
+    },
     "Volume": {
         "Type": "AWS::EC2::Volume",
         "Properties": {"AvailabilityZone": "us-east-1a", "Size": 3, "VolumeType": "gp3", "Encrypted": True},
@@ -425,6 +441,19 @@ def test_security_groups_become_addresses(aws: Server, host: Instance) -> None:
     assert peers[80] == {IPv4Network("192.0.2.0/24")}
     # The second interface is a member too, though it is not attached yet.
     assert peers[5432] == {IPv4Network(f"{host.address}/32"), IPv4Network("10.1.0.10/32")}
+    # A protocol without ports is let in alone, and from the same.
+    (gre,) = (rule for rule in firewall.ingress if rule.protocol == "47")
+    assert (gre.first_port, gre.last_port, set(gre.peers)) == (0, 65535, peers[5432])
+
+
+def test_hosts_of_a_mesh_find_each_other(client: Client, host: Instance) -> None:
+    assert mesh.peers(client("ec2"), group="g", own=host.address) == frozenset()
+    stranger = IPv4Address("10.1.0.10")
+    with pytest.raises(HostError, match="does not list this one"):
+        mesh.peers(client("ec2"), group="g", own=stranger)
+    client("ec2").terminate_instances(InstanceIds=[host.id])
+    with pytest.raises(HostError, match="does not list this one"):
+        mesh.peers(client("ec2"), group="g", own=host.address)
 
 
 def test_volumes_attach_when_the_runtime_says_so(aws: Server, client: Client, host: Instance) -> None:

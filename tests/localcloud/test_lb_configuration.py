@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import time
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcloud import network
 from localcloud.authority import Authority
 from localcloud.aws.ports import FixedResponse, ListenerRule, LoadBalancer, Redirect, Target
 from localcloud.health import Health, accepts
-from localcloud.load_balancer import configuration, routable
+from localcloud.load_balancer import Balancer, configuration, routable
 from localcloud.splice import entrance
 from tests.localcloud.samples import GROUP, balancer, health_check, listener, target
 from tests.prerequisites import missing
@@ -159,3 +162,29 @@ def test_where_a_browser_gets() -> None:
     assert entrance(()) is None
     assert entrance((plain,)) is None
     assert entrance((plain, secure)) == (IPv4Address("10.99.0.9"), 443)
+
+
+def test_one_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = tmp_path / "starts"
+    program = tmp_path / "haproxy"
+    # Ends by the signal that asks the real one, once it has started, to read its configuration.
+    program.write_text(f"#!/bin/sh\necho >>{starts}\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(network, "own_addresses", lambda _: None)
+    made = Balancer(tmp_path / "balancer", Authority())
+
+    def started(times: int, *targets: Target) -> None:
+        deadline = time.monotonic() + 20
+        while not starts.exists() or len(starts.read_text()) < times:
+            assert time.monotonic() < deadline
+            made.update(balancer(listener()), {GROUP: targets})
+            time.sleep(0.05)
+
+    try:
+        started(1)
+        started(2, target())
+        made.update(balancer(listener()), {GROUP: (target(),)})
+        assert len(starts.read_text()) == 2
+    finally:
+        made.stop()

@@ -51,6 +51,7 @@ def test_kinds_of_rules() -> None:
         Rule(protocol="udp", first_port=0, last_port=65535, peers=(IPv4Network("10.0.0.0/8"),)),
         rule("udp", 53, "10.0.0.0/8", "10.1.0.0/16"),
         rule("icmp", 0, "10.0.0.0/8"),
+        Rule(protocol="47", first_port=0, last_port=65535, peers=(IPv4Network("10.99.1.6/32"),)),
         rule("tcp", 22),
     )
     text = ruleset(firewalls=(firewall("10.99.1.5", *rules),), hop_limits={})
@@ -59,6 +60,7 @@ def test_kinds_of_rules() -> None:
         "ip saddr { 10.0.0.0/8 } meta l4proto udp accept",
         "ip saddr { 10.0.0.0/8 } udp dport 53-53 accept",
         "ip saddr { 10.0.0.0/8 } meta l4proto icmp accept",
+        "ip saddr { 10.99.1.6/32 } meta l4proto 47 accept",
         "drop",
     ]
 
@@ -87,7 +89,8 @@ def test_nftables_takes_the_rules() -> None:
     if os.geteuid() != 0 or not shutil.which("nft"):
         missing("nftables checks rules only for root, with nft installed")
     limits = {IPv4Address("10.99.1.5"): 2}
-    everything = firewall("10.99.1.5", EVERYTHING, rule("icmp", 0, "10.0.0.0/8", "10.1.0.0/16"))
+    gre = Rule(protocol="47", first_port=0, last_port=65535, peers=(IPv4Network("10.99.1.6/32"),))
+    everything = firewall("10.99.1.5", EVERYTHING, rule("icmp", 0, "10.0.0.0/8", "10.1.0.0/16"), gre)
     for text in (
         ruleset(firewalls=(), hop_limits={}),
         ruleset(firewalls=(WEBUI, DATABASE, everything), hop_limits=limits),

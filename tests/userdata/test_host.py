@@ -315,6 +315,10 @@ def test_a_host_without_kvm_is_told_so(tmp_path: Path, monkeypatch: pytest.Monke
     def run(*_: Any, **__: Any) -> str:
         raise HostError("podman run: exit code 1: QEMU exit code 124")
 
+    monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
+    with pytest.raises(HostError, match=r"KVM does not work here.*No such file"):
+        kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)
+    kvm.DEVICE.touch()
     monkeypatch.setattr(kvm, "run", run)
     with pytest.raises(HostError, match=r"KVM does not work here.*QEMU exit code 124"):
         kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)
@@ -443,10 +447,11 @@ def test_a_bad_document_is_one_sentence(change: dict[str, Any], reason: str) -> 
         document.parse(machine.read("database") | change)
 
 
-def test_unknown_networks_are_refused() -> None:
+@pytest.mark.parametrize(("key", "allowed"), [("network", "user, tap, vde"), ("tap_topology", "host, mesh")])
+def test_unknown_networks_are_refused(key: str, allowed: str) -> None:
     data = machine.read("worker")
-    data["worker"]["network"] = "carrier-pigeon"
-    with pytest.raises(HostError, match=r"worker\.network is 'carrier-pigeon', allowed are user, tap"):
+    data["worker"][key] = "carrier-pigeon"
+    with pytest.raises(HostError, match=rf"worker\.{key} is 'carrier-pigeon', allowed are {allowed}"):
         document.parse(data)
 
 

@@ -13,6 +13,7 @@ from images.root import golden_path
 from tests.prerequisites import missing
 from tests.userdata import machine
 from tests.userdata.test_boot import user_data
+from userdata.host import mesh
 
 GOLDEN = Path(__file__).parent / "golden"
 USERDATA = machine.REPOSITORY / "userdata"
@@ -123,6 +124,16 @@ def test_cloud_init_takes_the_user_data_for_a_script(tmp_path: Path) -> None:
     assert "text/x-shellscript" in said
 
 
-def test_nft_takes_the_rules(tmp_path: Path) -> None:
-    shutil.copy(USERDATA / "roles/common/metadata.nft", tmp_path)
-    inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/metadata.nft")
+@pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft"])
+def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
+    shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
+    inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")
+
+
+def test_nft_takes_the_rules_of_the_mesh(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "roles/mesh/mesh.nft", tmp_path)
+    check = "unshare --net nft --check --define uplink=ens5 --file /mnt/mesh.nft"
+    inside(golden_root(), tmp_path, check)
+    text = (tmp_path / "mesh.nft").read_text()
+    assert str(mesh.OUR_END) in text
+    assert mesh.OUTWARD in text

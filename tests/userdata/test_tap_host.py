@@ -46,7 +46,13 @@ def test_devices_that_are_there_are_not_made_again() -> None:
 def test_the_kernel_decides_the_datapath(kernel: bool, datapath: str) -> None:
     words = [w for c in tap.commands(workers=1, kernel_datapath=kernel, existing=[]) for w in c]
     assert f"datapath_type={datapath}" in words
-    assert ("NICMODEL" in tap.settings(kernel_datapath=kernel)) is not kernel
+    for mesh in (False, True):
+        assert ("NICMODEL" in tap.settings(kernel_datapath=kernel, mesh=mesh)) is not kernel
+
+
+def test_only_a_mesh_lets_clusters_span_hosts() -> None:
+    alone, meshed = (tap.settings(kernel_datapath=True, mesh=mesh) for mesh in (False, True))
+    assert alone == {**meshed, "PARALLEL_ONE_HOST_ONLY": "1"}
 
 
 def test_the_uplink_is_the_best_default_route() -> None:

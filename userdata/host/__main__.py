@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, document, images, ready, roles, tap
+from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
 from userdata.host.errors import HostError
 from userdata.host.host import this_host
 from userdata.host.layout import Layout
@@ -38,8 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     golden.add_argument("--document", type=Path, help="load what it names instead of all that is there")
     commands.add_parser("prepare", help="once: name, interface, volume, units")
     commands.add_parser("configure", help="at every start: secrets and configuration")
+    commands.add_parser(
+        "disks", help="at every start of a worker host: pools and cache on instance-store disks"
+    )
     commands.add_parser("certificate", help="renew the database's certificate when it is due")
     commands.add_parser("tap", help="at every start of a tap host: bridge, tap devices, forwarding")
+    commands.add_parser("follow-mesh", help="keep the tunnels to the fleet's other hosts; does not return")
     commands.add_parser("switch", help="serve the switch that os-autoinst asks for VLANs; does not return")
     commands.add_parser("check-tap", help="whether the tap network works; if not, the host is unhealthy")
     commands.add_parser("ready", help="wait until the role works, then report it")
@@ -54,6 +59,9 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         return
     if options.command == "images":
         _images(options, layout)
+        return
+    if options.command == "disks":
+        disks.set_up(layout)
         return
     if options.command == "switch":
         # Needs its D-Bus library, which only tap hosts have.
@@ -71,6 +79,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         roles.renew_certificate(host)
     elif options.command == "tap":
         tap.set_up(host)
+        if host.document.worker and host.document.worker.mesh:
+            mesh.set_up(host)
+    elif options.command == "follow-mesh":
+        mesh.follow(host, rounds=itertools.count())
     elif options.command == "check-tap":
         try:
             tap.await_working(host)

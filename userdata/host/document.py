@@ -11,7 +11,8 @@ from typing import Any
 from userdata.host.errors import HostError
 
 ROLES = ("database", "webui", "worker")
-NETWORKS = ("user", "tap")
+NETWORKS = ("user", "tap", "vde")
+TOPOLOGIES = ("host", "mesh")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class Interface:
     address: str
     prefix: int
     gateway: str
+
+
+@dataclass(frozen=True)
+class Backup:
+    """Where the host's backups go: what the host may write of the backup bucket."""
+
+    bucket: str
+    prefix: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class WebUi:
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker host offers."""
+    """What a worker host offers, and the table in which it leases its name."""
 
     fleet: str
     classes: tuple[str, ...]
@@ -63,6 +72,13 @@ class Worker:
     workers: int | Mapping[str, int]
     kvm: bool
     network: str
+    names: str
+    tap_topology: str
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters of guests may span hosts of the fleet."""
+        return self.network == "tap" and self.tap_topology == "mesh"
 
     def count(self, instance_type: str) -> int:
         """Returns the worker instances that a host of this type runs.
@@ -101,6 +117,7 @@ class Document:
     secrets: Mapping[str, str]
     volume: str | None
     interface: Interface | None
+    backup: Backup | None
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
@@ -154,6 +171,11 @@ def parse(data: Mapping[str, Any]) -> Document:
         raise HostError(
             f"host document: worker.network is {document.worker.network!r}, allowed are {', '.join(NETWORKS)}"
         )
+    if document.worker is not None and document.worker.tap_topology not in TOPOLOGIES:
+        raise HostError(
+            f"host document: worker.tap_topology is {document.worker.tap_topology!r}, "
+            f"allowed are {', '.join(TOPOLOGIES)}"
+        )
     return document
 
 
@@ -182,6 +204,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         secrets={name: arn for name, arn in data["secrets"].items() if arn},
         volume=(data.get("volume") or {}).get("id"),
         interface=_interface(data.get("interface")),
+        backup=_backup(data.get("backup")),
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
@@ -194,6 +217,12 @@ def _interface(data: Mapping[str, Any] | None) -> Interface | None:
     return Interface(
         id=data["id"], address=data["address"], prefix=int(data["prefix"]), gateway=data["gateway"]
     )
+
+
+def _backup(data: Mapping[str, Any] | None) -> Backup | None:
+    if not data:
+        return None
+    return Backup(bucket=data["bucket"], prefix=data["prefix"])
 
 
 def _database(data: Mapping[str, Any] | None) -> Database | None:
@@ -225,4 +254,6 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         workers=workers if isinstance(workers, int) else {kind: int(n) for kind, n in workers.items()},
         kvm=data["kvm"],
         network=data["network"],
+        names=data["names"],
+        tap_topology=data["tap_topology"],
     )

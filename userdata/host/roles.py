@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, render, secrets, sizing, tap, volume
+from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
 from userdata.host.aws import call, wait
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
@@ -36,7 +36,10 @@ def folders(document: Document) -> tuple[str, ...]:
     if document.worker is None:
         return ("common", "stateful", document.role)
     if document.worker.network == "tap":
-        return ("common", "fleet", "tap", f"tap-{document.os}")
+        mesh = ("mesh",) if document.worker.mesh else ()
+        return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
+    if document.worker.network == "vde":
+        return ("common", "fleet", "worker", "vde")
     return ("common", "fleet", "worker")
 
 
@@ -46,6 +49,14 @@ def prepare(host: Host) -> None:
     Raises:
         HostError: something is missing or refused.
     """
+    worker = host.document.worker
+    if worker is not None:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Before it has a name: a host that is unfit takes none.
+        if worker.kvm:
+            image = host.document.images["worker"].name
+            kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
+        names.take(host)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -53,6 +64,8 @@ def prepare(host: Host) -> None:
         facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
         facts["device"] = str(volume.device_path(host.document.volume))
+    if worker is not None and worker.kvm:
+        facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
     if fixed is not None:
         interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
@@ -60,11 +73,6 @@ def prepare(host: Host) -> None:
     if host.document.volume is not None:
         volume.attach(host.client("ec2"), volume=host.document.volume, instance=host.instance)
         volume.ensure_filesystem(volume.find_device(host.document.volume))
-    worker = host.document.worker
-    if worker is not None and worker.kvm:
-        kvm.prove(
-            host.document.images["worker"].name, architecture=worker.architecture, folder=host.layout.runtime
-        )
 
 
 def configure(host: Host) -> None:
@@ -110,6 +118,9 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "hostname": host.name,
         "address": host.address,
         "interface": document.interface,
+        "backup": document.backup,
+        "region": document.region,
+        "user": USERS[document.role],
         "database": document.database,
         "database_host": document.database_host,
         "webui": document.webui,
@@ -117,13 +128,15 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "worker": document.worker,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
+        "vde_sockets": vde.SOCKETS,
+        "vde_ports": vde.PORTS,
         "bundle": "/opt/openqa-on-aws",
         **facts,
     }
 
 
 def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
-    names = context(host, facts)
+    values = context(host, facts)
     targets = {
         "etc": host.layout.root / "etc",
         "units": host.layout.units,
@@ -132,7 +145,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
     units: list[render.File] = []
     for folder in folders(host.document):
         for kind, target in targets.items():
-            files = render.render(_roles(host) / folder / kind, names)
+            files = render.render(_roles(host) / folder / kind, values)
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
     run(["systemctl", "daemon-reload"])
@@ -196,8 +209,14 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
     disk = os.statvfs(host.layout.worker)
     cache = sizing.cache_gib(total_bytes=disk.f_frsize * disk.f_blocks, workers=count)
-    settings = tap.settings(kernel_datapath=tap.has_kernel_datapath()) if worker.network == "tap" else {}
-    return context(host, {"api_key": key, "api_secret": secret, "cache_gib": cache, "tap_settings": settings})
+    settings: dict[str, str] = {}
+    if worker.network == "tap":
+        settings = tap.settings(kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh)
+    elif worker.network == "vde":
+        _folder(host.layout.root / vde.SOCKETS.relative_to("/"), user=USERS["worker"], mode=0o700)
+        settings = vde.settings()
+    facts = {"api_key": key, "api_secret": secret, "cache_gib": cache, "network_settings": settings}
+    return context(host, facts)
 
 
 def _lay_out(host: Host) -> None:

@@ -52,15 +52,19 @@ def devices(workers: int) -> tuple[str, ...]:
     return tuple(f"tap{number}" for number in range(workers))
 
 
-def settings(*, kernel_datapath: bool) -> dict[str, str]:
+def settings(*, kernel_datapath: bool, mesh: bool) -> dict[str, str]:
     """Returns what the workers of a tap host need in ``workers.ini``, which overrides a job's own settings.
 
     Args:
         kernel_datapath: whether Open vSwitch forwards in the kernel.
+        mesh: whether clusters may span hosts.
     """
-    common = {"PARALLEL_ONE_HOST_ONLY": "1", "QEMU_HOST_IP": str(NETWORK.address.ip)}
-    # With virtio's checksum offload, TCP through the userspace datapath hangs.
-    return common if kernel_datapath else {**common, "NICMODEL": "e1000"}
+    return {
+        **({} if mesh else {"PARALLEL_ONE_HOST_ONLY": "1"}),
+        "QEMU_HOST_IP": str(NETWORK.address.ip),
+        # With virtio's checksum offload, TCP through the userspace datapath hangs.
+        **({} if kernel_datapath else {"NICMODEL": "e1000"}),
+    }
 
 
 def commands(*, workers: int, kernel_datapath: bool, existing: Iterable[str]) -> list[list[str]]:
@@ -164,6 +168,8 @@ def check(host: Host) -> None:
         HostError: something is wrong, with all of it.
     """
     bridge = NETWORK.bridge
+    if host.document.worker and host.document.worker.mesh:
+        run(["systemctl", "is-active", "openqa-mesh.service"])
     run(["busctl", "--system", "--timeout=20", "call", switch.NAME, switch.PATH, switch.NAME, "show"])
     wrong = problems(
         workers=_workers(host),

@@ -380,6 +380,7 @@ _RULE = (
     "IpProtocol FromPort ToPort CidrIp Description SourceSecurityGroupId DestinationSecurityGroupId "
     "SourcePrefixListId DestinationPrefixListId SourceSecurityGroupOwnerId"
 )
+_WITH_PORTS = ("tcp", "6", "udp", "17", "icmp", "1", "icmpv6", "58")
 
 
 def _permission(rule: Properties) -> dict[str, Any]:
@@ -394,6 +395,9 @@ def _permission(rule: Properties) -> dict[str, Any]:
     for key in ("FromPort", "ToPort"):
         if key in rule:
             permission[key] = int(rule[key])
+    if permission["IpProtocol"] not in ("-1", *_WITH_PORTS):
+        # Others have none; moto wants to be told so.
+        permission |= {"FromPort": -1, "ToPort": -1}
     described = {"Description": rule["Description"]} if "Description" in rule else {}
     group = rule.get("SourceSecurityGroupId") or rule.get("DestinationSecurityGroupId")
     prefix_list = rule.get("SourcePrefixListId") or rule.get("DestinationPrefixListId")

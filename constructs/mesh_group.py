@@ -1,0 +1,60 @@
+"""Who may talk to whom in a mesh: a security group for each mesh fleet, open to GRE among its own members."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+from constructs.names import fleet_group
+
+from settings import Environment, Fleet
+
+GRE = "47"  # the IP protocol's number, which has no ports
+
+
+class MeshGroup(Construct):
+    """The security group that hosts of a mesh fleet have beside that of all workers.
+
+    Attributes:
+        group_id: the group's id.
+    """
+
+    group_id: str
+
+    def __init__(
+        self, scope: Construct, id: str, *, environment: Environment, fleet: Fleet, vpc: str
+    ) -> None:
+        super().__init__(scope, id)
+        why = f"GRE tunnels between the hosts of fleet {fleet.name}"
+        group = ec2.CfnSecurityGroup(
+            self,
+            "Group",
+            vpc_id=vpc,
+            group_description=f"{fleet_group(environment, fleet.name)}: {why}",
+            # Without any rule here, EC2 would add one that lets everything out.
+            security_group_egress=[
+                ec2.CfnSecurityGroup.EgressProperty(
+                    cidr_ip="255.255.255.255/32",
+                    ip_protocol="icmp",
+                    from_port=252,
+                    to_port=86,
+                    description="Nothing",
+                )
+            ],
+        )
+        self.group_id = group.attr_group_id
+        ec2.CfnSecurityGroupIngress(
+            self,
+            "In",
+            group_id=self.group_id,
+            source_security_group_id=self.group_id,
+            ip_protocol=GRE,
+            description=why,
+        )
+        ec2.CfnSecurityGroupEgress(
+            self,
+            "Out",
+            group_id=self.group_id,
+            destination_security_group_id=self.group_id,
+            ip_protocol=GRE,
+            description=why,
+        )
