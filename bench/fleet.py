@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 import tracemalloc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,44 +25,51 @@ from fleet.policy import Fleet, Host, Running, Seen, State, decide
 from fleet.simulate import plot
 from fleet.simulate.compare import Place, percentile, run
 from fleet.simulate.ideal import clairvoyant, floor
+from fleet.simulate.parts import parts
 from fleet.simulate.workload import DAY, generate
 from fleet.simulate.world import play
 
-SEEDS = (1001, 1002)
+SEEDS = (2001, 2002)
 TUNING_SEED = 1
 PLACES = tuple(
     Place(architecture=architecture, boot_seconds=boot, load=load)
     for architecture, boot, load in product(("x86_64", "aarch64"), (90.0, 180.0, 1200.0), (1, 2))
 )
 COUNT_GOAL, CLAIRVOYANT_GOAL = 0.85, 1.1
+LONGEST_GOAL = 4.0  # boots: one that is given up takes two, the next may be slow
 SECONDS_GOAL, BYTES_GOAL = 1.0, 200e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One place and seed: dollars, and waits of ours and of the count-based policy in seconds."""
+    """One place and seed: dollars, and waits of ours and of the count-based policy in seconds.
+
+    ``bills`` takes the dollars of ours, of the count-based policy and of the clairvoyant schedule apart.
+    """
 
     place: Place
     ours: float
     count: float
     ideal: float
-    patient: float
     floor: float
     p95: tuple[float, float]
     p99: tuple[float, float]
-    longest: float
+    longest: tuple[float, float]
     killed: int
+    bills: Mapping[str, Mapping[str, float]]
 
     @property
-    def met(self) -> bool:
-        """All goals are."""
-        return (
-            self.ours <= COUNT_GOAL * self.count
-            and self.ours <= CLAIRVOYANT_GOAL * self.ideal
-            and self.p95[0] <= self.p95[1]
-            and self.p99[0] <= self.p99[1]
-            and not self.killed
-        )
+    def missed(self) -> list[str]:
+        """The goals that are missed."""
+        met = {
+            "/count": self.ours <= COUNT_GOAL * self.count,
+            "/ideal": self.ours <= CLAIRVOYANT_GOAL * self.ideal,
+            "p95": self.p95[0] <= self.p95[1],
+            "p99": self.p99[0] <= self.p99[1],
+            "longest": self.longest[0] <= LONGEST_GOAL * self.place.boot_seconds,
+            "killed": not self.killed,
+        }
+        return [goal for goal, is_met in met.items() if not is_met]
 
 
 def main() -> int:
@@ -70,6 +78,9 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=7.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY")
+    parser.add_argument(
+        "--parts", action="store_true", help="take the bills apart, as shares of the clairvoyant schedule's"
+    )
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--choose", action="store_true")
     arguments = parser.parse_args()
@@ -79,38 +90,51 @@ def main() -> int:
         return _choose(arguments.days)
     rows = []
     print(
-        "architecture  boot load seed |   ours /count /ideal /patient |   p95 s (count) p99 s (count) longest"
+        "architecture  boot load seed |   ours /count /ideal |   p95 s (count) p99 s (count)"
+        " longest (count) | missed"
     )
     for place, seed in product(PLACES, arguments.seeds):
         row = _compare(place, seed, arguments.days)
         rows.append(row)
         print(
             f"{place.architecture:12} {place.boot_seconds:5.0f} {place.load:4} {seed:4} | ${row.ours:6.0f} "
-            f"{row.ours / row.count:6.2f} {row.ours / row.ideal:6.2f} {row.ours / row.patient:8.2f} | "
-            f"{row.p95[0]:6.0f} ({row.p95[1]:5.0f}) {row.p99[0]:6.0f} ({row.p99[1]:5.0f}) {row.longest:8.0f}"
-            f"{'' if row.met else '  missed'}",
+            f"{row.ours / row.count:6.2f} {row.ours / row.ideal:6.2f} | "
+            f"{row.p95[0]:6.0f} ({row.p95[1]:5.0f}) {row.p99[0]:6.0f} ({row.p99[1]:5.0f}) "
+            f"{row.longest[0]:7.0f} ({row.longest[1]:5.0f}) | {' '.join(row.missed) or 'none'}",
             flush=True,
         )
+        for name, bill in row.bills.items() if arguments.parts else ():
+            shares = ", ".join(f"{part} {dollars / row.ideal:.3f}" for part, dollars in bill.items())
+            print(f"    {name}: {shares}", flush=True)
     if arguments.plots:
         _plots(arguments.plots, rows, arguments.seeds[0], arguments.days)
-    return int(not all(row.met for row in rows))
+    return int(any(row.missed for row in rows))
 
 
 def _compare(place: Place, seed: int, days: float) -> Row:
     posts = generate(days=days, seed=seed, load=place.load, architecture=place.architecture)
     ours = run("ours", place, posts, seed=seed, days=days)
     count = run("count-based", place, posts, seed=seed, days=days)
+    ideal = clairvoyant(place.scenario, posts, patience=0)
+    fleets = {fleet.name: fleet for fleet in place.scenario.fleets}
     return Row(
         place=place,
         ours=ours.dollars,
         count=count.dollars,
-        ideal=clairvoyant(place.scenario, posts, patience=0).dollars,
-        patient=clairvoyant(place.scenario, posts, patience=place.boot_seconds).dollars,
+        ideal=ideal.dollars,
         floor=floor(place.scenario, posts),
         p95=(percentile(ours.waits, 0.95), percentile(count.waits, 0.95)),
         p99=(percentile(ours.waits, 0.99), percentile(count.waits, 0.99)),
-        longest=max(ours.waits),
+        longest=(max(ours.waits), max(count.waits)),
         killed=ours.killed + ours.unfinished,
+        bills={
+            name: parts(spans, fleets)
+            for name, spans in (
+                ("ours", ours.spans),
+                ("count-based", count.spans),
+                ("clairvoyant", ideal.spans),
+            )
+        },
     )
 
 
@@ -161,9 +185,9 @@ def _speed() -> int:
     missed = False
     for jobs in (1_000, 10_000, 100_000):
         seen = _crowd(jobs)
-        begin = time.perf_counter()
+        begin = time.process_time()  # it waits for nothing: what else the machine does shall not count
         decide(seen)
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         tracemalloc.start()
         decide(seen)
         peak = tracemalloc.get_traced_memory()[1]

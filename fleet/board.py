@@ -75,7 +75,9 @@ class Board:
         for slot, seconds in enumerate(chain.from_iterable(units)):
             self._hold(index, slot, up + seconds)
 
-    def take(self, unit: Unit, seconds: Sequence[float], *, ready: float, limit: float) -> float | None:
+    def take(
+        self, unit: Unit, seconds: Sequence[float], *, ready: float, limit: float
+    ) -> tuple[float, str] | None:
         """Plan a unit on the slots that are free first.
 
         Args:
@@ -85,7 +87,7 @@ class Board:
             limit: It shall not start later than this.
 
         Returns:
-            When it will start; None if it cannot by the limit, and nothing is planned then.
+            When it will start, and on which host; None if it cannot by the limit: nothing is planned then.
         """
         if unit.size > 1:
             return self._take_cluster(unit, seconds, ready, limit)
@@ -98,7 +100,7 @@ class Board:
             return None
         heappop(heap)
         self._hold(index, slot, start + seconds[0])
-        return start
+        return start, self.places[index].host
 
     def _first(self, classes: Classes, ready: float) -> list[tuple[float, int, int]] | None:
         best, best_time = None, 0.0
@@ -123,7 +125,9 @@ class Board:
         if until <= self.until:
             heappush(self._heaps[place.classes], (until, index, slot))
 
-    def _take_cluster(self, unit: Unit, seconds: Sequence[float], ready: float, limit: float) -> float | None:
+    def _take_cluster(
+        self, unit: Unit, seconds: Sequence[float], ready: float, limit: float
+    ) -> tuple[float, str] | None:
         size = unit.size
         if size >= self._hopeless[unit.classes]:
             return None
@@ -141,4 +145,4 @@ class Board:
         slots = sorted(range(len(self.places[index].free_at)), key=self.places[index].free_at.__getitem__)
         for slot, duration in zip(slots, seconds, strict=False):
             self._hold(index, slot, start + duration)
-        return start
+        return start, self.places[index].host

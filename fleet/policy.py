@@ -11,9 +11,9 @@ How it decides:
    Then the chained jobs whose parents will be done by then.
 3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
    (`_cheapest`), and some to spare where many boot: the first to come up serve, the rest is cancelled.
-4. *Drain* busy hosts for whose load the others have ample room, those with the least left to do first. A
-   drained host finishes its jobs and takes no more: openQA deals jobs out at random, so a large host would
-   else never be empty.
+4. *Drain* busy hosts for whose load the others have ample room, and those that further jobs would keep for
+   longer than new hosts for them would cost (`_Plan._wasteful`). A drained host finishes its jobs and takes
+   no more: openQA deals jobs out at random, so a large host would else never be empty.
 5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released.
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
@@ -139,7 +139,7 @@ class Decision:
     Attributes:
         desired: For each fleet, hosts to have beside those that drain: the groups' desired capacity.
         drain: Hosts with jobs that shall take no more.
-        release: Hosts without jobs that shall go.
+        release: Hosts without jobs that shall go; of those that boot only what nothing needs any more.
         held: Fleets that would be launched into, and why they are not.
         unusable: Why nothing is changed at all; None if all is well.
     """
@@ -159,14 +159,17 @@ class Rules:
         stale_seconds: What was read longer ago than this is not acted on.
         clock_seconds: Times may lie so far in the future: clocks differ.
         unknown_seconds: Taken for a job of which nothing is known; openQA's default limit is two hours.
-        linger: An idle host stays for this share of its boot time: launching it again costs that much.
+        linger: An idle host stays for this share of its boot time.
         caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
+        quick_seconds: Hosts that boot in this time are drained for thrift, and launched to spare.
         spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
             hosts: the first to come up serve, what still boots then is cancelled. Boot times scatter, and
-            the last hosts make the longest waits.
+            the last hosts make the longest waits. At most a quarter of a fleet's maximum is to spare.
+        spare_slow: The same for hosts that take longer to boot: there it costs much.
         overdue: A host that boots for so many times its boot time is not counted on.
         headroom: Hosts are drained if the others have room for the load and this share more.
+        thrift: A quick host is drained if what else it would cost, times this, is more than new hosts would.
         breaker_failures: After so many failed launches in a row a fleet rests.
         breaker_seconds: It rests so long, doubled with each further failure.
         breaker_most_seconds: But never longer than this.
@@ -176,12 +179,15 @@ class Rules:
     stale_seconds: float = 120.0
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
-    linger: float = 0.25
+    linger: float = 0.1
+    caution: float = 1.6
     foresight: float = 1.0
-    spare: float = 0.5
+    quick_seconds: float = 600.0
+    spare: float = 1.5
+    spare_slow: float = 0.1
     overdue: float = 2.0
-    caution: float = 1.25
     headroom: float = 1.0
+    thrift: float = 0.4
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
     breaker_most_seconds: float = 3600.0
@@ -206,7 +212,13 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
     if unusable:
         desired = {fleet.name: staying[fleet.name] for fleet in seen.fleets} if _countable(seen) else {}
         return Decision(desired=desired, unusable=unusable)
-    return _Plan(seen, rules).decision()
+    plan = _Plan(seen, rules)
+    drain = plan.drain()
+    if drain:
+        going = set(drain)
+        hosts = [replace(host, state=State.DRAINING) if host.id in going else host for host in seen.hosts]
+        plan = _Plan(replace(seen, hosts=hosts), rules)
+    return replace(plan.decision(), drain=tuple(drain))
 
 
 def find_fault(seen: Seen, rules: Rules = DEFAULT_RULES) -> str | None:
@@ -286,6 +298,7 @@ class _Plan:
         self.launches: Counter[str] = Counter()
         self.launched_for: Counter[str] = Counter()  # jobs for which these launches are
         self.cancelled: list[str] = []
+        self.imminent: set[str] = set()  # hosts that should be up by now: too late to cancel them
         self.held: dict[str, str] = {}
         present = Counter(host.fleet for host in seen.hosts)
         self.room = {fleet.name: max(0, fleet.max - present[fleet.name]) for fleet in seen.fleets}
@@ -297,7 +310,9 @@ class _Plan:
         slowest = max((fleet.boot_seconds for fleet in seen.fleets), default=0.0)
         self.board = Board(until=self.now + slowest)
         self.ends: dict[int, float] = {}
+        self.planned: defaultdict[str, float] = defaultdict(float)  # seconds of jobs planned on a host
         self._set_up()
+        self.homeless = self._place()
 
     def _set_up(self) -> None:
         """Put all hosts on the board: those with the most left to do first, idle ones last, then new ones."""
@@ -305,6 +320,8 @@ class _Plan:
         for host in self.hosts:
             fleet = self.fleets[host.fleet]
             if host.state is State.BOOTING:
+                if fleet.boot_seconds <= self.now - host.launched <= self.rules.overdue * fleet.boot_seconds:
+                    self.imminent.add(host.id)
                 free_at = [self._up(host, fleet)] * fleet.slots
                 rank = (1, free_at[0], host.id)
             else:
@@ -341,16 +358,14 @@ class _Plan:
         return [self._seconds(job.expected_seconds) for job in unit.jobs]
 
     def decision(self) -> Decision:
-        homeless = self._place()
-        self._launch(homeless)
+        self._launch(self.homeless)
         self._launch_spares()
         self._keep_minimum()
-        drain = self._drain()
         release = self._release()
-        gone = Counter(host.fleet for host in self.hosts if host.id in drain or host.id in release)
+        gone = Counter(host.fleet for host in self.hosts if host.id in release)
         staying = Counter(host.fleet for host in self.hosts)
         desired = {name: staying[name] - gone[name] + self.launches[name] for name in self.fleets}
-        return Decision(desired=desired, drain=tuple(drain), release=tuple(release), held=self.held)
+        return Decision(desired=desired, release=tuple(release), held=self.held)
 
     def _patience(self, classes: Classes) -> float:
         """Until when a new host could be up: who finds a slot by then needs none. For ever if none can."""
@@ -384,9 +399,11 @@ class _Plan:
     def _try(self, unit: Unit, ready: float) -> bool:
         durations = self._durations(unit)
         limit = max(ready, self._patience(unit.classes))
-        start = self.board.take(unit, durations, ready=ready, limit=limit)
-        if start is None:
+        taken = self.board.take(unit, durations, ready=ready, limit=limit)
+        if taken is None:
             return False
+        start, host = taken
+        self.planned[host] += sum(durations)
         for job, seconds in zip(unit.jobs, durations, strict=True):
             self.ends[job.id] = start + seconds
         return True
@@ -453,9 +470,12 @@ class _Plan:
                 booting[host.fleet].append(host)
         for fleet in self.seen.fleets:
             idle = sorted(host.id for host in booting[fleet.name] if not used[host.id])
+            idle = [host for host in idle if host not in self.imminent]
             jobs = sum(min(used[host.id], fleet.slots) for host in booting[fleet.name])
             jobs += self.launched_for[fleet.name]
-            spares = int(self.rules.spare * jobs / fleet.slots + 0.75)
+            quick = fleet.boot_seconds <= self.rules.quick_seconds
+            share = self.rules.spare if quick else self.rules.spare_slow
+            spares = min(int(share * jobs / fleet.slots + 0.75), fleet.max // 4)
             surplus = max(0, min(len(idle) - spares, self._spare(fleet)))
             self.cancelled += idle[len(idle) - surplus :]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))
@@ -475,35 +495,59 @@ class _Plan:
         have = sum(host.fleet == fleet.name for host in self.hosts)
         return have - max(fleet.min, fleet.warm)
 
-    def _drain(self) -> list[str]:
-        """Choose busy hosts that shall take no more jobs."""
-        places = {place.host: place for place in self.board.places}
-        ready = [host for host in self.hosts if host.state is State.READY]
-        drained = [host.id for host in ready if host.outdated and host.running]
-        busy = [host for host in ready if host.running and not host.outdated]
+    def drain(self) -> list[str]:
+        """Choose busy hosts that shall take no more jobs, those with the least left to do first."""
+        drained = [host.id for host in self.hosts if host.outdated and host.running]
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
         free: Counter[Classes] = Counter()
         load: Counter[Classes] = Counter()
-        for host in ready:
-            fleet = self.fleets[host.fleet]
-            free[fleet.classes] += fleet.slots - len(host.running)
-            load[fleet.classes] += len(host.running)
+        for host in self.hosts:
+            if host.state is State.READY:
+                fleet = self.fleets[host.fleet]
+                free[fleet.classes] += fleet.slots - len(host.running)
+                load[fleet.classes] += len(host.running)
+        usual = self._usual()
+        places = {place.host: place for place in self.board.places}
+        busy = [host for host in self.hosts if host.running and not host.outdated]
         for host in sorted(busy, key=self._left):
-            fleet = self.fleets[host.fleet]
-            if fleet.slots == 1 or spare[fleet.name] <= 0 or places[host.id].used:
+            fleet, place = self.fleets[host.fleet], places[host.id]
+            if fleet.slots == 1 or spare[fleet.name] <= 0:
                 continue
             running, idle = len(host.running), fleet.slots - len(host.running)
-            if not idle:
-                continue
             elsewhere = sum(count for classes, count in free.items() if fleet.classes <= classes) - idle
             total = sum(count for classes, count in load.items() if fleet.classes <= classes)
             absorbed = elsewhere >= running + self.rules.headroom * total
-            if absorbed:
+            if (idle and not place.used and absorbed) or self._wasteful(host, place, usual):
                 drained.append(host.id)
                 spare[fleet.name] -= 1
                 free[fleet.classes] -= idle
                 load[fleet.classes] -= running
         return drained
+
+    def _usual(self) -> float:
+        """How long a job takes on average, of those that wait or run."""
+        known = [running.expected_seconds for host in self.seen.hosts for running in host.running]
+        known += [job.expected_seconds for job in self.seen.jobs]
+        return max(1.0, sum(map(self._seconds, known)) / max(1, len(known)))
+
+    def _wasteful(self, host: Host, place: Place, usual: float) -> bool:
+        """Tell whether further jobs would keep a host for longer than new hosts for them would cost.
+
+        A host of many slots that one job holds is paid for all of them. Where nothing is planned on it, one
+        job is taken to come, some time; how long jobs take scatters about as an exponential distribution, so
+        one outlasts what is left by usual * exp(-left / usual) on average.
+        """
+        fleet = self.fleets[host.fleet]
+        if fleet.boot_seconds > self.rules.quick_seconds:
+            return False
+        left = self._left(host)[0]
+        if place.used:
+            longer = max(0.0, max(place.free_at) - self.now - left)
+            anew = self.planned[host.id] + place.used * fleet.boot_seconds
+        else:
+            longer = usual * math.exp(-left / usual)
+            anew = usual + fleet.boot_seconds
+        return self.rules.thrift * fleet.slots * longer > anew
 
     def _left(self, host: Host) -> tuple[float, str]:
         """How long the host will still be busy if it gets no more jobs."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fleet.simulate import plot
-from fleet.simulate.compare import IDEALS, SIMULATED, Place, percentile, run, summary
+from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.workload import FEDORA, Post, generate
 
@@ -29,13 +29,21 @@ def main() -> int:
     parser.add_argument("--architecture", choices=["x86_64", "aarch64"], default="x86_64")
     parser.add_argument("--boot", type=float, default=180.0, metavar="SECONDS", help="above 600: metal types")
     parser.add_argument("--load", type=int, default=1, help="so many times the workload's arrivals")
+    parser.add_argument(
+        "--spot-hours", type=float, metavar="HOURS", help="spot hosts: mean time to an interruption"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="slots, queue and cost over time")
     arguments = parser.parse_args()
     workload = FEDORA if arguments.workload == "fedora" else Path(arguments.workload)
     if not workload.is_file():
         parser.error(f"WORKLOAD {workload} is no file; allowed are a workload file and the word fedora")
-    place = Place(architecture=arguments.architecture, boot_seconds=arguments.boot, load=arguments.load)
+    place = Place(
+        architecture=arguments.architecture,
+        boot_seconds=arguments.boot,
+        load=arguments.load,
+        spot_mean_hours=arguments.spot_hours,
+    )
     posts = generate(
         workload=workload,
         days=arguments.days,
@@ -51,7 +59,7 @@ def main() -> int:
             continue
         sample = SAMPLE_SECONDS if arguments.plot else None
         outcome = run(name, place, posts, seed=arguments.seed, days=arguments.days, sample_seconds=sample)
-        answers[name], samples[name] = summary(outcome), outcome.samples
+        answers[name], samples[name] = summary(outcome, place), outcome.samples
     if arguments.plot:
         arguments.plot.write_text(plot.over_time(samples), encoding="utf-8")
     if arguments.json:
@@ -67,7 +75,11 @@ def _ideal(name: str, place: Place, posts: list[Post]) -> dict[str, float]:
         return {"dollars": round(floor(place.scenario, posts), 2)}
     patience = place.boot_seconds if name.endswith("patient") else 0.0
     schedule = clairvoyant(place.scenario, posts, patience=patience)
-    return {"dollars": round(schedule.dollars, 2), "wait_p95": round(percentile(schedule.waits, 0.95), 1)}
+    return {
+        "dollars": round(schedule.dollars, 2),
+        "wait_p95": round(percentile(schedule.waits, 0.95), 1),
+        **bill(schedule.spans, place),
+    }
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet import policies
 from fleet.openqa import Classes
 from fleet.policies import Policy
+from fleet.simulate.parts import Span, parts
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post
 from fleet.simulate.world import Outcome, play
@@ -22,11 +23,12 @@ SLOWEST_NESTED_BOOT = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where to run: an architecture, a boot time, a load."""
+    """Where to run: architecture, boot time, load; mean time to an interruption of spot hosts, or None."""
 
     architecture: str
     boot_seconds: float
     load: int = 1
+    spot_mean_hours: float | None = None
 
     @property
     def metal(self) -> bool:
@@ -36,7 +38,8 @@ class Place:
     @property
     def scenario(self) -> Scenario:
         """The fleets there."""
-        return scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
+        world = scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
+        return replace(world, spot_mean_hours=self.spot_mean_hours)
 
     @property
     def chosen(self) -> Mapping[Classes, str]:
@@ -98,7 +101,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-def summary(outcome: Outcome) -> dict[str, float]:
+def bill(spans: Sequence[Span], place: Place) -> dict[str, float]:
+    """The parts of a bill in dollars, as `parts` names them."""
+    fleets = {fleet.name: fleet for fleet in place.scenario.fleets}
+    return {f"dollars_{name}": round(dollars, 2) for name, dollars in parts(spans, fleets).items()}
+
+
+def summary(outcome: Outcome, place: Place) -> dict[str, float]:
     """The numbers of an outcome that matter, waits in seconds."""
     return {
         "dollars": round(outcome.dollars, 2),
@@ -108,9 +117,10 @@ def summary(outcome: Outcome) -> dict[str, float]:
         "wait_longest": round(max(outcome.waits, default=0.0), 1),
         "cluster_wait_p95": round(percentile(outcome.cluster_waits, 0.95), 1),
         "setup_mean": round(sum(outcome.setups) / max(1, len(outcome.setups)), 1),
-        "work_hours": round(sum(outcome.work_seconds.values()) / 3600, 1),
+        "work_hours": round(sum(span.held for span in outcome.spans) / 3600, 1),
         "launches": outcome.launches,
         "killed": outcome.killed,
         "interrupted": outcome.interrupted,
         "unfinished": outcome.unfinished,
+        **bill(outcome.spans, place),
     }

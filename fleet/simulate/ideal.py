@@ -21,6 +21,7 @@ from itertools import groupby
 
 from fleet.openqa import Classes
 from fleet.policy import Fleet
+from fleet.simulate.parts import Span, dollars
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import Post, Task
 
@@ -51,7 +52,7 @@ class Schedule:
 
     dollars: float
     waits: list[float]
-    spans: list[tuple[str, float, float]]
+    spans: list[Span]
 
 
 def clairvoyant(scenario: Scenario, posts: Sequence[Post], *, patience: float) -> Schedule:
@@ -97,6 +98,23 @@ class _Machine:
     end: float
     free_at: list[float]
     cached: set[str] = field(default_factory=set)
+    jobs: list[tuple[float, float]] = field(default_factory=list)  # begin and end of each
+    fetching: float = 0.0
+
+    def span(self) -> Span:
+        busy, last = 0.0, self.begin
+        for begin, end in sorted(self.jobs):
+            busy += max(0.0, end - max(begin, last))
+            last = max(last, end)
+        return Span(
+            fleet=self.fleet.name,
+            begin=self.begin,
+            up=self.begin + self.fleet.boot_seconds,
+            end=self.end,
+            busy=busy,
+            held=sum(end - begin for begin, end in self.jobs),
+            fetching=self.fetching,
+        )
 
 
 @dataclass(slots=True)
@@ -165,10 +183,9 @@ class _Greedy:
             )
             for _, kind in groupby(batch, key=lambda work: work.classes):
                 self._serve(list(kind), now)
-        spans = [(m.fleet.name, m.begin, m.end) for m in self.done + self.machines]
-        prices = {fleet.name: fleet.price for fleet in self.fleets}
-        dollars = sum(prices[name] * (end - begin) / 3600 for name, begin, end in spans)
-        return Schedule(dollars=dollars, waits=self.waits, spans=spans)
+        spans = [machine.span() for machine in self.done + self.machines]
+        fleets = {fleet.name: fleet for fleet in self.fleets}
+        return Schedule(dollars=dollars(spans, fleets), waits=self.waits, spans=spans)
 
     def _retire(self, now: float) -> None:
         """Forget hosts that are idle for so long that launching anew costs less."""
@@ -256,6 +273,8 @@ class _Greedy:
             end = start + fetch + seconds
             machine.free_at[slot] = end
             machine.end = max(machine.end, end)
+            machine.jobs.append((start, end))
+            machine.fetching += fetch
             if work.last:
                 self._finished(task, end)
             else:

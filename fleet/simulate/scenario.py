@@ -26,9 +26,18 @@ TAP = ("tap", "tap2")
 # By architecture and virtualization: what is worth considering. The cheapest of each size with the 8 GiB a
 # worker that openQA asks for; the price per worker hardly depends on the size.
 NESTED_X86 = ("m8i-flex.large", "m8i-flex.xlarge", "m8i-flex.2xlarge", "m8i-flex.4xlarge", "m8i-flex.8xlarge")
-METAL_X86 = ("m5zn.metal", "c5.metal", "m5.metal", "m6i.metal")
+METAL_X86 = ("c5n.metal", "m5.metal", "m6i.metal")
 METAL_AARCH64 = ("a1.metal", "m6g.metal")
 BIGGEST_CLUSTER = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drought:
+    """A time in which AWS has no host for a fleet; in seconds from the start."""
+
+    fleet: str
+    begin: float
+    end: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,7 @@ class Scenario:
         boot_scatter: Standard deviation of the logarithm of boot times.
         failure_share: Hosts that do not come up.
         spot_mean_hours: Mean time to a host's spot interruption; None for on-demand hosts.
+        droughts: When AWS has no capacity.
         drain_seconds: From the decision to the moment from which a host takes no job: the host's agent looks
             every five seconds.
     """
@@ -52,6 +62,7 @@ class Scenario:
     boot_scatter: float = 0.12
     failure_share: float = 0.005
     spot_mean_hours: float | None = None
+    droughts: tuple[Drought, ...] = ()
     drain_seconds: float = 5.0
 
     def fetch_rate(self, fleet: str) -> float:
@@ -90,8 +101,6 @@ def scenario(*, architecture: str, boot_seconds: float, metal: bool) -> Scenario
             if kind in TAP and slots == 1:
                 continue
             fleet = f"{kind}-{slots}"
-            if fleet in types:
-                continue
             types[fleet] = name
             fleets.append(_fleet(fleet, classes, facts, boot_seconds))
     return Scenario(fleets=tuple(fleets), types=types)

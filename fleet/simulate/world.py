@@ -10,18 +10,18 @@ import math
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 
 from fleet.openqa import Free, Job, Unit, assign
 from fleet.policies import Policy
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
+from fleet.simulate.parts import Span, dollars
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import Post, Task
 
 QUIET_SECONDS = 30.0
-MINIMUM_BILLED_SECONDS = 60.0
 GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
 SHUTDOWN_SECONDS = 10.0  # for the lifecycle hook to complete, then billing ends
 
@@ -47,12 +47,11 @@ class Outcome:
         waits: For each start of a job, seconds from being free to run until a worker had it.
         cluster_waits: Those of jobs in parallel clusters alone.
         setups: For each start, seconds until its assets were there.
-        work_seconds: For each fleet, time in which workers had jobs.
         launches: Hosts launched.
         killed: Jobs ended by a host that was scaled in; must be none.
         interrupted: Jobs ended by spot interruptions.
         unfinished: Jobs that never ended.
-        spans: Each host: fleet, launch and end.
+        spans: The hosts' lives.
         samples: For plots; empty unless asked for.
     """
 
@@ -60,12 +59,11 @@ class Outcome:
     waits: list[float]
     cluster_waits: list[float]
     setups: list[float]
-    work_seconds: dict[str, float]
     launches: int
     killed: int
     interrupted: int
     unfinished: int
-    spans: list[tuple[str, float, float]]
+    spans: list[Span]
     samples: list[Sample]
 
 
@@ -73,10 +71,14 @@ class Outcome:
 class _Machine:
     fleet: Fleet
     view: Host
-    up: bool = False
     cached: set[str] = field(default_factory=set)
     closed: bool = False  # takes no more jobs
     gone: bool = False
+    up_at: float | None = None
+    busy_since: float = 0.0
+    busy: float = 0.0
+    held: float = 0.0
+    fetching: float = 0.0
 
     def see(self, now: float, **changes: object) -> None:
         facts = {
@@ -90,7 +92,23 @@ class _Machine:
         }
         if "running" in changes:
             facts["idle_since"] = None if changes["running"] else now
+            if not self.view.running:
+                self.busy_since = now
+            elif not changes["running"]:
+                self.busy += now - self.busy_since
         self.view = Host(**facts)  # type: ignore[arg-type]
+
+    def span(self, end: float) -> Span:
+        """The host's life if it ends now or then."""
+        return Span(
+            fleet=self.fleet.name,
+            begin=self.view.launched,
+            up=end if self.up_at is None else self.up_at,
+            end=end,
+            busy=self.busy,
+            held=self.held,
+            fetching=self.fetching,
+        )
 
 
 class World:
@@ -113,6 +131,7 @@ class World:
         self.fleets = {fleet.name: fleet for fleet in scenario.fleets}
         self.machines: dict[str, _Machine] = {}
         self.launched = 0
+        self.seen_fleets = dict(self.fleets)  # as the controller sees them: with what went wrong
         self.tasks = {task.id: task for post in posts for task in post.tasks}
         self.jobs: dict[int, Job] = {}
         self.queue: list[Unit] = []
@@ -129,9 +148,8 @@ class World:
         self.waits: list[float] = []
         self.cluster_waits: list[float] = []
         self.setups: list[float] = []
-        self.work_seconds: defaultdict[str, float] = defaultdict(float)
         self.killed = self.interrupted = 0
-        self.spans: list[tuple[str, float, float]] = []
+        self.spans: list[Span] = []
         self.samples: list[Sample] = []
         self.sample_seconds = sample_seconds
         for post in posts:
@@ -148,17 +166,14 @@ class World:
                 break
             self.now = time
             action()
-        dollars = 0.0
-        for machine in self.machines.values():
-            self.spans.append((machine.fleet.name, machine.view.launched, self.now))
-        for name, begin, end in self.spans:
-            dollars += self.fleets[name].price * max(MINIMUM_BILLED_SECONDS, end - begin) / 3600
+        for task in [self.tasks[job] for job in self.running]:
+            self._stop(task)
+        self.spans += [machine.span(self.now) for machine in self.machines.values()]
         return Outcome(
-            dollars=dollars,
+            dollars=dollars(self.spans, self.fleets),
             waits=self.waits,
             cluster_waits=self.cluster_waits,
             setups=self.setups,
-            work_seconds=dict(self.work_seconds),
             launches=self.launched,
             killed=self.killed,
             interrupted=self.interrupted,
@@ -219,7 +234,9 @@ class World:
                 one_host=machine.fleet.one_host,
             )
             for machine in self.machines.values()
-            if machine.up and not machine.closed and len(machine.view.running) < machine.fleet.slots
+            if machine.up_at is not None
+            and not machine.closed
+            and len(machine.view.running) < machine.fleet.slots
         ]
         if not free:
             return
@@ -250,6 +267,7 @@ class World:
             if self.running.get(task.id, (None, 0.0, 0))[2] != attempt:
                 return
             self.setups.append(self.now - begun)
+            machine.fetching += self.now - begun
             again = task.fails_after if attempt == 1 and task.fails_after is not None else None
             seconds = task.seconds if again is None else again
             self._at(self.now + seconds, lambda: self._end(task, attempt, passed=again is None))
@@ -278,7 +296,7 @@ class World:
     def _stop(self, task: Task) -> _Machine:
         """Take a job off its worker."""
         machine, since, _ = self.running.pop(task.id)
-        self.work_seconds[machine.fleet.name] += self.now - since
+        machine.held += self.now - since
         machine.see(self.now, running=tuple(r for r in machine.view.running if r.job != task.id))
         if machine.closed and not machine.view.running:
             self._leave(machine)
@@ -326,7 +344,15 @@ class World:
 
     # Hosts
 
+    def _learn(self, fleet: str, **changes: float | None) -> None:
+        """Note what came of a launch, as the controller reads it from the group's activities."""
+        self.seen_fleets[fleet] = replace(self.seen_fleets[fleet], **changes)  # type: ignore[arg-type]
+
     def _launch(self, fleet: Fleet) -> None:
+        if any(d.fleet == fleet.name and d.begin <= self.now < d.end for d in self.scenario.droughts):
+            self._learn(fleet.name, no_capacity_at=self.now)
+            return
+        self._learn(fleet.name, no_capacity_at=None)
         self.launched += 1
         name = f"i-{self.launched:06d}"
         random = Random(f"{self.seed} {fleet.name} {self.launched}")  # noqa: S311
@@ -348,13 +374,16 @@ class World:
     def _up(self, machine: _Machine) -> None:
         if machine.gone:
             return
-        machine.up = True
+        machine.up_at = self.now
+        self._learn(machine.fleet.name, failures=0, last_failure=None)
         state = State.READY if machine.view.state is State.BOOTING else machine.view.state
         machine.see(self.now, state=state, idle_since=self.now)
         self._schedule()
 
     def _give_up(self, machine: _Machine) -> None:
         if not machine.gone:
+            failures = self.seen_fleets[machine.fleet.name].failures + 1
+            self._learn(machine.fleet.name, failures=failures, last_failure=self.now)
             self._leave(machine)
             self._look_soon()
 
@@ -375,7 +404,7 @@ class World:
         machine.gone = True
         self.killed += len(machine.view.running)
         del self.machines[machine.view.id]
-        self.spans.append((machine.fleet.name, machine.view.launched, self.now + SHUTDOWN_SECONDS))
+        self.spans.append(machine.span(self.now + SHUTDOWN_SECONDS))
 
     def _close(self, host: str) -> None:
         """The host's agent has heard: it takes no more jobs, and goes when it has none."""
@@ -408,7 +437,7 @@ class World:
             hosts_at=self.now,
             jobs=tuple(self.jobs.values()),
             hosts=tuple(machine.view for machine in self.machines.values()),
-            fleets=self.scenario.fleets,
+            fleets=tuple(self.seen_fleets.values()),
         )
         self._act(self.policy.decide(seen))
         if self.jobs or self.machines:
@@ -428,9 +457,11 @@ class World:
         for name, desired in decision.desired.items():
             for _ in range(desired - have[name]):
                 self._launch(self.fleets[name])
+                if self.seen_fleets[name].no_capacity_at == self.now:
+                    break
 
     def _sample(self) -> None:
-        up = [machine for machine in self.machines.values() if machine.up]
+        up = [machine for machine in self.machines.values() if machine.up_at is not None]
         self.samples.append(
             Sample(
                 time=self.now,

@@ -98,7 +98,7 @@ def test_blocked_jobs_launch_nothing_while_their_parent_has_long_to_run() -> Non
 
 def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None:
     parent = replace(
-        host("h1", SMALL), idle_since=None, running=(Running(job=9, since=NOW - 300, expected_seconds=360),)
+        host("h1", SMALL), idle_since=None, running=(Running(job=9, since=NOW - 300, expected_seconds=240),)
     )
     children = [job(n, after=(9,)) for n in range(1, 4)]
     # One of them takes the parent's own slot.
@@ -190,14 +190,45 @@ def test_nonsense_changes_nothing_and_is_told(broken: dict[str, object], says: s
 
 
 def test_spare_hosts_boot_beside_many_and_are_cancelled_when_nothing_waits() -> None:
-    assert decide(see(jobs=[job(n) for n in range(10)], fleets=(SMALL,))).desired == {"small": 15}
+    rules, jobs = Rules(spare=0.5), [job(n) for n in range(10)]
+    assert decide(see(jobs=jobs, fleets=(SMALL,)), rules).desired == {"small": 15}
     booting = [
         host(f"h{n}", SMALL, state=State.BOOTING, launched=NOW - 60, idle_since=None) for n in range(15)
     ]
-    still = decide(see(jobs=[job(n) for n in range(10)], hosts=booting, fleets=(SMALL,)))
+    still = decide(see(jobs=jobs, hosts=booting, fleets=(SMALL,)), rules)
     assert still == Decision(desired={"small": 15})
-    done = decide(see(hosts=booting, fleets=(SMALL,)))
+    done = decide(see(hosts=booting, fleets=(SMALL,)), rules)
     assert len(done.release) == 15
+
+
+def test_what_should_be_up_by_now_is_not_cancelled() -> None:
+    late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 200, idle_since=None)
+    assert decide(see(hosts=[late], fleets=(SMALL,))) == Decision(desired={"small": 1})
+
+
+def test_small_fleets_and_slow_ones_have_few_hosts_to_spare() -> None:
+    jobs = [job(n) for n in range(4)]
+    for most, desired in ((3, 3), (8, 6), (50, 10)):
+        assert decide(see(jobs=jobs, fleets=(replace(SMALL, max=most),))).desired == {"small": desired}
+    metal = replace(SMALL, boot_seconds=1200)
+    assert decide(see(jobs=jobs, fleets=(metal,))).desired == {"small": 5}
+
+
+def test_a_host_that_further_jobs_would_keep_for_long_drains() -> None:
+    def busy_for(seconds: float, fleet: Fleet) -> Host:
+        running = Running(job=9, since=NOW - 100, expected_seconds=(100 + seconds) / DEFAULT_RULES.caution)
+        return replace(host("h1", fleet), idle_since=None, running=(running,))
+
+    # The others' slots are too few to take its load.
+    full = host("h2", LARGE, jobs=8)
+    assert decide(see(hosts=[busy_for(60, LARGE), full], fleets=(LARGE,))).drain == ("h1",)
+    assert decide(see(hosts=[busy_for(1800, LARGE), full], fleets=(LARGE,))).drain == ()
+    slow = replace(LARGE, boot_seconds=1200)
+    assert decide(see(hosts=[busy_for(60, slow), full], fleets=(slow,))).drain == ()
+    # The job that waits would take the slot; a host of its own costs less than eight slots for so long.
+    waiting = see(jobs=[job(1)], hosts=[busy_for(60, LARGE), full], fleets=(LARGE, SMALL))
+    decision = decide(waiting, Rules(spare=0))
+    assert (decision.drain, decision.desired) == (("h1",), {"large": 1, "small": 1})
 
 
 def test_hosts_that_boot_are_kept_where_no_more_can_be_launched() -> None:

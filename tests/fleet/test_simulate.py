@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from random import Random
+from typing import Any
 
 from fleet.openqa import Free, Job, assign, units
-from fleet.policies import count_based, ours
-from fleet.policy import Fleet, Rules
+from fleet.policies import Policy, count_based, ours
+from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.simulate.ideal import clairvoyant, floor
-from fleet.simulate.scenario import Scenario, scenario
+from fleet.simulate.parts import parts
+from fleet.simulate.scenario import Drought, Scenario, scenario
 from fleet.simulate.workload import DAY, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
 
@@ -76,7 +80,7 @@ def one_job(seconds: float) -> list[Post]:
     return [Post(100.0, (task,))]
 
 
-def bare(**more: float) -> Scenario:
+def bare(**more: Any) -> Scenario:
     fleet = Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=180, max=5)
     return Scenario(fleets=(fleet,), types={"f": "m8i-flex.4xlarge"}, boot_scatter=0, failure_share=0, **more)
 
@@ -86,9 +90,9 @@ def test_one_job_by_hand() -> None:
     # Seen at 105 s, up at 285 s, 10 s of fetching at 125 MB/s, 600 s of work.
     assert outcome.waits == [185]
     assert outcome.setups == [10]
-    assert outcome.work_seconds == {"f": 610}
-    (_, begin, end), *more = outcome.spans
-    assert (begin, more) == (105, [])
+    (span,) = outcome.spans
+    assert (span.begin, span.up, span.busy, span.held, span.fetching) == (105, 285, 610, 610, 10)
+    begin, end = span.begin, span.end
     # Idle at 895 s: it lingers, is seen, drains and shuts down.
     assert 895 + SHUTDOWN_SECONDS < end < 895 + 180
     assert abs(outcome.dollars - (end - begin) * 3.6 / 3600) < 1e-9
@@ -110,6 +114,51 @@ def test_hosts_that_fail_and_spot_interruptions_only_cost_time() -> None:
     assert outcome.interrupted > 0
     assert outcome.killed == 0
     assert outcome.unfinished == 0
+
+
+def seen_by(world: Scenario, posts: list[Post]) -> list[Seen]:
+    """Play, and return all that the policy saw."""
+    sights: list[Seen] = []
+
+    def note(seen: Seen) -> Decision:
+        sights.append(seen)
+        return ours(Rules(spare=0)).decide(seen)
+
+    assert play(world, posts, Policy(decide=note, interval=5.0), seed=1, until=3 * DAY).killed == 0
+    return sights
+
+
+def test_the_policy_sees_launches_that_failed_and_tries_ever_less_often() -> None:
+    broken = replace(bare(), failure_share=1.0)
+    fleets = [seen.fleets[0] for seen in seen_by(broken, one_job(600))]
+    assert max(fleet.failures for fleet in fleets) >= 5
+    failed = sorted({fleet.last_failure for fleet in fleets if fleet.last_failure is not None})
+    pauses = [later - earlier for earlier, later in pairwise(failed)]
+    # Up to the third failure it tries at once; then it rests for five minutes, then twice as long.
+    assert pauses[1] < 400 < pauses[2] < pauses[3]
+    assert min(fleet.failures for fleet in [seen.fleets[0] for seen in seen_by(bare(), one_job(600))]) == 0
+
+
+def test_without_capacity_the_next_fleet_is_taken_until_there_is_some() -> None:
+    dear = Fleet(name="dear", classes=PLAIN, slots=1, price=9.0, boot_seconds=180, max=5)
+    world = bare(droughts=(Drought(fleet="f", begin=0.0, end=2000.0),))
+    world = replace(world, fleets=(*world.fleets, dear), types={**world.types, "dear": "m8i-flex.4xlarge"})
+    later = replace(one_job(600)[0].tasks[0], id=2)
+    outcome = play(world, [*one_job(600), Post(5000.0, (later,))], ours(Rules(spare=0)), seed=1)
+    assert [span.fleet for span in outcome.spans] == ["dear", "f"]
+
+
+def test_the_parts_of_a_bill_make_up_the_whole() -> None:
+    world = scenario(architecture="x86_64", boot_seconds=180, metal=False)
+    fleets = {fleet.name: fleet for fleet in world.fleets}
+    posts = generate(days=0.3, seed=4, architecture="x86_64")
+    outcome = play(world, posts, ours(), seed=4)
+    ideal = clairvoyant(world, posts, patience=0)
+    for spans, dollars in ((outcome.spans, outcome.dollars), (ideal.spans, ideal.dollars)):
+        bill = parts(spans, fleets)
+        assert abs(sum(bill.values()) - dollars) < 1e-6 * dollars
+        assert min(bill.values()) >= -1e-9
+        assert bill["work"] > 0.4 * dollars
 
 
 def test_ours_costs_less_than_counting_and_kills_nothing() -> None:
