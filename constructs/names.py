@@ -62,6 +62,11 @@ def partition(environment: Environment) -> str:
     return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
 
 
+def metric_namespace(environment: Environment) -> str:
+    """Returns the CloudWatch namespace of the environment's own metrics."""
+    return f"openQA/{environment.name}"
+
+
 def database_ca_parameter(environment: Environment) -> str:
     """Returns the SSM parameter in which the database host publishes its CA certificate."""
     return f"/openqa/{environment.name}/database-ca"
