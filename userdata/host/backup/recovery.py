@@ -224,17 +224,26 @@ def _unpack(base: Base, data: Path) -> None:
     run(["sync", "--file-system", str(data)], seconds=3600)
 
 
+def control_data(host: Host, scratch: Scratch) -> dict[str, str]:
+    """Returns what pg_controldata tells of a cluster that does not run."""
+    lines = _program(host, scratch, "pg_controldata", "-D").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _program(host: Host, scratch: Scratch, *words: str) -> str:
+    return run(
+        [
+            *("podman", "run", "--rm", "--pull=never", "--network=none", "--user=postgres"),
+            *("--security-opt=label=disable", f"--volume={scratch.folder}:/var/lib/postgresql"),
+            *(host.document.images["database"].name, *words, f"/var/lib/postgresql/{DATA}"),
+        ],
+        seconds=6 * 3600,
+    )
+
+
 def _verify(host: Host, scratch: Scratch) -> None:
     try:
-        run(
-            [
-                *("podman", "run", "--rm", "--pull=never", "--network=none", "--user=postgres"),
-                f"--volume={scratch.folder}:/var/lib/postgresql",
-                *(host.document.images["database"].name, "pg_verifybackup", "--quiet"),
-                f"/var/lib/postgresql/{DATA}",
-            ],
-            seconds=6 * 3600,
-        )
+        _program(host, scratch, "pg_verifybackup", "--quiet")
     except HostError as error:
         raise DamagedBaseError(f"{store.object_of(scratch.base)}: {error}") from error
 

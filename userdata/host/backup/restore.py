@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from userdata.host import ready
 from userdata.host.aws import wait
 from userdata.host.backup import base as base_backups
-from userdata.host.backup import recovery, server, store
+from userdata.host.backup import names, recovery, server, store
 from userdata.host.backup.choose import Target
 from userdata.host.backup.manifests import Base
 from userdata.host.backup.recovery import DATA, DamagedBaseError, Report, Scratch
@@ -103,19 +105,36 @@ def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Repo
         if wrong := recovery.check(scratch, database=database.name, thorough=False):
             raise HostError(f"the restored database is not sound: {'; '.join(wrong)}")
         run(["podman", "stop", "--time=600", CONTAINER], seconds=700)
-        _announce_timelines(scratch)
+        _hand_over_log(host, scratch)
         _switch(host, scratch, stamp, keep=keep, report=report)
 
 
-def _announce_timelines(scratch: Scratch) -> None:
-    """Has the server that will run archive the new timeline's history, which the scratch server did not."""
-    folder = scratch.data / "pg_wal"
-    for history in folder.glob("*.history"):
-        status = folder / "archive_status"
-        if not (status / f"{history.name}.done").exists():
-            mark = status / f"{history.name}.ready"
-            mark.touch(mode=0o600)
-            shutil.chown(mark, recovery.POSTGRES, recovery.POSTGRES)
+def _hand_over_log(host: Host, scratch: Scratch) -> None:
+    """Has the server that will run archive what the recovery wrote, which the scratch server did not."""
+    facts = recovery.control_data(host, scratch)
+    timeline, current = facts["Latest checkpoint's TimeLineID"], facts["Latest checkpoint's REDO WAL file"]
+    status = scratch.data / "pg_wal/archive_status"
+    found = (path.name for path in status.parent.iterdir())
+    for name in unarchived(found, timeline=int(timeline), current=current):
+        mark = status / f"{name}.ready"
+        mark.touch(mode=0o600)
+        os.chown(mark, recovery.POSTGRES, recovery.POSTGRES)
+
+
+def unarchived(found: Iterable[str], *, timeline: int, current: str) -> list[str]:
+    """Returns the files of a WAL folder that a recovery to a new timeline leaves to be archived.
+
+    Args:
+        found: the files.
+        timeline: the new timeline.
+        current: the segment that is still written to.
+    """
+    begin = f"{timeline:08X}"
+    return sorted(
+        name
+        for name in found
+        if name == f"{begin}.history" or (names.segment(name) and name.startswith(begin) and name < current)
+    )
 
 
 def _switch(host: Host, scratch: Scratch, stamp: str, *, keep: bool, report: Report) -> None:

@@ -5,4 +5,4 @@ set -Eeuo pipefail
 
 export PYTHONPATH=/opt/openqa-on-aws PYTHONDONTWRITEBYTECODE=1
 # PostgreSQL tries again; a bucket that hangs must not keep it from stopping.
-exec timeout --kill-after=5 30 python3 -m userdata.host.backup.archive archive "$1" "$2"
+exec timeout --kill-after=5 30 python3 -S -m userdata.host.backup.archive archive "$1" "$2"

@@ -4,4 +4,4 @@
 set -Eeuo pipefail
 
 export PYTHONPATH=/opt/openqa-on-aws PYTHONDONTWRITEBYTECODE=1
-exec python3 -m userdata.host.backup.archive fetch "$1" "$2" "$3"
+exec python3 -S -m userdata.host.backup.archive fetch "$1" "$2" "$3"
