@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from pathlib import Path
 
+from localcloud import internet
 from localcloud.addresses import GATEWAY, METADATA, OPERATOR, OUTSIDE, RESOLVER
 from localcloud.aws.ports import Firewall, Rule
 
@@ -128,7 +129,9 @@ def own_addresses(addresses: Iterable[IPv4Address]) -> None:
         _ip(f"address replace {address}/32 dev lo")
 
 
-def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, int]) -> str:
+def ruleset(
+    *, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, int], way_out: bool = False
+) -> str:
     """The nftables rules that do what the security groups say.
 
     A new connection passes when the groups of its source let it out and those of its destination let it in;
@@ -138,6 +141,7 @@ def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, i
     Args:
         firewalls: The rules in force, one entry an interface of a machine or a load balancer.
         hop_limits: How far replies of the metadata service travel, where it is more than one hop.
+        way_out: What the rules let go to the internet does go there.
     """
     walls = sorted(firewalls, key=lambda wall: wall.address)
     own = ", ".join(str(wall.address) for wall in walls)
@@ -174,10 +178,17 @@ def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, i
         "chain destination {",
         f"  ip daddr {GATEWAY} tcp dport 443 accept",
         f"  ip daddr {OUTSIDE} accept",
+        *([f'  oifname "{internet.LINK}" accept'] if way_out else []),
         *([f"  ip daddr vmap {{ {', '.join(into)} }}"] if into else []),
         "  drop",
         "}",
     ]
+    if way_out:
+        lines += [
+            "chain translation { type nat hook postrouting priority srcnat; policy accept;",
+            f'  oifname "{internet.LINK}" masquerade',
+            "}",
+        ]
     for wall in walls:
         lines += [f"chain {_chain('out', wall)} {{"]
         lines += [f"  {match} goto destination" for rule in wall.egress for match in _match("daddr", rule)]
