@@ -240,8 +240,8 @@ def test_a_killed_base_backup_is_none(deployed: Deployment) -> None:
 def test_killed_archivers_leave_no_gap(deployed: Deployment) -> None:
     first = deployed.sql("select pg_walfile_name(pg_current_wal_lsn())")
     deployed.run(
-        "for i in $(seq 6); do podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX"
-        " -c 'insert into probe default values; select pg_switch_wal()';"
+        "for i in $(seq 6); do podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa"
+        " -qAtX -c 'insert into probe default values; select pg_switch_wal()';"
         " for j in $(seq 40); do pid=$(pgrep --full '^python3.*backup.archive archive') && break;"
         " sleep 0.02; done; [[ -z $pid ]] || { sleep 0.1; kill -9 $pid; }; done"
     )
