@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
@@ -117,6 +118,21 @@ class HostRole(Construct):
         begin = f"arn:{partition(self._environment)}:s3:::"
         self._allow(["s3:GetObject"], [f"{begin}{file.bucket}/{file.key}" for file in files])
 
+    def allow_backups(self, *, bucket: str, prefix: str) -> None:
+        """Lets a host write new objects below a prefix of the backup bucket and read them: never delete.
+
+        Args:
+            bucket: the bucket's name.
+            prefix: what its keys begin with.
+        """
+        begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
+        self._allow(["s3:ListBucket"], [begin], conditions={"StringLike": {"s3:prefix": [f"{prefix}*"]}})
+        self._allow(
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
+            [f"{begin}/{prefix}*"],
+            because="Which objects there will be is not known before; all are the host's own.",
+        )
+
     def allow_read_parameter(self, name: str) -> None:
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
@@ -149,5 +165,14 @@ class HostRole(Construct):
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in resources]
+            named = map(self._reported, resources)
+            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in named]
             acknowledge(self, *rules, reason=because)
+
+    def _reported(self, resource: str) -> str:
+        """Returns a resource as the security rules name it: what is imported goes by its export's name."""
+        resolved = Stack.of(self).resolve(resource)
+        if isinstance(resolved, str):
+            return resolved
+        parts = resolved["Fn::Join"][1]
+        return "".join(part if isinstance(part, str) else part["Fn::ImportValue"] for part in parts)

@@ -67,6 +67,11 @@ def metric_namespace(environment: Environment) -> str:
     return f"openQA/{environment.name}"
 
 
+def backup_prefix(role: Role) -> str:
+    """Returns what the keys of a host's objects in the backup bucket begin with."""
+    return f"{role}/"
+
+
 def database_ca_parameter(environment: Environment) -> str:
     """Returns the SSM parameter in which the database host publishes its CA certificate."""
     return f"/openqa/{environment.name}/database-ca"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, private_zone
+from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, backup_prefix, private_zone
 from constructs.published_files import PublishedFile
 
 from images.recipe import recipe_hash, reference
@@ -79,6 +79,11 @@ def state_document(*, volume: str, interface: str, address: IPv4Address, subnet:
             "gateway": str(subnet.network_address + 1),
         },
     }
+
+
+def backup_document(role: Role, bucket: str) -> Document:
+    """Returns what the database's and the web UI's documents hold about the backup bucket."""
+    return {"backup": {"bucket": bucket, "prefix": backup_prefix(role)}}
 
 
 def database_document(*, memory_mib: int) -> Document:

@@ -20,12 +20,14 @@ class StorageStack(EnvironmentStack):
     Attributes:
         database: the database host's volume and interface.
         webui: the web UI host's volume and interface.
+        backups: the name of the backup bucket.
         logs: the name of the bucket of access logs.
         secrets: the secrets.
     """
 
     database: RetainedState
     webui: RetainedState
+    backups: str
     logs: str
     secrets: GeneratedSecrets
 
@@ -65,5 +67,6 @@ class StorageStack(EnvironmentStack):
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
         backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
+        self.backups = self.export_value(backups.name)
         self.logs = backups.logs
         CfnOutput(self, "BackupBucket", value=backups.name)

@@ -34,6 +34,14 @@ class Interface:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """Where the host's backups go: what the host may write of the backup bucket."""
+
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Database:
     """What the database host serves."""
 
@@ -101,6 +109,7 @@ class Document:
     secrets: Mapping[str, str]
     volume: str | None
     interface: Interface | None
+    backup: Backup | None
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
@@ -182,6 +191,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         secrets={name: arn for name, arn in data["secrets"].items() if arn},
         volume=(data.get("volume") or {}).get("id"),
         interface=_interface(data.get("interface")),
+        backup=_backup(data.get("backup")),
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
@@ -194,6 +204,12 @@ def _interface(data: Mapping[str, Any] | None) -> Interface | None:
     return Interface(
         id=data["id"], address=data["address"], prefix=int(data["prefix"]), gateway=data["gateway"]
     )
+
+
+def _backup(data: Mapping[str, Any] | None) -> Backup | None:
+    if not data:
+        return None
+    return Backup(bucket=data["bucket"], prefix=data["prefix"])
 
 
 def _database(data: Mapping[str, Any] | None) -> Database | None:
