@@ -99,7 +99,7 @@ class Deployment:
     @property
     def bucket(self) -> str:
         stack = self.aws("cloudformation").describe_stacks(StackName="openqa-local-storage")["Stacks"][0]
-        return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "BackupBucket")
+        return next(str(o["OutputValue"]) for o in stack["Outputs"] if o["OutputKey"] == "BackupBucket")
 
     def keys(self, part: str = "") -> list[str]:
         """The keys in the bucket that contain something."""
@@ -292,7 +292,7 @@ def test_random_faults(deployed: Deployment, seed: int) -> None:
     faults: dict[str, Callable[[], Any]] = {
         "kill the archiver": lambda: deployed.run("pkill -9 --full 'backup.archive archive'"),
         "kill the mount": lambda: deployed.run("systemctl kill --signal=KILL openqa-backup-mount.service"),
-        "cut the bucket off": lambda: (deployed.output(CUT), time.sleep(2), deployed.output(MEND)),
+        "cut the bucket off": lambda: deployed.output(f"{CUT}; sleep 2; {MEND}"),
         "kill PostgreSQL": lambda: deployed.run("podman kill --signal=KILL openqa-database"),
         "kill a base backup": lambda: deployed.run(
             f"timeout --signal=KILL {chosen.uniform(0.5, 3):.1f} env {HOST} backup"

@@ -93,6 +93,11 @@ def store_secrets(environment: str) -> None:
         manager.create_secret(Name=f"openqa/{environment}/{name}", SecretString=value)
 
 
+def make_bucket() -> None:
+    """Makes the backup bucket of the documents."""
+    boto3.client("s3", region_name=REGION).create_bucket(Bucket="backups")
+
+
 def publish_certificate(environment: str) -> None:
     """Does what the database host does."""
     boto3.client("ssm", region_name=REGION).put_parameter(

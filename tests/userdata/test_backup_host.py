@@ -21,7 +21,7 @@ PREFIX = "database/"
 def host(tmp_path: Path, aws: None) -> Host:
     made = machine.host(tmp_path, "database")
     machine.store_secrets("test")
-    boto3.client("s3", region_name=machine.REGION).create_bucket(Bucket=BUCKET)
+    machine.make_bucket()
     return made
 
 
