@@ -415,7 +415,7 @@ def test_everything_but_the_bucket_is_lost(deployed: Deployment) -> None:
     # It does not make a new database: it waits, and says so.
     assert not deployed.works()
     awaits = deployed.output("cat /run/openqa-on-aws/awaits-restore")
-    assert "python -m ops --env local restore --to latest" in awaits
+    assert "python3 -m userdata.host restore --to latest" in awaits
     began = time.monotonic()
     print(deployed.output(f"{HOST} restore --to latest", seconds=900))
     told("restore to latest", began)

@@ -47,7 +47,7 @@ def test_an_empty_volume_awaits_a_word_where_there_are_backups(host: Host) -> No
     roles.configure(host)
     assert not may_initialise(host)
     said = host.layout.awaits_restore.read_text()
-    assert "python -m ops --env test restore --to latest" in said
+    assert "python3 -m userdata.host restore --to latest" in said
     assert BUCKET in said
 
 
