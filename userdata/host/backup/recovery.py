@@ -271,7 +271,7 @@ def _start(host: Host, scratch: Scratch, target: Target, options: Sequence[str])
             *("--tmpfs=/run/postgresql:mode=1777", "--security-opt=label=disable"),
             *("--cap-drop=all", "--security-opt=no-new-privileges"),
             f"--volume={scratch.folder}:/var/lib/postgresql",
-            f"--volume={store.MOUNT}:{store.MOUNT}:ro,rslave",
+            f"--volume={store.MOUNT.parent}:{store.MOUNT.parent}:rslave",
             f"--volume={host.layout.config}:/etc/openqa-on-aws:ro",
             f"--volume={host.layout.bundle}/userdata:/opt/openqa-on-aws/userdata:ro",
             f"--volume={host.layout.bundle}/userdata/roles/database/bin:/opt/bin:ro",
