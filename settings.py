@@ -102,6 +102,7 @@ Name = Field(
     description="up to 16 lowercase letters, digits and single hyphens, starting with a letter",
 )
 Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
+Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
 InstanceTypeName = Annotated[
     str, Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
@@ -232,6 +233,29 @@ class WebUi(_Host):
     """The web UI host."""
 
 
+class Backups(_Settings):
+    """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
+
+    keep_days: Annotated[int, Days] = 35
+    # Nobody may delete or overwrite a version before: set it at the first deployment.
+    object_lock_days: Annotated[int | None, Days] = None
+    # A bucket of another region or account that gets a copy of each object: versioned, and made beforehand.
+    replicate_to: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws(-cn|-us-gov)?:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="the ARN of a bucket, such as arn:aws:s3:::openqa-backups-elsewhere",
+        ),
+    ] = None
+    snapshot_hours: Annotated[
+        Literal[1, 2, 3, 4, 6, 8, 12, 24],
+        Field(description="1, 2, 3, 4, 6, 8, 12 or 24 hours between snapshots of the openQA volume"),
+    ] = 24
+    snapshots: Annotated[
+        int, Field(ge=0, le=1000, description="a whole number from 0 (none are taken) to 1000")
+    ] = 7
+
+
 class Content(_Settings):
     """What is tested."""
 
@@ -342,6 +366,7 @@ class Environment(_Settings):
     sign_in: SignIn
     database: Database
     webui: WebUi
+    backups: Backups = Backups()
     content: Content
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
 
@@ -432,6 +457,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "sign_in": SignIn,
     "database": Database,
     "webui": WebUi,
+    "backups": Backups,
     "content": Content,
     "fleets": Fleet,
 }
@@ -492,6 +518,7 @@ def _problems(environment: Environment) -> Iterator[_Problem]:
     yield from _host_problems(environment)
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
+    yield from _backup_problems(environment)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
@@ -589,6 +616,14 @@ def _sign_in_problems(environment: Environment) -> Iterator[_Problem]:
             if getattr(sign_in, key) is None:
                 allowed = _allowed(SignIn.model_fields[key])
                 yield _Problem(f"sign_in.{key}", None, "", f'{allowed}; provider = "custom" has no defaults')
+
+
+def _backup_problems(environment: Environment) -> Iterator[_Problem]:
+    backups = environment.backups
+    locked = backups.object_lock_days
+    if locked is not None and locked > backups.keep_days:
+        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is wanted"
+        yield _Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
 
 
 def _fleet_names(environment: Environment) -> Iterator[_Problem]:

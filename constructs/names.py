@@ -18,6 +18,9 @@ TERMINATE_HOOK = "drain"
 # Where the bucket of access logs has those of the load balancer.
 LOAD_BALANCER_LOGS = "load-balancer"
 
+# The tag by which a schedule of snapshots finds a volume; its value is the name of the host's group.
+SNAPSHOTS = "openqa:snapshots"
+
 
 def prefix(environment: Environment) -> str:
     """Returns what the names of the environment's stacks and groups begin with."""

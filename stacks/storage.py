@@ -8,6 +8,7 @@ from constructs.backup_bucket import BackupBucket
 from constructs.generated_secrets import GeneratedSecrets
 from constructs.names import private_zone
 from constructs.retained_state import RetainedState
+from constructs.snapshots import Snapshots
 
 from settings import Environment
 from stacks.environment_stack import EnvironmentStack
@@ -69,4 +70,6 @@ class StorageStack(EnvironmentStack):
         backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
         self.backups = self.export_value(backups.name)
         self.logs = backups.logs
+        if environment.backups.snapshots:
+            Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
         CfnOutput(self, "BackupBucket", value=backups.name)

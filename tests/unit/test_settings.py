@@ -186,6 +186,26 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    "backups, days": (
+        [("[content]", "[backups]\nkeep_days = 0\n[content]")],
+        ["backups.keep_days = 0", "from 1 to 3650"],
+    ),
+    "backups, lock": (
+        [("[content]", "[backups]\nkeep_days = 7\nobject_lock_days = 8\n[content]")],
+        ["backups.object_lock_days = 8: more than backups.keep_days = 7", "1 to 7"],
+    ),
+    "backups, destination": (
+        [("[content]", '[backups]\nreplicate_to = "elsewhere"\n[content]')],
+        ['backups.replicate_to = "elsewhere"', "the ARN of a bucket"],
+    ),
+    "backups, hours": (
+        [("[content]", "[backups]\nsnapshot_hours = 5\n[content]")],
+        ["backups.snapshot_hours = 5", "1, 2, 3, 4, 6, 8, 12 or 24 hours"],
+    ),
+    "backups, snapshots": (
+        [("[content]", "[backups]\nsnapshots = 1001\n[content]")],
+        ["backups.snapshots = 1001", "0 (none are taken) to 1000"],
+    ),
     "os": (['os = "windows"'], ['os = "windows"', '"debian" or "fedora"']),
     "account": ([set_to("account", '"111122223333"', '"1234"')], ['account = "1234"', "12 digits"]),
     "account, number": (
