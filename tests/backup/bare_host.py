@@ -10,6 +10,8 @@ import json
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,14 @@ class BareHost:
         """What the units do at every start."""
         self.does("configure")
         self.output("systemctl start openqa-database.service")
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
 
 
 def prepare(host: BareHost) -> subprocess.Popen[bytes]:

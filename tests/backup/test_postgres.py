@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.backup.bare_host import BUCKET, BareHost
-from tests.localcloud.lab import wait_until
+from tests.backup.bare_host import BUCKET, BareHost, wait_until
 from tests.userdata import machine
 
 pytestmark = pytest.mark.backup
@@ -116,8 +115,8 @@ def damaged(host: BareHost, path: str, how: str) -> Iterator[None]:
     finally:
         # The bucket is versioned: an administrator takes the damage back.
         host.python(
-            f"import boto3; boto3.client('s3').delete_object(Bucket={BUCKET!r}, Key={key!r}, VersionId={version!r});"
-            "print('null')"
+            f"import boto3; boto3.client('s3').delete_object(Bucket={BUCKET!r}, Key={key!r}, "
+            f"VersionId={version!r}); print('null')"
         )
         time.sleep(1.1)
 

@@ -207,7 +207,9 @@ def _unpack(base: Base, data: Path) -> None:
     data.mkdir(mode=0o700)
     os.chown(data, POSTGRES, POSTGRES)
     chunks = store.read(store.object_of(base), sha256=base.sha256, size=base.bytes, compressed=True)
-    command = ["tar", "--extract", "--same-permissions", "--same-owner", "--numeric-owner"]
+    # As PostgreSQL's user, who is to own all of it: the archive names other owners for some files.
+    user = ["setpriv", f"--reuid={POSTGRES}", f"--regid={POSTGRES}", "--clear-groups"]
+    command = [*user, "tar", "--extract", "--same-permissions"]
     with subprocess.Popen([*command, f"--directory={data}"], stdin=subprocess.PIPE) as process:
         try:
             if process.stdin is not None:
