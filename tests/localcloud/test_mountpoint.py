@@ -657,7 +657,7 @@ def test_commands_that_survive(here: Mounted, what: str) -> None:
 @pytest.mark.parametrize("options", ["-a", "-a --inplace"])
 def test_rsync_fails(here: Mounted, options: str) -> None:
     if shutil.which("rsync") is None:
-        pytest.skip("rsync is not here")
+        missing("rsync is not here")
     assert here.shell(f"rsync {options} /etc/hostname new").returncode != 0
 
 

@@ -517,6 +517,9 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "ec2:DescribeVolumes",
         "ec2:DetachNetworkInterface",
         "ec2:DetachVolume",
+        "s3:AbortMultipartUpload",
+        "s3:ListBucket",
+        "s3:PutObject",
     }
     assert actions(local, "workers") == own
     assert actions(local, "database") == own | state | {"ssm:PutParameter"}
