@@ -155,11 +155,14 @@ class Bucket:
     def _read_all(self) -> Iterator[Found]:
         for key in self._keys():
             place = key.removeprefix(PREFIX)
-            kind: type[Base] | type[Wal] = Base if _BASE.fullmatch(place) else Wal
-            if not (_BASE.fullmatch(place) or _WAL.fullmatch(place)):
-                continue
+            manifest: Base | Wal
             try:
-                manifest = manifests.decode(kind, self._get(key))
+                if _BASE.fullmatch(place):
+                    manifest = manifests.decode(Base, self._get(key))
+                elif _WAL.fullmatch(place):
+                    manifest = manifests.decode(Wal, self._get(key))
+                else:
+                    continue
             except ManifestError:
                 # An attempt that was not completed.
                 continue

@@ -25,5 +25,5 @@ def this_host(layout: Layout, metadata: object) -> Host:
 
 
 if __name__ == "__main__":
-    main.this_host = this_host
+    vars(main)["this_host"] = this_host
     sys.exit(main.main(sys.argv[1:], Layout()))
