@@ -64,6 +64,11 @@ def works(host: BareHost) -> bool:
     return host.run("podman exec openqa-database pg_isready -q -h /run/postgresql").returncode == 0
 
 
+def remount(host: BareHost) -> None:
+    host.kill_mount()
+    host.mount()
+
+
 def archive_all(host: BareHost) -> str:
     """Waits until all that is committed is archived; returns the last segment."""
     last = host.sql("insert into probe default values; select pg_walfile_name(pg_switch_wal())")
@@ -248,7 +253,7 @@ def test_random_faults(host: BareHost, seed: int) -> None:
     chosen = random.Random(seed)
     faults: dict[str, Callable[[], Any]] = {
         "kill the archiver": lambda: host.run("pkill -9 --full '^python3 .*backup.archive archive'"),
-        "kill the mount": lambda: (host.kill_mount(), host.mount()),
+        "kill the mount": lambda: remount(host),
         "cut the bucket off": lambda: host.output(f"{CUT}; sleep {chosen.uniform(0, 3)}; {MEND}"),
         "kill PostgreSQL": lambda: (
             host.run("podman kill --signal=KILL openqa-database; sleep 0.5"),
