@@ -14,6 +14,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPE
 
 ENV ?=
 M ?= smoke
+N ?= 5
+SEED ?= 1
 requires-env = $(if $(ENV),,$(error name the environment: make $@ ENV=production (see environments/)))
 
 .PHONY: help
@@ -40,7 +42,11 @@ test-fast: setup ## Run the unit and template tests alone
 
 .PHONY: test-local
 test-local: setup machine golden ## Run the local cloud's tests of one pytest marker: make test-local M=smoke
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud -m $(M)
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud -m "$(M)"
+
+.PHONY: test-faults
+test-faults: setup machine images ## Break the backups at random: make test-faults N=20 SEED=7
+	$(SUDO) FAULTS=$(N) SEED=$(SEED) $(PYTHON) -m pytest tests/backup -k random_faults
 
 .PHONY: check
 check: setup ## Lint, formats and types

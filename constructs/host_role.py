@@ -169,6 +169,15 @@ class HostRole(Construct):
         """Lets a host write an SSM parameter."""
         self._allow(["ssm:PutParameter"], [self._arn("ssm", f"parameter{name}")])
 
+    def allow_publish_metrics(self, namespace: str) -> None:
+        """Lets a host put CloudWatch metrics of one namespace."""
+        self._allow(
+            ["cloudwatch:PutMetricData"],
+            ["*"],
+            conditions={"StringEquals": {"cloudwatch:namespace": namespace}},
+            because="Metrics are no resources; the condition narrows this to the environment's namespace.",
+        )
+
     def _arn(self, service: str, resource: str) -> str:
         return arn(self._environment, service, resource)
 

@@ -65,6 +65,11 @@ def partition(environment: Environment) -> str:
     return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
 
 
+def metric_namespace(environment: Environment) -> str:
+    """Returns the CloudWatch namespace of the environment's own metrics."""
+    return f"openQA/{environment.name}"
+
+
 def backup_prefix(role: Role) -> str:
     """Returns what the keys of a host's objects in the backup bucket begin with."""
     return f"{role}/"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import settings
-from ops import fleets, smoke
+from ops import backups, fleets, smoke
 from ops.deployment import DeploymentError
 
 
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--url", help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    backups.add_command(commands)
     fleets.add_command(commands)
     smoke.add_command(commands)
     options = parser.parse_args(arguments)

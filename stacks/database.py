@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
-from constructs.names import database_ca_parameter
+from constructs.backup_alarms import BackupAlarms
+from constructs.names import database_ca_parameter, metric_namespace
 from constructs.published_files import publish_recipes
 from constructs.role_document import database_document
 from constructs.self_healing_host import SelfHealingHost
@@ -49,4 +50,6 @@ class DatabaseStack(EnvironmentStack):
             document=database_document(memory_mib=int(facts.memory_gib * 1024)),
         )
         host.role.allow_write_parameter(database_ca_parameter(environment))
+        host.role.allow_publish_metrics(metric_namespace(environment))
+        BackupAlarms(self, "BackupAlarms", environment=environment)
         CfnOutput(self, "DatabaseGroup", value=host.group.ref)

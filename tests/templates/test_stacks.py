@@ -15,6 +15,7 @@ from fleet import catalogue
 from images import recipe
 from settings import Environment
 from tests.templates.synthesis import Json, Synthesized, document, synthesize
+from userdata.host.backup import base, rehearsal
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 TEMPLATE = "AWS::EC2::LaunchTemplate"
@@ -546,8 +547,31 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
     }
     names = {"dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"}
     assert actions(local, "workers") == own | names | {"autoscaling:DescribeAutoScalingGroups"}
-    assert actions(local, "database") == own | state | {"ssm:PutParameter"}
+    assert actions(local, "database") == own | state | {"cloudwatch:PutMetricData", "ssm:PutParameter"}
     assert actions(local, "webui") == own | state | {"ssm:GetParameter"}
+
+
+def test_backups_that_cannot_be_relied_on_ring(local: Synthesized) -> None:
+    alarms = local.properties("AWS::CloudWatch::Alarm")
+    published = Path(base.__file__).read_text() + Path(rehearsal.__file__).read_text()
+    assert len(alarms) == 3
+    for alarm in alarms:
+        assert f"{alarm['MetricName']}=" in published
+        assert alarm["Namespace"] == "openQA/local"
+        assert alarm["TreatMissingData"] == "breaching"
+        # CloudWatch evaluates no more than a day, with periods under an hour; seven otherwise.
+        assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86400
+
+
+def test_the_database_publishes_its_own_environments_metrics_alone(local: Synthesized) -> None:
+    (statement,) = (
+        statement
+        for role in local.properties("AWS::IAM::Role", "database")
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "cloudwatch:PutMetricData" in statement["Action"]
+    )
+    assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "openQA/local"}}
 
 
 def test_session_manager(production: Synthesized, local: Synthesized) -> None:

@@ -112,6 +112,11 @@ def make_names(table: str = "openqa-test-names") -> None:
     )
 
 
+def make_bucket() -> None:
+    """Makes the backup bucket of the documents."""
+    boto3.client("s3", region_name=REGION).create_bucket(Bucket="backups")
+
+
 def publish_certificate(environment: str) -> None:
     """Does what the database host does."""
     boto3.client("ssm", region_name=REGION).put_parameter(

@@ -28,6 +28,7 @@ def configured(
     """A host of each kind after its preparation and its first start."""
     made = machine.host(tmp_path, request.param)
     machine.store_secrets(made.document.environment)
+    machine.make_bucket()
     machine.publish_certificate(made.document.environment)
     machine.keep_sample(made)
     machine.make_names()
@@ -124,6 +125,7 @@ def test_quadlets_start_with_the_target_and_never_pull(configured: tuple[str, Ho
 def test_database_publishes_its_certificate_authority(tmp_path: Path, aws: None) -> None:
     host = machine.host(tmp_path, "database")
     machine.store_secrets("test")
+    machine.make_bucket()
     roles.configure(host)
     parameter = boto3.client("ssm", region_name=machine.REGION).get_parameter(Name="/openqa/test/database-ca")
     assert parameter["Parameter"]["Value"] == (host.layout.data / "certificates/ca.crt").read_text()

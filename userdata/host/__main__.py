@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
+from userdata.host.backup import awaiting, base, choose, rehearsal, restore
 from userdata.host.errors import HostError
-from userdata.host.host import this_host
+from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
 from userdata.host.metadata import Metadata
 from userdata.host.secrets import write_private
@@ -47,6 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("follow-mesh", help="keep the tunnels to the fleet's other hosts; does not return")
     commands.add_parser("switch", help="serve the switch that os-autoinst asks for VLANs; does not return")
     commands.add_parser("check-tap", help="whether the tap network works; if not, the host is unhealthy")
+    backup = commands.add_parser("backup", help="take a base backup of the database")
+    backup.add_argument("--when-due", action="store_true", help="only where last night's is missing")
+    commands.add_parser("rehearse", help="prove that the newest backup can be restored")
+    restoring = commands.add_parser("restore", help="restore the database from the backup bucket")
+    restoring.add_argument(
+        "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
+    )
+    restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
+    restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    commands.add_parser("initialise", help="make an empty database although there are backups")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -89,8 +100,19 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         except HostError:
             signals.unhealthy()
             raise
+    elif options.command == "backup":
+        _backup(options, host)
+    elif options.command == "rehearse":
+        rehearsal.rehearse(host, _say)
+    elif options.command == "restore":
+        target = choose.parse_target(options.to, timeline=options.timeline)
+        restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
+    elif options.command == "initialise":
+        awaiting.initialise(host)
     elif options.command == "ready":
         ready.await_ready(host)
+        if host.layout.awaits_restore.exists():
+            _say(host.layout.awaits_restore.read_text(encoding="utf-8"))
         signals.works()
         write_private(layout.state / "ready", "", mode=0o644)
     elif options.command == "fail":
@@ -98,6 +120,17 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         if not failure.exists():
             write_private(failure, options.reason, mode=0o644)
         signals.fails()
+
+
+def _backup(options: argparse.Namespace, host: Host) -> None:
+    with base.alone(host, "backup"):
+        taken = base.take_when_due(host) if options.when_due else base.take(host)
+    if taken is not None:
+        _say(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+
+
+def _say(line: str) -> None:
+    print(f"openqa-on-aws: {line}", flush=True)
 
 
 def _images(options: argparse.Namespace, layout: Layout) -> None:

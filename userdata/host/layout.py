@@ -53,6 +53,11 @@ class Layout:
         return self.runtime / "config"
 
     @property
+    def awaits_restore(self) -> Path:
+        """Exists while the database waits for an operator's word (:mod:`userdata.host.backup.awaiting`)."""
+        return self.runtime / "awaits-restore"
+
+    @property
     def data(self) -> Path:
         """The data volume's mount point."""
         return self.root / "srv/data"

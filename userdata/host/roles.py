@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
 from userdata.host.aws import call, wait
+from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
 from userdata.host.document import Document
@@ -161,6 +162,7 @@ def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]
         raise HostError("host document: the key 'database' is missing")
     _password(values)
     _folder(host.layout.data / "postgres", user=USERS["database"], mode=0o700)
+    awaiting.decide(host)
     _ensure_certificate(host)
     call(
         f"parameter {host.document.certificate_parameter}",

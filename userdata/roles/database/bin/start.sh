@@ -1,5 +1,5 @@
 #!/bin/bash
-# In the container: makes the cluster where there never was one, then becomes PostgreSQL.
+# In the container: makes the cluster where there never was one, nor a backup, then becomes PostgreSQL.
 set -Eeuo pipefail
 
 data=/var/lib/postgresql/17
@@ -11,7 +11,13 @@ if [[ ! -e "$data/PG_VERSION" ]]; then
     echo "$data exists, but holds no PostgreSQL cluster: refusing to make one" >&2
     exit 1
   fi
-  initdb --pgdata="$data.new" --username=postgres --auth=reject --data-checksums --encoding=UTF8 \
+  # Given by userdata/host/backup/awaiting.py.
+  if [[ ! -e /etc/openqa-on-aws/may-initialise ]]; then
+    echo "there is no cluster in $data, and no leave to make one" >&2
+    exit 1
+  fi
+  # Small segments: one is archived every half minute, and a small volume holds many.
+  initdb --pgdata="$data.new" --username=postgres --auth=reject --data-checksums --wal-segsize=4 --encoding=UTF8 \
     --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C
   mv "$data.new" "$data"
 fi

@@ -1,0 +1,184 @@
+"""``backups``: what the backup bucket holds of the database, and whether it is what was written."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deployment import DeploymentError, stack_outputs
+from settings import Environment
+from userdata.host.backup import manifests, names
+from userdata.host.backup.manifests import Base, ManifestError, Wal
+
+# The database host's part of the bucket: constructs/names.py, backup_prefix.
+PREFIX = f"database/{names.CLUSTERS}/"
+_CHUNK = 1024 * 1024
+_BASE = re.compile(rf"(?P<system>\d+)/base/(?P<attempt>[^/]+)/{re.escape(names.MANIFEST)}")
+_WAL = re.compile(r"(?P<system>\d+)/wal/(?P<group>[^/]+)/(?P<name>[^/]+)/(?P<attempt>[^/]+)\.json")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A manifest and the key of the object that it vouches for."""
+
+    key: str
+    manifest: Base | Wal
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser's subcommands."""
+    parser = commands.add_parser("backups", help="list or verify the database's backups")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="show the base backups, and how far the log after them goes")
+    listing.set_defaults(run=show)
+    verifying = actions.add_parser("verify", help="read all of it and compare it with the manifests")
+    verifying.set_defaults(run=verify)
+
+
+def show(environment: Environment, options: argparse.Namespace) -> int:
+    """Lists the base backups; returns 1 where there is none.
+
+    Raises:
+        DeploymentError: the bucket cannot be read.
+    """
+    bucket = Bucket(environment)
+    bases = bucket.bases()
+    for base in bases:
+        print(
+            f"{base.finished}  PostgreSQL {base.postgres}  cluster {base.system}  timeline {base.timeline}  "
+            f"{base.bytes / 1024**2:.1f} MiB  {base.rows.get('jobs', 0)} jobs"
+        )
+    if not bases:
+        print(f"{environment.name} has no base backup")
+        return 1
+    newest = max(bucket.segments(bases[-1].system), key=lambda wal: (wal.archived, wal.name), default=None)
+    if newest:
+        print(f"{newest.archived}  the log's newest segment, {newest.name}")
+    return 0
+
+
+def verify(environment: Environment, options: argparse.Namespace) -> int:
+    """Reads every object that a manifest vouches for; returns 1 where one is damaged or missing.
+
+    Raises:
+        DeploymentError: the bucket cannot be read.
+    """
+    bucket = Bucket(environment)
+    wrong, count = [], 0
+    for found in bucket.found():
+        count += 1
+        if reason := bucket.damage(found):
+            wrong.append(f"{found.key}: {reason}")
+    for base in bucket.bases():
+        same = [wal.name for wal in bucket.segments(base.system)]
+        wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
+    for line in wrong:
+        print(line)
+    print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
+    return 1 if wrong or not count else 0
+
+
+def gaps(base: Base, archived: Iterable[str]) -> list[str]:
+    """Returns the segments of a base backup's timeline, from its start on, that are missing among later ones.
+
+    Args:
+        base: the base backup.
+        archived: the names of the archived segments of its cluster.
+    """
+    there = {s for s in map(names.segment, archived) if s is not None and s.timeline == base.timeline}
+    current = names.segment_at(names.position(base.start), timeline=base.timeline, size=base.segment_bytes)
+    last, missing = max(there, default=None), []
+    while last is not None and current <= last:
+        if current not in there:
+            missing.append(current.name)
+        current = names.next_segment(current, size=base.segment_bytes)
+    return missing
+
+
+class Bucket:
+    """The database's part of an environment's backup bucket, as its operator reads it.
+
+    Raises:
+        DeploymentError: by every method: the bucket cannot be read.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        stack = f"openqa-{environment.name}-storage"
+        self.name = stack_outputs(stack=stack, region=environment.region)["BackupBucket"]
+        self._s3 = boto3.client("s3", region_name=environment.region)
+        self._found: Sequence[Found] | None = None
+
+    def found(self) -> Sequence[Found]:
+        """Returns all that has a manifest."""
+        if self._found is None:
+            self._found = list(self._read_all())
+        return self._found
+
+    def bases(self) -> list[Base]:
+        """Returns the base backups, the oldest first."""
+        bases = [found.manifest for found in self.found() if isinstance(found.manifest, Base)]
+        return sorted(bases, key=lambda base: base.end)
+
+    def segments(self, system: str) -> list[Wal]:
+        """Returns the archived log of a cluster."""
+        return [
+            found.manifest
+            for found in self.found()
+            if isinstance(found.manifest, Wal) and found.manifest.system == system
+        ]
+
+    def damage(self, found: Found) -> str | None:
+        """Returns what is wrong with an object; None if it is what was written."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            body = self._s3.get_object(Bucket=self.name, Key=found.key)["Body"]
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+        except self._s3.exceptions.NoSuchKey:
+            return "is missing"
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {found.key} of {self.name}: {error}") from error
+        if size != found.manifest.bytes:
+            return f"is truncated: {size} bytes instead of {found.manifest.bytes}"
+        if digest.hexdigest() != found.manifest.sha256:
+            return "was changed: its SHA-256 is not that of its manifest"
+        return None
+
+    def _read_all(self) -> Iterator[Found]:
+        for key in self._keys():
+            place = key.removeprefix(PREFIX)
+            manifest: Base | Wal
+            try:
+                if _BASE.fullmatch(place):
+                    manifest = manifests.decode(Base, self._get(key))
+                elif _WAL.fullmatch(place):
+                    manifest = manifests.decode(Wal, self._get(key))
+                else:
+                    continue
+            except ManifestError:
+                # An attempt that was not completed.
+                continue
+            yield Found(f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
+
+    def _keys(self) -> Iterator[str]:
+        try:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=PREFIX)
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", []))
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot list the bucket {self.name}: {error}") from error
+
+    def _get(self, key: str) -> bytes:
+        try:
+            body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {key} of {self.name}: {error}") from error
+        return body

@@ -1,0 +1,156 @@
+"""A database host without a machine: real PostgreSQL, real mount, our own programs; namespaces of its own.
+
+podman and systemd are played by ``bin/``; the bucket is moto's, mounted by the local cloud's stand-in for
+mount-s3. All ends with the first process.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.userdata import machine
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(__file__).with_name("bin")
+BUCKET, PREFIX = "backups", "database/"
+ENDPOINT = "http://127.0.0.1:5000"
+_SET_UP = f"""
+mount --make-rshared /
+ip link set lo up
+for folder in /srv /run /opt /var/lib; do mount -t tmpfs tmpfs $folder; done
+mkdir -p /srv/data /srv/backups /opt/openqa-on-aws /var/lib/openqa-on-aws /run/openqa-on-aws
+chmod 0555 /srv/backups
+mount --bind {ROOT} /opt/openqa-on-aws
+"""
+
+
+@dataclass(frozen=True)
+class BareHost:
+    """The host.
+
+    Attributes:
+        pid: of the first process of its namespaces.
+        image: the files of the database's container image.
+    """
+
+    pid: int
+    image: Path
+
+    def command(self, script: str) -> list[str]:
+        """The words that run a shell script on the host."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--wd=/"]
+        variables = {
+            "PATH": f"{BIN}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "IMAGE": str(self.image),
+            "AWS_ENDPOINT_URL": ENDPOINT,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        }
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return [*enter, "env", "-i", *words, "bash", "-c", script]
+
+    def run(self, script: str, *, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(script),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def output(self, script: str, *, seconds: float = 120) -> str:
+        done = self.run(script, seconds=seconds)
+        assert done.returncode == 0, (script, done.stdout[-2000:], done.stderr[-4000:])
+        return done.stdout.strip()
+
+    def host(self, arguments: str, *, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """Runs one of ``python -m userdata.host``'s commands."""
+        return self.run(f"exec python -m tests.backup.command {arguments}", seconds=seconds)
+
+    def does(self, arguments: str, *, seconds: float = 300) -> str:
+        done = self.host(arguments, seconds=seconds)
+        assert done.returncode == 0, (arguments, done.stdout[-2000:], done.stderr[-4000:])
+        return done.stdout
+
+    def sql(self, text: str) -> str:
+        return self.output(
+            "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX "
+            f"-v ON_ERROR_STOP=1 -c {shlex.quote(text)}"
+        )
+
+    def python(self, script: str) -> Any:
+        """What a script prints as JSON."""
+        return json.loads(self.output(f"python -c {shlex.quote(script)}"))
+
+    def mount(self) -> None:
+        """Mounts the bucket as openqa-backup-mount.service does."""
+        self.output(
+            f"python -m localcloud.mountpoint --prefix={PREFIX} --region={machine.REGION} --allow-other "
+            "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
+            f"--endpoint-url={ENDPOINT} --force-path-style {BUCKET} /srv/backups </dev/null >/dev/null 2>&1"
+        )
+
+    def kill_mount(self) -> None:
+        """Kills mount-s3, and cleans up as the unit does."""
+        self.run("pkill -9 --full 'localcloud[.]mountpoint --prefix'; umount --lazy /srv/backups")
+
+    def lose_everything_but_the_bucket(self) -> None:
+        """The host and its volume are gone; there is a new one."""
+        self.run(
+            "podman kill --signal=KILL openqa-database; sleep 0.3; rm -rf /srv/data/* /run/openqa-on-aws/* "
+            "/var/lib/openqa-on-aws/*"
+        )
+
+    def start(self) -> None:
+        """What the units do at every start."""
+        self.does("configure")
+        self.output("systemctl start openqa-database.service")
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def prepare(host: BareHost) -> subprocess.Popen[bytes]:
+    """Makes the host and AWS; returns AWS's process."""
+    host.output(_SET_UP)
+    document = {**machine.read("database"), "backup": {"bucket": BUCKET, "prefix": PREFIX}}
+    text = shlex.quote(json.dumps(document))
+    host.output(f"echo {text} >/run/host.json")
+    aws = subprocess.Popen(
+        host.command("exec python -m moto.server -H 127.0.0.1 -p 5000 >/run/moto.log 2>&1")
+    )
+    host.output(
+        "for i in $(seq 200); do curl --silent --output /dev/null http://127.0.0.1:5000/moto-api/ && exit 0; "
+        "sleep 0.1; done; exit 1"
+    )
+    secrets = {f"openqa/test/{name}": value for name, value in machine.SECRETS.items()}
+    host.output(
+        "python -c "
+        + shlex.quote(
+            "import boto3\n"
+            f"for name, value in {secrets!r}.items():\n"
+            f" boto3.client('secretsmanager', region_name={machine.REGION!r})"
+            ".create_secret(Name=name, SecretString=value)\n"
+            f"s3 = boto3.client('s3', region_name={machine.REGION!r})\n"
+            f"s3.create_bucket(Bucket={BUCKET!r})\n"
+            f"s3.put_bucket_versioning(Bucket={BUCKET!r}, VersioningConfiguration={{'Status': 'Enabled'}})"
+        )
+    )
+    host.mount()
+    host.start()
+    return aws

@@ -1,0 +1,413 @@
+"""Backups and restores of a real PostgreSQL over a real mount, with every fault that we can think of."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.backup.bare_host import BUCKET, BareHost, wait_until
+from tests.userdata import machine
+
+pytestmark = pytest.mark.backup
+
+# How many rounds of random faults, and the seed of the first.
+ROUNDS = int(os.environ.get("FAULTS", "1"))
+SEED = int(os.environ.get("SEED", "1"))
+BASES = "/srv/backups/postgres/*/base/*"
+# AWS does not answer; it runs on the host's own loopback.
+CUT = (
+    "nft 'add table ip cut; add chain ip cut o {type filter hook output priority -5;};"
+    " add rule ip cut o tcp dport 5000 drop'"
+)
+MEND = "nft delete table ip cut"
+DAMAGE = """
+import boto3
+s3, key = boto3.client("s3"), {key!r}
+body = s3.get_object(Bucket={bucket!r}, Key=key)["Body"].read()
+print('"' + s3.put_object(Bucket={bucket!r}, Key=key, Body={how})["VersionId"] + '"')
+"""
+HOW = {"truncated": "body[:-100]", "tampered": "body[:-100] + bytes(100)"}
+
+
+def complete(host: BareHost) -> list[str]:
+    """The folders of the base backups that exist, the oldest first."""
+    # Listings of the mount may be a second old.
+    time.sleep(1.1)
+    return host.run(f"ls -d {BASES}/manifest.json | xargs -rn1 dirname | xargs -rn1 basename").stdout.split()
+
+
+def folder(host: BareHost, attempt: str) -> str:
+    return host.output(f"ls -d /srv/backups/postgres/*/base/{attempt}")
+
+
+def current(host: BareHost) -> str:
+    return host.sql("select pg_walfile_name(pg_current_wal_lsn())")
+
+
+def commit(host: BareHost) -> int:
+    return int(host.sql("insert into probe default values returning id"))
+
+
+def rows(host: BareHost) -> str:
+    return host.sql("select count(*) || ' ' || coalesce(max(id), 0) from probe")
+
+
+def works(host: BareHost) -> bool:
+    return host.run("podman exec openqa-database pg_isready -q -h /run/postgresql").returncode == 0
+
+
+def remount(host: BareHost) -> None:
+    host.kill_mount()
+    host.mount()
+
+
+def archive_all(host: BareHost) -> str:
+    """Waits until all that is committed is archived; returns the last segment."""
+    last = host.sql("insert into probe default values; select pg_walfile_name(pg_switch_wal())")
+    wait_until(lambda: host.sql("select last_archived_wal from pg_stat_archiver") >= last, seconds=90)
+    return last
+
+
+def no_gap(host: BareHost, first: str, last: str) -> None:
+    """Every segment from one to another has a manifest and an object that agree."""
+    time.sleep(1.1)
+    system = host.sql("select system_identifier from pg_control_system()")
+    found = host.python(
+        "import json\n"
+        "from userdata.host.backup import names, store\n"
+        f"here, last, bad = names.segment({first!r}), names.segment({last!r}), []\n"
+        "while here <= last:\n"
+        f"    found = store.find_wal({system!r}, here.name)\n"
+        "    for wal in found:\n"
+        f"        path = store.MOUNT / names.wal_folder({system!r}, here.name) / wal.object\n"
+        "        b''.join(store.read(path, sha256=wal.sha256, size=wal.bytes, compressed=True))\n"
+        "    bad += [] if found else [here.name]\n"
+        "    here = names.next_segment(here, size=4 * 1024 * 1024)\n"
+        "print(json.dumps(bad))"
+    )
+    assert found == []
+
+
+def figures(host: BareHost, name: str) -> list[float]:
+    """What was published of a metric."""
+    found: list[float] = host.python(
+        "import boto3, datetime, json\n"
+        "now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)\n"
+        f"cloudwatch = boto3.client('cloudwatch', region_name={machine.REGION!r})\n"
+        f"points = cloudwatch.get_metric_statistics(Namespace='openQA/test', MetricName={name!r}, Period=1,\n"
+        "    StartTime=now - hour, EndTime=now + hour, Statistics=['Minimum'])['Datapoints']\n"
+        "print(json.dumps([p['Minimum'] for p in sorted(points, key=lambda p: p['Timestamp'])]))"
+    )
+    return found
+
+
+@contextmanager
+def damaged(host: BareHost, path: str, how: str) -> Iterator[None]:
+    """An object is replaced by a damaged one for a while."""
+    key = "database" + path.removeprefix("/srv/backups")
+    version = host.python(DAMAGE.format(key=key, bucket=BUCKET, how=HOW[how]))
+    time.sleep(1.1)
+    try:
+        yield
+    finally:
+        # The bucket is versioned: an administrator takes the damage back.
+        host.python(
+            f"import boto3; boto3.client('s3').delete_object(Bucket={BUCKET!r}, Key={key!r}, "
+            f"VersionId={version!r}); print('null')"
+        )
+        time.sleep(1.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def openqa(host: BareHost) -> None:
+    """Tables that look like openQA's, and one to write to."""
+    host.sql(
+        "create table jobs (id serial primary key, state text);"
+        "create table job_modules (id serial primary key, job_id int not null references jobs);"
+        "insert into jobs (state) select 'done' from generate_series(1, 5000);"
+        "insert into job_modules (job_id) select id from jobs;"
+        "create table probe (id serial primary key, at timestamptz default clock_timestamp())"
+    )
+
+
+def test_a_new_database_is_due_for_a_backup(host: BareHost) -> None:
+    assert complete(host) == []
+    assert "base backup" in host.does("backup --when-due")
+    (only,) = complete(host)
+    manifest = json.loads(host.output(f"cat {folder(host, only)}/manifest.json"))
+    assert manifest["rows"] == {"jobs": 5000}
+    assert manifest["newest_job"] == 5000
+    assert "base backup" not in host.does("backup --when-due")
+    assert complete(host) == [only]
+    assert figures(host, "BackupAgeSeconds")[-1] < 60
+    assert figures(host, "WalArchiveLagSeconds")
+
+
+def test_a_killed_base_backup_is_none(host: BareHost) -> None:
+    before = complete(host)
+    host.sql(
+        "create table bulk as select md5(i::text) || md5(random()::text) t from generate_series(1, 300000) i"
+    )
+    writer = "python -m tests.backup.command backup"
+    host.run(
+        f"{writer} & sleep 0.5; for i in $(seq 400); do pgrep pg_basebackup && break; sleep 0.02; done; "
+        "sleep 0.2; kill -9 $!; wait $!"
+    )
+    time.sleep(1.1)
+    # Its object looks complete, and counts for nothing.
+    truncated = host.output(f"ls {BASES}/base.tar.gz | wc -l")
+    assert int(truncated) == len(before) + 1
+    assert complete(host) == before
+    host.does("backup")
+    assert len(complete(host)) == len(before) + 1
+    host.sql("drop table bulk")
+
+
+def test_killed_archivers_leave_no_gap(host: BareHost) -> None:
+    first = current(host)
+    killed = 0
+    for _ in range(2):
+        host.sql("insert into probe default values; select pg_switch_wal()")
+        killed += (
+            host.run(
+                "for i in $(seq 200); do pkill -9 --full '^python3 .*backup.archive archive' && exit 0; "
+                "sleep 0.01; done; exit 1"
+            ).returncode
+            == 0
+        )
+    assert killed
+    no_gap(host, first, archive_all(host))
+
+
+def test_a_segment_whose_writer_dies_in_the_middle_is_archived_again(host: BareHost) -> None:
+    """The mount goes with the writer: what it had of the object is complete in the bucket."""
+    first = current(host)
+    host.sql("insert into probe select from generate_series(1, 20000)")
+    host.output("pkill -STOP --full 'localcloud[.]mountpoint --prefix'")
+    host.sql("select pg_switch_wal()")
+    time.sleep(0.5)
+    host.run("pkill -9 --full '^python3 .*backup.archive archive'")
+    host.output("pkill -CONT --full 'localcloud[.]mountpoint --prefix'")
+    no_gap(host, first, archive_all(host))
+
+
+def test_a_dead_mount_comes_back(host: BareHost) -> None:
+    first = current(host)
+    host.kill_mount()
+    host.sql("insert into probe default values; select pg_switch_wal()")
+    refused = host.host("backup")
+    assert refused.returncode == 1
+    assert "the backup bucket is not mounted" in refused.stderr
+    time.sleep(2)
+    # Nothing went into the bare folder.
+    assert host.output("ls -A /srv/backups") == ""
+    host.mount()
+    no_gap(host, first, archive_all(host))
+
+
+def test_a_bucket_out_of_reach_is_caught_up_with(host: BareHost) -> None:
+    first = current(host)
+    host.output(CUT)
+    try:
+        for _ in range(4):
+            host.sql("insert into probe default values; select pg_switch_wal()")
+        waiting = host.sql("select count(*) from pg_ls_archive_statusdir() where name like '%.ready'")
+        assert int(waiting) >= 4
+    finally:
+        host.output(MEND)
+    began = time.monotonic()
+    last = archive_all(host)
+    print(f"caught up after {time.monotonic() - began:.0f} s")
+    no_gap(host, first, last)
+
+
+def test_a_rehearsal_proves_the_newest_backup(host: BareHost) -> None:
+    began = time.monotonic()
+    assert "the newest backup can be restored" in host.does("rehearse")
+    print(f"rehearsal: {time.monotonic() - began:.0f} s")
+    assert figures(host, "RestoreVerified")[-1] == 1
+    assert works(host)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_rehearsal_of_a_damaged_backup_fails(host: BareHost, how: str) -> None:
+    path = f"{folder(host, complete(host)[-1])}/base.tar.gz"
+    with damaged(host, path, how):
+        time.sleep(1)
+        failed = host.host("rehearse")
+        assert failed.returncode == 1
+        assert path in failed.stderr
+        assert figures(host, "RestoreVerified")[-1] == 0
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
+def test_random_faults(host: BareHost, seed: int) -> None:
+    chosen = random.Random(seed)
+    faults: dict[str, Callable[[], Any]] = {
+        "kill the archiver": lambda: host.run("pkill -9 --full '^python3 .*backup.archive archive'"),
+        "kill the mount": lambda: remount(host),
+        "cut the bucket off": lambda: host.output(f"{CUT}; sleep {chosen.uniform(0, 3)}; {MEND}"),
+        "kill PostgreSQL": lambda: (
+            host.run("podman kill --signal=KILL openqa-database; sleep 0.5"),
+            host.output("systemctl start openqa-database.service"),
+        ),
+        "kill a base backup": lambda: host.run(
+            f"timeout --signal=KILL {chosen.uniform(0.3, 2):.1f} python -m tests.backup.command backup"
+        ),
+    }
+    first, committed = current(host), []
+    for _ in range(5):
+        name = chosen.choice(sorted(faults))
+        print(f"seed {seed}: {name}", flush=True)
+        committed.append(commit(host))
+        host.sql("select pg_switch_wal()")
+        faults[name]()
+        committed.append(commit(host))
+    last = archive_all(host)
+    no_gap(host, first, last)
+    host.does("backup")
+    assert "the newest backup can be restored" in host.does("rehearse")
+    expected = rows(host)
+    host.lose_everything_but_the_bucket()
+    host.start()
+    host.does("restore --to latest")
+    assert rows(host) == expected
+    assert int(host.sql(f"select count(*) from probe where id = any(array{committed})")) == len(committed)
+
+
+def test_a_healthy_database_is_not_overwritten_without_a_word(host: BareHost) -> None:
+    refused = host.host("restore --to latest")
+    assert refused.returncode == 1
+    assert "holds a healthy database with 5000 jobs: to replace it, say --yes-overwrite" in refused.stderr
+    assert works(host)
+
+
+def test_restore_to_a_time_and_back(host: BareHost) -> None:
+    before = host.sql("select timeline_id from pg_control_checkpoint()")
+    commit(host)
+    then = rows(host)
+    time.sleep(0.3)
+    moment = host.sql(
+        "select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US+00:00')"
+    )
+    datetime.fromisoformat(moment)
+    time.sleep(0.3)
+    host.sql("insert into probe select from generate_series(1, 7); delete from probe where id % 3 = 0")
+    after = rows(host)
+    host.does("backup")  # of a state that is left: a later restore must not begin with it
+    began = time.monotonic()
+    print(host.does(f"restore --to {moment} --yes-overwrite"))
+    print(f"restore to a time: {time.monotonic() - began:.0f} s")
+    assert rows(host) == then
+    assert int(host.sql("select timeline_id from pg_control_checkpoint()")) > int(before)
+    # The new timeline is backed up at once; its log from the beginning.
+    assert "base backup" in host.does("backup --when-due")
+    archive_all(host)
+    expected = rows(host)
+    host.does("restore --to latest --yes-overwrite")
+    assert rows(host) == expected
+    # A mistake: the operator wants what there was before the first restore.
+    host.does(f"restore --to latest --timeline {before} --yes-overwrite")
+    assert rows(host) == after
+
+
+def test_the_time_that_is_asked_for_must_be_in_the_archive(host: BareHost) -> None:
+    host.does("backup")
+    expected = rows(host)
+    for moment, reason in (
+        ("2020-01-01T00:00:00Z", "no base backup leads there"),
+        ("2099-01-01T00:00:00Z", "the archived write-ahead log ends before that time"),
+        ("yesterday", "neither 'latest' nor a time with its zone"),
+    ):
+        refused = host.host(f"restore --to {moment} --yes-overwrite")
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+    assert rows(host) == expected
+
+
+def test_a_damaged_segment_ends_a_restore_by_name_and_the_database_stays(host: BareHost) -> None:
+    host.does("backup")
+    commit(host)
+    last = archive_all(host)
+    time.sleep(1.1)
+    path = host.output(f"ls /srv/backups/postgres/*/wal/*/{last}/*.gz | tail -1")
+    expected = rows(host)
+    for how in HOW:
+        with damaged(host, path, how):
+            refused = host.host("restore --to latest --yes-overwrite")
+        assert refused.returncode == 1
+        assert path in refused.stderr, refused
+        assert rows(host) == expected
+
+
+def test_a_damaged_base_is_passed_over_by_name(host: BareHost) -> None:
+    host.does("backup")
+    commit(host)
+    archive_all(host)
+    expected = rows(host)
+    path = f"{folder(host, complete(host)[-1])}/base.tar.gz"
+    with damaged(host, path, "tampered"):
+        shown = host.does("restore --to latest --yes-overwrite")
+    assert f"REFUSED: {path}" in shown
+    assert rows(host) == expected
+
+
+def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: BareHost) -> None:
+    expected = rows(host)
+    host.output("mv /srv/data/certificates/server.key /srv/data/certificates/kept")
+    try:
+        failed = host.host("restore --to latest --yes-overwrite")
+    finally:
+        host.output("mv /srv/data/certificates/kept /srv/data/certificates/server.key")
+    assert failed.returncode == 1
+    host.run("systemctl start openqa-database.service")
+    assert rows(host) == expected
+    assert host.output("ls /srv/data/postgres") == "17"
+    assert "restore-" not in host.output("ls /srv/data")
+
+
+def test_everything_but_the_bucket_is_lost(host: BareHost) -> None:
+    host.does("backup")
+    committed: list[tuple[int, float]] = []
+    end = time.monotonic() + 45
+    while time.monotonic() < end:
+        committed.append((commit(host), time.time()))
+        time.sleep(0.2)
+    host.lose_everything_but_the_bucket()
+    lost = time.time()
+    host.start()
+    # No new database: the host waits, and says for what.
+    assert not works(host)
+    assert "restore --to latest" in host.output("cat /run/openqa-on-aws/awaits-restore")
+    began = time.monotonic()
+    print(host.does("restore --to latest"))
+    kept = int(host.sql("select max(id) from probe"))
+    missing = [at for row, at in committed if row > kept]
+    seconds = lost - min(missing) if missing else 0.0
+    print(
+        f"restored after {time.monotonic() - began:.0f} s; {len(missing)} of {len(committed)} commits are "
+        f"missing, those of the last {seconds:.0f} s"
+    )
+    assert seconds <= 60
+    ids = [row for row, _ in committed if row <= kept]
+    assert int(host.sql(f"select count(*) from probe where id = any(array{ids})")) == len(ids)
+    assert works(host)
+
+
+def test_an_empty_database_needs_a_word(host: BareHost) -> None:
+    host.lose_everything_but_the_bucket()
+    host.start()
+    assert not works(host)
+    host.does("initialise")
+    assert works(host)
+    # Its log and its backups never meet the old cluster's.
+    assert "base backup" in host.does("backup --when-due")
+    assert int(host.output("ls /srv/backups/postgres | wc -l")) == 2

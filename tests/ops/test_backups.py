@@ -1,0 +1,141 @@
+"""Listing and verifying backups in a bucket of moto's, written as the database host writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+import settings
+from ops import __main__ as main
+from ops import backups
+from userdata.host.backup import manifests, names, store
+from userdata.host.backup.manifests import Base, Wal
+
+SYSTEM = "7500000000000000001"
+SIZE = 4 * 1024 * 1024
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC).isoformat()
+BASE = Base(
+    attempt="20260131T120000Z-00000000",
+    object=names.BASE,
+    sha256="",
+    bytes=0,
+    plain_bytes=0,
+    environment="dev",
+    postgres="17.6",
+    system=SYSTEM,
+    timeline=1,
+    segment_bytes=SIZE,
+    start="0/C00028",
+    stop="0/C00120",
+    started=NOON,
+    finished=NOON,
+    rows={"jobs": 5},
+    newest_job=5,
+)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket, which the storage stack tells."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setattr(backups, "stack_outputs", lambda **_: {"BackupBucket": "backups"})
+    with mock_aws():
+        region = settings.load("dev").region
+        client = boto3.client("s3", region_name=region)
+        place = {} if region == "us-east-1" else {"LocationConstraint": region}
+        client.create_bucket(Bucket="backups", **({"CreateBucketConfiguration": place} if place else {}))
+        yield client
+
+
+def put(s3: Any, folder: Path, *segments: str) -> None:
+    """A base backup and segments, with their manifests."""
+    written = store.write(folder / names.bases(SYSTEM) / BASE.attempt / BASE.object, [b"data"], compress=True)
+    base = replace(BASE, sha256=written.sha256, bytes=written.bytes)
+    text = manifests.encode(base)
+    store.write(folder / names.bases(SYSTEM) / BASE.attempt / names.MANIFEST, [text], compress=False)
+    for name in segments:
+        place = folder / names.wal_folder(SYSTEM, name)
+        written = store.write(place / "a.gz", [b"log"], compress=True)
+        wal = Wal(
+            name=name,
+            object="a.gz",
+            sha256=written.sha256,
+            bytes=written.bytes,
+            plain_sha256="",
+            plain_bytes=3,
+            system=SYSTEM,
+            archived=NOON,
+        )
+        store.write(place / "a.json", [manifests.encode(wal)], compress=False)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.put_object(
+                Bucket="backups", Key=f"database/{path.relative_to(folder)}", Body=path.read_bytes()
+            )
+
+
+def run(action: str) -> int:
+    return main.main(["--env", "dev", "backups", action])
+
+
+def test_an_empty_bucket_is_a_failure(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 1
+    assert "dev has no base backup" in capsys.readouterr().out
+    assert run("verify") == 1
+
+
+def test_good_backups(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(s3, tmp_path, "000000010000000000000003", "000000010000000000000004")
+    assert run("list") == 0
+    shown = capsys.readouterr().out
+    assert f"{NOON}  PostgreSQL 17.6  cluster {SYSTEM}  timeline 1" in shown
+    assert "000000010000000000000004" in shown
+    assert run("verify") == 0
+    assert "3 objects, 0 of them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "reason"),
+    [
+        (f"base/{BASE.attempt}/{names.BASE}", b"x", "is truncated: 1 bytes"),
+        (f"base/{BASE.attempt}/{names.BASE}", None, "is missing"),
+        ("wal/0000000100000000/000000010000000000000003/a.gz", b"!", "was changed"),
+    ],
+)
+def test_damage_is_named(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, body: bytes | None, reason: str
+) -> None:
+    put(s3, tmp_path, "000000010000000000000003")
+    key = f"database/postgres/{SYSTEM}/{key}"
+    if body is None:
+        s3.delete_object(Bucket="backups", Key=key)
+    else:
+        size = s3.head_object(Bucket="backups", Key=key)["ContentLength"]
+        s3.put_object(Bucket="backups", Key=key, Body=body * (1 if body == b"x" else size))
+    assert run("verify") == 1
+    assert f"{key}: {reason}" in capsys.readouterr().out
+
+
+def test_a_missing_segment_is_named(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(s3, tmp_path, "000000010000000000000003", "000000010000000000000005")
+    assert run("verify") == 1
+    assert "segment 000000010000000000000004 is missing" in capsys.readouterr().out
+
+
+@given(st.sets(st.integers(3, 60)))
+def test_gaps_are_what_is_missing_among_later_ones(there: set[int]) -> None:
+    archived = [f"0000000100000000{number:08X}" for number in there]
+    expected = [n for n in range(3, max(there, default=2)) if n not in there]
+    found = backups.gaps(BASE, [*archived, "000000020000000000000099", "00000002.history"])
+    assert found == [f"0000000100000000{number:08X}" for number in expected]

@@ -1,0 +1,115 @@
+"""What a database host does about backups, with programs that only take notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.userdata import machine
+from userdata.host import roles
+from userdata.host.backup import awaiting, base, names, restore
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+BUCKET = "backups"
+PREFIX = "database/"
+
+
+@pytest.fixture
+def host(tmp_path: Path, aws: None) -> Host:
+    made = machine.host(tmp_path, "database")
+    machine.store_secrets("test")
+    machine.make_bucket()
+    return made
+
+
+def put(key: str) -> None:
+    boto3.client("s3", region_name=machine.REGION).put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+
+
+def may_initialise(host: Host) -> bool:
+    return (host.layout.config / "may-initialise").exists()
+
+
+def test_an_environment_without_backups_gets_a_new_database(host: Host) -> None:
+    put(f"{PREFIX}postgres/1/base/attempt/{names.BASE}")  # an attempt that was not completed
+    put(f"{PREFIX}postgres/1/wal/group/name/manifest.json")
+    put(f"other/postgres/1/base/attempt/{names.MANIFEST}")
+    roles.configure(host)
+    assert may_initialise(host)
+    assert not host.layout.awaits_restore.exists()
+
+
+def test_an_empty_volume_awaits_a_word_where_there_are_backups(host: Host) -> None:
+    put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
+    roles.configure(host)
+    assert not may_initialise(host)
+    said = host.layout.awaits_restore.read_text()
+    assert "python3 -m userdata.host restore --to latest" in said
+    assert BUCKET in said
+
+
+def test_a_database_that_is_there_starts(host: Host) -> None:
+    put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
+    version = host.layout.data / "postgres/17/PG_VERSION"
+    version.parent.mkdir(parents=True)
+    version.touch()
+    roles.configure(host)
+    assert not may_initialise(host)
+    assert not host.layout.awaits_restore.exists()
+
+
+def test_a_bucket_that_does_not_answer_is_no_reason_for_a_new_database(host: Host) -> None:
+    boto3.client("s3", region_name=machine.REGION).delete_bucket(Bucket=BUCKET)
+    with pytest.raises(HostError, match=f"bucket {BUCKET}"):
+        roles.configure(host)
+    assert not may_initialise(host)
+
+
+def test_an_empty_database_is_made_only_where_one_is_awaited(
+    host: Host, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaiting, "run", programs.run)
+    roles.configure(host)
+    with pytest.raises(HostError, match="there is a database already"):
+        awaiting.initialise(host)
+    put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
+    roles.configure(host)
+    awaiting.initialise(host)
+    assert may_initialise(host)
+    assert not host.layout.awaits_restore.exists()
+    assert programs.started("systemctl", "start", "openqa-database.service")
+
+
+def test_one_backup_at_a_time(host: Host) -> None:
+    with (
+        base.alone(host, "backup"),
+        pytest.raises(HostError, match="another backup runs"),
+        base.alone(host, "backup"),
+    ):
+        pass
+
+
+def test_what_pg_basebackup_says() -> None:
+    said = (
+        "pg_basebackup: initiating base backup, waiting for checkpoint to complete\n"
+        "pg_basebackup: checkpoint completed\n"
+        "pg_basebackup: write-ahead log start point: 0/2000028 on timeline 1\n"
+        "pg_basebackup: write-ahead log end point: 0/2000100\n"
+    )
+    assert base.parse_messages(said) == ("0/2000028", "0/2000100", 1)
+    with pytest.raises(HostError, match="does not tell where"):
+        base.parse_messages("pg_basebackup: base backup completed\n")
+
+
+def test_what_a_recovery_leaves_to_be_archived() -> None:
+    found = [
+        *("archive_status", "00000002.history", "00000003.history", "000000020000000000000009"),
+        *("000000030000000000000009", "00000003000000000000000A", "00000003000000000000000B"),
+    ]
+    assert restore.unarchived(found, timeline=3, current="00000003000000000000000A") == [
+        "00000003.history",
+        "000000030000000000000009",
+    ]

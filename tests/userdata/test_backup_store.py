@@ -1,0 +1,317 @@
+"""Names, manifests, objects and choices of the backups, on a plain folder."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userdata.host.backup import archive, choose, manifests, names, store
+from userdata.host.backup.archive import GapError
+from userdata.host.backup.choose import Lineage, Target
+from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.errors import HostError
+
+SYSTEM = "7500000000000000001"
+OTHER = "7500000000000000002"
+SIZE = 4 * 1024 * 1024
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+BASE = Base(
+    attempt="20260131T120000Z-00000000",
+    object=names.BASE,
+    sha256="0" * 64,
+    bytes=1,
+    plain_bytes=1,
+    environment="test",
+    postgres="17.6",
+    system=SYSTEM,
+    timeline=1,
+    segment_bytes=SIZE,
+    start="0/2000028",
+    stop="0/2000100",
+    started=NOON.isoformat(),
+    finished=NOON.isoformat(),
+    rows={"jobs": 1},
+    newest_job=1,
+)
+texts = st.text(max_size=20)
+sizes = st.sampled_from([2**shift for shift in range(20, 31)])
+
+
+def base(hours: float = 0, **more: object) -> Base:
+    """A base backup that was finished some hours after noon."""
+    finished = (NOON + timedelta(hours=hours)).isoformat()
+    return replace(BASE, attempt=f"{hours}-{more}", finished=finished, **more)  # type: ignore[arg-type]
+
+
+def segment_file(folder: Path, name: str, *, system: str = SYSTEM, content: bytes = b"") -> Path:
+    """A file that looks like a WAL segment."""
+    timeline = int(name[:8], 16)
+    header = struct.pack("<HHIQI4xQI", 0xD116, 2, timeline, 0, 0, int(system), SIZE)
+    path = folder / name
+    path.write_bytes((header + content).ljust(SIZE, b"\0"))
+    return path
+
+
+def archive_all(folder: Path, mount: Path, *segments: str) -> None:
+    for name in segments:
+        archive.archive(segment_file(folder, name), name, system=SYSTEM, mount=mount)
+
+
+def object_of(mount: Path, name: str) -> Path:
+    (found,) = (mount / names.wal_folder(SYSTEM, name)).glob("*.gz")
+    return found
+
+
+@given(st.integers(1, 2**32 - 1), st.integers(0, 2**63), sizes)
+def test_segments_follow_each_other_without_a_gap(timeline: int, position: int, size: int) -> None:
+    here = names.segment_at(position, timeline=timeline, size=size)
+    assert names.segment(here.name) == here
+    following = names.next_segment(here, size=size)
+    assert following == names.segment_at(position + size, timeline=timeline, size=size)
+    assert following.name > here.name
+    assert here.number < 2**32 // size
+
+
+@given(st.text())
+def test_only_what_postgresql_archives_has_a_place(text: str) -> None:
+    if names.is_archived(text):
+        assert ".." not in names.wal_folder(SYSTEM, text).parts
+    else:
+        with pytest.raises(HostError):
+            names.wal_folder(SYSTEM, text)
+
+
+@pytest.mark.parametrize("system", ["", "..", "12/34", "-1", "x"])
+def test_a_system_identifier_is_a_number(system: str) -> None:
+    with pytest.raises(HostError, match="not a number"):
+        names.bases(system)
+
+
+def test_no_two_attempts_have_one_name() -> None:
+    assert len({names.attempt(NOON) for _ in range(1000)}) == 1000
+
+
+@given(
+    st.builds(
+        Wal,
+        name=texts,
+        object=texts,
+        sha256=texts,
+        bytes=st.integers(0),
+        plain_sha256=texts,
+        plain_bytes=st.integers(0),
+        system=texts,
+        archived=st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    ),
+    st.data(),
+)
+def test_a_manifest_is_read_as_it_was_written_or_not_at_all(manifest: Wal, data: st.DataObject) -> None:
+    text = manifests.encode(manifest)
+    assert manifests.decode(Wal, text) == manifest
+    # What a killed writer leaves; only the line's end may be missing.
+    cut = data.draw(st.integers(0, len(text) - 2))
+    with pytest.raises(ManifestError):
+        manifests.decode(Wal, text[:cut])
+    with pytest.raises(ManifestError):
+        manifests.decode(Base, text)
+
+
+@pytest.mark.parametrize(
+    "change", [{"bytes": -1}, {"bytes": True}, {"rows": {"jobs": "1"}}, {"finished": "2026-01-31T12:00:00"}]
+)
+def test_a_manifest_with_nonsense_is_none(change: dict[str, object]) -> None:
+    with pytest.raises(ManifestError):
+        manifests.decode(Base, manifests.encode(replace(BASE, **change)))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.binary(max_size=5000), max_size=5), st.booleans())
+def test_an_object_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes], compress: bool
+) -> None:
+    path = tmp_path_factory.mktemp("mount") / "folder" / "object"
+    written = store.write(path, chunks, compress=compress)
+    read = store.read(path, sha256=written.sha256, size=written.bytes, compressed=compress)
+    assert b"".join(read) == b"".join(chunks)
+    assert written.plain_bytes == sum(len(chunk) for chunk in chunks)
+    with pytest.raises(HostError, match="File exists"):
+        store.write(path, chunks, compress=compress)
+
+
+@given(st.binary(min_size=1, max_size=3000), st.data())
+def test_no_changed_object_passes(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("mount") / "object"
+    written = store.write(path, [content], compress=True)
+    stored = path.read_bytes()
+    at = data.draw(st.integers(0, len(stored) - 1))
+    changed = data.draw(
+        st.sampled_from(
+            [stored[:at], stored + b"x", stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]]
+        )
+    )
+    path.write_bytes(changed)
+    with pytest.raises(HostError, match=str(path)):
+        list(store.read(path, sha256=written.sha256, size=written.bytes, compressed=True))
+
+
+def test_a_bare_folder_is_not_the_bucket(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    line = "36 35 98:0 / {} rw,noatime shared:1 - {} source rw\n"
+    for text in ("", line.format("/srv/backups", "ext4"), line.format("/srv", "fuse.mount-s3")):
+        table.write_text(text)
+        with pytest.raises(HostError, match="the backup bucket is not mounted"):
+            store.require_mount(table=table)
+    table.write_text(line.format("/srv/backups", "ext4") + line.format("/srv/backups", "fuse"))
+    store.require_mount(table=table)
+
+
+def test_what_is_archived_is_fetched(tmp_path: Path) -> None:
+    mount, name = tmp_path / "mount", "0000000100000000000000FF"
+    path = segment_file(tmp_path, name, content=b"commits")
+    for _ in range(2):  # PostgreSQL may archive a segment twice
+        archive.archive(path, name, system=SYSTEM, mount=mount)
+    target = tmp_path / "fetched"
+    assert archive.fetch(name, target, system=SYSTEM, mount=mount)
+    assert target.read_bytes() == path.read_bytes()
+    assert not archive.fetch(name, target, system=OTHER, mount=mount)
+
+
+def test_another_clusters_segment_is_refused(tmp_path: Path) -> None:
+    name = "000000010000000000000001"
+    path = segment_file(tmp_path, name, system=OTHER)
+    with pytest.raises(HostError, match=f"belongs to the cluster {OTHER}, not to {SYSTEM}"):
+        archive.archive(path, name, system=SYSTEM, mount=tmp_path / "mount")
+
+
+def test_a_segment_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
+    name = "000000010000000000000001"
+    path = segment_file(tmp_path, name)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(HostError, match=f"has {SIZE - 1} bytes instead of {SIZE}"):
+        archive.archive(path, name, system=SYSTEM, mount=tmp_path / "mount")
+
+
+def test_a_segment_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
+    mount, name = tmp_path / "mount", "000000010000000000000001"
+    archive_all(tmp_path, mount, name)
+    for manifest in (mount / names.wal_folder(SYSTEM, name)).glob("*.json"):
+        manifest.unlink()
+    assert not archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+    archive_all(tmp_path, mount, name)
+    assert archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+
+
+def test_a_gap_is_named(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    # The next group, too: a group has 1024 segments of 4 MiB.
+    archive_all(tmp_path, mount, "0000000100000000000003FE", "000000010000000100000000")
+    with pytest.raises(
+        GapError, match="0000000100000000000003FF is missing, but 000000010000000100000000 is"
+    ):
+        archive.fetch("0000000100000000000003FF", tmp_path / "x", system=SYSTEM, mount=mount)
+    assert not archive.fetch("000000010000000100000001", tmp_path / "x", system=SYSTEM, mount=mount)
+    assert not archive.fetch("000000020000000000000001", tmp_path / "x", system=SYSTEM, mount=mount)
+
+
+@pytest.mark.parametrize(("how", "reason"), [("truncated", "is truncated"), ("tampered", "")])
+def test_a_damaged_segment_stops_a_recovery_unless_there_is_a_good_copy(
+    tmp_path: Path, how: str, reason: str
+) -> None:
+    mount, name = tmp_path / "mount", "000000010000000000000001"
+    archive_all(tmp_path, mount, name)
+    damaged = object_of(mount, name)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-10] if how == "truncated" else content[:-10] + b"0123456789")
+    with pytest.raises(GapError, match=f"{damaged}.*{reason}"):
+        archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+    assert not (tmp_path / "fetched").exists()
+    archive_all(tmp_path, mount, name)
+    assert archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+
+
+def test_exit_codes_are_those_that_postgresql_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mount, name = tmp_path / "mount", "000000010000000000000001"
+    assert archive.main(["archive", "x", name]) == 1
+    assert archive.main(["fetch", name, "x", SYSTEM]) == archive.ABORT
+    assert "the backup bucket is not mounted" in capsys.readouterr().err
+    monkeypatch.setattr(store, "require_mount", lambda: None)
+    monkeypatch.setattr(archive.fetch, "__kwdefaults__", {"mount": mount})
+    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 1
+    archive_all(tmp_path, mount, name)
+    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 0
+    object_of(mount, name).write_bytes(b"")
+    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == archive.ABORT
+
+
+def test_base_backups_are_those_with_a_manifest(tmp_path: Path) -> None:
+    def put(manifest: Base, text: bytes | None) -> None:
+        folder = tmp_path / names.bases(manifest.system) / manifest.attempt
+        store.write(folder / manifest.object, [b"x"], compress=True)
+        if text is not None:
+            store.write(folder / names.MANIFEST, [text], compress=False)
+
+    early, late, elsewhere = base(1), base(2), base(3, system=OTHER)
+    for manifest in (late, early, elsewhere):
+        put(manifest, manifests.encode(manifest))
+    put(base(4), None)
+    put(base(5), manifests.encode(base(5))[:-20])
+    put(base(6), manifests.encode(base(7)))  # another attempt's
+    assert store.find_bases(tmp_path) == [early, late, elsewhere]
+
+
+@given(st.lists(st.integers(-100, 100), min_size=1, max_size=20), st.integers(-100, 100))
+def test_the_newest_base_before_the_time_comes_first(hours: list[int], asked: int) -> None:
+    lineages = {SYSTEM: Lineage(1, {})}
+    bases = [base(hour) for hour in hours]
+    found = choose.candidates(bases, Target(NOON + timedelta(hours=asked)), lineages)
+    assert [item.end for item in found] == sorted(
+        (item.end for item in bases if item.end <= NOON + timedelta(hours=asked)), reverse=True
+    )
+    assert choose.candidates(bases, Target(), lineages)[0].end == max(item.end for item in bases)
+
+
+def test_candidates_are_of_one_cluster() -> None:
+    lineages = {SYSTEM: Lineage(1, {}), OTHER: Lineage(1, {})}
+    bases = [base(1), base(2), base(3, system=OTHER)]
+    assert choose.candidates(bases, Target(), lineages) == [bases[2]]
+    assert choose.candidates(bases, Target(NOON + timedelta(hours=2.5)), lineages) == [bases[1], bases[0]]
+
+
+def test_a_base_of_an_abandoned_timeline_leads_nowhere() -> None:
+    # Restored to a time before the second backup: timeline 2 left timeline 1 at 0/3000000.
+    lineages = {SYSTEM: choose.parse_history(2, "1\t0/3000000\tbefore 2026-01-31 13:00:00+00\n")}
+    before, after = base(1, stop="0/2FFFFFF"), base(2, stop="0/4000000")
+    third = base(3, timeline=2, stop="0/5000000")
+    assert choose.candidates([before, after], Target(), lineages) == [before]
+    assert choose.candidates([before, after, third], Target(), lineages) == [third, before]
+    assert choose.candidates([before, after], Target(timeline=1), {SYSTEM: Lineage(1, {})}) == [after, before]
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-31T12:00:00", ""])
+def test_a_target_says_its_time_zone(text: str) -> None:
+    with pytest.raises(HostError, match="neither 'latest' nor a time with its zone"):
+        choose.parse_target(text)
+
+
+def test_targets() -> None:
+    assert choose.parse_target("latest") == Target()
+    assert choose.parse_target("2026-01-31T14:00:00+02:00", timeline=2) == Target(NOON, 2)
+
+
+def test_a_base_backup_is_due_once_a_night() -> None:
+    day = timedelta(days=1)
+    two = NOON.replace(hour=2)
+    assert choose.is_due([], NOON)
+    assert not choose.is_due([two], NOON)
+    assert choose.is_due([two - timedelta(seconds=1)], NOON)
+    assert not choose.is_due([NOON - day], two - timedelta(seconds=1))
+    assert choose.is_due([NOON - day], two)

@@ -1,0 +1,78 @@
+"""What happens on a volume without a database: only an environment without backups gets a new one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from userdata.host.aws import call
+from userdata.host.backup import names
+from userdata.host.backup.recovery import DATA, POSTGRES
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+_LEAVE = "may-initialise"
+
+
+def decide(host: Host) -> None:
+    """At every start: gives leave to make a cluster, or has the host await an operator's word.
+
+    Raises:
+        HostError: the bucket cannot be asked.
+    """
+    host.layout.awaits_restore.unlink(missing_ok=True)
+    leave = host.layout.config / _LEAVE
+    leave.unlink(missing_ok=True)
+    if (host.layout.data / "postgres" / DATA / "PG_VERSION").exists():
+        return
+    backup = host.document.backup
+    if backup is not None and has_base(host.client("s3"), bucket=backup.bucket, prefix=backup.prefix):
+        host.layout.awaits_restore.write_text(
+            f"the database's volume is empty, but the bucket {backup.bucket} holds backups: run on this "
+            f"host 'PYTHONPATH={host.layout.bundle} python3 -m userdata.host restore --to latest'",
+            encoding="utf-8",
+        )
+        return
+    _give_leave(host)
+
+
+def initialise(host: Host) -> None:
+    """Makes an empty database although there are backups: the operator's word.
+
+    Raises:
+        HostError: the host awaits no such word.
+    """
+    if not host.layout.awaits_restore.exists():
+        raise HostError("there is a database already; an empty one is made only where the volume is empty")
+    _give_leave(host)
+    host.layout.awaits_restore.unlink()
+    run(["systemctl", "start", "openqa-database.service"], seconds=600)
+
+
+def has_base(s3: Any, *, bucket: str, prefix: str) -> bool:
+    """Returns whether a bucket holds the manifest of any base backup, of whatever cluster.
+
+    Raises:
+        HostError: the bucket cannot be listed.
+    """
+
+    def listed(begin: str, **more: str) -> Any:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=begin, **more)
+        return call(f"bucket {bucket}", lambda: list(pages))
+
+    return any(
+        entry["Key"].endswith(f"/{names.MANIFEST}")
+        for clusters in listed(f"{prefix}{names.CLUSTERS}/", Delimiter="/")
+        for cluster in clusters.get("CommonPrefixes", [])
+        for page in listed(f"{cluster['Prefix']}base/")
+        for entry in page.get("Contents", [])
+    )
+
+
+def _give_leave(host: Host) -> None:
+    host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
+    leave = host.layout.config / _LEAVE
+    leave.touch(mode=0o600)
+    if os.geteuid() == 0:
+        os.chown(leave, POSTGRES, POSTGRES)

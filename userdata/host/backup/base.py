@@ -1,0 +1,220 @@
+"""Taking base backups, and telling CloudWatch how old the newest is."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO
+
+from userdata.host.aws import call
+from userdata.host.backup import choose, manifests, names, server, store
+from userdata.host.backup.manifests import Base
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+# Their numbers of rows are in the manifest: what an openQA without them would not be.
+COUNTED = ("api_keys", "assets", "job_groups", "jobs", "machines", "products", "test_suites", "users")
+_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a running server says of itself."""
+
+    system: str
+    timeline: int
+    postgres: str
+    segment_bytes: int
+
+
+def cluster() -> Cluster:
+    """Asks the running server.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    system, timeline, postgres, size = server.query(
+        "select system_identifier, timeline_id, split_part(current_setting('server_version'), ' ', 1), "
+        "(select setting from pg_settings where name = 'wal_segment_size') "
+        "from pg_control_system(), pg_control_checkpoint()"
+    ).split("|")
+    return Cluster(system, int(timeline), postgres, int(size))
+
+
+def take(host: Host) -> Base:
+    """Takes a base backup and returns its manifest.
+
+    Raises:
+        HostError: it is not complete; what is in the bucket of it counts as nothing.
+    """
+    store.require_mount()
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    about = cluster()
+    rows, newest = counts(database.name)
+    attempt, started = names.attempt(), manifests.now()
+    folder = store.MOUNT / names.bases(about.system) / attempt
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as messages:
+        written = store.write(folder / names.BASE, _stream(messages), compress=True)
+        messages.seek(0)
+        start, stop, timeline = parse_messages(messages.read())
+    manifest = Base(
+        attempt=attempt,
+        object=names.BASE,
+        sha256=written.sha256,
+        bytes=written.bytes,
+        plain_bytes=written.plain_bytes,
+        environment=host.document.environment,
+        postgres=about.postgres,
+        system=about.system,
+        timeline=timeline,
+        segment_bytes=about.segment_bytes,
+        start=start,
+        stop=stop,
+        started=started,
+        finished=manifests.now(),
+        rows=rows,
+        newest_job=newest,
+    )
+    store.write(folder / names.MANIFEST, [manifests.encode(manifest)], compress=False)
+    return manifest
+
+
+def take_when_due(host: Host) -> Base | None:
+    """Takes a base backup where the last night's is missing, and tells CloudWatch how things stand.
+
+    Raises:
+        HostError: the backup failed, or CloudWatch did not take the figures.
+    """
+    store.require_mount()
+    about = cluster()
+    ends = [
+        base.end
+        for base in store.find_bases()
+        if (base.system, base.timeline) == (about.system, about.timeline)
+    ]
+    taken = take(host) if choose.is_due(ends, datetime.now(UTC)) else None
+    newest = max([*ends, *([taken.end] if taken else [])])
+    publish(
+        host,
+        BackupAgeSeconds=(datetime.now(UTC) - newest).total_seconds(),
+        WalArchiveLagSeconds=float(archive_lag()),
+    )
+    return taken
+
+
+def archive_lag() -> str:
+    """Returns for how many seconds the oldest WAL segment waits to be archived; 0: none waits."""
+    return server.query(
+        "select coalesce(ceil(extract(epoch from now() - min(modification))), 0) "
+        "from pg_ls_archive_statusdir() where name like '%.ready'"
+    )
+
+
+def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[str, int], int | None]:
+    """Returns the number of rows by table, and the greatest id that a job ever had.
+
+    Args:
+        database: openQA's database.
+        container: the server's container.
+    """
+    listed = ", ".join(f"'{name}'" for name in COUNTED)
+    tables = server.query(
+        f"select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' "  # noqa: S608
+        f"and relname in ({listed}) order by 1",
+        container=container,
+        database=database,
+    ).split()
+    rows = {
+        table: int(
+            server.query(
+                f"select count(*) from public.{table}",  # noqa: S608  # a name of COUNTED
+                container=container,
+                database=database,
+                seconds=_SECONDS,
+            )
+        )
+        for table in tables
+    }
+    newest = None
+    if "jobs" in rows:
+        newest = int(
+            server.query(
+                "select coalesce(max(id), 0) from public.jobs", container=container, database=database
+            )
+        )
+    return rows, newest
+
+
+def publish(host: Host, **figures: float) -> None:
+    """Tells CloudWatch figures of the environment.
+
+    Raises:
+        HostError: it did not take them.
+    """
+    call(
+        "backup figures",
+        host.client("cloudwatch").put_metric_data,
+        Namespace=f"openQA/{host.document.environment}",
+        MetricData=[{"MetricName": name, "Value": value} for name, value in figures.items()],
+    )
+
+
+@contextmanager
+def alone(host: Host, what: str) -> Iterator[None]:
+    """Keeps a second one from running.
+
+    Args:
+        host: this host.
+        what: ``backup``, ``rehearsal`` or ``restore``.
+
+    Raises:
+        HostError: another one runs.
+    """
+    host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (host.layout.runtime / f"{what}.lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HostError(f"another {what} runs on this host") from error
+        yield
+
+
+def parse_messages(text: str) -> tuple[str, str, int]:
+    """Returns where a base backup's WAL starts and stops, and its timeline, from what pg_basebackup says.
+
+    Raises:
+        HostError: it does not say so.
+    """
+    start = re.search(r"log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)", text)
+    stop = re.search(r"log end point: ([0-9A-F]+/[0-9A-F]+)", text)
+    if not (start and stop):
+        raise HostError("pg_basebackup does not tell where its write-ahead log starts and ends")
+    return start[1], stop[1], int(start[2])
+
+
+def _stream(messages: IO[str]) -> Iterator[bytes]:
+    command = [
+        *("podman", "exec", "--env=LC_ALL=C", server.CONTAINER, "pg_basebackup"),
+        *("--host=/run/postgresql", "--username=postgres", "--format=tar", "--wal-method=fetch"),
+        *("--pgdata=-", "--checkpoint=fast", "--verbose"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process:
+        try:
+            if process.stdout is None:  # never: it is a pipe
+                return
+            while chunk := process.stdout.read(store.CHUNK):
+                yield chunk
+            if process.wait():
+                messages.seek(0)
+                lines = messages.read().strip().splitlines() or ["no message"]
+                raise HostError(f"pg_basebackup: exit code {process.returncode}: {lines[-1]}")
+        finally:
+            process.kill()

@@ -1,0 +1,121 @@
+"""Which backup a restore begins with, and when the next one is due. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from userdata.host.backup import names
+from userdata.host.backup.manifests import Base, moment
+from userdata.host.errors import HostError
+
+# Base backups are taken at night, in UTC.
+HOUR = time(2, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to restore.
+
+    Attributes:
+        time: the state at this time; None: all there is.
+        timeline: the timeline to follow; None: the newest.
+    """
+
+    time: datetime | None = None
+    timeline: int | None = None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A timeline and those that it came from.
+
+    Attributes:
+        timeline: the timeline.
+        ends: where each of its ancestors was left, by timeline, as a position in bytes.
+    """
+
+    timeline: int
+    ends: Mapping[int, int]
+
+    def has(self, base: Base) -> bool:
+        """Returns whether a base backup lies on it."""
+        if base.timeline == self.timeline:
+            return True
+        return base.timeline in self.ends and names.position(base.stop) <= self.ends[base.timeline]
+
+
+def parse_target(text: str, *, timeline: int | None = None) -> Target:
+    """Reads what an operator asks for.
+
+    Args:
+        text: ``latest``, or an ISO 8601 time with its zone.
+        timeline: the timeline to follow; None: the newest.
+
+    Raises:
+        HostError: it is neither.
+    """
+    if text == "latest":
+        return Target(timeline=timeline)
+    try:
+        return Target(time=moment(text), timeline=timeline)
+    except ValueError as error:
+        raise HostError(
+            f"--to {text}: neither 'latest' nor a time with its zone such as 2026-01-31T03:00:00Z"
+        ) from error
+
+
+def parse_history(timeline: int, text: str) -> Lineage:
+    """Reads a timeline's history file: lines of ancestor, position and reason.
+
+    Raises:
+        HostError: it is malformed.
+    """
+    ends = {}
+    for line in text.splitlines():
+        words = line.split("\t")
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            ends[int(words[0])] = names.position(words[1])
+        except (IndexError, ValueError) as error:
+            raise HostError(f"the history of timeline {timeline} is malformed: {line!r}") from error
+    return Lineage(timeline, ends)
+
+
+def candidates(bases: Iterable[Base], target: Target, lineages: Mapping[str, Lineage]) -> list[Base]:
+    """Returns the base backups that a restore may begin with, the best first.
+
+    They are of one cluster: the one that has the newest of them.
+
+    Args:
+        bases: all there are.
+        target: what to restore.
+        lineages: the timeline to follow, by system identifier.
+    """
+    found = sorted(
+        (
+            base
+            for base in bases
+            if (target.time is None or base.end <= target.time)
+            and base.system in lineages
+            and lineages[base.system].has(base)
+        ),
+        key=lambda base: base.end,
+        reverse=True,
+    )
+    return [base for base in found if base.system == found[0].system]
+
+
+def is_due(ends: Sequence[datetime], now: datetime) -> bool:
+    """Returns whether a base backup is to be taken.
+
+    Args:
+        ends: when those of this cluster and timeline were finished.
+        now: the time.
+    """
+    last = datetime.combine(now.astimezone(UTC).date(), HOUR)
+    if last > now:
+        last -= timedelta(days=1)
+    return not any(end >= last for end in ends)

@@ -1,0 +1,155 @@
+"""Manifests: what makes an object in the bucket a backup. Written last, read strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+FORMAT = 1
+
+
+class ManifestError(Exception):
+    """A manifest that is cut off, of another kind, or lacks something."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wal:
+    """The manifest of an archived file.
+
+    Attributes:
+        name: the file's name in PostgreSQL's WAL folder.
+        object: the name of the object beside the manifest.
+        sha256: of the object.
+        bytes: of the object.
+        plain_sha256: of the file.
+        plain_bytes: of the file.
+        system: the cluster's system identifier.
+        archived: when, in ISO 8601.
+    """
+
+    name: str
+    object: str
+    sha256: str
+    bytes: int
+    plain_sha256: str
+    plain_bytes: int
+    system: str
+    archived: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The manifest of a base backup.
+
+    Attributes:
+        attempt: the name of its folder.
+        object: the name of the object beside the manifest.
+        sha256: of the object.
+        bytes: of the object.
+        plain_bytes: of the archive before compression.
+        environment: whose database it is.
+        postgres: the server's version, such as ``17.6``.
+        system: the cluster's system identifier.
+        timeline: the timeline that it was taken on.
+        segment_bytes: the size of a WAL segment.
+        start: where in the WAL a recovery begins, such as ``0/2000028``.
+        stop: from where on the data are consistent.
+        started: when, in ISO 8601.
+        finished: when, in ISO 8601; no earlier moment can be restored from it.
+        rows: the number of rows of each table, when it began.
+        newest_job: the greatest id that a job ever had, when it began; None: there was no such table.
+    """
+
+    attempt: str
+    object: str
+    sha256: str
+    bytes: int
+    plain_bytes: int
+    environment: str
+    postgres: str
+    system: str
+    timeline: int
+    segment_bytes: int
+    start: str
+    stop: str
+    started: str
+    finished: str
+    rows: Mapping[str, int]
+    newest_job: int | None
+
+    @property
+    def end(self) -> datetime:
+        """When it was finished."""
+        return moment(self.finished)
+
+
+M = TypeVar("M", Wal, Base)
+
+
+def encode(manifest: Wal | Base) -> bytes:
+    """Returns the manifest's JSON."""
+    kind = type(manifest).__name__.lower()
+    return (json.dumps({"format": FORMAT, "kind": kind, **asdict(manifest)}, indent=1) + "\n").encode()
+
+
+def decode(kind: type[M], text: bytes) -> M:
+    """Reads a manifest.
+
+    Args:
+        kind: :class:`Wal` or :class:`Base`.
+        text: its JSON.
+
+    Raises:
+        ManifestError: it is cut off, of another kind or format, or lacks something.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ManifestError("it is not JSON") from error
+    if not isinstance(data, dict):
+        raise ManifestError("it is not a JSON object")
+    if (data.pop("format", None), data.pop("kind", None)) != (FORMAT, kind.__name__.lower()):
+        raise ManifestError(f"it is not of kind {kind.__name__.lower()}, format {FORMAT}")
+    known = {field.name: field.type for field in fields(kind)}
+    if set(data) != set(known):
+        raise ManifestError(f"its keys are not {', '.join(sorted(known))}")
+    for name, value in data.items():
+        if not _fits(value, str(known[name])):
+            raise ManifestError(f"its {name} is {value!r}")
+    try:
+        for name in ("archived", "started", "finished"):
+            if name in data:
+                moment(data[name])
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
+    return kind(**data)
+
+
+def moment(text: str) -> datetime:
+    """Reads a time with its zone.
+
+    Raises:
+        ValueError: it is no ISO 8601 time, or lacks the zone.
+    """
+    read = datetime.fromisoformat(text)
+    if read.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return read.astimezone(UTC)
+
+
+def now() -> str:
+    """Returns the time as manifests have it."""
+    return datetime.now(UTC).isoformat()
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "str":
+        return isinstance(value, str)
+    if kind == "int":
+        return type(value) is int and value >= 0
+    if kind == "int | None":
+        return value is None or type(value) is int
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())

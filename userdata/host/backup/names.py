@@ -1,0 +1,132 @@
+"""Where things are in the bucket. Pure functions of names.
+
+    postgres/SYSTEM/base/ATTEMPT/base.tar.gz        a base backup
+    postgres/SYSTEM/base/ATTEMPT/manifest.json
+    postgres/SYSTEM/wal/GROUP/NAME/ATTEMPT.gz       a file of the WAL archive
+    postgres/SYSTEM/wal/GROUP/NAME/ATTEMPT.json
+
+SYSTEM is the cluster's system identifier, so that no cluster's WAL ever meets another's.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from userdata.host.errors import HostError
+
+CLUSTERS = PurePosixPath("postgres")
+BASE = "base.tar.gz"
+MANIFEST = "manifest.json"
+_SEGMENT = re.compile(r"[0-9A-F]{24}")
+_HISTORY = re.compile(r"[0-9A-F]{8}\.history")
+# The last, unfinished segment of a timeline that was left; and the notes that a base backup makes.
+_OTHER = re.compile(r"[0-9A-F]{24}\.(partial|[0-9A-F]{8}\.backup)")
+_SYSTEM = re.compile(r"[0-9]{1,20}")
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """The name of a WAL segment.
+
+    Attributes:
+        timeline: its timeline.
+        log: the upper 32 bits of its position.
+        number: which segment it is of those with the same upper bits.
+    """
+
+    timeline: int
+    log: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        """As PostgreSQL names it."""
+        return f"{self.timeline:08X}{self.log:08X}{self.number:08X}"
+
+
+def segment(name: str) -> Segment | None:
+    """Returns the segment of a file's name; None if it is another kind of file."""
+    if not _SEGMENT.fullmatch(name):
+        return None
+    return Segment(*(int(name[start : start + 8], 16) for start in (0, 8, 16)))
+
+
+def segment_at(position: int, *, timeline: int, size: int) -> Segment:
+    """Returns the segment that holds a position.
+
+    Args:
+        position: the position in the WAL, in bytes.
+        timeline: the timeline.
+        size: the size of a segment in bytes.
+    """
+    each = 2**32 // size
+    index = position // size
+    return Segment(timeline, index // each, index % each)
+
+
+def next_segment(current: Segment, *, size: int) -> Segment:
+    """Returns the segment that follows on the same timeline; ``size`` is a segment's, in bytes."""
+    index = current.log * (2**32 // size) + current.number + 1
+    return segment_at(index * size, timeline=current.timeline, size=size)
+
+
+def is_archived(name: str) -> bool:
+    """Returns whether PostgreSQL archives files of such a name."""
+    return any(pattern.fullmatch(name) for pattern in (_SEGMENT, _HISTORY, _OTHER))
+
+
+def attempt(now: datetime | None = None) -> str:
+    """Returns a name that nobody ever used: the time in UTC and some random digits."""
+    return f"{now or datetime.now(UTC):{_STAMP}}-{secrets.token_hex(4)}"
+
+
+def cluster(system: str) -> PurePosixPath:
+    """Returns the folder of a cluster.
+
+    Raises:
+        HostError: that is no system identifier.
+    """
+    if not _SYSTEM.fullmatch(system):
+        raise HostError(f"system identifier {system!r}: not a number")
+    return CLUSTERS / system
+
+
+def bases(system: str) -> PurePosixPath:
+    """Returns the folder of a cluster's base backups."""
+    return cluster(system) / "base"
+
+
+def wal(system: str) -> PurePosixPath:
+    """Returns the folder of a cluster's WAL archive."""
+    return cluster(system) / "wal"
+
+
+def wal_group(name: str) -> str:
+    """Returns the group of a file of the WAL archive: a bucket's listing stays short.
+
+    Raises:
+        HostError: PostgreSQL archives no such file.
+    """
+    if not is_archived(name):
+        raise HostError(f"{name!r} is no file of a WAL archive")
+    return "history" if _HISTORY.fullmatch(name) else name[:16]
+
+
+def wal_folder(system: str, name: str) -> PurePosixPath:
+    """Returns the folder of all attempts to archive a file."""
+    return wal(system) / wal_group(name) / name
+
+
+def position(text: str) -> int:
+    """Returns a position in the WAL, such as ``0/2000028``, in bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    upper, lower = text.split("/")
+    return int(upper, 16) << 32 | int(lower, 16)

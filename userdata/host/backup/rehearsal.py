@@ -1,0 +1,50 @@
+"""Proving every day that the newest backup can be restored."""
+
+from __future__ import annotations
+
+from userdata.host.backup import base as base_backups
+from userdata.host.backup import recovery, store
+from userdata.host.backup.choose import Target
+from userdata.host.backup.recovery import Report
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+CONTAINER = "openqa-rehearsal"
+
+
+def rehearse(host: Host, report: Report = print) -> None:
+    """Restores the newest backup into a server of its own, checks it, and tells CloudWatch how it went.
+
+    On the root disk: a rehearsal must not fill the database's volume.
+
+    Raises:
+        HostError: the backup cannot be restored, or is not sound.
+    """
+    verified = 0.0
+    try:
+        with base_backups.alone(host, "rehearsal"):
+            _rehearse(host, report)
+        verified = 1.0
+    finally:
+        base_backups.publish(host, RestoreVerified=verified)
+
+
+def _rehearse(host: Host, report: Report) -> None:
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    store.require_mount()
+    base = recovery.plan(Target())[0]
+    with recovery.recovered(
+        host,
+        base,
+        Target(),
+        folder=host.layout.state / "rehearsal",
+        container=CONTAINER,
+        # In the unit's own control group, whose limits hold.
+        options=("--cgroups=split",),
+        report=report,
+    ) as scratch:
+        if wrong := recovery.check(scratch, database=database.name, thorough=True):
+            raise HostError(f"the newest backup is not sound: {'; '.join(wrong)}")
+    report("the newest backup can be restored")

@@ -1,0 +1,175 @@
+"""Restoring the database: recovered and checked beside the old one, then put in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from userdata.host import ready
+from userdata.host.aws import wait
+from userdata.host.backup import base as base_backups
+from userdata.host.backup import names, recovery, server, store
+from userdata.host.backup.choose import Target
+from userdata.host.backup.manifests import Base
+from userdata.host.backup.recovery import DATA, DamagedBaseError, Report, Scratch
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+UNIT = "openqa-database.service"
+CONTAINER = "openqa-restore"
+_START_SECONDS = 600
+_ARCHIVE_SECONDS = 90
+
+
+def restore(host: Host, target: Target, *, overwrite: bool, report: Report = print) -> None:
+    """Restores the database and starts it.
+
+    Until the restored one answers, the old one is kept; on any failure it is put back.
+
+    Args:
+        host: this host.
+        target: what to restore.
+        overwrite: whether a database that is there may go.
+        report: takes the progress, a line at a time.
+
+    Raises:
+        HostError: refused or failed; the database is as it was.
+    """
+    began = time.monotonic()
+    store.require_mount()
+    with base_backups.alone(host, "restore"):
+        for left in host.layout.data.glob("restore-*"):
+            # Of a restore that was killed.
+            shutil.rmtree(left)
+        data = host.layout.data / "postgres" / DATA
+        if not overwrite and (reason := _in_the_way(host, data)):
+            raise HostError(f"{reason}: to replace it, say --yes-overwrite")
+        keep = data.exists() and not _archive_rest(report)
+        for base in recovery.plan(target):
+            try:
+                _restore(host, base, target, keep=keep, report=report)
+            except DamagedBaseError as error:
+                report(f"REFUSED: {error}")
+                report("an older base backup and the log after it lead to the same state")
+                continue
+            report(f"the database is restored, after {time.monotonic() - began:.0f} s")
+            return
+        raise HostError("every base backup that leads there is damaged")
+
+
+def _in_the_way(host: Host, data: Path) -> str | None:
+    """Why an operator's word is needed; None: nothing would be lost."""
+    if not data.exists():
+        return None
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    try:
+        rows, _ = base_backups.counts(database.name)
+    except HostError:
+        return f"{data} holds a database that does not answer"
+    if rows.get("jobs"):
+        return f"{data} holds a healthy database with {rows['jobs']} jobs"
+    return None
+
+
+def _archive_rest(report: Report) -> bool:
+    """Has the running server archive all it has; returns whether it did."""
+    try:
+        server.query("select pg_switch_wal()")
+        wait(
+            "the write-ahead log to be archived",
+            lambda: True if float(base_backups.archive_lag()) == 0 else None,
+            seconds=_ARCHIVE_SECONDS,
+            pause=1,
+        )
+    except HostError as error:
+        report(f"the present database's last changes are not in the bucket, so its folder is kept: {error}")
+        return False
+    return True
+
+
+def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Report) -> None:
+    database = host.document.database
+    if database is None:
+        raise HostError("host document: the key 'database' is missing")
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder = host.layout.data / f"restore-{stamp}"
+    with recovery.recovered(host, base, target, folder=folder, container=CONTAINER, report=report) as scratch:
+        report("checking what was restored")
+        if wrong := recovery.check(scratch, database=database.name, thorough=False):
+            raise HostError(f"the restored database is not sound: {'; '.join(wrong)}")
+        run(["podman", "stop", "--time=600", CONTAINER], seconds=700)
+        _hand_over_log(host, scratch)
+        _switch(host, scratch, stamp, keep=keep, report=report)
+
+
+def _hand_over_log(host: Host, scratch: Scratch) -> None:
+    """Has the server that will run archive what the recovery wrote, which the scratch server did not."""
+    facts = recovery.control_data(host, scratch)
+    timeline, current = facts["Latest checkpoint's TimeLineID"], facts["Latest checkpoint's REDO WAL file"]
+    status = scratch.data / "pg_wal/archive_status"
+    found = (path.name for path in status.parent.iterdir())
+    for name in unarchived(found, timeline=int(timeline), current=current):
+        mark = status / f"{name}.ready"
+        mark.touch(mode=0o600)
+        os.chown(mark, recovery.POSTGRES, recovery.POSTGRES)
+
+
+def unarchived(found: Iterable[str], *, timeline: int, current: str) -> list[str]:
+    """Returns the files of a WAL folder that a recovery to a new timeline leaves to be archived.
+
+    Args:
+        found: the files.
+        timeline: the new timeline.
+        current: the segment that is still written to.
+    """
+    begin = f"{timeline:08X}"
+    return sorted(
+        name
+        for name in found
+        if name == f"{begin}.history" or (names.segment(name) and name.startswith(begin) and name < current)
+    )
+
+
+def _switch(host: Host, scratch: Scratch, stamp: str, *, keep: bool, report: Report) -> None:
+    data = host.layout.data / "postgres" / DATA
+    old = data.with_name(f"{DATA}.before-{stamp}")
+    awaits = host.layout.awaits_restore
+    report("putting it in the place of the old one")
+    was_awaited = awaits.exists()
+    run(["systemctl", "stop", UNIT], seconds=300)
+    had_old = data.exists()
+    if had_old:
+        data.rename(old)
+    scratch.data.rename(data)
+    try:
+        awaits.unlink(missing_ok=True)
+        run(["systemctl", "start", UNIT], seconds=_START_SECONDS)
+        wait("the restored database to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
+    except BaseException:
+        run(["systemctl", "stop", UNIT], seconds=300)
+        data.rename(scratch.data)
+        if had_old:
+            old.rename(data)
+            run(["systemctl", "start", "--no-block", UNIT])
+        elif was_awaited:
+            awaits.touch()
+        raise
+    if had_old and not keep:
+        shutil.rmtree(old)
+    elif had_old:
+        report(f"the old database is kept in {old}")
+
+
+def _answers(host: Host) -> bool | None:
+    try:
+        ready.check_database(host)
+    except HostError:
+        return None
+    return True

@@ -1,0 +1,197 @@
+"""Writing and reading objects of the mounted bucket by its rules."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from userdata.host.backup import manifests, names
+from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.errors import HostError
+
+MOUNT = Path("/srv/backups")
+CHUNK = 1024 * 1024
+_GZIP = 16 + zlib.MAX_WBITS
+# The fastest: the host has better to do than to save some bytes.
+_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the object's size and hash, and those of the data before compression."""
+
+    sha256: str
+    bytes: int
+    plain_sha256: str
+    plain_bytes: int
+
+
+def require_mount(mount: Path = MOUNT, table: Path = Path("/proc/self/mountinfo")) -> None:
+    """Refuses to take a bare folder for the bucket.
+
+    Raises:
+        HostError: nothing, or another file system than the bucket's, is mounted there.
+    """
+    found = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
+    kinds = [words[words.index("-") + 1] for words in found if words[4] == str(mount)]
+    if not kinds or not kinds[-1].startswith("fuse"):
+        raise HostError(f"{mount}: the backup bucket is not mounted")
+
+
+def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
+    """Writes a new object: from the start to the end, complete only when this returns.
+
+    Args:
+        path: where; must not exist. Its folder is made.
+        chunks: the data.
+        compress: whether to store them as gzip.
+
+    Raises:
+        HostError: any doubt whether the bucket has it all.
+    """
+    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP) if compress else None
+    stored, plain = hashlib.sha256(), hashlib.sha256()
+    stored_bytes = plain_bytes = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        try:
+            for given, part in _stored(chunks, compressor):
+                plain.update(given)
+                plain_bytes += len(given)
+                stored.update(part)
+                stored_bytes += len(part)
+                _write_all(descriptor, part)
+            # Completes the upload: closing would not tell of an error.
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        size = path.stat().st_size
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+    if size != stored_bytes:
+        raise HostError(f"{path}: has {size} bytes, {stored_bytes} were written")
+    return Written(stored.hexdigest(), stored_bytes, plain.hexdigest(), plain_bytes)
+
+
+def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[bytes]:
+    """Yields the data of an object; what came before an error must not be used.
+
+    Args:
+        path: the object.
+        sha256: its hash.
+        size: its size in bytes.
+        compressed: whether it is gzip.
+
+    Raises:
+        HostError: it is not what was written; with its name.
+    """
+    digest, count = hashlib.sha256(), 0
+    expander = zlib.decompressobj(wbits=_GZIP) if compressed else None
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                count += len(chunk)
+                plain = expander.decompress(chunk) if expander else chunk
+                if plain:
+                    yield plain
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+    except zlib.error as error:
+        raise HostError(f"{path}: is damaged: {error}") from error
+    if count != size:
+        raise HostError(f"{path}: is truncated: {count} bytes instead of {size}")
+    if digest.hexdigest() != sha256:
+        raise HostError(f"{path}: was changed: its SHA-256 is not that of its manifest")
+    if expander and not expander.eof:
+        raise HostError(f"{path}: is truncated")
+
+
+def find_bases(mount: Path = MOUNT) -> list[Base]:
+    """Returns the manifests of all base backups of all clusters, the oldest first."""
+    found = []
+    for system in _entries(mount / names.CLUSTERS):
+        for folder in _entries(system / "base"):
+            manifest = _manifest(folder / names.MANIFEST)
+            if manifest is not None and manifest.system == system.name and manifest.attempt == folder.name:
+                found.append(manifest)
+    return sorted(found, key=lambda base: base.end)
+
+
+def find_wal(system: str, name: str, mount: Path = MOUNT) -> list[Wal]:
+    """Returns the manifests of all complete attempts to archive a file."""
+    found = []
+    for path in _entries(mount / names.wal_folder(system, name)):
+        if path.suffix != ".json":
+            continue
+        try:
+            manifest = manifests.decode(Wal, path.read_bytes())
+        except ManifestError:
+            continue
+        except OSError as error:
+            raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+        if (manifest.system, manifest.name, manifest.object) == (system, name, f"{path.stem}.gz"):
+            found.append(manifest)
+    return found
+
+
+def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> str | None:
+    """Returns the first archived segment of a timeline after one that is missing; None: it ends before."""
+    root = mount / names.wal(system)
+    groups = [group for group in _names(root) if group >= missing.name[:16] and group[:8] == missing.name[:8]]
+    for group in groups:
+        for name in _names(root / group):
+            if name > missing.name and names.segment(name) and find_wal(system, name, mount):
+                return name
+    return None
+
+
+def object_of(base: Base, mount: Path = MOUNT) -> Path:
+    """Returns the object of a base backup."""
+    return mount / names.bases(base.system) / base.attempt / base.object
+
+
+def relative(path: Path, mount: Path = MOUNT) -> PurePosixPath:
+    """Returns an object's key below the mount."""
+    return PurePosixPath(path.relative_to(mount))
+
+
+def _manifest(path: Path) -> Base | None:
+    try:
+        return manifests.decode(Base, path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ManifestError):
+        # An attempt that was not completed.
+        return None
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Iterator[tuple[bytes, bytes]]:
+    for chunk in chunks:
+        yield chunk, compressor.compress(chunk) if compressor else chunk
+    if compressor:
+        yield b"", compressor.flush()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise HostError(f"{folder}: cannot be listed: {error.strerror}") from error
