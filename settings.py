@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from fleet import catalogue
+from fleet import catalogue, schedule
 
 ENVIRONMENTS = Path(__file__).with_name("environments")
 
@@ -268,6 +268,11 @@ class Fleet(_Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
+    # Hosts that are to be ready beforehand, by the time of the week.
+    warm: Annotated[
+        tuple[Annotated[str, Field(pattern=schedule.PATTERN)], ...],
+        Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
+    ] = ()
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
 
