@@ -175,5 +175,6 @@ class HostRole(Construct):
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in resources]
+            wild = [resource for resource in resources if "*" in resource]
+            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in wild]
             acknowledge(self, *rules, reason=because)
