@@ -49,7 +49,7 @@ def parse(text: str) -> Warm:
     Raises:
         ValueError: It is none.
     """
-    found = re.match(PATTERN, text)
+    found = re.fullmatch(PATTERN, text)
     if found is None:
         raise ValueError(f"{text!r} is no time such as 'mon-fri 06:00-20:00 2'")
     first = DAYS.index(found["first"])
