@@ -14,7 +14,7 @@ from fleet import schedule
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
 from fleet.openqa import Job
-from fleet.policy import Decision, Fleet, Host, Running, Seen, State
+from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State
 from fleet.reading import ListedJob, ListedWorker, Queue
 
 # A host in service without a connected worker: after so many seconds nobody counts on it (openQA's services
@@ -330,6 +330,11 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
         return []
     reasons = dict.fromkeys(view.given_up, "its workers are lost")
     reasons |= dict.fromkeys(decision.release, "idle") | dict.fromkeys(decision.drain, "to be emptied")
+    resting = {
+        fleet.name
+        for fleet in view.seen.fleets
+        if fleet.name in decision.held and fleet.failures >= DEFAULT_RULES.breaker_failures
+    }
     found: list[Act] = []
     for fleet in facts:
         group = groups.get(fleet.group)
@@ -337,11 +342,18 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
             continue
         # Auto Scaling shows what it was told with some delay.
         members = [member for member in group.members if member.counts and member.id not in view.told]
+        # Lost hosts are capacity to the group, but not to the policy.
+        lost = sum(member.id in view.lost and member.id not in reasons for member in members)
+        wanted = decision.desired[fleet.name] + lost
+        if fleet.name in resting:
+            # Each that fails would be replaced by the group. Its minimum is: no host is called off for that.
+            boots = [member.id for member in members if member.pending and member.id not in reasons]
+            called_off = boots[: max(0, wanted - group.min)]
+            reasons |= dict.fromkeys(called_off, "hosts of its fleet do not come up")
+            wanted -= len(called_off)
         going = [member for member in members if member.id in reasons]
         staying = [member for member in members if member.id not in reasons]
-        # Lost hosts are capacity to the group, but not to the policy.
-        lost = sum(member.id in view.lost for member in staying)
-        wanted = max(decision.desired[fleet.name] + lost, len(staying), group.min)
+        wanted = max(wanted, len(staying), group.min)
         wanted = min(wanted, group.max)
         desired = group.desired
         for member in going:

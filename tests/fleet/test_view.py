@@ -311,6 +311,18 @@ def test_a_host_that_goes_already_is_left_alone() -> None:
     assert acts(decision, member("i-1", "Terminating:Wait"), desired=0) == []
 
 
+def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replace() -> None:
+    at = moment(seen=look(launches=Launches(failures=3, last_failure=NOW)).seen)
+    booting = (member("i-1"), member("i-2", "Pending:Wait"), member("i-3", "Pending"))
+    decision = Decision(desired={"small": 3}, held={"small": "3 hosts in a row did not come up."})
+    assert brief(acts(decision, *booting, at=at)) == [("i-2", True, None), ("i-3", True, None)]
+    # The minimum is the group's own affair: to call off what it must launch again would never end.
+    assert brief(acts(decision, *booting, at=at, min=2)) == [("i-2", True, None)]
+    assert acts(decision, *booting, at=at, min=3) == []
+    # After its rest it is tried again.
+    assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
+
+
 def test_what_cannot_be_used_changes_nothing() -> None:
     decision = Decision(desired={"small": 9}, release=("i-1",), unusable="It is too old.")
     assert acts(decision, member("i-1")) == []
