@@ -337,6 +337,12 @@ class Environment(_Settings):
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
     ]
+    # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
+    # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
+    developers: Annotated[
+        tuple[Cidr, ...],
+        Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 10.8.0.0/24"),
+    ] = ()
     # The account's quotas "Running On-Demand Standard instances" and "All Standard Spot Instance Requests"
     vcpu_quota: Annotated[int | None, Vcpus] = None
     vcpu_spot_quota: Annotated[int | None, Vcpus] = None
@@ -575,6 +581,10 @@ def _access_problems(environment: Environment) -> Iterator[_Problem]:
         if cidr.prefixlen < 8 and not environment.public:
             allowed = "ranges of /8 or smaller, unless public = true"
             yield _Problem("trusted", cidr, "trusts a large part of the internet", allowed)
+    for cidr in environment.developers:
+        if cidr.prefixlen < 8:
+            wrong = "opens VNC to a large part of the internet"
+            yield _Problem("developers", cidr, wrong, "ranges of /8 or smaller")
     domain = environment.domain
     if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
         wrong = f"outside its hosted zone {domain.hosted_zone}"

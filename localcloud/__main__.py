@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="PORT",
                 help=f"the {purpose}'s port on 127.0.0.1; 0: a free one (%(default)s)",
             )
+        command.add_argument(
+            "--internet",
+            action="store_true",
+            help="instances reach the internet through this machine (without it, nothing leaves the cloud)",
+        )
     starts[1].add_argument("--no-smoke", dest="smoke", action="store_false", help="do not run the sample job")
     starts[1].add_argument(
         "environment", nargs="?", default="local", help="which environment, of kind local (%(default)s)"
@@ -91,7 +96,9 @@ def _up(options: argparse.Namespace) -> int:
         print(f"The local cloud {found.name!r} is already running.")
         _tell(found)
         return 0
-    with cloud.starting(options.name, api_port=options.api_port, web_port=options.web_port) as started:
+    with cloud.starting(
+        options.name, api_port=options.api_port, web_port=options.web_port, internet=options.internet
+    ) as started:
         started.add_image(root.golden_root(), parameter=deploy.IMAGE_PARAMETER)
         _tell(started)
     return 0
@@ -105,7 +112,13 @@ def _deploy(options: argparse.Namespace) -> int:
     what = deploy.Options(
         environment=options.environment, environments=options.environments, smoke=options.smoke
     )
-    return deploy.deploy(what, name=options.name, api_port=options.api_port, web_port=options.web_port)
+    return deploy.deploy(
+        what,
+        name=options.name,
+        api_port=options.api_port,
+        web_port=options.web_port,
+        internet=options.internet,
+    )
 
 
 def _down(options: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from typing import Any
 import boto3
 
 from images import cache
+from localcloud import internet as way_out
 from localcloud import prerequisites
 from localcloud.aws.server import INTERRUPT
 from localcloud.machine import remove_cgroup
@@ -195,23 +196,24 @@ def find(name: str) -> RunningCloud | None:
     return None
 
 
-def start(name: str, *, api_port: int, web_port: int) -> RunningCloud:
+def start(name: str, *, api_port: int, web_port: int, internet: bool = False) -> RunningCloud:
     """Start a cloud and wait until it is ready. It goes away with this process if that ends before.
 
     Args:
         name: The cloud's name.
         api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
         web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+        internet: Instances reach the internet through this machine.
 
     Raises:
         CloudError: It could not be started.
     """
-    with starting(name, api_port=api_port, web_port=web_port) as cloud:
+    with starting(name, api_port=api_port, web_port=web_port, internet=internet) as cloud:
         return cloud
 
 
 @contextlib.contextmanager
-def starting(name: str, *, api_port: int, web_port: int) -> Iterator[RunningCloud]:
+def starting(name: str, *, api_port: int, web_port: int, internet: bool = False) -> Iterator[RunningCloud]:
     """Start a cloud for a block that makes use of it; once the block has ended well, the cloud stays.
 
     It goes away if the block raises, or if this process ends before the block does.
@@ -220,6 +222,7 @@ def starting(name: str, *, api_port: int, web_port: int) -> Iterator[RunningClou
         name: The cloud's name.
         api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
         web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+        internet: Instances reach the internet through this machine.
 
     Raises:
         CloudError: It could not be started.
@@ -231,7 +234,7 @@ def starting(name: str, *, api_port: int, web_port: int) -> Iterator[RunningClou
     alive, staying = os.pipe()
     with os.fdopen(staying, "wb", buffering=0) as stay:
         try:
-            cloud = _launch(name, api_port=api_port, web_port=web_port, alive=alive)
+            cloud = _launch(name, api_port=api_port, web_port=web_port, alive=alive, internet=internet)
         finally:
             os.close(alive)
         try:
@@ -242,7 +245,7 @@ def starting(name: str, *, api_port: int, web_port: int) -> Iterator[RunningClou
         stay.write(b"k")
 
 
-def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCloud:
+def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bool) -> RunningCloud:
     with _lock(name) as lock, contextlib.ExitStack() as stack:
         if lock is None:
             raise CloudError(f"The local cloud {name!r} is already running.")
@@ -251,6 +254,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCl
         web = stack.enter_context(_listen(web_port, "web UI"))
         _work(name).mkdir(parents=True, mode=0o700)
         ready, telling = os.pipe()
+        gone, holding = os.pipe()
         settings = Settings(
             work=str(_work(name)),
             cgroup=f"/{_cgroup(name).relative_to(_cgroup_mount())}",
@@ -260,6 +264,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCl
             web=web.fileno(),
             ready=telling,
             alive=alive,
+            internet=internet,
         )
         log = stack.enter_context((_state(name) / "log").open("wb"))
         process = subprocess.Popen(
@@ -269,9 +274,10 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCl
             stdout=log,
             stderr=log,
             start_new_session=True,
-            pass_fds=(lock, settings.api, settings.web, telling, alive),
+            pass_fds=(lock, settings.api, settings.web, telling, alive, holding),
         )
         os.close(telling)
+        os.close(holding)
         cloud = RunningCloud(
             name=name,
             pid=process.pid,
@@ -279,6 +285,9 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCl
             web_port=web.getsockname()[1],
         )
         _write_state(cloud)
+        with os.fdopen(gone, "rb"):
+            if internet:
+                _connect(process.pid, gone)
         with os.fdopen(ready, "rb") as answer:
             # A line, not the end: more processes than the one that writes hold the other end.
             told = answer.readline()
@@ -289,6 +298,14 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int) -> RunningCl
             raise CloudError(f"The local cloud did not start: {last.strip()}")
         cloud.certificate.write_text(json.loads(told)["certificate"])
         return cloud
+
+
+def _connect(pid: int, gone: int) -> None:
+    try:
+        way_out.connect(pid, gone=gone)
+    except way_out.InternetError as error:
+        os.kill(pid, signal.SIGKILL)
+        raise CloudError(str(error)) from None
 
 
 def stop(name: str) -> bool:

@@ -17,6 +17,7 @@ import settings
 from images import root
 from localcloud import cloud
 from localcloud.cloud import CloudError, RunningCloud
+from settings import Environment
 
 # Where the local environment's settings look for the AMI's id.
 IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
@@ -49,7 +50,7 @@ class Options:
     smoke: bool
 
 
-def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
+def deploy(options: Options, *, name: str, api_port: int, web_port: int, internet: bool = False) -> int:
     """Start the cloud if it does not run, deploy, and run the sample job.
 
     A cloud that this starts goes away if this process is killed; a deployment that fails leaves it, to be
@@ -60,6 +61,7 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
         name: The cloud's name.
         api_port: See :func:`localcloud.cloud.start`.
         web_port: See :func:`localcloud.cloud.start`.
+        internet: See :func:`localcloud.cloud.start`.
 
     Returns:
         The exit code.
@@ -74,15 +76,16 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int) -> int:
         raise CloudError(f"The environment {environment.name!r} is for AWS: its kind is not 'local'.")
     running = cloud.find(name)
     if running is not None:
-        return _deploy(running, options)
+        return _deploy(running, environment, options)
     print("Starting the local cloud", flush=True)
-    with cloud.starting(name, api_port=api_port, web_port=web_port) as started:
-        return _deploy(started, options)
+    with cloud.starting(name, api_port=api_port, web_port=web_port, internet=internet) as started:
+        return _deploy(started, environment, options)
 
 
-def _deploy(running: RunningCloud, options: Options) -> int:
+def _deploy(running: RunningCloud, environment: Environment, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
-    running.add_image(root.golden_root(), parameter=IMAGE_PARAMETER)
+    image = root.golden_root() if environment.image.golden else root.base_root()
+    running.add_image(image, parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
     # Away from cdk.json: the bootstrap stack needs no app.
     code = _cdk(
@@ -110,15 +113,9 @@ def _deploy(running: RunningCloud, options: Options) -> int:
     if options.smoke:
         code = subprocess.run(
             [
-                *_WITH_THIS,
-                sys.executable,
-                "-m",
-                "ops",
-                "--env",
-                options.environment,
-                "--url",
-                running.url,
-                "smoke",
+                *(*_WITH_THIS, sys.executable, "-m", "ops"),
+                *("--env", options.environment, "--environments", str(options.environments.resolve())),
+                *("--url", running.url, "smoke"),
             ],
             cwd=_REPOSITORY,
             env=_environment(running),

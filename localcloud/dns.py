@@ -1,4 +1,7 @@
-"""The VPC's resolver: hosted zones, AWS's endpoints, names of instances and load balancers; nothing else."""
+"""The VPC's resolver: hosted zones, AWS's endpoints, names of instances and load balancers.
+
+All other names are the internet's: they do not exist where the cloud has no way out to it.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from localcloud.aws.ports import Record, Zone
 _AWS = re.compile(r"(.+\.)?amazonaws\.com\.")
 _AWS_TTL = 60
 _MAX_ALIASES = 8
+_UPSTREAM_SECONDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +90,30 @@ def reply(names: Names, request: DNSRecord) -> DNSRecord:
     return answer
 
 
-def serve(known: Callable[[IPv4Address], Names], *, address: IPv4Address = RESOLVER, port: int = 53) -> None:
+def is_known(names: Names, name: str) -> bool:
+    """Tell whether a name is for this resolver to answer, be it that it does not exist.
+
+    Args:
+        names: What is known.
+        name: The name, with the final dot.
+    """
+    name = name.lower()
+    zones = any(name == zone.name or name.endswith(f".{zone.name}") for zone in names.zones)
+    return zones or _records(names, name) is not None
+
+
+def serve(
+    known: Callable[[IPv4Address], Names],
+    *,
+    upstream: IPv4Address | None = None,
+    address: IPv4Address = RESOLVER,
+    port: int = 53,
+) -> None:
     """Answer on the resolver's address over UDP and TCP, in threads of this process.
 
     Args:
         known: What the machine with this address sees.
+        upstream: The resolver that knows the internet's names; None: there are none.
         address: The address to listen on.
         port: The port to listen on.
 
@@ -100,7 +123,10 @@ def serve(known: Callable[[IPv4Address], Names], *, address: IPv4Address = RESOL
 
     class Resolver(BaseResolver):  # type: ignore[misc] # dnslib has no types
         def resolve(self, request: DNSRecord, handler: Any) -> DNSRecord:
-            return reply(known(IPv4Address(handler.client_address[0])), request)
+            names = known(IPv4Address(handler.client_address[0]))
+            if upstream and not is_known(names, str(request.q.qname)):
+                return DNSRecord.parse(request.send(str(upstream), timeout=_UPSTREAM_SECONDS))
+            return reply(names, request)
 
     for tcp in (False, True):
         server = DNSServer(

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from pathlib import Path
 
-from localcloud.addresses import GATEWAY, METADATA, OPERATOR, OUTSIDE, RESOLVER
+from localcloud import internet
+from localcloud.addresses import DEVELOPER, GATEWAY, METADATA, OPERATOR, OUTSIDE, RESOLVER
 from localcloud.aws.ports import Firewall, Rule
 
 MTU = 9001  # of every interface in a VPC
 
 _OUTSIDE_NAMESPACE = "outside"
 _OUTSIDE_LINK = "outside"
+_OUTSIDE_ADDRESSES = (OUTSIDE, DEVELOPER)  # the first is the one that is used when none is asked for
 
 
 class NetworkError(Exception):
@@ -94,7 +96,7 @@ def delete_namespace(name: str) -> None:
 
 
 def set_up() -> None:
-    """Prepare the cloud's namespace: forwarding, AWS's own addresses, and an address outside the VPC.
+    """Prepare the cloud's namespace: forwarding, AWS's own addresses, and addresses outside the VPC.
 
     Raises:
         NetworkError: A part could not be set up.
@@ -107,13 +109,13 @@ def set_up() -> None:
     _ip(
         f"link add {_OUTSIDE_LINK} type veth peer name eth0 netns {_OUTSIDE_NAMESPACE}",
         f"link set {_OUTSIDE_LINK} up",
-        f"route add {OUTSIDE}/32 dev {_OUTSIDE_LINK}",
+        *(f"route add {address}/32 dev {_OUTSIDE_LINK}" for address in _OUTSIDE_ADDRESSES),
     )
     _sysctl({"proxy_arp": "1", "rp_filter": "1"}, _OUTSIDE_LINK)
     _ip(
         f"-n {_OUTSIDE_NAMESPACE} link set lo up",
         f"-n {_OUTSIDE_NAMESPACE} link set eth0 up",
-        f"-n {_OUTSIDE_NAMESPACE} address add {OUTSIDE}/24 dev eth0",
+        *(f"-n {_OUTSIDE_NAMESPACE} address add {address}/24 dev eth0" for address in _OUTSIDE_ADDRESSES),
         f"-n {_OUTSIDE_NAMESPACE} route add default dev eth0",
     )
 
@@ -128,7 +130,9 @@ def own_addresses(addresses: Iterable[IPv4Address]) -> None:
         _ip(f"address replace {address}/32 dev lo")
 
 
-def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, int]) -> str:
+def ruleset(
+    *, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, int], way_out: bool = False
+) -> str:
     """The nftables rules that do what the security groups say.
 
     A new connection passes when the groups of its source let it out and those of its destination let it in;
@@ -138,9 +142,11 @@ def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, i
     Args:
         firewalls: The rules in force, one entry an interface of a machine or a load balancer.
         hop_limits: How far replies of the metadata service travel, where it is more than one hop.
+        way_out: What the rules let go to the internet does go there.
     """
     walls = sorted(firewalls, key=lambda wall: wall.address)
     own = ", ".join(str(wall.address) for wall in walls)
+    outside = ", ".join(str(address) for address in _OUTSIDE_ADDRESSES)
     out = [f"{wall.address} : goto {_chain('out', wall)}" for wall in walls]
     into = [f"{wall.address} : goto {_chain('in', wall)}" for wall in walls]
     lines = [
@@ -150,7 +156,7 @@ def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, i
         "chain forward { type filter hook forward priority filter; policy drop; goto connection; }",
         "chain input { type filter hook input priority filter; policy drop;",
         '  iifname "lo" accept',
-        f"  ip saddr {OUTSIDE} goto connection",
+        f"  ip saddr {{ {outside} }} goto connection",
         f"  ip daddr {METADATA} tcp dport 80 accept",
         f"  ip daddr {RESOLVER} meta l4proto {{ tcp, udp }} th dport 53 accept",
         "  goto connection",
@@ -167,17 +173,24 @@ def ruleset(*, firewalls: Iterable[Firewall], hop_limits: Mapping[IPv4Address, i
         "chain connection {",
         "  ct state established,related accept",
         "  ct state invalid drop",
-        f"  ip saddr {{ {OPERATOR}, {OUTSIDE} }} goto destination",
+        f"  ip saddr {{ {OPERATOR}, {outside} }} goto destination",
         *([f"  ip saddr vmap {{ {', '.join(out)} }}"] if out else []),
         "  drop",
         "}",
         "chain destination {",
         f"  ip daddr {GATEWAY} tcp dport 443 accept",
-        f"  ip daddr {OUTSIDE} accept",
+        f"  ip daddr {{ {outside} }} accept",
+        *([f'  oifname "{internet.LINK}" accept'] if way_out else []),
         *([f"  ip daddr vmap {{ {', '.join(into)} }}"] if into else []),
         "  drop",
         "}",
     ]
+    if way_out:
+        lines += [
+            "chain translation { type nat hook postrouting priority srcnat; policy accept;",
+            f'  oifname "{internet.LINK}" masquerade',
+            "}",
+        ]
     for wall in walls:
         lines += [f"chain {_chain('out', wall)} {{"]
         lines += [f"  {match} goto destination" for rule in wall.egress for match in _match("daddr", rule)]

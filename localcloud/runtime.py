@@ -18,7 +18,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from localcloud import dns, image, imds, network, splice
+from localcloud import dns, image, imds, internet, network, splice
 from localcloud.addresses import GATEWAY, private_name
 from localcloud.authority import Authority
 from localcloud.aws import server
@@ -57,6 +57,7 @@ class Settings:
         web: File descriptor of the listening socket of the web UI.
         ready: File descriptor that gets a line of JSON with the authority's certificate when all is up.
         alive: File descriptor that ends without a byte if the launcher dies before it saw that.
+        internet: The cloud has a way out to the internet.
     """
 
     work: str
@@ -67,6 +68,7 @@ class Settings:
     web: int
     ready: int
     alive: int
+    internet: bool
 
 
 def main() -> None:
@@ -89,9 +91,10 @@ def main() -> None:
         cgroup=settings.cgroup,
         region=settings.region,
         authority=authority,
+        way_out=settings.internet,
     )
     imds.serve(imds.Service(api.cloud, region=settings.region, account=settings.account))
-    dns.serve(runtime.names)
+    dns.serve(runtime.names, upstream=internet.RESOLVER if settings.internet else None)
     gateway = socket.create_server((str(GATEWAY), 443))
     api.serve(gateway, context=_gateway_context(authority, work, settings.region))
     splice.serve(socket.socket(fileno=settings.web), lambda: splice.entrance(api.cloud.load_balancers()))
@@ -110,6 +113,7 @@ class Runtime:
         cgroup: The cloud's cgroup.
         region: The AWS region.
         authority: Issues certificates.
+        way_out: The cloud has a way out to the internet.
     """
 
     def __init__(
@@ -120,8 +124,10 @@ class Runtime:
         cgroup: str,
         region: str,
         authority: Authority,
+        way_out: bool,
     ) -> None:
         self._cloud = cloud
+        self._way_out = way_out
         self._work = work
         self._authority = authority
         self._layers: dict[str, tuple[Path, ...]] = {}  # of each AMI
@@ -200,6 +206,7 @@ class Runtime:
                 for instance in self._cloud.instances()
                 for interface in instance.interfaces
             },
+            way_out=self._way_out,
         )
         if rules != self._rules:
             network.apply_rules(rules)

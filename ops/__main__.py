@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import settings
 from ops import smoke
@@ -27,13 +28,20 @@ def main(arguments: list[str] | None = None) -> int:
         "--env", required=True, metavar="NAME", help="the environment: environments/NAME.toml"
     )
     parser.add_argument(
+        "--environments",
+        type=Path,
+        default=settings.ENVIRONMENTS,
+        metavar="DIRECTORY",
+        help="where its file is",
+    )
+    parser.add_argument(
         "--url", help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     smoke.add_command(commands)
     options = parser.parse_args(arguments)
     try:
-        environment = settings.load(options.env)
+        environment = settings.load(options.env, options.environments)
         return int(options.run(environment, options))
     except (settings.SettingsError, DeploymentError) as error:
         print(error, file=sys.stderr)

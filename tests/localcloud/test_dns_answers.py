@@ -6,7 +6,7 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from localcloud.aws.ports import Record, Zone
-from localcloud.dns import Names, reply, visible
+from localcloud.dns import Names, is_known, reply, visible
 
 
 def record(name: str, kind: str, *values: str) -> Record:
@@ -84,3 +84,18 @@ def test_a_private_zone_is_seen_from_its_networks_alone() -> None:
     assert visible((PRIVATE, PUBLIC), "vpc-1") == (PRIVATE, PUBLIC)
     assert visible((PRIVATE, PUBLIC), "vpc-2") == (PUBLIC,)
     assert visible((PRIVATE, PUBLIC), None) == (PUBLIC,)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("no.such.name.local.openqa.internal.", True),
+        ("WebUI.local.openqa.internal.", True),
+        ("ip-10-99-1-5.ec2.internal.", True),
+        ("sts.amazonaws.com.", True),
+        ("example.org.", False),
+        ("myopenqa.internal.", False),
+    ],
+)
+def test_whose_names_are_passed_on(name: str, own: bool) -> None:
+    assert is_known(NAMES, name) is own

@@ -192,6 +192,26 @@ def test_command_server_ports_follow_the_workers(production: Synthesized) -> Non
     assert rule["ToPort"] == 20003 + 10 * most
 
 
+def test_vnc_is_open_to_the_developers_alone(environment: Synthesized) -> None:
+    group = only(
+        [
+            group
+            for group in environment.properties("AWS::EC2::SecurityGroup")
+            if "Worker hosts" in group["GroupDescription"]
+        ]
+    )
+    most = max(
+        fleet.workers(name) for fleet in environment.environment.fleets for name in fleet.instance_types
+    )
+    open_to = [
+        (rule["CidrIp"], rule["IpProtocol"], rule["FromPort"], rule["ToPort"])
+        for rule in group.get("SecurityGroupIngress", [])
+    ]
+    assert open_to == [
+        (str(network), "tcp", 5991, 5990 + most) for network in environment.environment.developers
+    ]
+
+
 def test_load_balancer_lets_in_whom_the_environment_says(environment: Synthesized) -> None:
     group = only(
         [

@@ -323,6 +323,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [set_to("trusted", '["203.0.113.0/24"]', "[]")],
         ["trusted = []", "at least one range, or public = true"],
     ),
+    "developers, the world": (
+        ["public = true", 'developers = ["0.0.0.0/0"]'],
+        ['developers = "0.0.0.0/0"', "ranges of /8 or smaller"],
+    ),
     "fake sign-in": (
         [('method = "OAuth2"\nprovider = "fedora"', 'method = "Fake"')],
         ['sign_in.method = "Fake"', 'or kind = "local"'],
@@ -536,6 +540,7 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
         ),
         (["public = true", ('["203.0.113.0/24"]', '["0.0.0.0/0"]')], lambda e: e.public, True),
         (["public = true", ('["203.0.113.0/24"]', "[]")], lambda e: e.trusted, ()),
+        ([], lambda e: e.developers, ()),
         ([("[image]", "[image]\ngolden = true")], lambda e: e.image.golden, True),
         (
             [

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interface, render, roles, tap, volume
+from userdata.host import interface, kvm, render, roles, tap, volume
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -40,6 +40,7 @@ def configured(
     monkeypatch.setattr(volume, "attach", lambda *_, **__: None)
     monkeypatch.setattr(volume, "find_device", lambda *_: Path("/dev/null"))
     monkeypatch.setattr(volume, "ensure_filesystem", lambda *_: False)
+    monkeypatch.setattr(kvm, "group", lambda: 992)
     programs.answers["podman run"] = "K"
     roles.prepare(made)
     roles.configure(made)

@@ -53,6 +53,9 @@ def prepare(host: Host) -> None:
         facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
         facts["device"] = str(volume.device_path(host.document.volume))
+    worker = host.document.worker
+    if worker is not None and worker.kvm:
+        facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
     if fixed is not None:
         interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
@@ -60,7 +63,6 @@ def prepare(host: Host) -> None:
     if host.document.volume is not None:
         volume.attach(host.client("ec2"), volume=host.document.volume, instance=host.instance)
         volume.ensure_filesystem(volume.find_device(host.document.volume))
-    worker = host.document.worker
     if worker is not None and worker.kvm:
         kvm.prove(
             host.document.images["worker"].name, architecture=worker.architecture, folder=host.layout.runtime

@@ -1,0 +1,83 @@
+"""How fast hosts get a large asset when all fetch it at once: ``python -m bench.fetch``.
+
+Deploys the local environment with a fleet of several hosts, lays an asset of random bytes among the web UI's
+fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Web UI and hosts share this
+machine's processors here, as they do not on AWS, so the figures to look at are the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+from bench.local import ENVIRONMENT, deployed, hosts, until
+from localcloud.cloud import RunningCloud
+
+ASSET = "bench.raw"
+FOLDER = "/srv/data/openqa/share/factory/hdd/fixed"
+URL = f"http://webui.{ENVIRONMENT}.openqa.internal/assets/hdd/fixed/{ASSET}"
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m bench.fetch", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--hosts", type=int, default=4, help="how many hosts at most (%(default)s)")
+    parser.add_argument("--mib", type=int, default=1024, help="the asset's size (%(default)s)")
+    options = parser.parse_args()
+    with deployed({"min = 1": f"min = {options.hosts}", "max = 2": f"max = {options.hosts}"}) as running:
+        until(lambda: list(hosts(running).values()).count("InService") == options.hosts)
+        lay_asset(running, options.mib)
+        fetching = sorted(hosts(running))
+        fetch(running, fetching[0])  # so that the first measurement finds what later ones find in memory
+        print(f"{options.mib} MiB, MiB/s\n{'hosts':>5} {'each':>8} {'all':>8}  all/one host")
+        alone = 0.0
+        count = 1
+        while count <= options.hosts:
+            started = time.monotonic()
+            with ThreadPoolExecutor(count) as pool:
+                seconds = list(pool.map(lambda host: fetch(running, host), fetching[:count]))
+            together = count * options.mib / (time.monotonic() - started)
+            alone = alone or together
+            each = options.mib / median(seconds)
+            print(f"{count:5} {each:8.0f} {together:8.0f}  {together / alone:12.2f}", flush=True)
+            count *= 2
+    return 0
+
+
+def lay_asset(running: RunningCloud, mib: int) -> None:
+    """Makes the asset on the web UI host.
+
+    Args:
+        running: the cloud.
+        mib: its size.
+    """
+    groups = running.client("autoscaling")
+    name = f"openqa-{ENVIRONMENT}-webui"
+    (group,) = groups.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+    (webui,) = group["Instances"]
+    inside(
+        running,
+        webui["InstanceId"],
+        f"head -c {mib}M /dev/urandom >{FOLDER}/{ASSET}; chmod a+r {FOLDER}/{ASSET}",
+    )
+
+
+def fetch(running: RunningCloud, host: str) -> float:
+    """Has a host fetch the asset, and returns the seconds that it took."""
+    return float(
+        inside(running, host, f"curl --silent --fail --output /dev/null --write-out '%{{time_total}}' {URL}")
+    )
+
+
+def inside(running: RunningCloud, instance: str, script: str) -> str:
+    """What a shell script prints in an instance."""
+    command = ["nsenter", f"--target={running.leader(instance)}", "--all", "--wd=/", "sh", "-ec", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

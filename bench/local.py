@@ -1,0 +1,77 @@
+"""A local deployment for as long as a measurement takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from localcloud import cloud
+from localcloud.cloud import RunningCloud
+from settings import ENVIRONMENTS
+
+ENVIRONMENT = "bench"
+FLEET = f"openqa-{ENVIRONMENT}-fleet-small"  # its group
+SECONDS = 1200  # at most, for whatever is waited for
+
+
+@contextmanager
+def deployed(changes: dict[str, str], *options: str) -> Iterator[RunningCloud]:
+    """Deploys a changed local environment into a cloud of its own; afterwards nothing of it is left.
+
+    Args:
+        changes: lines of environments/local.toml, and what stands in their place.
+        options: more words for ``localcloud deploy``.
+
+    Yields:
+        The cloud; this process's AWS variables lead to it.
+    """
+    text = (ENVIRONMENTS / "local.toml").read_text()
+    for line, instead in changes.items():
+        if f"\n{line}\n" not in text:
+            raise SystemExit(f"environments/local.toml has no line {line!r}.")
+        text = text.replace(f"\n{line}\n", f"\n{instead}\n")
+    program = [sys.executable, "-m", "localcloud"]
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / f"{ENVIRONMENT}.toml").write_text(text)
+        ports = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
+        command = [*program, "deploy", ENVIRONMENT, f"--name={ENVIRONMENT}", *ports, *options]
+        try:
+            print(f"Deploying {', '.join(changes.values())}", flush=True)
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{done.stdout}{done.stderr}")
+            running = cloud.find(ENVIRONMENT)
+            if running is None:
+                raise SystemExit("The local cloud ended by itself.")
+            os.environ.update(running.environment())
+            yield running
+        finally:
+            subprocess.run(
+                [*program, "down", f"--name={ENVIRONMENT}"], stdout=subprocess.DEVNULL, cwd=root, check=True
+            )
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Waits until a condition holds and returns its value."""
+    deadline = time.monotonic() + SECONDS
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"Not within {SECONDS} s.")
+        time.sleep(0.2)
+    return value
+
+
+def hosts(running: RunningCloud) -> dict[str, str]:
+    """The lifecycle states of the fleet's instances."""
+    groups = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[FLEET])
+    return {
+        host["InstanceId"]: host["LifecycleState"] for host in groups["AutoScalingGroups"][0]["Instances"]
+    }
