@@ -5,9 +5,9 @@ from __future__ import annotations
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 from constructs.host_role import HostRole
-from constructs.names import fleet_group, fleet_parameters, prefix
+from constructs.names import fleet_group, prefix
 
-from fleet import metrics
+from fleet import facts
 from settings import Environment
 
 _MINUTE = 60
@@ -29,8 +29,8 @@ class FleetController(Construct):
         self._environment = environment
         role.allow_control_fleets(
             groups=[fleet_group(environment, fleet.name) for fleet in environment.fleets],
-            parameters=fleet_parameters(environment),
-            namespace=metrics.namespace(environment.name),
+            parameters=facts.parameters(environment.name),
+            namespace=facts.namespace(environment.name),
         )
         self._alarm(
             "Breaker",
@@ -78,7 +78,7 @@ class FleetController(Construct):
             id,
             alarm_name=f"{prefix(self._environment)}-controller-{id.lower()}",
             alarm_description=f"{self._environment.name}: {description}",
-            namespace=metrics.namespace(self._environment.name),
+            namespace=facts.namespace(self._environment.name),
             metric_name=metric,
             statistic=statistic,
             period=_MINUTE,

@@ -34,11 +34,6 @@ def fleet_group(environment: Environment, fleet: str) -> str:
     return f"{prefix(environment)}-fleet-{fleet}"
 
 
-def fleet_parameters(environment: Environment) -> str:
-    """Returns the path of the SSM parameters that tell the fleets' controller about each fleet."""
-    return f"/openqa/{environment.name}/fleets"
-
-
 def private_zone(environment: Environment) -> str:
     """Returns the private hosted zone, in which ``webui`` and ``database`` are names."""
     return f"{environment.name}.openqa.internal"

@@ -12,10 +12,11 @@ from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
-from constructs.names import fleet_group, fleet_parameters
+from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
 from constructs.role_document import fleet_facts, host_document, worker_document
 
+from fleet import facts
 from images.bundle import Bundle
 from settings import Environment, Fleet
 
@@ -142,7 +143,7 @@ class WorkerFleet(Construct):
             self,
             "Facts",
             type="String",
-            name=f"{fleet_parameters(environment)}/{fleet.name}",
+            name=f"{facts.parameters(environment.name)}/{fleet.name}",
             description=f"{name}: what the fleets' controller knows of it",
             value=json.dumps({"group": name, **fleet_facts(fleet)}),
         )

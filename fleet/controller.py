@@ -257,7 +257,7 @@ def read_facts(ssm: Any, environment: str) -> list[Facts]:
     Raises:
         AwsError: SSM does not answer.
     """
-    path = f"/openqa/{environment}/fleets"
+    path = fleet_facts.parameters(environment)
     found: list[Facts] = []
     try:
         for page in ssm.get_paginator("get_parameters_by_path").paginate(Path=path):

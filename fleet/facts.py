@@ -20,6 +20,16 @@ GP3_GIB_HOUR = 0.08 / 730
 _UNKNOWN_PRICE = 100.0
 
 
+def parameters(environment: str) -> str:
+    """Return the path of the SSM parameters of an environment's fleets."""
+    return f"/openqa/{environment}/fleets"
+
+
+def namespace(environment: str) -> str:
+    """Return the CloudWatch namespace of an environment, the only one that its controller may write to."""
+    return f"openQA/{environment}"
+
+
 class FactsError(Exception):
     """A fleet's parameter is not in order; the message tells why, in one sentence."""
 

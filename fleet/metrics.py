@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fleet.facts import namespace
 from fleet.openqa import Classes
 from fleet.policy import DEFAULT_RULES, Decision, State
 from fleet.view import View
@@ -15,11 +16,6 @@ MOST_CLASSES = 20
 _BATCH = 500  # PutMetricData takes 1000
 
 Datum = Mapping[str, Any]
-
-
-def namespace(environment: str) -> str:
-    """Return the CloudWatch namespace of an environment, the only one that its controller may write to."""
-    return f"openQA/{environment}"
 
 
 def of_view(view: View, decision: Decision) -> list[Datum]:
