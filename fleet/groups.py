@@ -48,7 +48,6 @@ class Member:
         healthy: The group does not think of replacing it.
         type: Its instance type.
         version: What it was launched from.
-        address: Its private address; None until EC2 tells.
         launched: Seconds since the epoch; None until EC2 tells.
     """
 
@@ -57,7 +56,6 @@ class Member:
     healthy: bool
     type: str
     version: Version | None
-    address: str | None = None
     launched: float | None = None
 
     @property
@@ -246,7 +244,6 @@ def _member(instance: Mapping[str, Any], facts: Mapping[str, Any]) -> Member:
         healthy=instance["HealthStatus"].lower() == "healthy",
         type=instance.get("InstanceType", ""),
         version=_version(instance.get("LaunchTemplate")),
-        address=facts.get("PrivateIpAddress"),
         launched=facts["LaunchTime"].timestamp() if "LaunchTime" in facts else None,
     )
 

@@ -6,6 +6,7 @@ The routes are openQA's public REST API (``lib/OpenQA/WebAPI/Controller/API/V1/{
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ ACTIVE = ("assigned", "setup", "running", "uploading")
 _LIVING = ",".join(("scheduled", *ACTIVE))
 _STATES = ("scheduled", *ACTIVE, "done")
 _STATUSES = ("dead", "broken", "running", "idle")
+_INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 # Results of jobs that took their usual time.
 _ENDED = "passed,softfailed,failed"
 
@@ -73,13 +75,13 @@ class ListedWorker:
 
     Attributes:
         id: Its id.
-        address: Where the web UI reaches it: its host's private address.
+        instance: Its host's instance id, which is among its classes: see ``workers.ini.j2``.
         connected: openQA heard of it lately, whether it is fit for jobs or not.
         job: The job that it has.
     """
 
     id: int
-    address: str
+    instance: str | None
     connected: bool
     job: int | None = None
 
@@ -232,7 +234,7 @@ def parse_worker(row: Any) -> ListedWorker:
             raise ValueError(f"{row['status']!r} is no status")
         return ListedWorker(
             id=_number(row["id"]),
-            address=str(row["properties"].get("WORKER_HOSTNAME", "")),
+            instance=_instance(row["properties"].get("WORKER_CLASS", "")),
             connected=row["status"] != "dead",
             job=_optional(row.get("jobid")),
         )
@@ -258,6 +260,10 @@ def _classes(settings: Mapping[str, Any]) -> Classes:
     # openQA's own default: lib/OpenQA/Schema/ResultSet/Jobs.pm.
     text = settings.get("WORKER_CLASS") or f"qemu_{settings.get('ARCH') or 'x86_64'}"
     return frozenset(filter(None, (name.strip() for name in text.split(","))))
+
+
+def _instance(classes: str) -> str | None:
+    return next((name for name in classes.split(",") if _INSTANCE.fullmatch(name)), None)
 
 
 def _moment(text: Any) -> float | None:

@@ -102,9 +102,9 @@ def look(
         memory: What was seen before; it is brought up to date.
     """
     jobs = {job.id: job for job in queue.jobs}
-    by_address: defaultdict[str, list[ListedWorker]] = defaultdict(list)
+    on_host: defaultdict[str | None, list[ListedWorker]] = defaultdict(list)
     for worker in queue.workers:
-        by_address[worker.address].append(worker)
+        on_host[worker.instance].append(worker)
     assigned: defaultdict[int, list[ListedJob]] = defaultdict(list)
     for job in queue.jobs:
         if job.worker is not None and not job.scheduled:
@@ -123,7 +123,7 @@ def look(
         hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members)
         for member in group.members:
             present.add(member.id)
-            workers = [worker for worker in by_address.get(member.address or "", ()) if worker.connected]
+            workers = [worker for worker in on_host.get(member.id, ()) if worker.connected]
             running = _running(workers, assigned, jobs, memory, now)
             state = _state(member, workers, memory, now)
             if state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told:

@@ -126,12 +126,11 @@ class World:
                 healthy=True,
                 type="c8i.xlarge",
                 version=VERSION,
-                address=f"10.0.0.{number}",
                 launched=NOW,
             )
         )
         if state == "InService":
-            self.workers.append(ListedWorker(id=number, address=f"10.0.0.{number}", connected=True))
+            self.workers.append(ListedWorker(id=number, instance=f"i-{number}", connected=True))
 
 
 def job(id: int) -> ListedJob:

@@ -70,15 +70,10 @@ def described(*instances: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def reservation(*ids: str) -> dict[str, Any]:
-    return {
-        "Instances": [
-            {"InstanceId": id, "PrivateIpAddress": f"10.0.0.{n}", "LaunchTime": NOW}
-            for n, id in enumerate(ids, start=4)
-        ]
-    }
+    return {"Instances": [{"InstanceId": id, "LaunchTime": NOW} for id in ids]}
 
 
-def test_reads_groups_with_the_addresses_of_their_instances(aws: Aws) -> None:
+def test_reads_groups_and_when_their_instances_were_launched(aws: Aws) -> None:
     asked = {"AutoScalingGroupNames": [GROUP]}
     aws.stubs["autoscaling"].add_response(
         "describe_auto_scaling_groups",
@@ -102,7 +97,6 @@ def test_reads_groups_with_the_addresses_of_their_instances(aws: Aws) -> None:
                 healthy=True,
                 type="c8i.xlarge",
                 version=Version(template="lt-1", number="1"),
-                address="10.0.0.4",
                 launched=NOW.timestamp(),
             ),
             Member(

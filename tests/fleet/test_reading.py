@@ -39,7 +39,7 @@ def job(id: int, **changes: Any) -> dict[str, Any]:
 
 def worker(id: int, **changes: Any) -> dict[str, Any]:
     """A worker as openQA lists it."""
-    row = {"id": id, "status": "idle", "properties": {"WORKER_HOSTNAME": f"10.99.129.{id % 250}"}}
+    row = {"id": id, "status": "idle", "properties": {"WORKER_CLASS": f"qemu_x86_64,i-{id:08x}"}}
     return row | changes
 
 
@@ -170,9 +170,10 @@ def test_a_job_without_a_class_has_openqas_own() -> None:
 
 def test_what_a_worker_tells() -> None:
     row = worker(3, status="running", jobid=9)
-    assert parse_worker(row) == ListedWorker(id=3, address="10.99.129.3", connected=True, job=9)
+    assert parse_worker(row) == ListedWorker(id=3, instance="i-00000003", connected=True, job=9)
     assert not parse_worker(worker(3, status="dead")).connected
-    assert parse_worker(worker(3, properties={})).address == ""
+    assert parse_worker(worker(3, properties={})).instance is None
+    assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,15 @@ def test_a_job_that_makes_no_sense(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"id": None}, {"status": None}, {"status": "off"}, {"properties": None}, {"jobid": "9"}]
+    "changes",
+    [
+        {"id": None},
+        {"status": None},
+        {"status": "off"},
+        {"properties": None},
+        {"properties": {"WORKER_CLASS": 5}},
+        {"jobid": "9"},
+    ],
 )
 def test_a_worker_that_makes_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(OpenQaError):

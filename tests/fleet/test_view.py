@@ -31,14 +31,13 @@ FACTS = Facts(
 )
 
 
-def member(id: str, state: str = "InService", *, number: int = 1, **changes: Any) -> Member:
+def member(id: str, state: str = "InService", **changes: Any) -> Member:
     made = Member(
         id=id,
         state=state,
         healthy=True,
         type="c8i.xlarge",
         version=NEW,
-        address=f"10.0.0.{number}",
         launched=NOW - 1000,
     )
     return replace(made, **changes)
@@ -55,7 +54,7 @@ def job(id: int, **changes: Any) -> ListedJob:
 
 
 def worker(id: int, *, number: int = 1, **changes: Any) -> ListedWorker:
-    return replace(ListedWorker(id=id, address=f"10.0.0.{number}", connected=True), **changes)
+    return replace(ListedWorker(id=id, instance=f"i-{number}", connected=True), **changes)
 
 
 def look(
@@ -100,11 +99,11 @@ def test_states(state: str, healthy: bool, expected: State) -> None:
     assert only(look(member("i-1", state, healthy=healthy), workers=(worker(1),))).state is expected
 
 
-def test_workers_are_mapped_to_hosts_by_address() -> None:
+def test_workers_are_mapped_to_hosts() -> None:
     running = job(7, scheduled=False, worker=12, started=NOW - 60)
     found = look(
-        member("i-1", number=1),
-        member("i-2", number=2),
+        member("i-1"),
+        member("i-2"),
         jobs=(running,),
         workers=(worker(11, number=1), worker(12, number=2, job=7), worker(13, number=77, job=8)),
     )
@@ -114,7 +113,7 @@ def test_workers_are_mapped_to_hosts_by_address() -> None:
     assert second.idle_since is None
 
 
-def test_a_row_of_a_dead_worker_at_the_same_address_does_not_count() -> None:
+def test_a_dead_worker_does_not_count() -> None:
     rows = (worker(1, connected=False, job=5), worker(2))
     assert only(look(member("i-1"), workers=rows)).running == ()
 

@@ -34,15 +34,15 @@ JOB = ListedJob(id=1, scheduled=True, priority=50, classes=frozenset({"qemu_x86_
 
 @dataclass
 class OpenQa:
-    """openQA: a queue, and a worker for each address."""
+    """openQA: a queue, and a worker on each host."""
 
     jobs: list[ListedJob] = field(default_factory=list)
-    addresses: dict[str, int | None] = field(default_factory=dict)  # with the job there
+    hosts: dict[str, int | None] = field(default_factory=dict)  # with the job there
 
     def read(self) -> Queue:
         workers = tuple(
-            ListedWorker(id=number, address=address, connected=True, job=job)
-            for number, (address, job) in enumerate(self.addresses.items(), start=1)
+            ListedWorker(id=number, instance=instance, connected=True, job=job)
+            for number, (instance, job) in enumerate(self.hosts.items(), start=1)
         )
         return Queue(at=time.time(), jobs=tuple(self.jobs), workers=workers)
 
@@ -131,20 +131,16 @@ def in_service(group: dict[str, Any]) -> list[str]:
     return [found["InstanceId"] for found in group["Instances"] if found["LifecycleState"] == "InService"]
 
 
-def address(cloud: Cloud, instance: str) -> str:
-    return str(next(found.address for found in cloud.server.cloud.instances() if found.id == instance))
-
-
 def test_from_no_host_for_a_job_and_back_without_it(cloud: Cloud) -> None:
     cloud.openqa.jobs = [JOB]
     first = in_service(cloud.turn(lambda group: bool(in_service(group))))[0]
     # It takes the job; what was launched to spare goes, and it stays.
-    cloud.openqa.addresses[address(cloud, first)] = JOB.id
+    cloud.openqa.hosts[first] = JOB.id
     cloud.openqa.jobs = [replace(JOB, scheduled=False, worker=1)]
 
     def all_known(group: dict[str, Any]) -> None:
         for instance in in_service(group):
-            cloud.openqa.addresses.setdefault(address(cloud, instance), None)
+            cloud.openqa.hosts.setdefault(instance, None)
 
     def only_the_first(group: dict[str, Any]) -> bool:
         all_known(group)
@@ -154,7 +150,7 @@ def test_from_no_host_for_a_job_and_back_without_it(cloud: Cloud) -> None:
 
     cloud.turn(only_the_first)
     cloud.openqa.jobs = []
-    cloud.openqa.addresses = dict.fromkeys(cloud.openqa.addresses)
+    cloud.openqa.hosts = dict.fromkeys(cloud.openqa.hosts)
     group = cloud.turn(lambda group: not group["Instances"])
     assert group["DesiredCapacity"] == 0
 
@@ -163,7 +159,7 @@ def test_hosts_of_an_old_launch_template_are_replaced(cloud: Cloud) -> None:
     client = cloud.server.client("autoscaling")
     client.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=1)
     (old,) = in_service(cloud.turn(lambda group: bool(in_service(group))))
-    cloud.openqa.addresses[address(cloud, old)] = None
+    cloud.openqa.hosts[old] = None
     ec2 = cloud.server.client("ec2")
     ec2.create_launch_template_version(
         LaunchTemplateName="small", SourceVersion="1", LaunchTemplateData={"InstanceType": "t3.large"}

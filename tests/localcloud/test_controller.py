@@ -135,17 +135,10 @@ class Deployed:
         return found
 
     def ran_on(self, job: int) -> str:
-        """The running instance whose worker has a job."""
+        """The instance whose worker has a job."""
         worker = self.openqa.request("GET", f"workers/{self.job(job)['assigned_worker_id']}")["worker"]
-        address = worker["properties"]["WORKER_HOSTNAME"]
-        filters = [{"Name": "private-ip-address", "Values": [address]}]
-        answer = self.running.client("ec2").describe_instances(Filters=filters)
-        return next(
-            str(instance["InstanceId"])
-            for reservation in answer["Reservations"]
-            for instance in reservation["Instances"]
-            if instance["State"]["Name"] == "running"
-        )
+        classes = str(worker["properties"]["WORKER_CLASS"]).split(",")
+        return next(name for name in classes if name.startswith("i-"))
 
     def started(self, job: int, *, seconds: float = 300) -> str:
         """Waits until a job runs; its host."""
