@@ -76,7 +76,7 @@ class ListedWorker:
     Attributes:
         id: Its id.
         instance: Its host's instance id, which is among its classes: see ``workers.ini.j2``.
-        connected: openQA heard of it lately, whether it is fit for jobs or not.
+        connected: openQA heard of it lately, and it has a job or is fit for one.
         job: The job that it has.
     """
 
@@ -232,11 +232,12 @@ def parse_worker(row: Any) -> ListedWorker:
     try:
         if row["status"] not in _STATUSES:
             raise ValueError(f"{row['status']!r} is no status")
+        job = _optional(row.get("jobid"))
         return ListedWorker(
             id=_number(row["id"]),
             instance=_instance(row["properties"].get("WORKER_CLASS", "")),
-            connected=row["status"] != "dead",
-            job=_optional(row.get("jobid")),
+            connected=row["status"] in ("idle", "running") or (row["status"] == "broken" and job is not None),
+            job=job,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OpenQaError(f"A worker in openQA's list makes no sense: {error!r}.") from error

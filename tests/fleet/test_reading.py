@@ -171,7 +171,9 @@ def test_a_job_without_a_class_has_openqas_own() -> None:
 def test_what_a_worker_tells() -> None:
     row = worker(3, status="running", jobid=9)
     assert parse_worker(row) == ListedWorker(id=3, instance="i-00000003", connected=True, job=9)
-    assert not parse_worker(worker(3, status="dead")).connected
+    assert not parse_worker(worker(3, status="dead", jobid=9)).connected
+    assert not parse_worker(worker(3, status="broken")).connected
+    assert parse_worker(worker(3, status="broken", jobid=9)).connected
     assert parse_worker(worker(3, properties={})).instance is None
     assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None
 
