@@ -41,6 +41,9 @@ PRIVATE_NETWORKS = tuple(
 )
 ZONE_LETTERS = "abcdefgh"
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
+# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+FETCH_GBPS = 0.05
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -82,6 +85,14 @@ NEEDS: Mapping[str, Mapping[str, tuple[Need, ...]]] = {
     "sample": {"x86_64": (Need(),)},
     "fedora": {"x86_64": FEDORA_NEEDS, "aarch64": FEDORA_NEEDS},
 }
+# Classes that jobs may ask for: the tests of each content profile, what openQA's worker gives itself on a
+# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
+KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
+    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
+    "aarch64": frozenset({"qemu_aarch64", "metal"}),
+    "sample": frozenset({"tap", "tpm"}),
+    "fedora": frozenset({"tap", "tap2", "tpm"}),
+}
 
 
 def _network(value: object) -> object:
@@ -102,6 +113,7 @@ Name = Field(
     description="up to 16 lowercase letters, digits and single hyphens, starting with a letter",
 )
 Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
+Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
 InstanceTypeName = Annotated[
     str, Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
@@ -232,6 +244,29 @@ class WebUi(_Host):
     """The web UI host."""
 
 
+class Backups(_Settings):
+    """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
+
+    keep_days: Annotated[int, Days] = 35
+    # Nobody may delete or overwrite a version before: set it at the first deployment.
+    object_lock_days: Annotated[int | None, Days] = None
+    # A bucket of another region or account that gets a copy of each object: versioned, and made beforehand.
+    replicate_to: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws(-cn|-us-gov)?:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="the ARN of a bucket, such as arn:aws:s3:::openqa-backups-elsewhere",
+        ),
+    ] = None
+    snapshot_hours: Annotated[
+        Literal[1, 2, 3, 4, 6, 8, 12, 24],
+        Field(description="1, 2, 3, 4, 6, 8, 12 or 24 hours between snapshots of the openQA volume"),
+    ] = 24
+    snapshots: Annotated[
+        int, Field(ge=0, le=1000, description="a whole number from 0 (none are taken) to 1000")
+    ] = 7
+
+
 class Content(_Settings):
     """What is tested."""
 
@@ -273,6 +308,8 @@ class Fleet(_Settings):
         tuple[Annotated[str, Field(pattern=schedule.PATTERN)], ...],
         Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
     ] = ()
+    # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
+    spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
 
@@ -353,6 +390,7 @@ class Environment(_Settings):
     sign_in: SignIn
     database: Database
     webui: WebUi
+    backups: Backups = Backups()
     content: Content
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
 
@@ -365,6 +403,38 @@ class Environment(_Settings):
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""
         return self.kind != "production"
+
+
+def warnings(environment: Environment) -> tuple[str, ...]:
+    """Tells what is allowed, but likely a mistake: one line for each.
+
+    Args:
+        environment: a valid one.
+    """
+    return (*_unknown_classes(environment), *_slow_fetches(environment))
+
+
+def _unknown_classes(environment: Environment) -> Iterator[str]:
+    profile = environment.content.profile
+    for fleet in environment.fleets:
+        known = KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]
+        for name in fleet.classes:
+            if name not in known:
+                yield (
+                    f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it "
+                    f"that content {_shown(profile)} has; known: {', '.join(sorted(known))}"
+                )
+
+
+def _slow_fetches(environment: Environment) -> Iterator[str]:
+    name = environment.webui.instance_type
+    hosts = sum(fleet.max for fleet in environment.fleets)
+    gbps = catalogue.load()[name].network_gbps
+    if gbps < FETCH_GBPS * hosts:
+        yield (
+            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
+            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+        )
 
 
 class _Problem(NamedTuple):
@@ -443,6 +513,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "sign_in": SignIn,
     "database": Database,
     "webui": WebUi,
+    "backups": Backups,
     "content": Content,
     "fleets": Fleet,
 }
@@ -503,6 +574,7 @@ def _problems(environment: Environment) -> Iterator[_Problem]:
     yield from _host_problems(environment)
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
+    yield from _backup_problems(environment)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
@@ -606,6 +678,14 @@ def _sign_in_problems(environment: Environment) -> Iterator[_Problem]:
                 yield _Problem(f"sign_in.{key}", None, "", f'{allowed}; provider = "custom" has no defaults')
 
 
+def _backup_problems(environment: Environment) -> Iterator[_Problem]:
+    backups = environment.backups
+    locked = backups.object_lock_days
+    if locked is not None and locked > backups.keep_days:
+        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is wanted"
+        yield _Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
+
+
 def _fleet_names(environment: Environment) -> Iterator[_Problem]:
     fleet_names = [fleet.name for fleet in environment.fleets]
     for name in sorted({name for name in fleet_names if fleet_names.count(name) > 1}):
@@ -633,6 +713,9 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+        wrong = "an interrupted spot host ends all jobs of its clusters"
+        yield _Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 

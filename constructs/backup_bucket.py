@@ -7,10 +7,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 from constructs.names import LOAD_BALANCER_LOGS, arn
+from constructs.policy_documents import allow, assumed_by, document
 
 from settings import Environment
 
-BACKUP_DAYS = 35
 LOG_DAYS = 90
 
 
@@ -49,7 +49,9 @@ class BackupBucket(Construct):
             )
         )
         self.logs = logs.bucket_name
-        self.name = s3.Bucket(
+        asked = environment.backups
+        lock = asked.object_lock_days
+        bucket = s3.Bucket(
             self,
             "Backups",
             encryption=s3.BucketEncryption.S3_MANAGED,
@@ -60,10 +62,65 @@ class BackupBucket(Construct):
             server_access_logs_prefix="backups/",
             lifecycle_rules=[
                 s3.LifecycleRule(
-                    expiration=Duration.days(BACKUP_DAYS),
-                    noncurrent_version_expiration=Duration.days(BACKUP_DAYS),
+                    expiration=Duration.days(asked.keep_days),
+                    noncurrent_version_expiration=Duration.days(asked.keep_days),
                     abort_incomplete_multipart_upload_after=Duration.days(1),
+                ),
+                # What an expired object leaves once its versions are gone.
+                s3.LifecycleRule(expired_object_delete_marker=True),
+            ],
+            # Governance: an administrator who may bypass it can still undo a mistake.
+            object_lock_default_retention=(
+                s3.ObjectLockRetention.governance(Duration.days(lock)) if lock else None
+            ),
+            removal_policy=removal_policy,
+        )
+        self.name = bucket.bucket_name
+        if asked.replicate_to:
+            self._replicate(bucket, asked.replicate_to)
+
+    def _replicate(self, bucket: s3.Bucket, destination: str) -> None:
+        """Copies each new object to a bucket elsewhere; what is deleted here stays there."""
+        role = iam.CfnRole(
+            self,
+            "Replication",
+            description="copies backups to another bucket",
+            assume_role_policy_document=assumed_by("s3.amazonaws.com"),
+        )
+        iam.CfnRolePolicy(
+            self,
+            "ReplicationPolicy",
+            policy_name="Replicate",
+            role_name=role.ref,
+            policy_document=document(
+                [
+                    allow(["s3:GetReplicationConfiguration", "s3:ListBucket"], [bucket.bucket_arn]),
+                    allow(
+                        [
+                            "s3:GetObjectVersionForReplication",
+                            "s3:GetObjectVersionAcl",
+                            "s3:GetObjectVersionTagging",
+                            "s3:GetObjectRetention",
+                            "s3:GetObjectLegalHold",
+                        ],
+                        [bucket.arn_for_objects("*")],
+                    ),
+                    allow(["s3:ReplicateObject", "s3:ReplicateTags"], [f"{destination}/*"]),
+                ]
+            ),
+        )
+        made = bucket.node.default_child
+        assert isinstance(made, s3.CfnBucket)  # noqa: S101  # so it is; the types do not say it
+        made.replication_configuration = s3.CfnBucket.ReplicationConfigurationProperty(
+            role=role.attr_arn,
+            rules=[
+                s3.CfnBucket.ReplicationRuleProperty(
+                    id="all",
+                    priority=1,
+                    status="Enabled",
+                    filter=s3.CfnBucket.ReplicationRuleFilterProperty(prefix=""),
+                    delete_marker_replication=s3.CfnBucket.DeleteMarkerReplicationProperty(status="Disabled"),
+                    destination=s3.CfnBucket.ReplicationDestinationProperty(bucket=destination),
                 )
             ],
-            removal_policy=removal_policy,
-        ).bucket_name
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
@@ -108,6 +109,25 @@ class HostRole(Construct):
             because="EC2's Describe actions know no resources.",
         )
 
+    def allow_lease_names(self, table: str, *, fleet: str) -> None:
+        """Lets a host lease a name of its fleet, and see which instances the fleet has.
+
+        Args:
+            table: the ARN of the table of names.
+            fleet: the fleet, the only partition of the table that the host may touch.
+        """
+        self._allow(
+            ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"],
+            [table],
+            conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [fleet]}},
+        )
+        self._allow(
+            ["autoscaling:DescribeAutoScalingGroups"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because="Auto Scaling's Describe actions know no resources.",
+        )
+
     def allow_read_secrets(self, arns: Iterable[str]) -> None:
         """Lets a host read the values of secrets."""
         self._allow(["secretsmanager:GetSecretValue"], list(arns))
@@ -116,6 +136,21 @@ class HostRole(Construct):
         """Lets a host fetch published files: just these objects."""
         begin = f"arn:{partition(self._environment)}:s3:::"
         self._allow(["s3:GetObject"], [f"{begin}{file.bucket}/{file.key}" for file in files])
+
+    def allow_backups(self, *, bucket: str, prefix: str) -> None:
+        """Lets a host write new objects below a prefix of the backup bucket and read them: never delete.
+
+        Args:
+            bucket: the bucket's name.
+            prefix: what its keys begin with.
+        """
+        begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
+        self._allow(["s3:ListBucket"], [begin], conditions={"StringLike": {"s3:prefix": [f"{prefix}*"]}})
+        self._allow(
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
+            [f"{begin}/{prefix}*"],
+            because="Which objects there will be is not known before; all are the host's own.",
+        )
 
     def allow_read_parameter(self, name: str) -> None:
         """Lets a host read an SSM parameter."""
@@ -175,6 +210,14 @@ class HostRole(Construct):
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            wild = [resource for resource in resources if "*" in resource]
-            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in wild]
+            named = [name for name in map(self._reported, resources) if "*" in name]
+            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in named]
             acknowledge(self, *rules, reason=because)
+
+    def _reported(self, resource: str) -> str:
+        """Returns a resource as the security rules name it: what is imported goes by its export's name."""
+        resolved = Stack.of(self).resolve(resource)
+        if isinstance(resolved, str):
+            return resolved
+        parts = resolved["Fn::Join"][1]
+        return "".join(part if isinstance(part, str) else part["Fn::ImportValue"] for part in parts)

@@ -18,6 +18,9 @@ TERMINATE_HOOK = "drain"
 # Where the bucket of access logs has those of the load balancer.
 LOAD_BALANCER_LOGS = "load-balancer"
 
+# The tag by which a schedule of snapshots finds a volume; its value is the name of the host's group.
+SNAPSHOTS = "openqa:snapshots"
+
 
 def prefix(environment: Environment) -> str:
     """Returns what the names of the environment's stacks and groups begin with."""
@@ -60,6 +63,11 @@ def partition(environment: Environment) -> str:
     """Returns the part of AWS that the environment's region belongs to."""
     apart = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
     return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
+
+
+def backup_prefix(role: Role) -> str:
+    """Returns what the keys of a host's objects in the backup bucket begin with."""
+    return f"{role}/"
 
 
 def database_ca_parameter(environment: Environment) -> str:

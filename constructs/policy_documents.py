@@ -26,5 +26,9 @@ def allow(
 
 def inline_policy(name: str, statements: Sequence[Mapping[str, Any]]) -> iam.CfnRole.PolicyProperty:
     """Returns a role's inline policy."""
-    document = {"Version": _VERSION, "Statement": list(statements)}
-    return iam.CfnRole.PolicyProperty(policy_name=name, policy_document=document)
+    return iam.CfnRole.PolicyProperty(policy_name=name, policy_document=document(statements))
+
+
+def document(statements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns a policy document."""
+    return {"Version": _VERSION, "Statement": list(statements)}

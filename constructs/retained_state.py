@@ -9,7 +9,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
-from constructs.names import Role, host_group
+from constructs.names import SNAPSHOTS, Role, host_group
 
 from settings import Environment
 
@@ -70,7 +70,7 @@ class RetainedState(Construct):
             size=volume_gib,
             volume_type="gp3",
             encrypted=True,
-            tags=tags,
+            tags=[*tags, CfnTag(key=SNAPSHOTS, value=name)],
         )
         policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.RETAIN
         volume.cfn_options.deletion_policy = policy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, private_zone
+from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, backup_prefix, private_zone
 from constructs.published_files import PublishedFile
 
 from images.recipe import recipe_hash, reference
@@ -85,6 +85,11 @@ def state_document(*, volume: str, interface: str, address: IPv4Address, subnet:
     }
 
 
+def backup_document(role: Role, bucket: str) -> Document:
+    """Returns what the database's and the web UI's documents hold about the backup bucket."""
+    return {"backup": {"bucket": bucket, "prefix": backup_prefix(role)}}
+
+
 def database_document(*, memory_mib: int) -> Document:
     """Returns the database's part; ``memory_mib`` is the host's memory in MiB."""
     return {"database": {"name": "openqa", "user": "openqa", "memory_mib": memory_mib}}
@@ -116,8 +121,13 @@ def webui_document(
     }
 
 
-def worker_document(fleet: Fleet) -> Document:
-    """Returns a worker host's part."""
+def worker_document(fleet: Fleet, *, names: str) -> Document:
+    """Returns a worker host's part.
+
+    Args:
+        fleet: its fleet's settings.
+        names: the table in which hosts lease their names.
+    """
     return {
         "worker": {
             "fleet": fleet.name,
@@ -126,6 +136,7 @@ def worker_document(fleet: Fleet) -> Document:
             "workers": {name: fleet.workers(name) for name in fleet.instance_types},
             "kvm": fleet.kvm,
             "network": fleet.network,
+            "names": names,
         }
     }
 

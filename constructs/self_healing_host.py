@@ -18,10 +18,10 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.machine_image import machine_image
-from constructs.names import Role, host_group
+from constructs.names import Role, backup_prefix, host_group
 from constructs.published_files import PublishedFile, publish_bundle
 from constructs.retained_state import RetainedState
-from constructs.role_document import Document, host_document, state_document
+from constructs.role_document import Document, backup_document, host_document, state_document
 
 from fleet import catalogue
 from images.bundle import Bundle
@@ -55,6 +55,7 @@ class SelfHealingHost(Construct):
         subnet: str,
         security_group: str,
         state: RetainedState,
+        backups: str,
         images: Mapping[str, PublishedFile | None],
         secrets: Mapping[str, str | None],
         bundle: Bundle,
@@ -72,6 +73,7 @@ class SelfHealingHost(Construct):
             subnet: the id of the subnet that it boots in, in the zone of its volume.
             security_group: the id of the group that says who may talk to it.
             state: its volume and fixed interface.
+            backups: the name of the backup bucket.
             images: the container images that it runs, and where they are.
             secrets: the ARNs of the secrets that it reads; None: there is no such secret.
             bundle: what instances run.
@@ -88,6 +90,7 @@ class SelfHealingHost(Construct):
         self.role.allow_own_group(name)
         self.role.allow_signal(stack.stack_name)
         self.role.allow_attach(volume=state.volume, interface=state.interface, group=name)
+        self.role.allow_backups(bucket=backups, prefix=backup_prefix(role))
         self.role.allow_read_secrets(filter(None, secrets.values()))
         self.role.allow_read_files([published_bundle, *filter(None, images.values())])
 
@@ -134,6 +137,7 @@ class SelfHealingHost(Construct):
                     address=state.address,
                     subnet=state.subnet,
                 ),
+                **backup_document(role, backups),
                 **document,
             },
             bundle=bundle,

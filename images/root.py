@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,11 +43,18 @@ BASE = DebianRoot(
     ),
 )
 
-_USERDATA = Path(__file__).parent.parent / "userdata"
+_PROJECT = Path(__file__).parent.parent
+_USERDATA = _PROJECT / "userdata"
+# Plays mount-s3 of AWS, which is in no package registry: like an AMI that has it already.
+_MOUNTPOINT = _PROJECT / "localcloud/mountpoint"
+_MOUNTPOINT_AT = Path("usr/lib/mount-s3/localcloud")
 _INSTALLED_AT = "/opt/openqa-on-aws/userdata"
 _INSTALL = f"{_INSTALLED_AT}/install.sh"
 # All that decides what the installation does.
-_INSTALL_SOURCES = ("install.sh", "os/*.sh", "host/images.py", "containers/worker/*.control")
+_INSTALL_SOURCES = (
+    *("install.sh", "signed.sh", "mount-s3/*.sh", "os/*.sh", "host/images.py"),
+    *("containers/worker/*.control", "containers/worker/*.sh"),
+)
 
 
 def base_root() -> Path:
@@ -78,6 +86,7 @@ def golden_root(os: str = "debian") -> Path:
                 copy = folder / "root"
                 log = log_path("root-golden")
                 execute(["cp", "--archive", "--reflink=auto", str(base), str(copy)], log=log)
+                _put_mountpoint(copy)
                 binds = [
                     Bind(source=_USERDATA, target=_INSTALLED_AT),
                     Bind(source=_gather(archives.values(), folder / "archives"), target=cache.DEFAULT),
@@ -91,8 +100,19 @@ def golden_path() -> Path:
     """Returns where today's golden root is, once made."""
     names = [recipe.archive_name(n, "debian", platform.machine()) for n in recipe.IMAGES + recipe.ARTIFACTS]
     sources = sorted(path for pattern in _INSTALL_SOURCES for path in _USERDATA.glob(pattern))
+    sources += sorted(path for pattern in ("*.py", "*.sh") for path in _MOUNTPOINT.glob(pattern))
     inputs = [BASE.path.name.encode(), *(name.encode() for name in names)]
     return cache.root() / "roots" / f"golden-{recipe.digest([*inputs, *(s.read_bytes() for s in sources)])}"
+
+
+def _put_mountpoint(root: Path) -> None:
+    """Installs the stand-in as /usr/bin/mount-s3."""
+    package = root / _MOUNTPOINT_AT
+    shutil.copytree(_MOUNTPOINT, package / _MOUNTPOINT.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(_MOUNTPOINT.parent / "__init__.py", package)
+    program = root / "usr/bin/mount-s3"
+    shutil.copy(_MOUNTPOINT / "mount-s3.sh", program)
+    program.chmod(0o755)
 
 
 def _gather(files: Iterable[Path], folder: Path) -> Path:

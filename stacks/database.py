@@ -40,6 +40,7 @@ class DatabaseStack(EnvironmentStack):
             subnet=network.host_subnets[environment.network.zone],
             security_group=network.security_groups.database,
             state=storage.database,
+            backups=storage.backups,
             images=publish_recipes(
                 self, ["database"], environment=environment, architecture=facts.architecture
             ),

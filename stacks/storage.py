@@ -8,6 +8,7 @@ from constructs.backup_bucket import BackupBucket
 from constructs.generated_secrets import GeneratedSecrets
 from constructs.names import private_zone
 from constructs.retained_state import RetainedState
+from constructs.snapshots import Snapshots
 
 from settings import Environment
 from stacks.environment_stack import EnvironmentStack
@@ -20,12 +21,14 @@ class StorageStack(EnvironmentStack):
     Attributes:
         database: the database host's volume and interface.
         webui: the web UI host's volume and interface.
+        backups: the name of the backup bucket.
         logs: the name of the bucket of access logs.
         secrets: the secrets.
     """
 
     database: RetainedState
     webui: RetainedState
+    backups: str
     logs: str
     secrets: GeneratedSecrets
 
@@ -65,5 +68,8 @@ class StorageStack(EnvironmentStack):
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
         backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
+        self.backups = self.export_value(backups.name)
         self.logs = backups.logs
+        if environment.backups.snapshots:
+            Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
         CfnOutput(self, "BackupBucket", value=backups.name)

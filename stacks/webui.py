@@ -67,6 +67,7 @@ class WebUiStack(EnvironmentStack):
             subnet=network.host_subnets[environment.network.zone],
             security_group=network.security_groups.webui,
             state=storage.webui,
+            backups=storage.backups,
             images={name: files[name] for name in ("webui", "proxy")},
             secrets={
                 "database": secrets.database,

@@ -25,6 +25,7 @@ case "${1-}" in
       nftables          # plays the security groups
       nginx-light       # checks the web UI host's nginx.conf
       openssl           # the database's certificates
+      rsync             # what must fail on the mounted backup bucket
       slirp4netns       # the local cloud's way out to the internet
       systemd-container # systemd-nspawn plays the instances
     )

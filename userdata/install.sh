@@ -57,6 +57,11 @@ if ((${#missing[@]})); then
   os_install "${missing[@]}"
 fi
 
+# Hosts that keep state mount the backup bucket.
+if ((${#roles[@]} == 0)) || [[ " ${roles[*]} " =~ " database "|" webui " ]]; then
+  bash "$here/mount-s3/install.sh"
+fi
+
 # Whether this is, or may become, a host that runs openQA's worker itself.
 wants_tap() {
   if [[ -n "$document" ]]; then
@@ -79,6 +84,7 @@ if wants_tap; then
   if ((${#missing[@]})); then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi
+  sh "$here/containers/worker/fedora-firmware.sh"
 fi
 
 images=("${roles[@]}")

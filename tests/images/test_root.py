@@ -37,6 +37,8 @@ def userdata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("install.sh", True),
         ("os/debian.sh", True),
+        ("mount-s3/install.sh", True),
+        ("signed.sh", True),
         ("containers/worker/Containerfile", True),
         ("content/sample/image/init", True),
         ("bootstrap.sh", False),
@@ -47,6 +49,18 @@ def test_a_golden_root_is_new_when_what_it_installs_is(file: str, counts: bool, 
     before = root.golden_path()
     (userdata / file).write_text("something else")
     assert (root.golden_path() != before) == counts
+
+
+def test_a_golden_root_is_new_when_the_stand_in_for_mount_s3_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = root.golden_path()
+    copy = tmp_path / "mountpoint"
+    shutil.copytree(root._MOUNTPOINT, copy)
+    monkeypatch.setattr(root, "_MOUNTPOINT", copy)
+    assert root.golden_path() == before
+    (copy / "files.py").write_text("")
+    assert root.golden_path() != before
 
 
 def test_a_golden_root_is_new_when_its_base_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +81,7 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
     seen: dict[str, list[str]] = {}
 
     def copy(command: Sequence[str], *, log: Path) -> None:
-        Path(command[-1]).mkdir()
+        (Path(command[-1]) / "usr/bin").mkdir(parents=True)
 
     def install(copy: Path, command: Sequence[str], *, name: str, binds: list[root.Bind], log: Path) -> None:
         seen.update({bind.target: sorted(path.name for path in bind.source.iterdir()) for bind in binds})
@@ -76,7 +90,9 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
     monkeypatch.setattr(DebianRoot, "make", lambda self: self.path)
     monkeypatch.setattr(root, "execute", copy)
     monkeypatch.setattr(root, "change", install)
-    assert root.golden_root().is_dir()
+    made = root.golden_root()
+    assert os.access(made / "usr/bin/mount-s3", os.X_OK)
+    assert (made / "usr/lib/mount-s3/localcloud/mountpoint/__main__.py").is_file()
     assert seen["/var/cache/openqa-on-aws"] == ["sample-new", "webui-new"]
     assert "install.sh" in seen["/opt/openqa-on-aws/userdata"]
 

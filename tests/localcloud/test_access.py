@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,16 +47,16 @@ JOB_SECONDS = 600
 
 # What bash says of a TCP connection.
 OPEN, REFUSED, SILENCE = 0, 1, 124
-PROBE_SECONDS = 4
+PROBE_SECONDS = 2
 # Ports that nothing of openQA uses, where the tests listen.
 ANY_PORT = 8000
-FROM_ADDRESS = """
+FROM_ADDRESS = f"""
 import socket, sys
 source, host, port = sys.argv[1:]
 try:
-    with socket.create_connection((host, int(port)), timeout=4, source_address=(source, 0)) as connection:
-        connection.settimeout(20)
-        print(connection.recv(12).decode(errors="replace"))
+    connection = socket.create_connection((host, int(port)), {PROBE_SECONDS}, source_address=(source, 0))
+    connection.settimeout(20)
+    print(connection.recv(12).decode(errors="replace"))
 except TimeoutError:
     sys.exit(124)
 except OSError:
@@ -135,7 +136,8 @@ class Deployment:
         return enter(f"--target={self.cloud.pid}", "--mount", "--net", "sh", "-c", inner)
 
 
-def instances_of(running: RunningCloud, part: str, *, count: int) -> list[Instance]:
+def instances_of(running: RunningCloud, part: str, *, count: int) -> list[Instance] | None:
+    """The instances of a group, if so many are in service."""
     group = f"openqa-{ENVIRONMENT}-{part}"
     answer = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
     ids = [
@@ -143,7 +145,8 @@ def instances_of(running: RunningCloud, part: str, *, count: int) -> list[Instan
         for instance in answer["AutoScalingGroups"][0]["Instances"]
         if instance["LifecycleState"] == "InService"
     ]
-    assert len(ids) == count, answer
+    if len(ids) != count:
+        return None
     found = running.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
     return [
         Instance(running, instance["InstanceId"], instance["PrivateIpAddress"])
@@ -182,12 +185,15 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
                 patch.setenv(name, value)
             openqa = deployment.connect(environment=ENVIRONMENT, region=cloud.REGION, url=found.url)
             until(lambda: idle_workers(openqa), seconds=300, what="four idle workers")
-            first, second = instances_of(found, "fleet-small", count=2)
+            (database,), (webui,), (first, second) = (
+                until(partial(instances_of, found, part, count=count), seconds=300, what=part)
+                for part, count in (("database", 1), ("webui", 1), ("fleet-small", 2))
+            )
             yield Deployment(
                 cloud=found,
                 openqa=openqa,
-                database=instances_of(found, "database", count=1)[0],
-                webui=instances_of(found, "webui", count=1)[0],
+                database=database,
+                webui=webui,
                 workers=(first, second),
             )
         finally:
@@ -417,10 +423,10 @@ def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, An
 
 
 @contextmanager
-def event_stream(deployed: Deployment, path: str) -> Iterator[Iterator[str]]:
-    """The lines of an endless answer; waiting too long for the next one fails."""
+def event_stream(deployed: Deployment, path: str, *, seconds: float) -> Iterator[Iterator[str]]:
+    """The lines of an endless answer; ConnectionError where the next one takes longer."""
     authority = str(deployed.cloud.certificate)
-    with requests.get(deployed.cloud.url + path, stream=True, timeout=60, verify=authority) as answer:
+    with requests.get(deployed.cloud.url + path, stream=True, timeout=seconds, verify=authority) as answer:
         yield (line.decode() for line in answer.iter_lines(chunk_size=1))
 
 
@@ -441,14 +447,20 @@ class TestDeveloperMode:
         assert status["test_execution_paused"]
 
     def test_the_live_view(self, deployed: Deployment, job: PausedJob) -> None:
-        with (
-            event_stream(deployed, f"/liveviewhandler/tests/{job.id}/streaming") as pictures,
-            event_stream(deployed, f"/tests/{job.id}/livelog") as log,
-        ):
+        with event_stream(deployed, f"/liveviewhandler/tests/{job.id}/streaming", seconds=60) as pictures:
             picture = next(line for line in pictures if "base64," in line)
             assert base64.b64decode(picture.partition("base64,")[2]).startswith(b"\x89PNG")
-            # The worker sends its log for as long as somebody looks at the pictures.
-            assert next(line for line in log if f"pausing test execution of {LAST_MODULE}" in line)
+
+            # The worker sends its log, too, for as long as somebody looks at the pictures.
+            def log() -> str | None:
+                said = f"pausing test execution of {LAST_MODULE}"
+                try:
+                    with event_stream(deployed, f"/tests/{job.id}/livelog", seconds=5) as lines:
+                        return next(line for line in lines if said in line)
+                except requests.ConnectionError:  # nothing new for so long
+                    return None
+
+            until(log, seconds=60, what="the live log")
 
     # The last test: the job ends.
     def test_an_operator_lets_the_paused_job_go_on(self, deployed: Deployment, job: PausedJob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import ssl
@@ -157,6 +158,40 @@ def test_no_credentials_for_anybody_but_root_on_a_worker_host(deployed: Run) -> 
     other = inside(worker, "setpriv", "--reuid=65534", "--clear-groups", "python3", "-c", ASK_FOR_TOKEN)
     assert other.returncode != 0
     assert other.stdout == ""
+
+
+@pytest.mark.parametrize(("role", "user"), [("database", "603"), ("webui", "601")])
+def test_hosts_that_keep_state_write_backups_and_delete_none(deployed: Run, role: str, user: str) -> None:
+    host = instance_of(f"openqa-local-{role}")
+    write = "echo text | dd of=/srv/backups/test/new conv=fsync status=none"
+    as_service = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "sh", "-c")
+    made = inside(host, *as_service, f"cd / && mkdir /srv/backups/test && {write}")
+    assert made.returncode == 0, made.stderr
+    for attempt in (write, "rm /srv/backups/test/new", "mv /srv/backups/test/new /srv/backups/test/newer"):
+        assert inside(host, *as_service, f"cd / && {attempt}").returncode != 0, attempt
+    s3 = running().client("s3")
+    (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"] if "-storage-backupsd" in b["Name"])
+    assert s3.get_object(Bucket=bucket, Key=f"{role}/test/new")["Body"].read() == b"text\n"
+    delete = (
+        "import boto3; boto3.client('s3', region_name='us-east-1')"
+        f".delete_object(Bucket={bucket!r}, Key='{role}/test/new')"
+    )
+    refused = inside(host, "sh", "-c", f"cd / && python3 -c {shlex.quote(delete)}")
+    assert "is not authorized to perform: s3:DeleteObject" in refused.stderr
+
+
+def test_the_bucket_is_mounted_again_when_its_program_dies(deployed: Run) -> None:
+    host = instance_of("openqa-local-database")
+    unit = "openqa-backup-mount.service"
+    before = inside(host, "systemctl", "show", "--property=MainPID", "--value", unit).stdout.strip()
+    assert inside(host, "kill", "-9", before).returncode == 0
+    limit = time.monotonic() + 60
+    while inside(host, "findmnt", "--noheadings", "/srv/backups").returncode or before == (
+        inside(host, "systemctl", "show", "--property=MainPID", "--value", unit).stdout.strip()
+    ):
+        assert time.monotonic() < limit
+        time.sleep(0.5)
+    assert inside(host, "ls", "/srv/backups").returncode == 0
 
 
 def test_no_secret_in_what_an_instance_logs_or_runs(deployed: Run) -> None:

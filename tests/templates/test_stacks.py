@@ -146,10 +146,13 @@ def test_public_ip_instead_of_nat(tmp_path: Path) -> None:
         assert exported[interface["SubnetId"]["Fn::ImportValue"]] not in public
 
 
-def test_s3_is_reached_without_the_internet(environment: Synthesized) -> None:
-    endpoint = only(environment.properties("AWS::EC2::VPCEndpoint"))
-    assert endpoint["VpcEndpointType"] == "Gateway"
-    assert len(endpoint["RouteTableIds"]) == len(environment.resources("AWS::EC2::RouteTable"))
+def test_s3_and_dynamodb_are_reached_without_the_internet(environment: Synthesized) -> None:
+    endpoints = environment.properties("AWS::EC2::VPCEndpoint")
+    begin = f"com.amazonaws.{environment.environment.region}"
+    assert [endpoint["ServiceName"] for endpoint in endpoints] == [f"{begin}.s3", f"{begin}.dynamodb"]
+    for endpoint in endpoints:
+        assert endpoint["VpcEndpointType"] == "Gateway"
+        assert len(endpoint["RouteTableIds"]) == len(environment.resources("AWS::EC2::RouteTable"))
 
 
 def test_flow_logs(environment: Synthesized) -> None:
@@ -265,10 +268,119 @@ def test_backups(environment: Synthesized) -> None:
         ]
     )
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-    rule = only(bucket["LifecycleConfiguration"]["Rules"])
-    assert rule["ExpirationInDays"] == rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+    days = environment.environment.backups.keep_days
+    first, second = bucket["LifecycleConfiguration"]["Rules"]
+    assert first["ExpirationInDays"] == first["NoncurrentVersionExpiration"]["NoncurrentDays"] == days
+    assert first["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert second["ExpiredObjectDeleteMarker"] is True
+    assert not {"Prefix", "TagFilters"} & (first.keys() | second.keys())
+    assert bucket["BucketEncryption"]
+    assert all(bucket["PublicAccessBlockConfiguration"].values())
+    assert not {"ObjectLockEnabled", "ReplicationConfiguration"} & bucket.keys()
     assert bucket["LoggingConfiguration"]
     assert "BackupBucket" in environment.templates["storage"]["Outputs"]
+
+
+def backup_bucket(synthesized: Synthesized) -> Json:
+    found = synthesized.properties("AWS::S3::Bucket", "storage")
+    return only([bucket for bucket in found if "VersioningConfiguration" in bucket])
+
+
+def with_backups(directory: Path, **changes: Any) -> Synthesized:
+    asked = settings.load("production")
+    backups = asked.backups.model_copy(update=changes)
+    return synthesize(changed("production", backups=backups), directory)
+
+
+def test_locked_backups(tmp_path: Path) -> None:
+    made = with_backups(tmp_path, object_lock_days=14)
+    bucket = backup_bucket(made)
+    assert bucket["ObjectLockEnabled"] is True
+    retention = bucket["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    assert retention == {"Days": 14, "Mode": "GOVERNANCE"}
+
+
+def test_replicated_backups(tmp_path: Path) -> None:
+    made = with_backups(tmp_path, replicate_to="arn:aws:s3:::elsewhere")
+    rule = only(backup_bucket(made)["ReplicationConfiguration"]["Rules"])
+    assert rule["Destination"] == {"Bucket": "arn:aws:s3:::elsewhere"}
+    assert rule["DeleteMarkerReplication"] == {"Status": "Disabled"}
+    policy = only(made.properties("AWS::IAM::RolePolicy", "storage"))["PolicyDocument"]
+    to = only([s for s in policy["Statement"] if s["Resource"] == ["arn:aws:s3:::elsewhere/*"]])
+    assert to["Action"] == ["s3:ReplicateObject", "s3:ReplicateTags"]
+    found = [finding for plugin in made.report["pluginReports"] for finding in plugin.get("violations", ())]
+    assert found == []
+
+
+def test_snapshots(environment: Synthesized, tmp_path: Path) -> None:
+    details = only(environment.properties("AWS::DLM::LifecyclePolicy", "storage"))["PolicyDetails"]
+    wanted = {tag["Key"]: tag["Value"] for tag in details["TargetTags"]}
+    asked = environment.environment
+    assert wanted == {"openqa:snapshots": f"openqa-{asked.name}-webui"}
+    volumes = [
+        volume
+        for volume in environment.properties("AWS::EC2::Volume")
+        if wanted.items() <= tags(volume).items()
+    ]
+    assert [volume["Size"] for volume in volumes] == [asked.webui.volume_gib]
+    schedule = only(details["Schedules"])
+    assert schedule["CreateRule"]["Interval"] == asked.backups.snapshot_hours
+    assert schedule["RetainRule"] == {"Count": asked.backups.snapshots}
+
+
+def test_no_snapshots(tmp_path: Path) -> None:
+    made = with_backups(tmp_path, snapshots=0)
+    assert not made.properties("AWS::DLM::LifecyclePolicy")
+
+
+# What CloudFormation replaces a volume for:
+# docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-volume.html
+REPLACES_A_VOLUME = (
+    "AvailabilityZone",
+    "Encrypted",
+    "KmsKeyId",
+    "SnapshotId",
+    "OutpostArn",
+    "MultiAttachEnabled",
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"database": {"volume_gib": 999}, "webui": {"volume_gib": 9999}},
+        {"database": {"instance_type": "m7i.xlarge"}, "webui": {"instance_type": "m7i.xlarge"}},
+        {"network": {"availability_zones": ("us-east-1a", "us-east-1d")}},
+        {"network": {"egress": "public-ip"}},
+        {"backups": {"snapshots": 0, "keep_days": 7}},
+        {"kind": "dev", "public": False, "domain": None},
+    ],
+    ids=lambda change: " ".join(change),
+)
+def test_no_change_of_settings_replaces_a_volume(
+    production: Synthesized, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    before = production.environment
+    after = before.model_copy(
+        update={
+            key: getattr(before, key).model_copy(update=value) if isinstance(value, dict) else value
+            for key, value in change.items()
+        }
+    )
+    kept = production.resources("AWS::EC2::Volume")
+    made = synthesize(after, tmp_path, check=False).resources("AWS::EC2::Volume")
+    assert len(kept) == 2
+    assert made.keys() == kept.keys()
+    for id, volume in kept.items():
+        for property in REPLACES_A_VOLUME:
+            assert made[id]["Properties"].get(property) == volume["Properties"].get(property), property
+        assert made[id]["Properties"]["Size"] >= volume["Properties"]["Size"]
+
+
+def test_volumes_outlive_their_stack(environment: Synthesized) -> None:
+    policy = "Delete" if environment.environment.kind in ("local", "dev") else "Retain"
+    for volume in environment.resources("AWS::EC2::Volume").values():
+        assert (volume["DeletionPolicy"], volume["UpdateReplacePolicy"]) == (policy, policy)
 
 
 def test_secrets(local: Synthesized, production: Synthesized) -> None:
@@ -322,6 +434,43 @@ def test_document_of_a_self_healing_host(production: Synthesized, part: str) -> 
     assert made["volume"]["id"].startswith("${ImportValue openqa-production-storage:")
     assert made["interface"]["address"] == str(getattr(production.environment, part).address)
     assert (made["interface"]["prefix"], made["interface"]["gateway"]) == (20, "10.60.128.1")
+
+
+@pytest.mark.parametrize("part", ["database", "webui"])
+def test_a_host_writes_and_reads_its_own_backups_and_deletes_none(
+    environment: Synthesized, part: str
+) -> None:
+    backup = document(template(environment, part))["backup"]
+    assert backup["prefix"] == f"{part}/"
+    assert backup["bucket"].startswith(f"${{ImportValue openqa-{environment.environment.name}-storage:")
+    granted: dict[str, set[str]] = {}
+    for role in environment.properties("AWS::IAM::Role", part):
+        for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
+            for resource in statement["Resource"]:
+                if "ExportsOutputRefBackups" in json.dumps(resource):
+                    last = resource["Fn::Join"][1][-1]
+                    end = last.lstrip("/") if isinstance(last, str) else ""
+                    granted.setdefault(end, set()).update(statement["Action"])
+                    if "s3:ListBucket" in statement["Action"]:
+                        assert statement["Condition"] == {"StringLike": {"s3:prefix": [f"{part}/*"]}}
+    assert granted == {
+        "": {"s3:ListBucket"},
+        f"{part}/*": {"s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"},
+    }
+
+
+def test_no_role_may_delete_objects_or_volumes(environment: Synthesized) -> None:
+    for part in environment.templates:
+        granted = actions(environment, part)
+        assert not {
+            action for action in granted if action.startswith(("s3:Delete", "ec2:DeleteVolume", "s3:Bypass"))
+        }
+        assert not {action for action in granted if action.endswith("*")}
+
+
+def test_workers_do_not_know_the_backups(production: Synthesized) -> None:
+    assert "backup" not in document(fleet_template(production, "tap"))
+    assert "Backups" not in json.dumps(production.templates["workers"])
 
 
 def test_document_of_the_database(production: Synthesized) -> None:
@@ -391,8 +540,12 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "ec2:DescribeVolumes",
         "ec2:DetachNetworkInterface",
         "ec2:DetachVolume",
+        "s3:AbortMultipartUpload",
+        "s3:ListBucket",
+        "s3:PutObject",
     }
-    assert actions(local, "workers") == own
+    names = {"dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"}
+    assert actions(local, "workers") == own | names | {"autoscaling:DescribeAutoScalingGroups"}
     assert actions(local, "database") == own | state | {"ssm:PutParameter"}
     controller = {
         "autoscaling:DescribeAutoScalingGroups",
@@ -614,3 +767,36 @@ def test_names_and_tags(production: Synthesized) -> None:
         assert all(tag["PropagateAtLaunch"] for tag in group["Tags"])
     stack = production.manifest["artifacts"]["openqa-production-webui"]["properties"]
     assert stack["tags"] == {"openqa:environment": "production"}
+
+
+# names of worker hosts
+
+
+def test_one_table_of_names(environment: Synthesized) -> None:
+    table = only(environment.properties("AWS::DynamoDB::Table"))
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert {key["AttributeName"]: key["KeyType"] for key in table["KeySchema"]} == {
+        "fleet": "HASH",
+        "number": "RANGE",
+    }
+    kept = only(list(environment.resources("AWS::DynamoDB::Table").values()))
+    assert kept.get("DeletionPolicy", "Delete") == "Delete"
+
+
+def test_a_host_may_lease_names_of_its_own_fleet_only(environment: Synthesized) -> None:
+    found = [
+        statement
+        for role in environment.properties("AWS::IAM::Role", "workers")
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if any(action.startswith("dynamodb:") for action in statement["Action"])
+    ]
+    assert all(
+        statement["Action"] == ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]
+        and "Fn::GetAtt" in str(statement["Resource"])
+        for statement in found
+    )
+    leading = [
+        statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"] for statement in found
+    ]
+    assert leading == [[fleet.name] for fleet in environment.environment.fleets]

@@ -34,6 +34,14 @@ class Interface:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """Where the host's backups go: what the host may write of the backup bucket."""
+
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Database:
     """What the database host serves."""
 
@@ -55,7 +63,7 @@ class WebUi:
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker host offers."""
+    """What a worker host offers, and the table in which it leases its name."""
 
     fleet: str
     classes: tuple[str, ...]
@@ -63,6 +71,7 @@ class Worker:
     workers: int | Mapping[str, int]
     kvm: bool
     network: str
+    names: str
 
     def count(self, instance_type: str) -> int:
         """Returns the worker instances that a host of this type runs.
@@ -101,6 +110,7 @@ class Document:
     secrets: Mapping[str, str]
     volume: str | None
     interface: Interface | None
+    backup: Backup | None
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
@@ -182,6 +192,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         secrets={name: arn for name, arn in data["secrets"].items() if arn},
         volume=(data.get("volume") or {}).get("id"),
         interface=_interface(data.get("interface")),
+        backup=_backup(data.get("backup")),
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
@@ -194,6 +205,12 @@ def _interface(data: Mapping[str, Any] | None) -> Interface | None:
     return Interface(
         id=data["id"], address=data["address"], prefix=int(data["prefix"]), gateway=data["gateway"]
     )
+
+
+def _backup(data: Mapping[str, Any] | None) -> Backup | None:
+    if not data:
+        return None
+    return Backup(bucket=data["bucket"], prefix=data["prefix"])
 
 
 def _database(data: Mapping[str, Any] | None) -> Database | None:
@@ -225,4 +242,5 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         workers=workers if isinstance(workers, int) else {kind: int(n) for kind, n in workers.items()},
         kvm=data["kvm"],
         network=data["network"],
+        names=data["names"],
     )

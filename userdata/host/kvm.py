@@ -58,8 +58,9 @@ GUESTS = {
     "aarch64": Guest(
         program=_ARM_PROGRAM,
         arguments=(
-            *("qemu-system-aarch64", "-accel", "kvm", "-cpu", "host", "-M", "virt", "-m", "64"),
-            *("-display", "none", "-nodefaults", "-serial", "stdio", "-kernel", "{program}"),
+            # The machine of Fedora's tests.
+            *("qemu-system-aarch64", "-accel", "kvm", "-cpu", "host", "-M", "virt,gic-version=max"),
+            *("-m", "64", "-display", "none", "-nodefaults", "-serial", "stdio", "-kernel", "{program}"),
         ),
         exit_code=0,
     ),

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, render, secrets, sizing, tap, volume
+from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, volume
 from userdata.host.aws import call, wait
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
@@ -46,6 +46,14 @@ def prepare(host: Host) -> None:
     Raises:
         HostError: something is missing or refused.
     """
+    worker = host.document.worker
+    if worker is not None:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Before it has a name: a host that is unfit takes none.
+        if worker.kvm:
+            image = host.document.images["worker"].name
+            kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
+        names.take(host)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -53,7 +61,6 @@ def prepare(host: Host) -> None:
         facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
         facts["device"] = str(volume.device_path(host.document.volume))
-    worker = host.document.worker
     if worker is not None and worker.kvm:
         facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
@@ -63,10 +70,6 @@ def prepare(host: Host) -> None:
     if host.document.volume is not None:
         volume.attach(host.client("ec2"), volume=host.document.volume, instance=host.instance)
         volume.ensure_filesystem(volume.find_device(host.document.volume))
-    if worker is not None and worker.kvm:
-        kvm.prove(
-            host.document.images["worker"].name, architecture=worker.architecture, folder=host.layout.runtime
-        )
 
 
 def configure(host: Host) -> None:
@@ -113,6 +116,9 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "instance": host.instance,
         "address": host.address,
         "interface": document.interface,
+        "backup": document.backup,
+        "region": document.region,
+        "user": USERS[document.role],
         "database": document.database,
         "database_host": document.database_host,
         "webui": document.webui,
@@ -126,7 +132,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
-    names = context(host, facts)
+    values = context(host, facts)
     targets = {
         "etc": host.layout.root / "etc",
         "units": host.layout.units,
@@ -135,7 +141,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
     units: list[render.File] = []
     for folder in folders(host.document):
         for kind, target in targets.items():
-            files = render.render(_roles(host) / folder / kind, names)
+            files = render.render(_roles(host) / folder / kind, values)
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
     run(["systemctl", "daemon-reload"])

@@ -2,9 +2,9 @@
 # Source of names: packages.debian.org/trixie.
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
-# openssl: the database's certificates. catatonit: podman's --init. netavark, aardvark-dns, crun: podman only
-# recommends them.
-packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute2
+# openssl: the database's certificates. mdadm, e2fsprogs: instance-store disks and data volumes. catatonit:
+# podman's --init. netavark, aardvark-dns, crun: podman only recommends them.
+packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute2
   python3-boto3 python3-jinja2 python3-psycopg2 python3-requests)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has
@@ -17,7 +17,7 @@ case $(uname -m) in
   aarch64) tap_packages+=(qemu-system-arm qemu-efi-aarch64) ;;
 esac
 
-# What checks the Session Manager agent's signature.
+# What checks the signatures of AWS's packages.
 signature_packages=(curl gpg gpgv)
 
 os_install() {
@@ -34,8 +34,11 @@ os_is_installed() {
 # docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html
 session_manager_package="debian_$(dpkg --print-architecture)/amazon-ssm-agent.deb"
 
+package_format=deb
+
+# With what it depends on.
 os_install_file() {
-  DEBIAN_FRONTEND=noninteractive dpkg --install "$1"
+  os_install "$1"
 }
 
 # The same without starting or enabling services, as Debian's packages do: roles start what they need. The

@@ -2,7 +2,7 @@
 # Source of names: packages.fedoraproject.org.
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
-packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute
+packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute
   python3-boto3 python3-jinja2 python3-psycopg2 python3-requests)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.
@@ -13,7 +13,7 @@ case $(uname -m) in
   aarch64) tap_packages+=(qemu-system-aarch64 edk2-aarch64) ;;
 esac
 
-# What checks the Session Manager agent's signature.
+# What checks the signatures of AWS's packages.
 signature_packages=(curl gnupg2)
 
 os_install() {
@@ -27,6 +27,8 @@ os_is_installed() {
 # AWS names its folders by GOARCH:
 # docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html
 session_manager_package="linux_$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')/amazon-ssm-agent.rpm"
+
+package_format=rpm
 
 os_install_file() {
   # The signature was checked against AWS's key already, which rpm does not know.

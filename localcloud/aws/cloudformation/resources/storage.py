@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from localcloud.aws.cloudformation.resources.network import Ec2Type
@@ -201,3 +202,25 @@ class Volume(
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
         """What ``Fn::GetAtt`` gives."""
         return {"VolumeId": c.id}
+
+
+class LifecyclePolicy(
+    Type,
+    type="AWS::DLM::LifecyclePolicy",
+    properties="Description ExecutionRoleArn PolicyDetails State Tags",
+):
+    """A schedule of snapshots: kept as a record, for nothing here takes snapshots."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Note it."""
+        c.created(f"policy-0{uuid.uuid4().hex[:16]}")
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Note what changed."""
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Forget it."""
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"Arn": f"arn:aws:dlm:{c.world.region}:{c.world.account}:policy/{c.id}"}
