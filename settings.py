@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from fleet import catalogue
+from fleet import catalogue, schedule
 
 ENVIRONMENTS = Path(__file__).with_name("environments")
 
@@ -307,6 +307,11 @@ class Fleet(_Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
+    # Hosts that are to be ready beforehand, by the time of the week.
+    warm: Annotated[
+        tuple[Annotated[str, Field(pattern=schedule.PATTERN)], ...],
+        Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
+    ] = ()
     # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
     spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host

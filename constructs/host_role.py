@@ -165,6 +165,41 @@ class HostRole(Construct):
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
+    def allow_control_fleets(self, *, groups: Sequence[str], parameters: str, namespace: str) -> None:
+        """Lets a host size the environment's fleets: its own groups, and nothing but their size.
+
+        Args:
+            groups: the fleets' Auto Scaling groups' names.
+            parameters: the path of the SSM parameters that tell about them.
+            namespace: the CloudWatch namespace of its metrics.
+        """
+        if groups:
+            self._allow(
+                ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"],
+                [
+                    self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")
+                    for group in groups
+                ],
+                because="The ARN of a group holds a random id before the name, which alone is known.",
+            )
+        self._allow(
+            ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because="Auto Scaling's Describe actions know no resources.",
+        )
+        self._allow(
+            ["ssm:GetParametersByPath"],
+            [self._arn("ssm", f"parameter{parameters}"), self._arn("ssm", f"parameter{parameters}/*")],
+            because="Each fleet has a parameter of its own below this path.",
+        )
+        self._allow(
+            ["cloudwatch:PutMetricData"],
+            ["*"],
+            conditions={"StringEquals": {"cloudwatch:namespace": namespace}},
+            because="CloudWatch's metrics have no ARN to name; the condition narrows this to one namespace.",
+        )
+
     def allow_write_parameter(self, name: str) -> None:
         """Lets a host write an SSM parameter."""
         self._allow(["ssm:PutParameter"], [self._arn("ssm", f"parameter{name}")])
@@ -193,7 +228,7 @@ class HostRole(Construct):
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            named = map(self._reported, resources)
+            named = [name for name in map(self._reported, resources) if "*" in name]
             rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in named]
             acknowledge(self, *rules, reason=because)
 

@@ -18,6 +18,10 @@ Document = Mapping[str, Any]
 DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {"sample": (), "fedora": ("fedoraproject.org",)}
 
 
+# From launch to the first job, until launches have told better: metal goes through its firmware's tests.
+BOOT_SECONDS: Mapping[str, int] = {"metal": 1200, "nested": 180, "none": 180}
+
+
 def host_document(
     environment: Environment,
     *,
@@ -135,6 +139,18 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
             "names": names,
             "tap_topology": fleet.tap_topology,
         }
+    }
+
+
+def fleet_facts(fleet: Fleet) -> Document:
+    """Returns what the fleets' controller knows of a fleet beside its group; see `fleet.facts`."""
+    return {
+        "classes": list(fleet.classes),
+        "workers": {name: fleet.workers(name) for name in fleet.instance_types},
+        "volume_gib": fleet.volume_size,
+        "boot_seconds": BOOT_SECONDS[fleet.virtualization],
+        "one_host": fleet.network in ("tap", "vde") and not fleet.mesh,
+        "warm": list(fleet.warm),
     }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
@@ -14,8 +16,9 @@ from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.mesh_group import MeshGroup
 from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
-from constructs.role_document import host_document, worker_document
+from constructs.role_document import fleet_facts, host_document, worker_document
 
+from fleet import facts
 from images.bundle import Bundle
 from settings import Environment, Fleet
 
@@ -147,6 +150,15 @@ class WorkerFleet(Construct):
                 "AwsSolutions::AwsSolutions-EC26",
                 reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
             )
+        # Not in the web UI host's document: a changed fleet must not replace that host.
+        ssm.CfnParameter(
+            self,
+            "Facts",
+            type="String",
+            name=f"{facts.parameters(environment.name)}/{fleet.name}",
+            description=f"{name}: what the fleets' controller knows of it",
+            value=json.dumps({"group": name, **fleet_facts(fleet)}),
+        )
 
 
 def _mixed(

@@ -3,6 +3,10 @@
 The instance metadata says when (``autoscaling/target-lifecycle-state``). Then the role ends as its kind must:
 workers finish their jobs, the database and the web UI stop and release what the next host needs. Only then
 the group's terminating hook completes. What to do is decided by :func:`decide`, from what was seen alone.
+
+A spot host's end may be announced by EC2 instead. After a rebalance recommendation its workers finish their
+jobs; after an interruption notice, two minutes before the end, they hand them back, and openQA runs them
+again elsewhere. Then the host tells its group, which replaces it. None of this needs the controller.
 """
 
 from __future__ import annotations
@@ -34,6 +38,9 @@ DRAIN_SECONDS = 47 * 3600.0
 # How often a worker host sees to it that its name is its own.
 KEEP_SECONDS = 60.0
 GOING = ("Terminated", "Detached")
+# Of the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
+INTERRUPTION = "spot/instance-action"
+REBALANCE = "events/recommendations/rebalance"
 
 
 class Step(Enum):
@@ -41,25 +48,40 @@ class Step(Enum):
 
     WAIT = "wait"
     DRAIN = "drain"
+    HAND_BACK = "hand back"
+    LEAVE = "leave"
     HEARTBEAT = "heartbeat"
     STOP = "stop"
 
 
-@dataclass(frozen=True)
+class Notice(Enum):
+    """What EC2 announces to a spot host."""
+
+    REBALANCE = "rebalance recommendation"
+    INTERRUPTION = "interruption"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """What the agent knows at one moment.
 
     Attributes:
-        target: the lifecycle state that the group wants, or None where the host is in no group.
+        going: the group wants the host gone, and waits for its hook.
         busy: the workers that still run; none on hosts of another role.
         drain_seconds: since draining began; None before.
         heartbeat_seconds: since the last heartbeat; None before the first.
+        notice: what EC2 announced.
+        handed_back: the jobs were handed back.
+        left: the group was told that the host is of no more use.
     """
 
-    target: str | None
+    going: bool
     busy: int
     drain_seconds: float | None
     heartbeat_seconds: float | None
+    notice: Notice | None = None
+    handed_back: bool = False
+    left: bool = False
 
 
 def decide(seen: Seen) -> Step:
@@ -67,11 +89,15 @@ def decide(seen: Seen) -> Step:
 
     Draining, once begun, goes on whatever the group says: the workers were told to go.
     """
+    if seen.notice is Notice.INTERRUPTION and not seen.handed_back:
+        return Step.HAND_BACK
     if seen.drain_seconds is None:
-        return Step.DRAIN if seen.target in GOING else Step.WAIT
+        return Step.DRAIN if seen.going or seen.notice else Step.WAIT
     if not seen.busy or seen.drain_seconds >= DRAIN_SECONDS:
-        return Step.STOP
-    if seen.heartbeat_seconds is None or seen.heartbeat_seconds >= HEARTBEAT_SECONDS:
+        if seen.going:
+            return Step.STOP
+        return Step.WAIT if seen.left else Step.LEAVE
+    if seen.going and (seen.heartbeat_seconds is None or seen.heartbeat_seconds >= HEARTBEAT_SECONDS):
         return Step.HEARTBEAT
     return Step.WAIT
 
@@ -182,26 +208,31 @@ def watch(
     role: Role,
     heartbeat: Callable[[], None],
     complete: Callable[[], None],
+    unfit: Callable[[], None],
+    notice: Callable[[], Notice | None],
     keep: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Follows the group's wish until the host is stopped and the hook completed.
+    """Follows the group's wish and EC2's notices until the host is stopped and the hook completed.
 
     An error of one round is logged and the round repeated: an agent that gives up leaves a host that
     nobody drains.
 
     Args:
-        target: asks the instance metadata for the wanted lifecycle state.
+        target: asks the instance metadata for the wanted lifecycle state; None where there is no group.
         role: this host's role.
         heartbeat: restarts the hook's timer.
         complete: completes the hook.
+        unfit: tells the group that the host is of no more use.
+        notice: asks the instance metadata for what EC2 announces.
         keep: called every minute, for what must not be lost while the host runs.
         sleep: waits; takes seconds.
         clock: seconds, monotonic.
     """
     draining: float | None = None
     beaten: float | None = None
+    going = handed_back = left = False
     kept = float("-inf")
     while True:
         now = clock()
@@ -209,12 +240,16 @@ def watch(
             if now - kept >= KEEP_SECONDS:
                 kept = now
                 keep()
+            going = going or target() in GOING
             step = decide(
                 Seen(
-                    target=target() if draining is None else None,
+                    going=going,
                     busy=0 if draining is None else role.busy(),
                     drain_seconds=None if draining is None else now - draining,
                     heartbeat_seconds=None if beaten is None else now - beaten,
+                    notice=None if handed_back else notice(),
+                    handed_back=handed_back,
+                    left=left,
                 )
             )
             if step is not Step.WAIT:
@@ -223,16 +258,30 @@ def watch(
                 role.drain()
                 draining = now
                 continue
+            if step is Step.HAND_BACK:
+                role.stop()
+                draining, handed_back = now, True
+                continue
             if step is Step.STOP:
                 role.stop()
                 complete()
                 return
+            if step is Step.LEAVE:
+                unfit()
+                left = True
             if step is Step.HEARTBEAT:
                 beaten = now
                 heartbeat()
         except HostError as error:
             log.warning("%s", error)
         sleep(POLL_SECONDS)
+
+
+def find_notice(metadata: Metadata) -> Notice | None:
+    """Returns what EC2 announces to this host; None if nothing, as always on hosts that are not spot."""
+    if metadata.find(INTERRUPTION) is not None:
+        return Notice.INTERRUPTION
+    return Notice.REBALANCE if metadata.find(REBALANCE) is not None else None
 
 
 def main() -> int:
@@ -252,6 +301,8 @@ def main() -> int:
         target=lambda: metadata.find("autoscaling/target-lifecycle-state"),
         role=role_of(host),
         heartbeat=lambda: signals.heartbeat(hook),
+        unfit=signals.unhealthy,
+        notice=lambda: find_notice(metadata) if host.document.worker else None,
         complete=lambda: leave(host, signals),
         keep=lambda: keep_name(host, signals),
     )

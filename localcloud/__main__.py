@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     console = add("console", _console, "print an instance's console, a terminated one's too")
     console.add_argument("--follow", action="store_true", help="go on printing")
     shell = add("shell", _shell, "open a shell in an instance")
-    for command in (console, shell):
+    interrupt = add("interrupt", _interrupt, "take a spot instance back: two minutes' notice, then the end")
+    interrupt.add_argument("--rebalance", action="store_true", help="only recommend to replace it")
+    for command in (console, shell, interrupt):
         command.add_argument("instance", help="the instance's id, as in 'status'")
     return parser
 
@@ -159,6 +161,11 @@ def _shell(options: argparse.Namespace) -> int:
     if leader is None:
         raise CloudError(f"{options.instance!r} does not run in the local cloud {options.name!r}.")
     os.execvp("nsenter", ["nsenter", f"--target={leader}", "--all", "--wd=/root", "bash", "--login"])  # noqa: S606
+
+
+def _interrupt(options: argparse.Namespace) -> int:
+    _running(options.name).interrupt(options.instance, rebalance=options.rebalance)
+    return 0
 
 
 def _running(name: str) -> RunningCloud:

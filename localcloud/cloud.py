@@ -17,6 +17,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ import boto3
 from images import cache
 from localcloud import internet as way_out
 from localcloud import prerequisites
+from localcloud.aws.server import INTERRUPT
 from localcloud.machine import remove_cgroup
 from localcloud.runtime import Settings
 
@@ -121,6 +125,23 @@ class RunningCloud:
             aws_access_key_id=_KEY,
             aws_secret_access_key=_KEY,
         )
+
+    def interrupt(self, instance: str, *, rebalance: bool = False) -> None:
+        """Announce to a spot instance that EC2 takes it back in two minutes, which then happens.
+
+        Args:
+            instance: The instance's id.
+            rebalance: Only recommend to replace it, as EC2 does where it is at risk.
+
+        Raises:
+            CloudError: It is no running spot instance.
+        """
+        query = urllib.parse.urlencode({"instance": instance, "rebalance": str(rebalance).lower()})
+        request = urllib.request.Request(f"{self.endpoint}{INTERRUPT}?{query}", method="POST")  # noqa: S310
+        try:
+            urllib.request.urlopen(request, timeout=30).close()  # noqa: S310  # our own http:// address
+        except urllib.error.HTTPError as error:
+            raise CloudError(error.read().decode()) from error
 
     def add_image(self, root: Path, *, parameter: str | None = None) -> str:
         """Register a root file system as an AMI, once.

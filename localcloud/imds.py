@@ -79,6 +79,13 @@ def metadata(
         "placement": {"availability-zone": instance.zone, "region": region},
         "services": {"domain": "amazonaws.com", "partition": "aws"},
     }
+    if instance.interruption:
+        time = f"{instance.interruption:%Y-%m-%dT%H:%M:%SZ}"
+        action = json.dumps({"action": "terminate", "time": time})
+        tree["spot"] = {"instance-action": action, "termination-time": time}
+    if instance.rebalance:
+        notice = json.dumps({"noticeTime": f"{instance.rebalance:%Y-%m-%dT%H:%M:%SZ}"})
+        tree["events"] = {"recommendations": {"rebalance": notice}}
     if instance.target_lifecycle_state:
         tree["autoscaling"] = {"target-lifecycle-state": instance.target_lifecycle_state}
     if instance.metadata.tags:

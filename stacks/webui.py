@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
 from constructs.published_files import publish_recipes
@@ -80,6 +81,7 @@ class WebUiStack(EnvironmentStack):
             target_groups=[door.target_group],
         )
         host.role.allow_read_parameter(database_ca_parameter(environment))
+        FleetController(self, "Controller", environment=environment, role=host.role)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         CfnOutput(self, "Url", value=door.url)

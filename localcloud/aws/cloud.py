@@ -126,6 +126,8 @@ class LocalCloud:
             reboots=self._ec2.reboots.get(instance.id, 0),
             group=group.name if group else None,
             target_lifecycle_state=("Terminated" if member.leaving else "InService") if member else None,
+            interruption=self._ec2.interruptions.get(instance.id),
+            rebalance=self._ec2.rebalances.get(instance.id),
         )
 
     def _role(self, profile_arn: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from moto.ec2.responses.general import General
 from localcloud.aws.service import Refusal
 
 _moto_register_image = AmisResponse.register_image
+# The EC2 user guide: "two minutes before your Spot Instance is stopped or terminated".
+INTERRUPTION = timedelta(minutes=2)
 _CODES = {
     "pending": 0,
     "running": 16,
@@ -68,6 +71,8 @@ class Backend(EC2Backend):
         super().__init__(region_name, account_id)
         self.reboots: dict[str, int] = {}
         self.consoles: dict[str, bytes] = {}
+        self.interruptions: dict[str, datetime] = {}  # when spot instances are taken back
+        self.rebalances: dict[str, datetime] = {}  # since when they are at risk of it
 
     @property
     def _url_module(self) -> ModuleType:
@@ -138,6 +143,40 @@ class Backend(EC2Backend):
         for instance in instances:
             self.reboots[instance.id] = self.reboots.get(instance.id, 0) + 1
         return instances
+
+    # -- spot: nobody's capacity is short here, so interruptions come when they are asked for
+
+    def announce(self, instance_id: str, now: datetime, *, rebalance: bool) -> None:
+        """Announce to a spot instance that it is taken back in two minutes, or that it may soon be.
+
+        Args:
+            instance_id: The instance.
+            now: The time.
+            rebalance: It is only at risk.
+
+        Raises:
+            Refusal: It is no running spot instance.
+        """
+        instance = self.get_instance_by_id(instance_id)
+        if instance is None or instance.lifecycle != "spot" or instance.state != "running":
+            raise Refusal("InvalidInstanceID", f"The instance '{instance_id}' is no spot instance that runs.")
+        if rebalance:
+            self.rebalances.setdefault(instance_id, now)
+        else:
+            self.interruptions.setdefault(instance_id, now + INTERRUPTION)
+
+    def step(self, now: datetime) -> bool:
+        """Take back the spot instances whose time has come; whether there were any."""
+        due = [
+            instance.id
+            for instance in self.all_instances()
+            if instance.state in ("pending", "running")
+            and instance.id in self.interruptions
+            and self.interruptions[instance.id] <= now
+        ]
+        if due:
+            self.terminate_instances(due)
+        return bool(due)
 
     def stopped(self, instance: Instance) -> None:
         """The machine has ended: by order, or by itself, which may mean that it is to go."""

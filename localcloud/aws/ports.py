@@ -96,6 +96,8 @@ class Instance:
     group: str | None  # the Auto Scaling group's name
     # For the metadata path autoscaling/target-lifecycle-state: InService, then Terminated.
     target_lifecycle_state: str | None
+    interruption: datetime | None = None  # when EC2 takes the spot instance back, once that is announced
+    rebalance: datetime | None = None  # when a rebalance recommendation was given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlparse
 from xml.sax.saxutils import escape
 
 from moto.core.base_backend import BackendDict
+from moto.core.exceptions import ServiceException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
@@ -29,6 +30,8 @@ from localcloud.aws.world import World
 
 _LOG = logging.getLogger(__name__)
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
+# Asked for by ``python -m localcloud interrupt``; only on the operator's side of the API.
+INTERRUPT = "/localcloud/interrupt"
 # Actions that change nothing the runtime looks at.
 _QUIET = re.compile(r"^(Describe|Get|List|Head|Put|Filter|Lookup|CreateLogStream|RecordLifecycle)")
 
@@ -94,7 +97,10 @@ class Server:
         """Let time pass for the Auto Scaling groups: at every change, and once a second."""
         while not self._stopped:
             with self.world.changed:
-                self.autoscaling.step(self.world.clock())
+                now = self.world.clock()
+                if ec2.backend(self.world.account, self.world.region).step(now):
+                    self.world.touch()
+                self.autoscaling.step(now)
                 self.world.changed.wait(1)
 
     def client(self, service: str) -> Any:
@@ -131,6 +137,8 @@ class Server:
     def _respond(
         self, method: str, action: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, Mapping[str, Any], bytes]:
+        if urlparse(url).path == INTERRUPT and not headers.get("Host", "").endswith(".amazonaws.com"):
+            return self._interrupt(url)
         if action == "LookupEvents":  # the CLI asks for it after a failed deployment
             return 200, {"Content-Type": "application/x-amz-json-1.1"}, b'{"Events": []}'
         access_key, service = _signature(url, headers)
@@ -153,6 +161,19 @@ class Server:
         if status >= 500:
             raise NotImplementedError(content.decode(errors="replace")[:500])
         return status, answered, content
+
+    def _interrupt(self, url: str) -> tuple[int, Mapping[str, Any], bytes]:
+        """Announce the end to a spot instance: AWS has no call for that, its spare capacity decides."""
+        asked = {key: values[0] for key, values in parse_qs(urlparse(url).query).items()}
+        with self.world.changed:
+            try:
+                ec2.backend(self.world.account, self.world.region).announce(
+                    asked["instance"], self.world.clock(), rebalance=asked.get("rebalance") == "true"
+                )
+            except ServiceException as error:
+                return 400, {"Content-Type": "text/plain"}, str(error.message).encode()
+            self.world.touch()
+        return 200, {"Content-Type": "text/plain"}, b""
 
 
 class _Handler(WSGIRequestHandler):

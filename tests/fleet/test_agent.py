@@ -13,44 +13,72 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from fleet import agent
-from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Seen, Step, decide, watch
+from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Notice, Seen, Step, decide, watch
 from tests.userdata import machine
 from userdata.host.errors import HostError
 from userdata.host.host import Host
+from userdata.host.metadata import Metadata
 
 
 @pytest.mark.parametrize(
-    ("target", "busy", "drain", "heartbeat", "step"),
+    ("going", "busy", "drain", "heartbeat", "step"),
     [
-        (None, 0, None, None, Step.WAIT),
-        ("InService", 0, None, None, Step.WAIT),
-        ("Terminated", 0, None, None, Step.DRAIN),
-        ("Detached", 0, None, None, Step.DRAIN),
-        (None, 2, 1.0, None, Step.HEARTBEAT),
-        (None, 2, 30.0, 29.0, Step.WAIT),
-        (None, 2, 90.0, HEARTBEAT_SECONDS, Step.HEARTBEAT),
-        (None, 0, 90.0, 0.0, Step.STOP),
-        (None, 2, DRAIN_SECONDS, 0.0, Step.STOP),
+        (False, 0, None, None, Step.WAIT),
+        (True, 0, None, None, Step.DRAIN),
+        (True, 2, 1.0, None, Step.HEARTBEAT),
+        (True, 2, 30.0, 29.0, Step.WAIT),
+        (True, 2, 90.0, HEARTBEAT_SECONDS, Step.HEARTBEAT),
+        (True, 0, 90.0, 0.0, Step.STOP),
+        (True, 2, DRAIN_SECONDS, 0.0, Step.STOP),
     ],
 )
-def test_decide(
-    target: str | None, busy: int, drain: float | None, heartbeat: float | None, step: Step
+def test_decide(going: bool, busy: int, drain: float | None, heartbeat: float | None, step: Step) -> None:
+    seen = Seen(going=going, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat)
+    assert decide(seen) is step
+
+
+@pytest.mark.parametrize(
+    ("notice", "handed_back", "going", "busy", "drain", "left", "step"),
+    [
+        (Notice.REBALANCE, False, False, 0, None, False, Step.DRAIN),
+        (Notice.REBALANCE, False, False, 2, 60.0, False, Step.WAIT),
+        (Notice.REBALANCE, False, False, 0, 60.0, False, Step.LEAVE),
+        (Notice.REBALANCE, False, False, 0, 60.0, True, Step.WAIT),
+        (Notice.REBALANCE, False, True, 0, 60.0, True, Step.STOP),
+        (Notice.INTERRUPTION, False, False, 0, None, False, Step.HAND_BACK),
+        (Notice.INTERRUPTION, False, False, 2, 60.0, False, Step.HAND_BACK),
+        (Notice.INTERRUPTION, False, True, 2, 60.0, False, Step.HAND_BACK),
+        (Notice.INTERRUPTION, True, False, 0, 5.0, False, Step.LEAVE),
+        (Notice.INTERRUPTION, True, True, 0, 5.0, False, Step.STOP),
+    ],
+)
+def test_decide_on_a_spot_host(
+    notice: Notice, handed_back: bool, going: bool, busy: int, drain: float | None, left: bool, step: Step
 ) -> None:
-    seen = Seen(target=target, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat)
+    seen = Seen(
+        going=going,
+        busy=busy,
+        drain_seconds=drain,
+        heartbeat_seconds=0.0,
+        notice=notice,
+        handed_back=handed_back,
+        left=left,
+    )
     assert decide(seen) is step
 
 
 @given(
-    target=st.sampled_from([None, "InService", "Terminated"]),
+    going=st.booleans(),
     busy=st.integers(min_value=1, max_value=60),
     drain=st.one_of(st.none(), st.floats(min_value=0, max_value=DRAIN_SECONDS - 1)),
     heartbeat=st.one_of(st.none(), st.floats(min_value=0, max_value=1e6)),
+    notice=st.sampled_from([None, Notice.REBALANCE]),
 )
 def test_a_busy_host_is_never_stopped_before_the_limit(
-    target: str | None, busy: int, drain: float | None, heartbeat: float | None
+    going: bool, busy: int, drain: float | None, heartbeat: float | None, notice: Notice | None
 ) -> None:
-    seen = Seen(target=target, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat)
-    assert decide(seen) is not Step.STOP
+    seen = Seen(going=going, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat, notice=notice)
+    assert decide(seen) not in (Step.STOP, Step.HAND_BACK, Step.LEAVE)
 
 
 @dataclass
@@ -62,6 +90,8 @@ class World:
     broken: int = 0  # so many times, draining fails
     now: float = 0.0
     drained: float | None = None
+    notices: dict[float, Notice] = field(default_factory=dict)  # by when they come
+    stopped: bool = False
     log: list[str] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
 
@@ -77,10 +107,19 @@ class World:
 
     def busy(self) -> int:
         assert self.drained is not None
-        return int(self.now - self.drained < self.busy_for)
+        return int(self.now - self.drained < self.busy_for and not self.stopped)
 
     def stop(self) -> None:
+        self.drained = self.now if self.drained is None else self.drained
+        self.stopped = True
         self.log.append("stop")
+
+    def unfit(self) -> None:
+        self.log.append("leave")
+        self.targets = ["Terminated"]
+
+    def notice(self) -> Notice | None:
+        return next((notice for at, notice in reversed(self.notices.items()) if at <= self.now), None)
 
     def keep(self) -> None:
         self.kept.append(self.now)
@@ -97,6 +136,8 @@ class World:
             role=self,
             heartbeat=lambda: self.log.append("heartbeat"),
             complete=lambda: self.log.append("complete"),
+            unfit=self.unfit,
+            notice=self.notice,
             keep=self.keep,
             sleep=self.sleep,
             clock=lambda: self.now,
@@ -141,11 +182,53 @@ def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
         role=world,
         heartbeat=lambda: None,
         complete=complete,
+        unfit=world.unfit,
+        notice=world.notice,
         keep=world.keep,
         sleep=world.sleep,
         clock=lambda: world.now,
     )
     assert world.log[-1] == "complete"
+
+
+def test_an_interrupted_host_hands_its_jobs_back_at_once_and_leaves() -> None:
+    world = World(targets=["InService"], busy_for=1e9, notices={60.0: Notice.INTERRUPTION})
+    assert world.run() == ["stop", "leave", "stop", "complete"]
+    assert world.now <= 60.0 + 4 * agent.POLL_SECONDS
+
+
+def test_an_interruption_ends_the_patience_of_a_host_that_drains() -> None:
+    world = World(targets=["Terminated"], busy_for=1e9, notices={90.0: Notice.INTERRUPTION})
+    assert world.run()[-3:] == ["stop", "stop", "complete"]
+    assert world.now <= 90.0 + 2 * agent.POLL_SECONDS
+
+
+def test_a_host_at_risk_finishes_its_jobs_and_leaves() -> None:
+    world = World(targets=["InService"], busy_for=300.0, notices={60.0: Notice.REBALANCE})
+    assert world.run() == ["drain", "leave", "stop", "complete"]
+    assert world.now >= 360.0
+
+
+def test_a_host_at_risk_may_be_interrupted_before_it_is_idle() -> None:
+    notices = {60.0: Notice.REBALANCE, 120.0: Notice.INTERRUPTION}
+    world = World(targets=["InService"], busy_for=1e9, notices=notices)
+    assert world.run() == ["drain", "stop", "leave", "stop", "complete"]
+
+
+@pytest.mark.parametrize(
+    ("known", "notice"),
+    [
+        ({}, None),
+        ({agent.REBALANCE: "{}"}, Notice.REBALANCE),
+        ({agent.INTERRUPTION: "{}", agent.REBALANCE: "{}"}, Notice.INTERRUPTION),
+    ],
+)
+def test_notices_come_from_the_metadata(known: dict[str, str], notice: Notice | None) -> None:
+    class Known(Metadata):
+        def find(self, path: str) -> str | None:
+            return known.get(path)
+
+    assert agent.find_notice(Known()) is notice
 
 
 def test_the_name_is_kept_every_minute_while_workers_may_use_it() -> None:

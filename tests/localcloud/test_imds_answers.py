@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
 import pytest
@@ -65,6 +66,14 @@ def test_what_it_tells(path: str, value: str) -> None:
 )
 def test_what_it_does_not_know(path: str) -> None:
     assert get(service(instance()), path).status == 404
+
+
+def test_what_ec2_announces_to_a_spot_instance() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    told = get(service(replace(instance(), interruption=moment)), "meta-data/spot/instance-action")
+    assert json.loads(told.body) == {"action": "terminate", "time": "2026-01-02T03:04:05Z"}
+    told = get(service(replace(instance(), rebalance=moment)), "meta-data/events/recommendations/rebalance")
+    assert json.loads(told.body) == {"noticeTime": "2026-01-02T03:04:05Z"}
 
 
 def test_what_an_instance_does_not_have_is_not_there() -> None:

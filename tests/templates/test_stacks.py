@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import settings
-from fleet import catalogue
+from fleet import catalogue, facts
 from images import recipe
 from settings import Environment
 from tests.templates.synthesis import Json, Synthesized, document, synthesize
@@ -548,11 +548,76 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
     names = {"dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"}
     assert actions(local, "workers") == own | names | {"autoscaling:DescribeAutoScalingGroups"}
     assert actions(local, "database") == own | state | {"cloudwatch:PutMetricData", "ssm:PutParameter"}
-    assert actions(local, "webui") == own | state | {"ssm:GetParameter"}
+    controller = {
+        "autoscaling:DescribeAutoScalingGroups",
+        "autoscaling:DescribeScalingActivities",
+        "autoscaling:SetDesiredCapacity",
+        "autoscaling:TerminateInstanceInAutoScalingGroup",
+        "cloudwatch:PutMetricData",
+        "ssm:GetParametersByPath",
+    }
+    assert actions(local, "webui") == own | state | controller | {"ssm:GetParameter"}
+
+
+def test_the_controller_may_size_the_environments_own_fleets(environment: Synthesized) -> None:
+    name = environment.environment.name
+    by_action = {
+        action: statement
+        for policy in only(environment.properties("AWS::IAM::Role", "webui"))["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+    }
+    for action in ("SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"):
+        assert [arn.rpartition("/")[2] for arn in by_action[f"autoscaling:{action}"]["Resource"]] == [
+            f"openqa-{name}-fleet-{fleet.name}" for fleet in environment.environment.fleets
+        ]
+    metrics = by_action["cloudwatch:PutMetricData"]["Condition"]["StringEquals"]
+    assert metrics == {"cloudwatch:namespace": f"openQA/{name}"}
+    assert all(
+        f":parameter/openqa/{name}/fleets" in arn for arn in by_action["ssm:GetParametersByPath"]["Resource"]
+    )
+
+
+def test_alarms_about_the_controller(environment: Synthesized) -> None:
+    alarms = environment.properties("AWS::CloudWatch::Alarm", "webui")
+    found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in alarms}
+    assert set(found) == {"breaker", "silent", "blind"}
+    assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
+    assert found["silent"]["TreatMissingData"] == "breaching"
+    assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "RoundsBlind"}
+    for alarm in alarms:
+        assert "docs/fleet.md" in alarm["AlarmDescription"]
+
+
+def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> None:
+    parameters = environment.properties("AWS::SSM::Parameter", "workers")
+    read = {
+        found["Name"]: facts.parse(found["Name"].rpartition("/")[2], found["Value"]) for found in parameters
+    }
+    for fleet in environment.environment.fleets:
+        name = environment.environment.name
+        known = read[f"/openqa/{name}/fleets/{fleet.name}"]
+        assert known.group == f"openqa-{name}-fleet-{fleet.name}"
+        assert known.classes == set(fleet.classes)
+        assert known.slots == min(fleet.workers(kind) for kind in fleet.instance_types)
+        assert known.one_host == (fleet.network in ("tap", "vde") and not fleet.mesh)
+        assert known.price() < 100
+    assert len(read) == len(environment.environment.fleets)
+
+
+def test_a_fleets_settings_change_nothing_about_the_webui_host(tmp_path: Path, local: Synthesized) -> None:
+    (fleet,) = local.environment.fleets
+    more = fleet.model_copy(
+        update={"max": 9, "classes": ("qemu_x86_64", "tpm"), "warm": ("mon-fri 06:00-20:00 2",)}
+    )
+    made = synthesize(local.environment.model_copy(update={"fleets": (more,)}), tmp_path)
+    assert made.templates["webui"] == local.templates["webui"]
+    (parameter,) = made.properties("AWS::SSM::Parameter", "workers")
+    assert json.loads(parameter["Value"])["warm"] == ["mon-fri 06:00-20:00 2"]
 
 
 def test_backups_that_cannot_be_relied_on_ring(local: Synthesized) -> None:
-    alarms = local.properties("AWS::CloudWatch::Alarm")
+    alarms = local.properties("AWS::CloudWatch::Alarm", "database")
     published = Path(base.__file__).read_text() + Path(rehearsal.__file__).read_text()
     assert len(alarms) == 3
     for alarm in alarms:

@@ -377,6 +377,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
+    "fleet's warm hosts": (
+        [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
+        ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
+    ),
     "fleet's volume": ([("max = 2", "volume_gib = -1")], ["fleets.nested.volume_gib = -1", "1 to 65536"]),
     "fleet type": (
         [('["m8i.2xlarge"]', '["m8i.2xlarge", "m9x.2xlarge"]')],

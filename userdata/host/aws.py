@@ -18,13 +18,13 @@ T = TypeVar("T")
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30)
 
 
-def client(service: str, region: str) -> Any:  # boto3 has no types in the distribution
+def client(service: str, region: str, *, config: Config = _CONFIG) -> Any:  # boto3 brings no types
     """Returns a client that retries, with the instance role's credentials."""
     session = botocore.session.get_session()
     # A role's credentials may appear some seconds after the instance; botocore asks once, for a second.
     session.set_config_variable("metadata_service_timeout", 5)
     session.set_config_variable("metadata_service_num_attempts", 10)
-    return boto3.Session(botocore_session=session).client(service, region_name=region, config=_CONFIG)
+    return boto3.Session(botocore_session=session).client(service, region_name=region, config=config)
 
 
 def call(what: str, function: Callable[..., T], **arguments: Any) -> T:

@@ -117,6 +117,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "images": {name: image.name for name, image in document.images.items()},
         "zone": document.zone,
         "hostname": host.name,
+        "instance": host.instance,
         "address": host.address,
         "interface": document.interface,
         "backup": document.backup,

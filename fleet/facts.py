@@ -1,0 +1,108 @@
+"""What the controller is told about each fleet: the SSM parameters ``/openqa/ENVIRONMENT/fleets/NAME``.
+
+The workers' stack writes them, so that a changed fleet changes nothing about the web UI's host. How many
+hosts a fleet may have is not among them: the Auto Scaling group itself knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet import catalogue, schedule
+from fleet.openqa import Classes
+
+# EBS gp3, us-east-1: $0.08 a GB-month; a month has 730 hours.
+GP3_GIB_HOUR = 0.08 / 730
+# EBS's and EC2's price where the catalogue knows none: dear enough to be the last choice.
+_UNKNOWN_PRICE = 100.0
+
+
+def parameters(environment: str) -> str:
+    """Return the path of the SSM parameters of an environment's fleets."""
+    return f"/openqa/{environment}/fleets"
+
+
+def namespace(environment: str) -> str:
+    """Return the CloudWatch namespace of an environment, the only one that its controller may write to."""
+    return f"openQA/{environment}"
+
+
+class FactsError(Exception):
+    """A fleet's parameter is not in order; the message tells why, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """A fleet.
+
+    Attributes:
+        name: Its name.
+        group: Its Auto Scaling group's name.
+        classes: What its workers offer.
+        workers: Workers on a host, by instance type; the preferred type first.
+        volume_gib: Each host's EBS volume in GiB.
+        boot_seconds: From launch to the first job, as long as no launch has told better.
+        one_host: Its workers take a parallel cluster only whole.
+        warm: Hosts that the operator wants ready beforehand.
+    """
+
+    name: str
+    group: str
+    classes: Classes
+    workers: Mapping[str, int]
+    volume_gib: int
+    boot_seconds: float
+    one_host: bool
+    warm: tuple[schedule.Warm, ...] = field(default=())
+
+    @property
+    def slots(self) -> int:
+        """Workers that each host has at least."""
+        return min(self.workers.values())
+
+    def price(self, instance_type: str | None = None) -> float:
+        """What a host costs an hour, on demand, its volume included, in US dollars.
+
+        Args:
+            instance_type: Its type; None takes the preferred one.
+        """
+        found = catalogue.find(instance_type or next(iter(self.workers)))
+        hourly = found.price if found and found.price is not None else _UNKNOWN_PRICE
+        return hourly + self.volume_gib * GP3_GIB_HOUR
+
+
+def parse(name: str, text: str) -> Facts:
+    """Read a fleet's parameter.
+
+    Args:
+        name: The fleet's name, the end of the parameter's.
+        text: Its value.
+
+    Raises:
+        FactsError: It is not in order.
+    """
+    try:
+        return _parse(name, json.loads(text))
+    except KeyError as error:
+        raise FactsError(f"The parameter of fleet {name} lacks {error.args[0]!r}.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FactsError(f"The parameter of fleet {name} is not in order: {error}.") from error
+
+
+def _parse(name: str, data: Mapping[str, Any]) -> Facts:
+    workers = {str(kind): int(count) for kind, count in data["workers"].items()}
+    if not workers or min(workers.values()) < 1:
+        raise ValueError("it has no workers")
+    return Facts(
+        name=name,
+        group=str(data["group"]),
+        classes=frozenset(map(str, data["classes"])),
+        workers=workers,
+        volume_gib=int(data["volume_gib"]),
+        boot_seconds=float(data["boot_seconds"]),
+        one_host=bool(data["one_host"]),
+        warm=tuple(schedule.parse(text) for text in data["warm"]),
+    )

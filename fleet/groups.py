@@ -1,0 +1,278 @@
+"""The fleets' Auto Scaling groups: what they have, how launches went, and the two things done to them."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+# Launches looked back on to tell how long they take.
+LAUNCHES = 8
+_DESCRIBED = 100  # the most that one call names; also of activities
+# How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, and the
+# sentences that activities hold ("We currently do not have sufficient m5.metal capacity", "There is no Spot
+# capacity available").
+_NO_CAPACITY = re.compile(
+    r"Insufficient\w*Capacity|sufficient \S+ capacity|no Spot capacity|UnfulfillableCapacity"
+    r"|VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded"
+)
+# A launch hook that ended in ABANDON or timed out. Launches that were called off otherwise are no failures.
+_GIVEN_UP = re.compile(r"abandoned", re.IGNORECASE)
+
+
+class AwsError(Exception):
+    """AWS does not answer, or refuses; the message is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """A launch template's version."""
+
+    template: str
+    number: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """An instance of a group.
+
+    Attributes:
+        id: Its id.
+        state: Its lifecycle state, such as ``Pending:Wait``.
+        healthy: The group does not think of replacing it.
+        type: Its instance type.
+        version: What it was launched from.
+        launched: Seconds since the epoch; None until EC2 tells.
+    """
+
+    id: str
+    state: str
+    healthy: bool
+    type: str
+    version: Version | None
+    launched: float | None = None
+
+    @property
+    def pending(self) -> bool:
+        """It boots."""
+        return self.state.startswith("Pending")
+
+    @property
+    def counts(self) -> bool:
+        """It is part of the group's capacity."""
+        return self.pending or self.state == "InService"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """An Auto Scaling group.
+
+    Attributes:
+        name: Its name.
+        min: Hosts it has at least.
+        max: Hosts it has at most.
+        desired: Hosts it shall have.
+        version: What it launches from now.
+        members: Its instances.
+    """
+
+    name: str
+    min: int
+    max: int
+    desired: int
+    version: Version | None
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launches:
+    """How a group's last launches went.
+
+    Attributes:
+        failures: Launches in a row whose host did not come up.
+        last_failure: When the last of them ended, seconds since the epoch.
+        no_capacity_at: When AWS last had no host, if it has given none since.
+        boot_seconds: From launch to service, the median; None if none came up yet.
+    """
+
+    failures: int = 0
+    last_failure: float | None = None
+    no_capacity_at: float | None = None
+    boot_seconds: float | None = None
+
+
+class Groups:
+    """Auto Scaling and EC2, as far as the controller needs them.
+
+    Args:
+        client: Makes a client for a service's name.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, client: Callable[[str], Any], clock: Callable[[], float] = time.time) -> None:
+        self._autoscaling = client("autoscaling")
+        self._ec2 = client("ec2")
+        self._clock = clock
+        self._called_off: deque[str] = deque(maxlen=1000)
+
+    def read(self, names: Sequence[str]) -> tuple[float, dict[str, Group]]:
+        """Read the groups of these names; those that do not exist are not in the answer.
+
+        Returns:
+            When the reading began, in seconds since the epoch, and the groups by name.
+
+        Raises:
+            AwsError: AWS does not answer.
+        """
+        at = self._clock()
+        described: list[Mapping[str, Any]] = []
+        for chunk in _chunks(names):
+            described += _pages(self._autoscaling, "describe_auto_scaling_groups", "AutoScalingGroups", chunk)
+        ids = [instance["InstanceId"] for group in described for instance in group["Instances"]]
+        facts: dict[str, Mapping[str, Any]] = {}
+        for chunk in _chunks(ids):
+            # A filter and not ids: an instance that is gone already must not refuse the whole call.
+            filters = [{"Name": "instance-id", "Values": chunk}]
+            for reservation in _pages(self._ec2, "describe_instances", "Reservations", filters):
+                facts |= {instance["InstanceId"]: instance for instance in reservation["Instances"]}
+        return at, {group["AutoScalingGroupName"]: _group(group, facts) for group in described}
+
+    def launches(self, name: str) -> Launches:
+        """Tell how a group's last launches went.
+
+        Raises:
+            AwsError: AWS does not answer.
+        """
+        answer = _call(
+            "describe_scaling_activities",
+            self._autoscaling.describe_scaling_activities,
+            AutoScalingGroupName=name,
+            MaxRecords=_DESCRIBED,
+        )
+        return judge(answer["Activities"], called_off=self._called_off)
+
+    def terminate(self, instance: str, *, decrement: bool) -> None:
+        """Let a host go through its group's hook, which waits for its jobs.
+
+        Args:
+            instance: Its id.
+            decrement: No other takes its place.
+
+        Raises:
+            AwsError: AWS does not answer, or refuses.
+        """
+        self._called_off.append(instance)
+        _call(
+            f"terminate {instance}",
+            self._autoscaling.terminate_instance_in_auto_scaling_group,
+            InstanceId=instance,
+            ShouldDecrementDesiredCapacity=decrement,
+        )
+
+    def set_desired(self, name: str, desired: int) -> None:
+        """Set how many hosts a group shall have.
+
+        Raises:
+            AwsError: AWS does not answer, or refuses.
+        """
+        _call(
+            f"set the desired capacity of {name}",
+            self._autoscaling.set_desired_capacity,
+            AutoScalingGroupName=name,
+            DesiredCapacity=desired,
+            HonorCooldown=False,
+        )
+
+
+def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str] = ()) -> Launches:
+    """Tell from a group's activities how its launches went.
+
+    Args:
+        activities: As Auto Scaling describes them, the newest first.
+        called_off: Hosts that were told to go, maybe before they were up: no failures.
+    """
+    failures = 0
+    last_failure: float | None = None
+    no_capacity_at: float | None = None
+    boots: list[float] = []
+    for activity in activities:
+        if not activity["Description"].startswith("Launching") or "EndTime" not in activity:
+            continue
+        ended = activity["EndTime"].timestamp()
+        message = activity.get("StatusMessage") or ""
+        if activity["StatusCode"] == "Successful":
+            boots.append(ended - activity["StartTime"].timestamp())
+        elif boots or activity["Description"].rpartition(" ")[2] in called_off:
+            continue  # others came up since, or it was not to come up
+        elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
+            no_capacity_at = no_capacity_at or ended
+        elif activity["StatusCode"] == "Failed" or _GIVEN_UP.search(message):
+            failures += 1
+            last_failure = last_failure or ended
+    return Launches(
+        failures=failures,
+        last_failure=last_failure,
+        no_capacity_at=no_capacity_at,
+        boot_seconds=statistics.median(boots[:LAUNCHES]) if boots else None,
+    )
+
+
+def _group(group: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> Group:
+    mixed = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+    return Group(
+        name=group["AutoScalingGroupName"],
+        min=group["MinSize"],
+        max=group["MaxSize"],
+        desired=group["DesiredCapacity"],
+        version=_version(group.get("LaunchTemplate") or mixed.get("LaunchTemplateSpecification")),
+        members=tuple(
+            _member(instance, facts.get(instance["InstanceId"], {})) for instance in group["Instances"]
+        ),
+    )
+
+
+def _member(instance: Mapping[str, Any], facts: Mapping[str, Any]) -> Member:
+    return Member(
+        id=instance["InstanceId"],
+        state=instance["LifecycleState"],
+        healthy=instance["HealthStatus"].lower() == "healthy",
+        type=instance.get("InstanceType", ""),
+        version=_version(instance.get("LaunchTemplate")),
+        launched=facts["LaunchTime"].timestamp() if "LaunchTime" in facts else None,
+    )
+
+
+def _version(template: Mapping[str, Any] | None) -> Version | None:
+    """The version, if it is a number: this app's groups always name one."""
+    if not template or not str(template.get("Version", "")).isdecimal():
+        return None
+    return Version(template=template["LaunchTemplateId"], number=str(template["Version"]))
+
+
+def _chunks(names: Sequence[str]) -> Iterable[list[str]]:
+    return (list(names[i : i + _DESCRIBED]) for i in range(0, len(names), _DESCRIBED))
+
+
+def _pages(client: Any, action: str, key: str, asked: Any) -> list[Mapping[str, Any]]:
+    arguments = {"AutoScalingGroupNames": asked} if key == "AutoScalingGroups" else {"Filters": asked}
+    found: list[Mapping[str, Any]] = []
+    token: dict[str, str] = {}
+    while True:
+        answer = _call(action, getattr(client, action), **arguments, **token)
+        found += answer[key]
+        if not answer.get("NextToken"):
+            return found
+        token = {"NextToken": answer["NextToken"]}
+
+
+def _call(what: str, function: Callable[..., Any], **arguments: Any) -> Any:
+    try:
+        return function(**arguments)
+    except (ClientError, BotoCoreError) as error:
+        raise AwsError(f"{what}: {error}") from error

@@ -1,0 +1,95 @@
+"""What the controller tells CloudWatch once a minute: the queue, the slots, the cost, and how it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fleet.facts import namespace
+from fleet.openqa import Classes
+from fleet.policy import DEFAULT_RULES, Decision, State
+from fleet.view import View
+
+# Sets of worker classes with a metric of their own: each metric has its price.
+MOST_CLASSES = 20
+_BATCH = 500  # PutMetricData takes 1000
+
+Datum = Mapping[str, Any]
+
+
+def of_view(view: View, decision: Decision) -> list[Datum]:
+    """Tell about a moment that made sense."""
+    seen = view.seen
+    waiting = [job for job in seen.jobs if not job.after]
+    queue: Counter[Classes] = Counter(job.classes for job in waiting)
+    broken = {fleet.name: fleet.failures >= DEFAULT_RULES.breaker_failures for fleet in seen.fleets}
+    data = [
+        _datum("JobsWaiting", len(waiting)),
+        _datum("JobsBlocked", len(seen.jobs) - len(waiting)),
+        _datum("OldestWait", max((seen.now - job.since for job in waiting), default=0.0), unit="Seconds"),
+        _datum("CostPerHour", sum(view.hourly.values()), unit="None"),
+        _datum("BreakersOpen", sum(broken.values())),
+        _datum("HostsLost", len(view.lost)),
+    ]
+    data += [
+        _datum("JobsWaiting", count, Classes="+".join(sorted(classes)) or "none")
+        for classes, count in queue.most_common(MOST_CLASSES)
+    ]
+    for fleet in seen.fleets:
+        hosts = [host for host in seen.hosts if host.fleet == fleet.name]
+        ready = [host for host in hosts if host.state is State.READY]
+        busy = sum(len(host.running) for host in hosts)
+        numbers: dict[str, float] = {
+            "SlotsBusy": busy,
+            "SlotsIdle": fleet.slots * len(ready) - sum(len(host.running) for host in ready),
+            "HostsBooting": sum(host.state is State.BOOTING for host in hosts),
+            "HostsReady": len(ready),
+            "HostsDraining": sum(host.state is State.DRAINING for host in hosts),
+            "HostsWanted": decision.desired.get(fleet.name, 0),
+            "BreakerOpen": float(broken[fleet.name]),
+            "NoCapacity": float(fleet.name in decision.held and not broken[fleet.name]),
+            "CostPerHour": view.hourly[fleet.name],
+        }
+        data += [_datum(name, value, unit=_unit(name), Fleet=fleet.name) for name, value in numbers.items()]
+    return data
+
+
+def of_rounds(*, rounds: int, blind: int, acted: int, failed: int) -> list[Datum]:
+    """Tell about the controller itself.
+
+    Args:
+        rounds: Decisions since the last time.
+        blind: Those of them for which something did not answer, or made no sense.
+        acted: What was done to the fleets.
+        failed: What AWS refused.
+    """
+    numbers = {"Rounds": rounds, "RoundsBlind": blind, "Acts": acted, "ActsFailed": failed}
+    return [_datum(name, value) for name, value in numbers.items()]
+
+
+def put(client: Any, environment: str, data: Iterable[Datum]) -> None:
+    """Send metrics to CloudWatch.
+
+    Args:
+        client: CloudWatch.
+        environment: The environment's name.
+        data: The metrics.
+    """
+    left = list(data)
+    while left:
+        batch, left = left[:_BATCH], left[_BATCH:]
+        client.put_metric_data(Namespace=namespace(environment), MetricData=batch)
+
+
+def _datum(name: str, value: float, *, unit: str = "Count", **dimensions: str) -> Datum:
+    return {
+        "MetricName": name,
+        "Value": float(value),
+        "Unit": unit,
+        "Dimensions": [{"Name": key, "Value": text[:1024]} for key, text in dimensions.items()],
+    }
+
+
+def _unit(name: str) -> str:
+    return "None" if name == "CostPerHour" else "Count"

@@ -1,0 +1,72 @@
+"""When an operator wants hosts to be ready beforehand: ``mon-fri 06:00-20:00 2`` keeps two."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY = "|".join(DAYS)
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+PATTERN = (
+    rf"^(?P<first>{_DAY})(-(?P<last>{_DAY}))? "
+    rf"(?P<begin>{_TIME})-(?P<end>{_TIME}) (?P<hosts>[1-9][0-9]{{0,2}})$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm:
+    """Hosts to keep at some times of the week, in UTC.
+
+    Attributes:
+        days: Days of the week, 0 for Monday; those on which it begins, if it ends on the next one.
+        begin: Minutes since midnight.
+        end: Minutes since midnight; not after ``begin``: of the next day.
+        hosts: How many.
+    """
+
+    days: frozenset[int]
+    begin: int
+    end: int
+    hosts: int
+
+    def holds(self, now: float) -> bool:
+        """Tell whether a moment, in seconds since the epoch, is among its times."""
+        moment = datetime.fromtimestamp(now, UTC)
+        day, minute = moment.weekday(), 60 * moment.hour + moment.minute
+        if self.begin < self.end:
+            return day in self.days and self.begin <= minute < self.end
+        return (day in self.days and minute >= self.begin) or (
+            (day - 1) % 7 in self.days and minute < self.end
+        )
+
+
+def parse(text: str) -> Warm:
+    """Read one time.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = re.fullmatch(PATTERN, text)
+    if found is None:
+        raise ValueError(f"{text!r} is no time such as 'mon-fri 06:00-20:00 2'")
+    first = DAYS.index(found["first"])
+    last = DAYS.index(found["last"]) if found["last"] else first
+    return Warm(
+        days=frozenset((first + i) % 7 for i in range((last - first) % 7 + 1)),
+        begin=_minutes(found["begin"]),
+        end=_minutes(found["end"]),
+        hosts=int(found["hosts"]),
+    )
+
+
+def hosts(times: Iterable[Warm], now: float) -> int:
+    """Tell how many hosts are wanted at a moment, in seconds since the epoch: the most of any time."""
+    return max((time.hosts for time in times if time.holds(now)), default=0)
+
+
+def _minutes(text: str) -> int:
+    hours, minutes = text.split(":")
+    return 60 * int(hours) + int(minutes)

@@ -1,0 +1,375 @@
+"""From what openQA and AWS tell to what the policy looks at, and from its decision to what is to be done.
+
+Pure functions, but for `Memory`: what only who has watched for a while can know.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fleet import schedule
+from fleet.facts import Facts
+from fleet.groups import Group, Launches, Member
+from fleet.openqa import Job
+from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State
+from fleet.reading import ListedJob, ListedWorker, Queue
+
+# A host in service without a connected worker: after so many seconds nobody counts on it (openQA's services
+# are restarted in less), and after so many it is let go.
+LOST_SECONDS = 60.0
+GIVEN_UP_SECONDS = 900.0
+# A host that was told to go, and is still in service: the call was lost.
+TOLD_SECONDS = 120.0
+# So many ended jobs of a kind tell how long such jobs take.
+_ENDED_JOBS = 9
+
+
+@dataclass(kw_only=True)
+class Memory:
+    """What was seen before. A new controller starts without, and only knows less.
+
+    Attributes:
+        waiting: Since when each job waits unblocked.
+        idle: Since when each host is idle.
+        lost: Since when each host in service has no connected worker.
+        told: When each host was told to go.
+        usual: For each kind of job, how long it usually takes, in seconds.
+    """
+
+    waiting: dict[int, float] = field(default_factory=dict)
+    idle: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)
+    usual: dict[tuple[str, ...], float] = field(default_factory=dict)
+
+    def idle_since(self, host: str, idle: bool, now: float) -> float | None:
+        """Note whether a host is idle, and tell since when; None if it is not."""
+        if idle:
+            return self.idle.setdefault(host, now)
+        self.idle.pop(host, None)
+        return None
+
+    def learn(self, ended: Iterable[ListedJob]) -> None:
+        """Learn from jobs that ended how long such jobs take, each kind from its newest ones."""
+        times: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        for job in sorted(ended, key=lambda job: job.id, reverse=True):
+            if job.started is not None and job.finished is not None and job.finished > job.started:
+                times[job.kind].append(job.finished - job.started)
+        self.usual |= {kind: statistics.median(found[:_ENDED_JOBS]) for kind, found in times.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A moment, as the controller sees it.
+
+    Attributes:
+        seen: What the policy looks at.
+        given_up: Hosts in service that lost their workers for too long.
+        lost: Hosts that are not counted on, although their groups do.
+        told: Hosts that were told to go.
+        hourly: What each fleet's hosts cost an hour, in US dollars.
+    """
+
+    seen: Seen
+    given_up: tuple[str, ...]
+    lost: frozenset[str]
+    told: frozenset[str]
+    hourly: Mapping[str, float]
+
+
+def look(
+    *,
+    now: float,
+    queue: Queue,
+    groups: Mapping[str, Group],
+    groups_at: float,
+    facts: Sequence[Facts],
+    launches: Mapping[str, Launches],
+    memory: Memory,
+) -> View:
+    """Put together what is known.
+
+    Args:
+        now: Seconds since the epoch.
+        queue: openQA's queue and workers.
+        groups: The Auto Scaling groups, by name.
+        groups_at: When they were read.
+        facts: The fleets; those without a group do not count.
+        launches: How each group's last launches went.
+        memory: What was seen before; it is brought up to date.
+    """
+    jobs = {job.id: job for job in queue.jobs}
+    on_host: defaultdict[str | None, list[ListedWorker]] = defaultdict(list)
+    for worker in queue.workers:
+        on_host[worker.instance].append(worker)
+    assigned: defaultdict[int, list[ListedJob]] = defaultdict(list)
+    for job in queue.jobs:
+        if job.worker is not None and not job.scheduled:
+            assigned[job.worker].append(job)
+    hosts: list[Host] = []
+    fleets: list[Fleet] = []
+    given_up: list[str] = []
+    lost: set[str] = set()
+    hourly: dict[str, float] = {}
+    present: set[str] = set()
+    for fleet in facts:
+        group = groups.get(fleet.group)
+        if group is None:
+            continue
+        fleets.append(_fleet(fleet, group, launches.get(fleet.group, Launches()), now))
+        hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members)
+        for member in group.members:
+            present.add(member.id)
+            workers = [worker for worker in on_host.get(member.id, ()) if worker.connected]
+            running = _running(workers, assigned, jobs, memory, now)
+            state = _state(member, workers, memory, now)
+            if state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told:
+                lost.add(member.id)
+                if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
+                    given_up.append(member.id)
+            idle = state is State.READY and bool(workers) and not running
+            hosts.append(
+                _host(member, fleet, group, state, running, memory.idle_since(member.id, idle, now), now)
+            )
+    on_workers = {run.job for host in hosts for run in host.running}
+    seen = Seen(
+        now=now,
+        jobs_at=queue.at,
+        hosts_at=groups_at,
+        jobs=_jobs(queue.jobs, on_workers, memory, now),
+        hosts=hosts,
+        fleets=fleets,
+    )
+    for remembered in (memory.idle, memory.lost, memory.told):
+        for gone in remembered.keys() - present:
+            del remembered[gone]
+    return View(
+        seen=seen,
+        given_up=tuple(given_up),
+        lost=frozenset(lost),
+        told=frozenset(memory.told),
+        hourly=hourly,
+    )
+
+
+def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
+    return Fleet(
+        name=facts.name,
+        classes=facts.classes,
+        slots=facts.slots,
+        price=facts.price(),
+        boot_seconds=launches.boot_seconds if launches.boot_seconds is not None else facts.boot_seconds,
+        min=group.min,
+        max=group.max,
+        warm=min(schedule.hosts(facts.warm, now), group.max),
+        one_host=facts.one_host,
+        failures=launches.failures,
+        last_failure=launches.last_failure,
+        no_capacity_at=launches.no_capacity_at,
+    )
+
+
+def _state(member: Member, workers: Sequence[ListedWorker], memory: Memory, now: float) -> State:
+    """What a host is doing; draining also if it is no longer to be counted on."""
+    told = memory.told.get(member.id)
+    if told is not None and now - told > TOLD_SECONDS and member.counts:
+        del memory.told[member.id]
+        told = None
+    if told is not None or not member.counts or not member.healthy:
+        return State.DRAINING
+    if member.pending:
+        return State.BOOTING
+    if workers:
+        memory.lost.pop(member.id, None)
+    elif now - memory.lost.setdefault(member.id, now) >= LOST_SECONDS:
+        return State.DRAINING
+    return State.READY
+
+
+def _running(
+    workers: Sequence[ListedWorker],
+    assigned: Mapping[int, Sequence[ListedJob]],
+    jobs: Mapping[int, ListedJob],
+    memory: Memory,
+    now: float,
+) -> list[Running]:
+    """The jobs of a host: one for each busy worker, however many it was given to run after each other."""
+    found = []
+    for worker in workers:
+        own = list(assigned.get(worker.id, ()))
+        if not own and worker.job is not None:
+            # Given to it after the list of jobs was read, or still with it though done.
+            own = [jobs[worker.job]] if worker.job in jobs else []
+            if not own:
+                found.append(Running(job=worker.job, since=now))
+        if own:
+            times = [memory.usual.get(job.kind) for job in own]
+            started = [job.started for job in own if job.started is not None]
+            found.append(
+                Running(
+                    job=min(job.id for job in own),
+                    since=min([now, *started]),
+                    expected_seconds=sum(t for t in times if t is not None) if all(times) else None,
+                )
+            )
+    return found
+
+
+def _host(
+    member: Member,
+    facts: Facts,
+    group: Group,
+    state: State,
+    running: list[Running],
+    idle_since: float | None,
+    now: float,
+) -> Host:
+    # Types of a fleet may differ in workers: the plan counts on the fewest.
+    running = sorted(running, key=lambda run: run.since, reverse=True)[: facts.slots]
+    return Host(
+        id=member.id,
+        fleet=facts.name,
+        state=state,
+        launched=min(now, member.launched if member.launched is not None else now),
+        idle_since=idle_since,
+        running=tuple(running),
+        outdated=None not in (member.version, group.version) and member.version != group.version,
+    )
+
+
+def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now: float) -> list[Job]:
+    """The jobs that wait: scheduled, and on no worker that has taken them meanwhile."""
+    waiting = {job.id: job for job in listed if job.scheduled and job.id not in on_workers}
+    alive = {job.id for job in listed}
+    clusters = _clusters(waiting)
+    jobs = []
+    since: dict[int, float] = {}
+    for job in waiting.values():
+        after = tuple(parent for parent in job.parents if parent in alive)
+        if not after and job.blocked_by is not None and job.blocked_by in alive:
+            # openQA knows of a reason that the list does not show, such as a parent's parent.
+            after = () if job.blocked_by in job.parallel else (job.blocked_by,)
+        if not after:
+            since[job.id] = memory.waiting.get(job.id, now)
+        jobs.append(
+            Job(
+                id=job.id,
+                classes=job.classes,
+                priority=job.priority,
+                cluster=clusters.get(job.id),
+                after=after,
+                since=since.get(job.id, now),
+                expected_seconds=memory.usual.get(job.kind),
+            )
+        )
+    memory.waiting = since
+    return jobs
+
+
+def _clusters(jobs: Mapping[int, ListedJob]) -> dict[int, int]:
+    """For each job of a parallel cluster, the cluster's lowest id."""
+    found: dict[int, int] = {}
+    for start in sorted(jobs):
+        if start in found:
+            continue
+        members, front = {start}, [start]
+        while front:
+            for other in jobs[front.pop()].parallel:
+                if other in jobs and other not in members:
+                    members.add(other)
+                    front.append(other)
+        if len(members) > 1:
+            found |= dict.fromkeys(members, start)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """One call to AWS.
+
+    Attributes:
+        fleet: The fleet's name.
+        group: Its group.
+        why: For the log.
+        instance: The host that shall go; None to set the desired capacity.
+        decrement: No other takes its place.
+        desired: The desired capacity.
+    """
+
+    fleet: str
+    group: str
+    why: str
+    instance: str | None = None
+    decrement: bool = False
+    desired: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What it does, for the log."""
+        if self.instance is None:
+            return f"{self.fleet}: {self.desired} hosts wanted ({self.why})"
+        return f"{self.fleet}: {self.instance} drains and goes ({self.why})"
+
+
+def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Sequence[Facts]) -> list[Act]:
+    """List what a decision asks for.
+
+    A host goes through its group's terminating hook, which waits for its jobs. Desired capacity is lowered
+    with a host that goes, or where there is no host yet: which one goes is never the group's choice.
+
+    Args:
+        decision: The policy's.
+        view: What it rests on.
+        groups: The groups, by name.
+        facts: The fleets.
+    """
+    if decision.unusable:
+        return []
+    reasons = dict.fromkeys(view.given_up, "its workers are lost")
+    reasons |= dict.fromkeys(decision.release, "idle") | dict.fromkeys(decision.drain, "to be emptied")
+    resting = {
+        fleet.name
+        for fleet in view.seen.fleets
+        if fleet.name in decision.held and fleet.failures >= DEFAULT_RULES.breaker_failures
+    }
+    found: list[Act] = []
+    for fleet in facts:
+        group = groups.get(fleet.group)
+        if group is None or fleet.name not in decision.desired:
+            continue
+        # Auto Scaling shows what it was told with some delay.
+        members = [member for member in group.members if member.counts and member.id not in view.told]
+        # Lost hosts are capacity to the group, but not to the policy.
+        lost = sum(member.id in view.lost and member.id not in reasons for member in members)
+        wanted = decision.desired[fleet.name] + lost
+        if fleet.name in resting:
+            # Each that fails would be replaced by the group. Its minimum is: no host is called off for that.
+            boots = [member.id for member in members if member.pending and member.id not in reasons]
+            called_off = boots[: max(0, wanted - group.min)]
+            reasons |= dict.fromkeys(called_off, "hosts of its fleet do not come up")
+            wanted -= len(called_off)
+        going = [member for member in members if member.id in reasons]
+        staying = [member for member in members if member.id not in reasons]
+        wanted = max(wanted, len(staying), group.min)
+        wanted = min(wanted, group.max)
+        desired = group.desired
+        for member in going:
+            decrement = desired > wanted
+            desired -= decrement
+            found.append(
+                Act(
+                    fleet=fleet.name,
+                    group=group.name,
+                    why=reasons[member.id],
+                    instance=member.id,
+                    decrement=decrement,
+                )
+            )
+        if desired != wanted:
+            found.append(
+                Act(fleet=fleet.name, group=group.name, why=f"{group.desired} before", desired=wanted)
+            )
+    return found

@@ -1,0 +1,430 @@
+"""The controller: round after round, with whatever does not answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fleet import controller, metrics, policy
+from fleet.controller import Controller, Round, describe, read_facts, run, show
+from fleet.facts import Facts, FactsError, parse
+from fleet.groups import AwsError, Group, Launches, Member, Version
+from fleet.reading import ListedJob, ListedWorker, OpenQaError, Queue
+
+NOW = 1_800_000_000.0
+PARAMETER = {
+    "group": "openqa-test-fleet-small",
+    "classes": ["qemu_x86_64"],
+    "workers": {"c8i.xlarge": 1},
+    "volume_gib": 100,
+    "boot_seconds": 100,
+    "one_host": False,
+    "warm": [],
+}
+FACTS = parse("small", json.dumps(PARAMETER))
+VERSION = Version(template="lt-1", number="1")
+
+
+@dataclass
+class World:
+    """openQA, Auto Scaling, the lock and a clock, all at one's command.
+
+    Auto Scaling keeps AWS's rules on desired capacity; hosts of a launch appear with `arrive`.
+    """
+
+    now: float = NOW
+    jobs: list[ListedJob] = field(default_factory=list)
+    workers: list[ListedWorker] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    facts: Sequence[Facts] = (FACTS,)
+    desired: int = 0
+    min: int = 0
+    max: int = 5
+    history: Launches = field(default_factory=Launches)
+    held: bool = True
+    openqa_fails: str = ""
+    aws_fails: str = ""
+    act_fails: str = ""
+    reading_takes: float = 0.0
+    aws_takes: float = 0.0
+    calls: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def controller(self) -> Controller:
+        return Controller(
+            openqa=self,
+            groups=self,  # type: ignore[arg-type]
+            read_facts=self.read_facts,
+            held=lambda: self.held,
+            clock=lambda: self.now,
+        )
+
+    def read(self, names: Sequence[str] | None = None) -> Any:
+        return self._queue() if names is None else self._groups(names)
+
+    def _queue(self) -> Queue:
+        at = self.now
+        self.now += self.reading_takes
+        if self.openqa_fails:
+            raise OpenQaError(self.openqa_fails)
+        return Queue(at=at, jobs=tuple(self.jobs), workers=tuple(self.workers))
+
+    def finished(self) -> tuple[ListedJob, ...]:
+        self.asked.append("finished")
+        return ()
+
+    def read_facts(self) -> Sequence[Facts]:
+        self.asked.append("facts")
+        return self.facts
+
+    def _groups(self, names: Sequence[str]) -> tuple[float, dict[str, Group]]:
+        at = self.now
+        self.now += self.aws_takes
+        if self.aws_fails:
+            raise AwsError(self.aws_fails)
+        group = Group(
+            name=FACTS.group,
+            min=self.min,
+            max=self.max,
+            desired=self.desired,
+            version=VERSION,
+            members=tuple(self.members),
+        )
+        return at, {FACTS.group: group} if FACTS.group in names else {}
+
+    def launches(self, name: str) -> Launches:
+        self.asked.append("launches")
+        return self.history
+
+    def terminate(self, instance: str, *, decrement: bool) -> None:
+        self._refuse()
+        assert not decrement or self.desired > self.min
+        self.desired -= decrement
+        self.calls.append(f"terminate {instance}")
+
+    def set_desired(self, name: str, desired: int) -> None:
+        self._refuse()
+        assert self.min <= desired <= self.max
+        self.desired = desired
+        self.calls.append(f"desire {desired}")
+
+    def _refuse(self) -> None:
+        if self.act_fails:
+            raise AwsError(self.act_fails)
+
+    def arrive(self, number: int, *, state: str = "InService") -> None:
+        self.members = [member for member in self.members if member.id != f"i-{number}"]
+        self.members.append(
+            Member(
+                id=f"i-{number}",
+                state=state,
+                healthy=True,
+                type="c8i.xlarge",
+                version=VERSION,
+                launched=NOW,
+            )
+        )
+        if state == "InService":
+            self.workers.append(ListedWorker(id=number, instance=f"i-{number}", connected=True))
+
+
+def job(id: int) -> ListedJob:
+    return ListedJob(
+        id=id, scheduled=True, priority=50, classes=frozenset({"qemu_x86_64"}), kind=("base", "", "", "")
+    )
+
+
+def test_from_none_to_a_host_and_back() -> None:
+    world = World(jobs=[job(1)])
+    control = world.controller()
+    control.round()
+    assert world.desired >= 1
+    world.arrive(1, state="Pending:Wait")
+    world.now += 5
+    control.round()
+    world.arrive(1)
+    world.jobs = [replace(job(1), scheduled=False, worker=1, started=world.now)]
+    world.workers[0] = replace(world.workers[0], job=1)
+    for _ in range(3):
+        world.now += 5
+        control.round()
+    world.calls.clear()
+    # As long as it has a job it stays.
+    for _ in range(40):
+        world.now += 5
+        control.round()
+    assert world.calls == []
+    world.jobs, world.workers[0] = [], replace(world.workers[0], job=None)
+    for _ in range(8):
+        world.now += 5
+        control.round()
+    assert world.calls == ["terminate i-1"]
+    assert world.desired == 0
+    # Auto Scaling may show it in service for a while.
+    for _ in range(5):
+        world.now += 5
+        control.round()
+    assert world.calls == ["terminate i-1"]
+    assert world.desired == 0
+
+
+@pytest.mark.parametrize("broken", ["openqa_fails", "aws_fails"])
+def test_what_does_not_answer_changes_nothing_and_is_said_once(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(jobs=[job(1)])
+    control = world.controller()
+    setattr(world, broken, "It is away.")
+    for _ in range(30):
+        world.now += 5
+        done = control.round()
+        assert done is not None
+        assert done.unusable == "It is away."
+    assert world.calls == []
+    assert caplog.messages == ["nothing is changed: It is away."]
+    setattr(world, broken, "")
+    world.now += 5
+    control.round()
+    assert world.desired >= 1
+    assert "all is well" in caplog.messages
+
+
+def test_old_data_is_not_acted_on() -> None:
+    world = World(jobs=[job(1)], reading_takes=121.0)
+    done = world.controller().round()
+    assert done is not None
+    assert done.unusable
+    assert "121 s old" in done.unusable
+    assert world.calls == []
+
+
+def test_data_that_gets_old_while_it_is_acted_on() -> None:
+    world = World(jobs=[], desired=2)
+    world.arrive(1)
+    world.arrive(2)
+    control = world.controller()
+    control.round()
+    world.now += 100
+
+    class Slow(World):
+        def terminate(self, instance: str, *, decrement: bool) -> None:
+            world.now += 130
+            World.terminate(world, instance, decrement=decrement)
+
+    control._groups = Slow(**vars(world))  # type: ignore[assignment]
+    control.round()
+    assert len(world.calls) == 1
+
+
+def test_without_the_lock_nothing_is_even_read() -> None:
+    world = World(jobs=[job(1)], held=False)
+    assert world.controller().round() is None
+    assert (world.calls, world.asked) == ([], [])
+
+
+def test_a_lock_that_is_lost_in_a_round_ends_it() -> None:
+    world = World(jobs=[job(1)])
+    answers = iter([True, False])
+    control = Controller(
+        openqa=world,
+        groups=world,  # type: ignore[arg-type]
+        read_facts=world.read_facts,
+        held=lambda: next(answers),
+        clock=lambda: world.now,
+    )
+    assert control.round() is not None
+    assert world.calls == []
+
+
+def test_nonsense_changes_nothing() -> None:
+    world = World(jobs=[replace(job(1))], facts=[FACTS, FACTS])
+    done = world.controller().round()
+    assert done is not None
+    assert done.unusable == "Two fleets have the same name."
+    assert world.calls == []
+
+
+def test_a_refusal_is_said_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(jobs=[job(1)], act_fails="It may not.")
+    control = world.controller()
+    for _ in range(5):
+        world.now += 5
+        control.round()
+    assert len([text for text in caplog.messages if "It may not." in text]) == 1
+    world.act_fails = ""
+    world.now += 5
+    control.round()
+    assert world.desired >= 1
+
+
+def test_a_fleet_whose_hosts_do_not_come_up_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(jobs=[job(1)], history=Launches(failures=3, last_failure=NOW))
+    control = world.controller()
+    for _ in range(5):
+        world.now += 5
+        done = control.round()
+    assert world.calls == []
+    assert done is not None
+    assert control.report(done)
+    assert caplog.messages == ["small: no launches: 3 hosts in a row did not come up"]
+    world.now = NOW + policy.DEFAULT_RULES.breaker_seconds + 40
+    control.round()
+    assert world.desired >= 1
+
+
+def test_what_changes_slowly_is_read_seldom() -> None:
+    world = World()
+    control = world.controller()
+    for _ in range(24):  # two minutes
+        control.round()
+        world.now += 5
+    assert {what: world.asked.count(what) for what in ("finished", "facts", "launches")} == {
+        "finished": 1,
+        "facts": 2,
+        "launches": 4,
+    }
+
+
+def test_metrics_once_a_minute() -> None:
+    world = World(jobs=[job(1), replace(job(2), parents=(1,))])
+    sent: list[list[metrics.Datum]] = []
+    moments = iter([NOW + 5.0 * n for n in range(1, 100)])
+
+    def sleep(seconds: float) -> None:
+        assert seconds > 0
+        world.now = next(moments)
+
+    run(world.controller(), put=sent.append, sleep=sleep, clock=lambda: world.now, rounds=26)
+    assert len(sent) == 3
+    plain = {datum["MetricName"]: datum["Value"] for datum in sent[1] if not datum["Dimensions"]}
+    assert plain["Rounds"] == 12
+    assert plain["RoundsBlind"] == 0
+    assert plain["JobsWaiting"] == 1
+    assert plain["JobsBlocked"] == 1
+    assert plain["BreakersOpen"] == 0
+    by_class = {
+        datum["Dimensions"][0]["Value"]: datum["Value"]
+        for datum in sent[1]
+        if [dimension["Name"] for dimension in datum["Dimensions"]] == ["Classes"]
+    }
+    assert by_class == {"qemu_x86_64": 1}
+
+
+def test_metrics_of_a_blind_controller_are_its_own() -> None:
+    world = World(openqa_fails="It is away.")
+    control = world.controller()
+    done = control.round()
+    assert done is not None
+    assert {datum["MetricName"]: datum["Value"] for datum in control.report(done)} == {
+        "Rounds": 1,
+        "RoundsBlind": 1,
+        "Acts": 0,
+        "ActsFailed": 0,
+    }
+
+
+def test_metrics_are_as_cloudwatch_wants_them(put_metric_data: Callable[..., Any]) -> None:
+    world = World(jobs=[job(1)], desired=1)
+    world.arrive(1)
+    control = world.controller()
+    done = control.round()
+    assert done is not None
+    metrics.put(put_metric_data, "test", control.report(done) * 40)
+
+
+@pytest.fixture
+def put_metric_data() -> Any:
+    """A CloudWatch that checks what it gets by AWS's own model."""
+    import boto3
+    from botocore.stub import ANY, Stubber
+
+    client = boto3.client(
+        "cloudwatch",
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+    with Stubber(client) as stub:
+        for _ in range(2):
+            stub.add_response("put_metric_data", {}, {"Namespace": "openQA/test", "MetricData": ANY})
+        yield client
+
+
+def test_reading_rests_as_long_as_it_took_several_times() -> None:
+    world = World(reading_takes=4.0)
+    slept: list[float] = []
+    run(world.controller(), put=lambda data: None, sleep=slept.append, clock=lambda: world.now, rounds=2)
+    assert slept == [12.0, 12.0]
+
+
+def test_once_for_people_and_for_programs() -> None:
+    world = World(jobs=[job(1)], desired=1)
+    world.arrive(1)
+    done = world.controller().look()
+    assert "small: 0 booting, 1 ready, 0 draining, 1 wanted, 0 jobs, $0.2" in show(done)
+    told = json.loads(json.dumps(describe(done), default=controller._plain))
+    assert told["hosts"][0]["state"] == "ready"
+    assert told["jobs"][0]["classes"] == ["qemu_x86_64"]
+    assert told["decision"]["desired"] == {"small": 1}
+    assert show(Round(unusable="It is away.")) == "Nothing is changed: It is away."
+
+
+# -- facts
+
+
+def test_facts() -> None:
+    assert FACTS.slots == 1
+    assert FACTS.price("no.such.type") > FACTS.price()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"workers": {}},
+        {"workers": {"c8i.xlarge": 0}},
+        {"workers": 5},
+        {"classes": 5},
+        {"boot_seconds": "soon"},
+        {"warm": ["always 2"]},
+        {"group": None, "volume_gib": None},
+    ],
+)
+def test_facts_that_are_not_in_order(change: dict[str, Any]) -> None:
+    with pytest.raises(FactsError, match="small"):
+        parse("small", json.dumps(PARAMETER | change))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "{}"])
+def test_facts_that_are_none(text: str) -> None:
+    with pytest.raises(FactsError):
+        parse("small", text)
+
+
+def test_facts_are_read_below_the_environments_path(caplog: pytest.LogCaptureFixture) -> None:
+    import boto3
+    from botocore.stub import Stubber
+
+    ssm = boto3.client(
+        "ssm", region_name="us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+    path = "/openqa/test/fleets"
+    pages = [
+        {"Parameters": [{"Name": f"{path}/small", "Value": json.dumps(PARAMETER)}], "NextToken": "more"},
+        {"Parameters": [{"Name": f"{path}/odd", "Value": "{}"}]},
+    ]
+    with Stubber(ssm) as stub:
+        stub.add_response("get_parameters_by_path", pages[0], {"Path": path})
+        stub.add_response("get_parameters_by_path", pages[1], {"Path": path, "NextToken": "more"})
+        assert read_facts(ssm, "test") == [FACTS]
+        assert "The parameter of fleet odd lacks 'workers'." in caplog.messages
+        stub.add_client_error("get_parameters_by_path", "ThrottlingException")
+        with pytest.raises(AwsError):
+            read_facts(ssm, "test")

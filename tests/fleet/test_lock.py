@@ -1,0 +1,114 @@
+"""The lock: taken, refused, lost, taken again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fleet.lock import KEY, Lock
+
+
+@dataclass
+class Server:
+    """A PostgreSQL that knows advisory locks and nothing else."""
+
+    owner: Session | None = None
+    away: bool = False
+
+    def connect(self) -> Session:
+        if self.away:
+            raise OSError("connection refused\nIs the server running?")
+        return Session(self)
+
+
+@dataclass(eq=False)
+class Session:
+    """A session; also its own cursor."""
+
+    server: Server
+    broken: bool = False
+    said: list[str] = field(default_factory=list)
+    answer: bool = False
+
+    def cursor(self) -> Session:
+        return self
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def execute(self, statement: str) -> None:
+        if self.broken or self.server.away:
+            raise OSError("terminating connection")
+        self.said.append(statement)
+        if "pg_try_advisory_lock" in statement:
+            assert f"({KEY})" in statement
+            self.answer = self.server.owner in (None, self)
+            if self.answer:
+                self.server.owner = self
+        else:
+            self.answer = True
+
+    def fetchone(self) -> tuple[Any, ...]:
+        return (self.answer,)
+
+    def close(self) -> None:
+        if self.server.owner is self:
+            self.server.owner = None
+
+
+def test_one_of_two_holds_it_until_it_is_gone() -> None:
+    server = Server()
+    first, second = Lock(server.connect), Lock(server.connect)
+    assert first.hold()
+    assert not second.hold()
+    assert first.hold()
+    first.release()
+    assert second.hold()
+    assert not first.hold()
+
+
+def test_a_session_that_is_lost_is_found_out_and_taken_anew() -> None:
+    server = Server()
+    lock = Lock(server.connect)
+    assert lock.hold()
+    assert server.owner is not None
+    server.owner.broken = True
+    assert not lock.hold()
+    assert lock.hold()
+
+
+def test_a_lock_that_another_took_meanwhile_is_not_held() -> None:
+    server = Server()
+    lock, other = Lock(server.connect), Lock(server.connect)
+    assert lock.hold()
+    assert server.owner is not None
+    server.owner.broken = True
+    server.owner = None
+    assert other.hold()
+    assert not lock.hold()
+    assert not lock.hold()
+
+
+def test_it_is_asked_for_once_and_then_only_whether_the_session_lives() -> None:
+    server = Server()
+    lock = Lock(server.connect)
+    lock.hold()
+    lock.hold()
+    assert server.owner is not None
+    assert ["lock" in statement for statement in server.owner.said] == [True, False]
+
+
+def test_a_database_that_is_away_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server = Server(away=True)
+    lock = Lock(server.connect)
+    assert not any(lock.hold() for _ in range(5))
+    assert caplog.messages == ["the lock cannot be had: connection refused Is the server running?"]
+    server.away = False
+    assert lock.hold()

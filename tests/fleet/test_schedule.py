@@ -1,0 +1,48 @@
+"""Times at which hosts are wanted beforehand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from fleet import schedule
+
+MONDAY = 5  # of January 2026
+
+
+def at(day: int, hour: int, minute: int = 0) -> float:
+    return datetime(2026, 1, day, hour, minute, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment", "hosts"),
+    [
+        ("mon-fri 06:00-20:00 2", at(MONDAY, 6), 2),
+        ("mon-fri 06:00-20:00 2", at(MONDAY, 5, 59), 0),
+        ("mon-fri 06:00-20:00 2", at(MONDAY, 20), 0),
+        ("mon-fri 06:00-20:00 2", at(MONDAY + 4, 19, 59), 2),
+        ("mon-fri 06:00-20:00 2", at(MONDAY + 5, 12), 0),
+        ("wed 22:00-02:00 3", at(MONDAY + 2, 23), 3),
+        ("wed 22:00-02:00 3", at(MONDAY + 3, 1, 59), 3),
+        ("wed 22:00-02:00 3", at(MONDAY + 2, 1), 0),
+        ("sat-mon 00:00-00:00 1", at(MONDAY, 13), 1),
+        ("sat-mon 00:00-00:00 1", at(MONDAY + 6, 13), 1),
+        ("sat-mon 00:00-00:00 1", at(MONDAY + 2, 13), 0),
+    ],
+)
+def test_when(text: str, moment: float, hosts: int) -> None:
+    assert schedule.hosts([schedule.parse(text)], moment) == hosts
+
+
+def test_the_most_of_all_times_counts() -> None:
+    times = [schedule.parse("mon-sun 00:00-00:00 1"), schedule.parse("mon 06:00-07:00 4")]
+    assert schedule.hosts(times, at(MONDAY, 6)) == 4
+    assert schedule.hosts(times, at(MONDAY, 8)) == 1
+    assert schedule.hosts([], at(MONDAY, 8)) == 0
+
+
+@pytest.mark.parametrize("text", ["", "mon 6:00-7:00 1", "mon 06:00-24:00 1", "mon 06:00-07:00 0", "day 1"])
+def test_what_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="no time"):
+        schedule.parse(text)

@@ -1,0 +1,350 @@
+"""What the controller makes of what it reads, and what it does about a decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet import facts as fleet_facts
+from fleet import schedule, view
+from fleet.facts import Facts
+from fleet.groups import Group, Launches, Member, Version
+from fleet.policy import Decision, Host, State, find_fault
+from fleet.reading import ListedJob, ListedWorker, Queue
+from fleet.view import Act, Memory, View
+
+NOW = 1_800_000_000.0
+OLD, NEW = Version(template="lt-1", number="1"), Version(template="lt-1", number="2")
+PLAIN = frozenset({"qemu_x86_64"})
+FACTS = Facts(
+    name="small",
+    group="group",
+    classes=PLAIN,
+    workers={"c8i.xlarge": 2},
+    volume_gib=100,
+    boot_seconds=180.0,
+    one_host=False,
+)
+
+
+def member(id: str, state: str = "InService", **changes: Any) -> Member:
+    made = Member(
+        id=id,
+        state=state,
+        healthy=True,
+        type="c8i.xlarge",
+        version=NEW,
+        launched=NOW - 1000,
+    )
+    return replace(made, **changes)
+
+
+def group(*members: Member, **changes: Any) -> Group:
+    made = Group(name="group", min=0, max=9, desired=len(members), version=NEW, members=members)
+    return replace(made, **changes)
+
+
+def job(id: int, **changes: Any) -> ListedJob:
+    made = ListedJob(id=id, scheduled=True, priority=50, classes=PLAIN, kind=("base", "", "", ""))
+    return replace(made, **changes)
+
+
+def worker(id: int, *, number: int = 1, **changes: Any) -> ListedWorker:
+    return replace(ListedWorker(id=id, instance=f"i-{number}", connected=True), **changes)
+
+
+def look(
+    *members: Member,
+    jobs: tuple[ListedJob, ...] = (),
+    workers: tuple[ListedWorker, ...] = (),
+    memory: Memory | None = None,
+    now: float = NOW,
+    launches: Launches | None = None,
+    facts: Facts = FACTS,
+) -> View:
+    return view.look(
+        now=now,
+        queue=Queue(at=now, jobs=jobs, workers=workers),
+        groups={"group": group(*members)},
+        groups_at=now,
+        facts=[facts],
+        launches={"group": launches} if launches else {},
+        memory=memory if memory is not None else Memory(),
+    )
+
+
+def only(found: View) -> Host:
+    (host,) = found.seen.hosts
+    return host
+
+
+@pytest.mark.parametrize(
+    ("state", "healthy", "expected"),
+    [
+        ("Pending", True, State.BOOTING),
+        ("Pending:Wait", True, State.BOOTING),
+        ("Pending:Proceed", True, State.BOOTING),
+        ("InService", True, State.READY),
+        ("InService", False, State.DRAINING),
+        ("Terminating:Wait", True, State.DRAINING),
+        ("Standby", True, State.DRAINING),
+        ("Detaching", True, State.DRAINING),
+    ],
+)
+def test_states(state: str, healthy: bool, expected: State) -> None:
+    assert only(look(member("i-1", state, healthy=healthy), workers=(worker(1),))).state is expected
+
+
+def test_workers_are_mapped_to_hosts() -> None:
+    running = job(7, scheduled=False, worker=12, started=NOW - 60)
+    found = look(
+        member("i-1"),
+        member("i-2"),
+        jobs=(running,),
+        workers=(worker(11, number=1), worker(12, number=2, job=7), worker(13, number=77, job=8)),
+    )
+    first, second = found.seen.hosts
+    assert (first.running, first.idle_since) == ((), NOW)
+    assert [(run.job, run.since) for run in second.running] == [(7, NOW - 60)]
+    assert second.idle_since is None
+
+
+def test_a_dead_worker_does_not_count() -> None:
+    rows = (worker(1, connected=False, job=5), worker(2))
+    assert only(look(member("i-1"), workers=rows)).running == ()
+
+
+def test_a_worker_that_took_a_job_while_lists_were_read_is_busy_and_the_job_waits_no_more() -> None:
+    found = look(member("i-1"), jobs=(job(7), job(8)), workers=(worker(1, job=7), worker(2, job=99)))
+    assert [run.job for run in only(found).running] in ([7, 99], [99, 7])
+    assert [waiting.id for waiting in found.seen.jobs] == [8]
+    assert find_fault(found.seen) is None
+
+
+def test_jobs_that_run_after_each_other_on_one_worker_hold_one_slot() -> None:
+    memory = Memory(usual={("base", "", "", ""): 600.0})
+    own = tuple(job(id, scheduled=False, worker=1) for id in (7, 8, 9))
+    (run,) = only(look(member("i-1"), jobs=own, workers=(worker(1, job=7),), memory=memory)).running
+    assert (run.job, run.expected_seconds) == (7, 1800.0)
+
+
+def test_more_workers_than_the_plan_counts_on() -> None:
+    rows = tuple(worker(id, job=100 + id) for id in range(5))
+    found = look(member("i-1"), workers=rows)
+    assert len(only(found).running) == FACTS.slots
+    assert find_fault(found.seen) is None
+
+
+def test_an_old_launch_template_is_outdated() -> None:
+    assert only(look(member("i-1", version=OLD), workers=(worker(1),))).outdated
+    assert not only(look(member("i-1", version=None), workers=(worker(1),))).outdated
+
+
+def test_idle_since_the_first_look_at_it_and_anew_after_a_job() -> None:
+    memory, host, row = Memory(), member("i-1"), worker(1)
+    assert only(look(host, workers=(row,), memory=memory)).idle_since == NOW
+    assert only(look(host, workers=(row,), memory=memory, now=NOW + 50)).idle_since == NOW
+    busy = replace(row, job=7)
+    assert only(look(host, workers=(busy,), memory=memory, now=NOW + 60)).idle_since is None
+    assert only(look(host, workers=(row,), memory=memory, now=NOW + 70)).idle_since == NOW + 70
+
+
+def test_a_host_without_workers_is_neither_idle_nor_counted_on_for_long() -> None:
+    memory, host = Memory(), member("i-1")
+    found = look(host, memory=memory)
+    assert (only(found).state, only(found).idle_since, found.lost) == (State.READY, None, frozenset())
+    found = look(host, memory=memory, now=NOW + view.LOST_SECONDS)
+    assert (only(found).state, found.lost, found.given_up) == (State.DRAINING, frozenset({"i-1"}), ())
+    found = look(host, memory=memory, now=NOW + view.GIVEN_UP_SECONDS)
+    assert found.given_up == ("i-1",)
+    found = look(host, workers=(worker(1),), memory=memory, now=NOW + view.GIVEN_UP_SECONDS + 5)
+    assert (only(found).state, found.given_up, memory.lost) == (State.READY, (), {})
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    memory = Memory(idle={"i-9": 1.0}, lost={"i-9": 1.0}, told={"i-9": 1.0}, waiting={9: 1.0})
+    look(memory=memory)
+    assert memory == Memory()
+
+
+def test_a_host_that_was_told_to_go_is_draining_until_the_call_turns_out_to_be_lost() -> None:
+    memory = Memory(told={"i-1": NOW})
+    assert only(look(member("i-1"), workers=(worker(1),), memory=memory)).state is State.DRAINING
+    later = NOW + view.TOLD_SECONDS + 1
+    assert only(look(member("i-1"), workers=(worker(1),), memory=memory, now=later)).state is State.READY
+
+
+def test_parallel_jobs_are_one_cluster_however_they_hang_together() -> None:
+    jobs = (
+        job(5, parallel=(7,)),
+        job(6, parallel=(7,)),
+        job(7, parallel=(5, 6)),
+        job(8),
+        job(9, parallel=(3,)),
+    )
+    clusters = {found.id: found.cluster for found in look(jobs=jobs).seen.jobs}
+    assert clusters == {5: 5, 6: 5, 7: 5, 8: None, 9: None}
+
+
+def test_chained_jobs_wait_for_parents_that_are_not_done() -> None:
+    running = job(4, scheduled=False, worker=1)
+    jobs = (running, job(5, parents=(4, 2)), job(6, parents=(2,)), job(7, blocked_by=5), job(8, blocked_by=3))
+    after = {found.id: found.after for found in look(jobs=jobs).seen.jobs}
+    assert after == {5: (4,), 6: (), 7: (5,), 8: ()}
+
+
+def test_waiting_since_it_was_first_seen_unblocked() -> None:
+    memory = Memory()
+    look(jobs=(job(5), job(6, parents=(5,))), memory=memory)
+    jobs = look(jobs=(job(5), job(6)), memory=memory, now=NOW + 60).seen.jobs
+    assert {found.id: found.since for found in jobs} == {5: NOW, 6: NOW + 60}
+
+
+def test_how_long_jobs_take_is_learned_from_the_newest_of_their_kind() -> None:
+    memory = Memory()
+    ended = [job(id, scheduled=False, started=0.0, finished=100.0 * id) for id in range(1, 21)]
+    memory.learn([*ended, job(30, started=5.0), job(31, started=5.0, finished=5.0)])
+    assert memory.usual == {("base", "", "", ""): 1600.0}
+    assert look(jobs=(job(40),), memory=memory).seen.jobs[0].expected_seconds == 1600.0
+
+
+def test_numbers_of_a_fleet() -> None:
+    launches = Launches(failures=2, last_failure=5.0, no_capacity_at=6.0, boot_seconds=90.0)
+    warm = (schedule.parse("mon-sun 00:00-23:59 30"),)
+    (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets
+    assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
+    assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, 6.0)
+    assert fleet.boot_seconds == 90.0
+    assert fleet.price == pytest.approx(0.18742 + 100 * fleet_facts.GP3_GIB_HOUR)
+
+
+def test_cost_counts_every_host_there_is() -> None:
+    found = look(member("i-1"), member("i-2", "Terminating:Wait", type="c8i.2xlarge"))
+    assert found.hourly["small"] == pytest.approx(FACTS.price("c8i.xlarge") + FACTS.price("c8i.2xlarge"))
+
+
+def test_a_fleet_without_a_group_does_not_count_yet() -> None:
+    found = view.look(
+        now=NOW,
+        queue=Queue(at=NOW, jobs=(), workers=()),
+        groups={},
+        groups_at=NOW,
+        facts=[FACTS],
+        launches={},
+        memory=Memory(),
+    )
+    assert found.seen.fleets == []
+
+
+# -- acts
+
+
+def moment(**changes: Any) -> View:
+    empty = look().seen
+    made = View(seen=empty, given_up=(), lost=frozenset(), told=frozenset(), hourly={})
+    return replace(made, **changes)
+
+
+def acts(decision: Decision, *members: Member, at: View | None = None, **changes: Any) -> list[Act]:
+    return view.acts(decision, at or moment(), {"group": group(*members, **changes)}, [FACTS])
+
+
+def brief(found: list[Act]) -> list[tuple[str | None, bool, int | None]]:
+    return [(act.instance, act.decrement, act.desired) for act in found]
+
+
+def test_launches_are_a_desired_capacity() -> None:
+    assert brief(acts(Decision(desired={"small": 3}), member("i-1"))) == [(None, False, 3)]
+
+
+def test_nothing_to_do_is_nothing_done() -> None:
+    assert acts(Decision(desired={"small": 1}), member("i-1")) == []
+
+
+def test_a_release_takes_the_host_and_its_place() -> None:
+    decision = Decision(desired={"small": 1}, release=("i-2",))
+    assert brief(acts(decision, member("i-1"), member("i-2"))) == [("i-2", True, None)]
+
+
+def test_an_old_host_is_replaced_where_the_fleet_shall_not_shrink() -> None:
+    decision = Decision(desired={"small": 1}, drain=("i-1",))
+    assert brief(acts(decision, member("i-1"))) == [("i-1", False, None)]
+
+
+def test_never_below_the_groups_minimum_or_above_its_maximum() -> None:
+    assert brief(acts(Decision(desired={"small": 0}, release=("i-1",)), member("i-1"), min=1)) == [
+        ("i-1", False, None)
+    ]
+    assert brief(acts(Decision(desired={"small": 50}), member("i-1"))) == [(None, False, 9)]
+
+
+def test_launches_that_nobody_needs_any_more_are_called_off_while_there_is_no_host_yet() -> None:
+    assert brief(acts(Decision(desired={"small": 1}), member("i-1"), desired=4)) == [(None, False, 1)]
+
+
+def test_no_host_is_left_to_the_groups_choice() -> None:
+    assert acts(Decision(desired={"small": 0}), member("i-1"), member("i-2")) == []
+
+
+def test_a_host_that_was_told_to_go_is_not_replaced_by_accident() -> None:
+    at = moment(told=frozenset({"i-1"}))
+    assert acts(Decision(desired={"small": 0}), member("i-1"), at=at, desired=0) == []
+
+
+def test_a_lost_host_still_is_capacity_to_its_group() -> None:
+    at = moment(lost=frozenset({"i-1"}))
+    assert brief(acts(Decision(desired={"small": 1}), member("i-1"), at=at)) == [(None, False, 2)]
+
+
+def test_a_lost_host_that_is_given_up_goes() -> None:
+    at = moment(lost=frozenset({"i-1"}), given_up=("i-1",))
+    assert brief(acts(Decision(desired={"small": 0}), member("i-1"), at=at)) == [("i-1", True, None)]
+
+
+def test_a_host_that_goes_already_is_left_alone() -> None:
+    decision = Decision(desired={"small": 0}, release=("i-1",))
+    assert acts(decision, member("i-1", "Terminating:Wait"), desired=0) == []
+
+
+def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replace() -> None:
+    at = moment(seen=look(launches=Launches(failures=3, last_failure=NOW)).seen)
+    booting = (member("i-1"), member("i-2", "Pending:Wait"), member("i-3", "Pending"))
+    decision = Decision(desired={"small": 3}, held={"small": "3 hosts in a row did not come up."})
+    assert brief(acts(decision, *booting, at=at)) == [("i-2", True, None), ("i-3", True, None)]
+    # The minimum is the group's own affair: to call off what it must launch again would never end.
+    assert brief(acts(decision, *booting, at=at, min=2)) == [("i-2", True, None)]
+    assert acts(decision, *booting, at=at, min=3) == []
+    # After its rest it is tried again.
+    assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
+
+
+def test_what_cannot_be_used_changes_nothing() -> None:
+    decision = Decision(desired={"small": 9}, release=("i-1",), unusable="It is too old.")
+    assert acts(decision, member("i-1")) == []
+
+
+@given(
+    states=st.lists(st.sampled_from(["Pending:Wait", "InService", "Terminating:Wait"]), max_size=6),
+    desired=st.integers(min_value=0, max_value=9),
+    least=st.integers(min_value=0, max_value=3),
+    wanted=st.integers(min_value=0, max_value=9),
+    going=st.sets(st.integers(min_value=0, max_value=5)),
+)
+def test_a_group_never_has_to_choose_a_host(
+    states: list[str], desired: int, least: int, wanted: int, going: set[int]
+) -> None:
+    members = [member(f"i-{n}", state) for n, state in enumerate(states)]
+    decision = Decision(desired={"small": wanted}, release=tuple(f"i-{n}" for n in going))
+    left, capacity = [found for found in members if found.counts], max(desired, least)
+    for act in acts(decision, *members, min=least, desired=capacity):
+        if act.instance is not None:
+            left = [found for found in left if found.id != act.instance]
+            capacity -= act.decrement
+        if act.desired is not None:
+            capacity = act.desired
+        assert least <= capacity <= 9
+    assert capacity >= len(left)
