@@ -69,6 +69,8 @@ def main() -> int:
     except settings.SettingsError as error:
         print(error, file=sys.stderr)
         return 1
+    for line in settings.warnings(environment):
+        print(f"warning: {line}", file=sys.stderr)
     build(app, environment)
     if os.environ.get("CDK_VALIDATION") != "false":
         check(app)

@@ -41,6 +41,9 @@ PRIVATE_NETWORKS = tuple(
 )
 ZONE_LETTERS = "abcdefgh"
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
+# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+FETCH_GBPS = 0.05
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -81,6 +84,14 @@ FEDORA_NEEDS = (
 NEEDS: Mapping[str, Mapping[str, tuple[Need, ...]]] = {
     "sample": {"x86_64": (Need(),)},
     "fedora": {"x86_64": FEDORA_NEEDS, "aarch64": FEDORA_NEEDS},
+}
+# Classes that jobs may ask for: the tests of each content profile, what openQA's worker gives itself on a
+# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
+KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
+    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
+    "aarch64": frozenset({"qemu_aarch64", "metal"}),
+    "sample": frozenset({"tap", "tpm"}),
+    "fedora": frozenset({"tap", "tap2", "tpm"}),
 }
 
 
@@ -292,6 +303,8 @@ class Fleet(_Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
+    # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
+    spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
 
@@ -356,6 +369,12 @@ class Environment(_Settings):
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
     ]
+    # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
+    # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
+    developers: Annotated[
+        tuple[Cidr, ...],
+        Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 10.8.0.0/24"),
+    ] = ()
     # The account's quotas "Running On-Demand Standard instances" and "All Standard Spot Instance Requests"
     vcpu_quota: Annotated[int | None, Vcpus] = None
     vcpu_spot_quota: Annotated[int | None, Vcpus] = None
@@ -379,6 +398,38 @@ class Environment(_Settings):
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""
         return self.kind != "production"
+
+
+def warnings(environment: Environment) -> tuple[str, ...]:
+    """Tells what is allowed, but likely a mistake: one line for each.
+
+    Args:
+        environment: a valid one.
+    """
+    return (*_unknown_classes(environment), *_slow_fetches(environment))
+
+
+def _unknown_classes(environment: Environment) -> Iterator[str]:
+    profile = environment.content.profile
+    for fleet in environment.fleets:
+        known = KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]
+        for name in fleet.classes:
+            if name not in known:
+                yield (
+                    f"{environment.name}: fleets.{fleet.name}.classes = {_shown(name)}: no job asks for it "
+                    f"that content {_shown(profile)} has; known: {', '.join(sorted(known))}"
+                )
+
+
+def _slow_fetches(environment: Environment) -> Iterator[str]:
+    name = environment.webui.instance_type
+    hosts = sum(fleet.max for fleet in environment.fleets)
+    gbps = catalogue.load()[name].network_gbps
+    if gbps < FETCH_GBPS * hosts:
+        yield (
+            f"{environment.name}: webui.instance_type = {_shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
+            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+        )
 
 
 class _Problem(NamedTuple):
@@ -597,6 +648,10 @@ def _access_problems(environment: Environment) -> Iterator[_Problem]:
         if cidr.prefixlen < 8 and not environment.public:
             allowed = "ranges of /8 or smaller, unless public = true"
             yield _Problem("trusted", cidr, "trusts a large part of the internet", allowed)
+    for cidr in environment.developers:
+        if cidr.prefixlen < 8:
+            wrong = "opens VNC to a large part of the internet"
+            yield _Problem("developers", cidr, wrong, "ranges of /8 or smaller")
     domain = environment.domain
     if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
         wrong = f"outside its hosted zone {domain.hosted_zone}"
@@ -653,6 +708,9 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[_Problem
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield _Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+        wrong = "an interrupted spot host ends all jobs of its clusters"
+        yield _Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
 

@@ -109,6 +109,25 @@ class HostRole(Construct):
             because="EC2's Describe actions know no resources.",
         )
 
+    def allow_lease_names(self, table: str, *, fleet: str) -> None:
+        """Lets a host lease a name of its fleet, and see which instances the fleet has.
+
+        Args:
+            table: the ARN of the table of names.
+            fleet: the fleet, the only partition of the table that the host may touch.
+        """
+        self._allow(
+            ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"],
+            [table],
+            conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [fleet]}},
+        )
+        self._allow(
+            ["autoscaling:DescribeAutoScalingGroups"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because="Auto Scaling's Describe actions know no resources.",
+        )
+
     def allow_read_secrets(self, arns: Iterable[str]) -> None:
         """Lets a host read the values of secrets."""
         self._allow(["secretsmanager:GetSecretValue"], list(arns))

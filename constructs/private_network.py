@@ -67,14 +67,16 @@ class PrivateNetwork(Construct):
         self.public_subnets = public
         self.private_subnets = private
         self.host_subnets = public if own_addresses else private
-        ec2.CfnVPCEndpoint(
-            self,
-            "S3",
-            vpc_id=self.vpc,
-            service_name=f"com.amazonaws.{environment.region}.s3",
-            vpc_endpoint_type="Gateway",
-            route_table_ids=[public_routes, private_routes],
-        )
+        # Gateway endpoints cost nothing, and keep images and leases off the NAT gateway.
+        for name, service in (("S3", "s3"), ("DynamoDb", "dynamodb")):
+            ec2.CfnVPCEndpoint(
+                self,
+                name,
+                vpc_id=self.vpc,
+                service_name=f"com.amazonaws.{environment.region}.{service}",
+                vpc_endpoint_type="Gateway",
+                route_table_ids=[public_routes, private_routes],
+            )
         self._flow_logs(keep=not environment.disposable)
         acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
 

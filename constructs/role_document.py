@@ -117,8 +117,13 @@ def webui_document(
     }
 
 
-def worker_document(fleet: Fleet) -> Document:
-    """Returns a worker host's part."""
+def worker_document(fleet: Fleet, *, names: str) -> Document:
+    """Returns a worker host's part.
+
+    Args:
+        fleet: its fleet's settings.
+        names: the table in which hosts lease their names.
+    """
     return {
         "worker": {
             "fleet": fleet.name,
@@ -127,6 +132,7 @@ def worker_document(fleet: Fleet) -> Document:
             "workers": {name: fleet.workers(name) for name in fleet.instance_types},
             "kvm": fleet.kvm,
             "network": fleet.network,
+            "names": names,
         }
     }
 

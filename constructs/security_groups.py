@@ -14,7 +14,7 @@ from constructs.names import prefix
 from settings import Environment
 
 Group = Literal["load-balancer", "webui", "database", "worker"]
-Peer = Literal["clients", "internet"]
+Peer = Literal["clients", "developers", "internet"]
 
 ANYWHERE = "0.0.0.0/0"
 DESCRIPTIONS: Mapping[Group, str] = {
@@ -44,7 +44,7 @@ class Flow:
 
 def flows(environment: Environment) -> tuple[Flow, ...]:
     """Returns the table: who, to whom, on which ports, why."""
-    first, last = 20013, 20003 + 10 * _most_workers(environment)
+    most = _most_workers(environment)
     https = environment.domain is not None
     web = "Redirected to HTTPS" if https else "The web UI"
     table: list[tuple[Group | Peer, Group | Peer, tuple[int, int] | None, str]] = [
@@ -52,7 +52,8 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         ("load-balancer", "webui", (80, 80), "The web UI and its health check"),
         ("worker", "webui", (80, 80), "Jobs, assets and results: the API and its websockets"),
         ("worker", "webui", (873, 873), "Tests and needles by rsync"),
-        ("webui", "worker", (first, last), "Live view and developer mode: the command server of each worker"),
+        ("webui", "worker", (20013, 20003 + 10 * most), "Developer mode: the command server of each worker"),
+        ("developers", "worker", (5991, 5990 + most), "VNC of the systems under test"),
         ("webui", "database", (5432, 5432), "PostgreSQL with TLS"),
         ("webui", "internet", (443, 443), "AWS, packages, sign-in, git, assets"),
         ("webui", "internet", (80, 80), "Packages and assets"),
@@ -88,7 +89,11 @@ class SecurityGroups(Construct):
     def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: str) -> None:
         super().__init__(scope, id)
         table = flows(environment)
-        peers = {"clients": client_networks(environment), "internet": (ANYWHERE,)}
+        peers = {
+            "clients": client_networks(environment),
+            "developers": tuple(str(network) for network in environment.developers),
+            "internet": (ANYWHERE,),
+        }
         groups: dict[str, ec2.CfnSecurityGroup] = {
             name: ec2.CfnSecurityGroup(
                 self,

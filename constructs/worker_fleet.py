@@ -8,6 +8,7 @@ from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
+from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.names import fleet_group
@@ -48,6 +49,7 @@ class WorkerFleet(Construct):
         machine_image: str,
         container_image: PublishedFile | None,
         api_key: str,
+        names: HostNames,
         bundle: Bundle,
         published_bundle: PublishedFile,
     ) -> None:
@@ -63,6 +65,7 @@ class WorkerFleet(Construct):
             machine_image: the id of the AMI that they boot.
             container_image: where the worker's container image is; None: in the AMI.
             api_key: the ARN of the secret with which workers talk to the web UI.
+            names: where hosts lease their names.
             bundle: what instances run.
             published_bundle: where it is.
         """
@@ -71,6 +74,7 @@ class WorkerFleet(Construct):
         self.group_name = name
         role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
+        role.allow_lease_names(names.arn, fleet=fleet.name)
         role.allow_read_secrets([api_key])
         role.allow_read_files([published_bundle, *filter(None, [container_image])])
         tags = {
@@ -96,7 +100,7 @@ class WorkerFleet(Construct):
                     images={"worker": container_image},
                     secrets={"api_key": api_key},
                 ),
-                **worker_document(fleet),
+                **worker_document(fleet, names=names.table),
             },
             bundle=bundle,
             published_bundle=published_bundle,

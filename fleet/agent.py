@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from userdata.host import aws, interface, volume
+from userdata.host import aws, interface, names, volume
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
@@ -31,6 +31,8 @@ HEARTBEAT_SECONDS = 60.0
 # EC2 Auto Scaling keeps an instance waiting for 48 hours at most, whatever the heartbeats: its user guide,
 # "Lifecycle hook considerations". Leave time to say goodbye.
 DRAIN_SECONDS = 47 * 3600.0
+# How often a worker host sees to it that its name is its own.
+KEEP_SECONDS = 60.0
 GOING = ("Terminated", "Detached")
 
 
@@ -180,6 +182,7 @@ def watch(
     role: Role,
     heartbeat: Callable[[], None],
     complete: Callable[[], None],
+    keep: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -193,14 +196,19 @@ def watch(
         role: this host's role.
         heartbeat: restarts the hook's timer.
         complete: completes the hook.
+        keep: called every minute, for what must not be lost while the host runs.
         sleep: waits; takes seconds.
         clock: seconds, monotonic.
     """
     draining: float | None = None
     beaten: float | None = None
+    kept = float("-inf")
     while True:
         now = clock()
         try:
+            if now - kept >= KEEP_SECONDS:
+                kept = now
+                keep()
             step = decide(
                 Seen(
                     target=target() if draining is None else None,
@@ -244,9 +252,35 @@ def main() -> int:
         target=lambda: metadata.find("autoscaling/target-lifecycle-state"),
         role=role_of(host),
         heartbeat=lambda: signals.heartbeat(hook),
-        complete=lambda: signals.complete(hook, "CONTINUE"),
+        complete=lambda: leave(host, signals),
+        keep=lambda: keep_name(host, signals),
     )
     return 0
+
+
+def keep_name(host: Host, signals: Signals) -> None:
+    """Sees to it that a worker host's name is its own; one that lost it is to be replaced.
+
+    Raises:
+        HostError: another host has the name, or AWS refused.
+    """
+    if host.document.worker is not None and not names.keep(host):
+        signals.unhealthy()
+        raise HostError(f"host name: {host.name} belongs to another host now")
+
+
+def leave(host: Host, signals: Signals) -> None:
+    """Gives a worker host's name back, now that no worker uses it, and lets the group end the host.
+
+    Raises:
+        HostError: AWS did not take it.
+    """
+    if host.document.worker is not None:
+        try:
+            names.release(host)
+        except HostError as error:  # the next host takes it over all the same, once this one is gone
+            log.warning("%s", error)
+    signals.complete(host.document.terminate_hook, "CONTINUE")
 
 
 def _host(metadata: Metadata) -> Host | None:

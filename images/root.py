@@ -52,12 +52,8 @@ _INSTALLED_AT = "/opt/openqa-on-aws/userdata"
 _INSTALL = f"{_INSTALLED_AT}/install.sh"
 # All that decides what the installation does.
 _INSTALL_SOURCES = (
-    "install.sh",
-    "mount-s3/*.sh",
-    "signed.sh",
-    "os/*.sh",
-    "host/images.py",
-    "containers/worker/*.control",
+    *("install.sh", "signed.sh", "mount-s3/*.sh", "os/*.sh", "host/images.py"),
+    *("containers/worker/*.control", "containers/worker/*.sh"),
 )
 
 

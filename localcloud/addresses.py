@@ -20,6 +20,9 @@ OPERATOR = IPv4Address("127.0.0.1")
 # A place on the Internet that nothing trusts, for tests of forbidden ways.
 OUTSIDE = IPv4Address("203.0.113.10")
 
+# Another one, for tests of ways that are open to some addresses outside the VPC.
+DEVELOPER = IPv4Address("198.51.100.10")
+
 
 def private_name(address: IPv4Address, *, region: str) -> str:
     """An instance's private DNS name, such as ``ip-10-99-1-5.ec2.internal``.

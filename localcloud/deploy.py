@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import settings
 from images import root
@@ -31,6 +32,7 @@ _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30
 _ANSWER_SECONDS = 120
+_FLEET_SECONDS = 900
 
 _STACK_DONE = re.compile(r"^ ?✅ +(?P<stack>\S+)(?P<same> \(no changes\))?", re.MULTILINE)
 
@@ -109,6 +111,9 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
     print(f"\nWaiting for {running.url}", flush=True)
     if problem := wait_for_answer(running):
         print(problem)
+        return 1
+    if problem := wait_for_fleets(running, known=before):
+        print(f"{problem}\n\nThe stacks are deployed, but not all worker hosts came up.", flush=True)
         return 1
     if options.smoke:
         code = subprocess.run(
@@ -190,6 +195,50 @@ def wait_for_answer(running: RunningCloud) -> str | None:
             time.sleep(1)
         else:
             return None
+
+
+def wait_for_fleets(running: RunningCloud, *, known: Collection[str]) -> str | None:
+    """Wait until every group has the hosts that it wants, or one of them failed.
+
+    Args:
+        running: The cloud.
+        known: Instances that had ended before, of which nothing is told.
+
+    Returns:
+        What went wrong: the failed hosts' own words and what their groups made of it; None if nothing did.
+    """
+    deadline = time.monotonic() + _FLEET_SECONDS
+    while True:
+        groups = running.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        lacking = [group["AutoScalingGroupName"] for group in groups if not _is_full(group)]
+        if not lacking:
+            return None
+        failed = {
+            instance: told
+            for instance in ended_instances(running)
+            if instance not in known
+            and (told := report(instance, running.console(instance).read_text(errors="replace")))
+        }
+        if failed:
+            return "\n".join([*failed.values(), *_activities(running, lacking, failed)])
+        if time.monotonic() > deadline:
+            return f"Not all hosts came up within {_FLEET_SECONDS} seconds in {', '.join(lacking)}."
+        time.sleep(1)
+
+
+def _is_full(group: dict[str, Any]) -> bool:
+    serving = [instance for instance in group["Instances"] if instance["LifecycleState"] == "InService"]
+    return len(serving) >= int(group["DesiredCapacity"])
+
+
+def _activities(running: RunningCloud, groups: Iterable[str], instances: Collection[str]) -> Iterator[str]:
+    """What groups say about instances, as ``aws autoscaling describe-scaling-activities`` does."""
+    for group in groups:
+        answer = running.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=group)
+        for activity in reversed(answer["Activities"]):
+            if any(instance in activity["Description"] for instance in instances):
+                said = activity.get("StatusMessage") or activity["Cause"]
+                yield f"{group}: {activity['Description']}: {activity['StatusCode']}: {said}"
 
 
 def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, quiet: bool = False) -> int:

@@ -16,13 +16,14 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from pathlib import Path
 
 from localcloud import internet
-from localcloud.addresses import GATEWAY, METADATA, OPERATOR, OUTSIDE, RESOLVER
+from localcloud.addresses import DEVELOPER, GATEWAY, METADATA, OPERATOR, OUTSIDE, RESOLVER
 from localcloud.aws.ports import Firewall, Rule
 
 MTU = 9001  # of every interface in a VPC
 
 _OUTSIDE_NAMESPACE = "outside"
 _OUTSIDE_LINK = "outside"
+_OUTSIDE_ADDRESSES = (OUTSIDE, DEVELOPER)  # the first is the one that is used when none is asked for
 
 
 class NetworkError(Exception):
@@ -95,7 +96,7 @@ def delete_namespace(name: str) -> None:
 
 
 def set_up() -> None:
-    """Prepare the cloud's namespace: forwarding, AWS's own addresses, and an address outside the VPC.
+    """Prepare the cloud's namespace: forwarding, AWS's own addresses, and addresses outside the VPC.
 
     Raises:
         NetworkError: A part could not be set up.
@@ -108,13 +109,13 @@ def set_up() -> None:
     _ip(
         f"link add {_OUTSIDE_LINK} type veth peer name eth0 netns {_OUTSIDE_NAMESPACE}",
         f"link set {_OUTSIDE_LINK} up",
-        f"route add {OUTSIDE}/32 dev {_OUTSIDE_LINK}",
+        *(f"route add {address}/32 dev {_OUTSIDE_LINK}" for address in _OUTSIDE_ADDRESSES),
     )
     _sysctl({"proxy_arp": "1", "rp_filter": "1"}, _OUTSIDE_LINK)
     _ip(
         f"-n {_OUTSIDE_NAMESPACE} link set lo up",
         f"-n {_OUTSIDE_NAMESPACE} link set eth0 up",
-        f"-n {_OUTSIDE_NAMESPACE} address add {OUTSIDE}/24 dev eth0",
+        *(f"-n {_OUTSIDE_NAMESPACE} address add {address}/24 dev eth0" for address in _OUTSIDE_ADDRESSES),
         f"-n {_OUTSIDE_NAMESPACE} route add default dev eth0",
     )
 
@@ -145,6 +146,7 @@ def ruleset(
     """
     walls = sorted(firewalls, key=lambda wall: wall.address)
     own = ", ".join(str(wall.address) for wall in walls)
+    outside = ", ".join(str(address) for address in _OUTSIDE_ADDRESSES)
     out = [f"{wall.address} : goto {_chain('out', wall)}" for wall in walls]
     into = [f"{wall.address} : goto {_chain('in', wall)}" for wall in walls]
     lines = [
@@ -154,7 +156,7 @@ def ruleset(
         "chain forward { type filter hook forward priority filter; policy drop; goto connection; }",
         "chain input { type filter hook input priority filter; policy drop;",
         '  iifname "lo" accept',
-        f"  ip saddr {OUTSIDE} goto connection",
+        f"  ip saddr {{ {outside} }} goto connection",
         f"  ip daddr {METADATA} tcp dport 80 accept",
         f"  ip daddr {RESOLVER} meta l4proto {{ tcp, udp }} th dport 53 accept",
         "  goto connection",
@@ -171,13 +173,13 @@ def ruleset(
         "chain connection {",
         "  ct state established,related accept",
         "  ct state invalid drop",
-        f"  ip saddr {{ {OPERATOR}, {OUTSIDE} }} goto destination",
+        f"  ip saddr {{ {OPERATOR}, {outside} }} goto destination",
         *([f"  ip saddr vmap {{ {', '.join(out)} }}"] if out else []),
         "  drop",
         "}",
         "chain destination {",
         f"  ip daddr {GATEWAY} tcp dport 443 accept",
-        f"  ip daddr {OUTSIDE} accept",
+        f"  ip daddr {{ {outside} }} accept",
         *([f'  oifname "{internet.LINK}" accept'] if way_out else []),
         *([f"  ip daddr vmap {{ {', '.join(into)} }}"] if into else []),
         "  drop",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import settings
-from ops import backups, smoke
+from ops import backups, fleets, smoke
 from ops.deployment import DeploymentError
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m ops",
-        description="Commands for a deployed openQA. They use the AWS credentials of the shell.",
+        description="Commands for a deployed openQA; those that ask AWS use the credentials of the shell.",
     )
     parser.add_argument(
         "--env", required=True, metavar="NAME", help="the environment: environments/NAME.toml"
@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
+    fleets.add_command(commands)
     smoke.add_command(commands)
     options = parser.parse_args(arguments)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.host_names import HostNames
 from constructs.machine_image import machine_image
 from constructs.published_files import PublishedFile, publish_bundle, publish_recipes
 from constructs.worker_fleet import WorkerFleet
@@ -37,6 +38,7 @@ class WorkersStack(EnvironmentStack):
             )
             files = publish_recipes(self, ["worker"], environment=environment, architecture=architecture)
             container_images[architecture] = files["worker"]
+        names = HostNames(self, "HostNames")
         for fleet in environment.fleets:
             name = fleet.name.title().replace("-", "")
             made = WorkerFleet(
@@ -49,6 +51,7 @@ class WorkersStack(EnvironmentStack):
                 machine_image=machine_images[fleet.architecture],
                 container_image=container_images[fleet.architecture],
                 api_key=storage.secrets.api_key,
+                names=names,
                 bundle=bundle,
                 published_bundle=published_bundle,
             )

@@ -84,6 +84,7 @@ if wants_tap; then
   if ((${#missing[@]})); then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi
+  sh "$here/containers/worker/fedora-firmware.sh"
 fi
 
 images=("${roles[@]}")

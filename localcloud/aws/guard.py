@@ -13,6 +13,7 @@ import xmltodict  # type: ignore[import-untyped]
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.request import determine_request_protocol
 from moto.core.utils import get_service_model
+from moto.dynamodb.models import dynamodb_backends
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 from moto.secretsmanager.models import secretsmanager_backends
@@ -191,10 +192,27 @@ class Guard:
             return [("*", {"cloudwatch:namespace": [p["Namespace"]]} if "Namespace" in p else {})]
         if service == "sns" and "TopicArn" in p:
             return [(p["TopicArn"], {})]
+        if service == "dynamodb" and "TableName" in p:
+            return [(self._arn("dynamodb", f"table/{p['TableName']}"), self._leading_keys(action, p))]
         if service == "kms" and "KeyId" in p:
             key = p["KeyId"]
             return [(key if key.startswith("arn:") else self._arn("kms", f"key/{key}"), {})]
         return [("*", {})]
+
+    def _leading_keys(self, action: str, p: dict[str, Any]) -> dict[str, list[str]]:
+        """The partition keys that a request to a table touches."""
+        table = dynamodb_backends[self._world.account][self._world.region].tables.get(p["TableName"])
+        if table is None:
+            return {}
+        if action == "Query":
+            names, values = p.get("ExpressionAttributeNames", {}), p.get("ExpressionAttributeValues", {})
+            compared = re.findall(r"([#\w]+)\s*=\s*(:\w+)", p["KeyConditionExpression"])
+            item = {names.get(name, name): values[value] for name, value in compared}
+        elif action in ("DeleteItem", "GetItem", "PutItem", "UpdateItem"):
+            item = p["Item"] if action == "PutItem" else p["Key"]
+        else:
+            raise NotImplementedError(f"{action} of DynamoDB is nothing for instances of the local cloud.")
+        return {"dynamodb:leadingkeys": list(item[table.hash_key_attr].values())}
 
     def _ec2_resources(self, p: dict[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
         backend = ec2.backend(self._world.account, self._world.region)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import boto3
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from fleet import agent
-from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, Seen, Step, decide, watch
+from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Seen, Step, decide, watch
 from tests.userdata import machine
 from userdata.host.errors import HostError
+from userdata.host.host import Host
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,7 @@ class World:
     now: float = 0.0
     drained: float | None = None
     log: list[str] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
 
     def target(self) -> str | None:
         return self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
@@ -79,6 +82,11 @@ class World:
     def stop(self) -> None:
         self.log.append("stop")
 
+    def keep(self) -> None:
+        self.kept.append(self.now)
+        if len(self.kept) % 2:
+            raise HostError("the table is not there")
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         assert self.now < 1e6, "it never ends"
@@ -89,6 +97,7 @@ class World:
             role=self,
             heartbeat=lambda: self.log.append("heartbeat"),
             complete=lambda: self.log.append("complete"),
+            keep=self.keep,
             sleep=self.sleep,
             clock=lambda: self.now,
         )
@@ -132,10 +141,69 @@ def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
         role=world,
         heartbeat=lambda: None,
         complete=complete,
+        keep=world.keep,
         sleep=world.sleep,
         clock=lambda: world.now,
     )
     assert world.log[-1] == "complete"
+
+
+def test_the_name_is_kept_every_minute_while_workers_may_use_it() -> None:
+    world = World(targets=[*["InService"] * 100, "Terminated"], busy_for=600)
+    world.run()
+    between = [after - before for before, after in pairwise(world.kept)]
+    assert world.kept[0] == 0
+    assert all(KEEP_SECONDS <= pause <= KEEP_SECONDS + 2 * agent.POLL_SECONDS for pause in between)
+    assert world.now - world.kept[-1] <= KEEP_SECONDS + 2 * agent.POLL_SECONDS
+
+
+class Group:
+    """What a host says to its group."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def unhealthy(self) -> None:
+        self.said.append("unhealthy")
+
+    def complete(self, hook: str, result: str) -> None:
+        self.said.append(f"{hook} {result}")
+
+
+def leased(root: Path, holder: str = machine.INSTANCE) -> Host:
+    """A worker host whose name has this holder."""
+    machine.make_names()
+    host = machine.host(root, "worker")
+    host.client("dynamodb").put_item(
+        TableName="openqa-test-names",
+        Item={"fleet": {"S": "standard"}, "number": {"N": "1"}, "instance": {"S": holder}},
+    )
+    return host
+
+
+@mock_aws
+def test_a_host_that_lost_its_name_is_to_be_replaced(tmp_path: Path) -> None:
+    host, group = leased(tmp_path, "i-other"), Group()
+    with pytest.raises(HostError, match="standard-1 belongs to another host now"):
+        agent.keep_name(host, group)  # type: ignore[arg-type]
+    assert group.said == ["unhealthy"]
+
+
+@mock_aws
+def test_a_host_gives_its_name_back_before_its_group_lets_it_go(tmp_path: Path) -> None:
+    host, group = leased(tmp_path), Group()
+    agent.keep_name(host, group)  # type: ignore[arg-type]
+    agent.leave(host, group)  # type: ignore[arg-type]
+    assert group.said == ["drain CONTINUE"]
+    assert host.client("dynamodb").scan(TableName="openqa-test-names")["Items"] == []
+
+
+@mock_aws
+def test_a_host_goes_even_if_it_cannot_give_its_name_back(tmp_path: Path) -> None:
+    group = Group()
+    agent.leave(machine.host(tmp_path, "worker"), group)  # type: ignore[arg-type]
+    agent.leave(machine.host(tmp_path / "database", "database"), group)  # type: ignore[arg-type]
+    assert group.said == ["drain CONTINUE"] * 2
 
 
 def test_workers_are_told_to_finish_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,12 @@ def test_an_unsupported_type_is_rolled_back_with_its_reason(client: Client) -> N
         ("AWS::EC2::Volume", {"AvailabilityZone": "us-east-1a", "Size": 1, "X": 1}, "does not support X"),
         ("AWS::EC2::SecurityGroup", {"GroupDescription": "d", "VpcId": "vpc-0"}, "vpc-0"),
         ("AWS::SSM::Parameter", {"Type": "String"}, '"Value"'),
+        ("AWS::DynamoDB::Table", {"BillingMode": "PROVISIONED"}, "no tables but those with BillingMode PAY"),
+        (
+            "AWS::DynamoDB::Table",
+            {"BillingMode": "PAY_PER_REQUEST", "StreamSpecification": {}},
+            "does not support StreamSpecification of",
+        ),
     ],
 )
 def test_properties_that_would_be_lost_are_refused(

@@ -160,19 +160,6 @@ def test_no_credentials_for_anybody_but_root_on_a_worker_host(deployed: Run) -> 
     assert other.stdout == ""
 
 
-def test_a_worker_reaches_the_web_ui_and_nothing_else(deployed: Run) -> None:
-    worker = instance_of("openqa-local-fleet-small")
-
-    def reaches(host: str, port: int) -> bool:
-        probe = f"import socket; socket.create_connection(({host!r}, {port}), timeout=4)"
-        return inside(worker, "python3", "-c", probe).returncode == 0
-
-    assert reaches("webui.local.openqa.internal", 80)
-    assert reaches("webui.local.openqa.internal", 873)
-    assert not reaches("database.local.openqa.internal", 5432)
-    assert not reaches("webui.local.openqa.internal", 9526)
-
-
 @pytest.mark.parametrize(("role", "user"), [("database", "603"), ("webui", "601")])
 def test_hosts_that_keep_state_write_backups_and_delete_none(deployed: Run, role: str, user: str) -> None:
     host = instance_of(f"openqa-local-{role}")

@@ -147,10 +147,13 @@ def test_public_ip_instead_of_nat(tmp_path: Path) -> None:
         assert exported[interface["SubnetId"]["Fn::ImportValue"]] not in public
 
 
-def test_s3_is_reached_without_the_internet(environment: Synthesized) -> None:
-    endpoint = only(environment.properties("AWS::EC2::VPCEndpoint"))
-    assert endpoint["VpcEndpointType"] == "Gateway"
-    assert len(endpoint["RouteTableIds"]) == len(environment.resources("AWS::EC2::RouteTable"))
+def test_s3_and_dynamodb_are_reached_without_the_internet(environment: Synthesized) -> None:
+    endpoints = environment.properties("AWS::EC2::VPCEndpoint")
+    begin = f"com.amazonaws.{environment.environment.region}"
+    assert [endpoint["ServiceName"] for endpoint in endpoints] == [f"{begin}.s3", f"{begin}.dynamodb"]
+    for endpoint in endpoints:
+        assert endpoint["VpcEndpointType"] == "Gateway"
+        assert len(endpoint["RouteTableIds"]) == len(environment.resources("AWS::EC2::RouteTable"))
 
 
 def test_flow_logs(environment: Synthesized) -> None:
@@ -191,6 +194,26 @@ def test_command_server_ports_follow_the_workers(production: Synthesized) -> Non
         ]
     )
     assert rule["ToPort"] == 20003 + 10 * most
+
+
+def test_vnc_is_open_to_the_developers_alone(environment: Synthesized) -> None:
+    group = only(
+        [
+            group
+            for group in environment.properties("AWS::EC2::SecurityGroup")
+            if "Worker hosts" in group["GroupDescription"]
+        ]
+    )
+    most = max(
+        fleet.workers(name) for fleet in environment.environment.fleets for name in fleet.instance_types
+    )
+    open_to = [
+        (rule["CidrIp"], rule["IpProtocol"], rule["FromPort"], rule["ToPort"])
+        for rule in group.get("SecurityGroupIngress", [])
+    ]
+    assert open_to == [
+        (str(network), "tcp", 5991, 5990 + most) for network in environment.environment.developers
+    ]
 
 
 def test_load_balancer_lets_in_whom_the_environment_says(environment: Synthesized) -> None:
@@ -522,7 +545,8 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "s3:ListBucket",
         "s3:PutObject",
     }
-    assert actions(local, "workers") == own
+    names = {"dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"}
+    assert actions(local, "workers") == own | names | {"autoscaling:DescribeAutoScalingGroups"}
     assert actions(local, "database") == own | state | {"cloudwatch:PutMetricData", "ssm:PutParameter"}
     assert actions(local, "webui") == own | state | {"ssm:GetParameter"}
 
@@ -702,3 +726,36 @@ def test_names_and_tags(production: Synthesized) -> None:
         assert all(tag["PropagateAtLaunch"] for tag in group["Tags"])
     stack = production.manifest["artifacts"]["openqa-production-webui"]["properties"]
     assert stack["tags"] == {"openqa:environment": "production"}
+
+
+# names of worker hosts
+
+
+def test_one_table_of_names(environment: Synthesized) -> None:
+    table = only(environment.properties("AWS::DynamoDB::Table"))
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert {key["AttributeName"]: key["KeyType"] for key in table["KeySchema"]} == {
+        "fleet": "HASH",
+        "number": "RANGE",
+    }
+    kept = only(list(environment.resources("AWS::DynamoDB::Table").values()))
+    assert kept.get("DeletionPolicy", "Delete") == "Delete"
+
+
+def test_a_host_may_lease_names_of_its_own_fleet_only(environment: Synthesized) -> None:
+    found = [
+        statement
+        for role in environment.properties("AWS::IAM::Role", "workers")
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if any(action.startswith("dynamodb:") for action in statement["Action"])
+    ]
+    assert all(
+        statement["Action"] == ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]
+        and "Fn::GetAtt" in str(statement["Resource"])
+        for statement in found
+    )
+    leading = [
+        statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"] for statement in found
+    ]
+    assert leading == [[fleet.name] for fleet in environment.environment.fleets]

@@ -343,6 +343,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [set_to("trusted", '["203.0.113.0/24"]', "[]")],
         ["trusted = []", "at least one range, or public = true"],
     ),
+    "developers, the world": (
+        ["public = true", 'developers = ["0.0.0.0/0"]'],
+        ['developers = "0.0.0.0/0"', "ranges of /8 or smaller"],
+    ),
     "fake sign-in": (
         [('method = "OAuth2"\nprovider = "fedora"', 'method = "Fake"')],
         ['sign_in.method = "Fake"', 'or kind = "local"'],
@@ -511,6 +515,10 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
         [FEDORA_TESTS, ARM_IMAGE, ARM_FLEET, ('["qemu_x86_64"]', '["qemu_aarch64"]')],
         [["aarch64 jobs that no fleet serves", f"qemu_aarch64, {name}"] for name in ("tap", "tap2", "tpm")],
     ),
+    "spot hosts for clusters": (
+        [TAP, ("max = 2", "max = 2\nspot_share = 0.5")],
+        [["fleets.nested.spot_share = 0.5", "ends all jobs of its clusters", "0, or say why in spot_reason"]],
+    ),
     "tap host too small for a cluster": (
         [FEDORA_TESTS, TAP],
         [['fleets.nested.instance_types = "m8i.2xlarge": 4 workers', "6 tap jobs", "carry 6 workers"]],
@@ -552,6 +560,7 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
         ),
         (["public = true", ('["203.0.113.0/24"]', '["0.0.0.0/0"]')], lambda e: e.public, True),
         (["public = true", ('["203.0.113.0/24"]', "[]")], lambda e: e.trusted, ()),
+        ([], lambda e: e.developers, ()),
         ([("[image]", "[image]\ngolden = true")], lambda e: e.image.golden, True),
         (
             [
@@ -584,6 +593,44 @@ def test_what_is_allowed(
     edits: list[Edit], look: Callable[[Environment], object], expected: object, tmp_path: Path
 ) -> None:
     assert look(load("here", write(tmp_path, *edits))) == expected
+
+
+def test_spot_hosts_for_clusters_with_a_reason(tmp_path: Path) -> None:
+    reason = 'spot_share = 0.5\nspot_reason = "jobs of clusters are short here"'
+    folder = write(tmp_path, TAP, ("max = 2", f"max = 2\n{reason}"))
+    assert load("here", folder).fleets[0].spot_share == 0.5
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_environments_have_no_warnings(name: str) -> None:
+    assert settings.warnings(load(name)) == ()
+
+
+def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
+    folder = write(tmp_path, ('["qemu_x86_64"]', '["qemu_x86_64", "tpm", "tmp"]'))
+    (line,) = settings.warnings(load("here", folder))
+    assert line == (
+        'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
+        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm"
+    )
+
+
+@pytest.mark.parametrize(("hosts", "told"), [(5, 0), (6, 1)])
+def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts: int, told: int) -> None:
+    environment = load("here", write(tmp_path))
+    fleet = environment.fleets[0].model_copy(update={"max": hosts})
+    webui = environment.webui.model_copy(update={"instance_type": "t3.medium"})
+    changed = environment.model_copy(update={"fleets": (fleet,), "webui": webui})
+    lines = settings.warnings(changed)
+    assert len(lines) == told
+    assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
+
+
+@pytest.mark.parametrize("profile", settings.NEEDS)
+def test_the_classes_that_tests_need_are_known(profile: str) -> None:
+    for architecture, needs in settings.NEEDS[profile].items():
+        known = settings.KNOWN_CLASSES[profile] | settings.KNOWN_CLASSES[architecture]
+        assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
 
 
 def fleet(**keys: Any) -> Fleet:

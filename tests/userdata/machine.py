@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from tests.prerequisites import missing
-from userdata.host import document, images, interface, kvm, ready, roles, tap, volume
+from userdata.host import disks, document, images, interface, kvm, ready, roles, tap, volume
 from userdata.host.host import Host
 from userdata.host.layout import Layout
 
@@ -56,7 +56,7 @@ class Programs:
 
 def install(programs: Programs, patch: pytest.MonkeyPatch) -> None:
     """Puts the programs in place of all that modules imported. Certificates stay real."""
-    for module in (images, interface, kvm, ready, roles, tap, volume):
+    for module in (disks, images, interface, kvm, ready, roles, tap, volume):
         if hasattr(module, "run"):
             patch.setattr(module, "run", programs.run)
 
@@ -68,7 +68,7 @@ def host(
     instance: str = INSTANCE,
     instance_type: str = "m8i.xlarge",
 ) -> Host:
-    """A host whose ``/`` is a folder, with the checkout as its bundle and this document."""
+    """A host whose ``/`` is a folder, with the checkout as its bundle; a worker has a name."""
     data = read(name) if isinstance(name, str) else name
     layout = Layout(root)
     layout.bundle.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +76,9 @@ def host(
         layout.bundle.symlink_to(REPOSITORY)
     layout.document.parent.mkdir(parents=True, exist_ok=True)
     layout.document.write_text(json.dumps(data))
+    if data.get("worker"):
+        layout.state.mkdir(parents=True, exist_ok=True)
+        layout.name.write_text(f"{data['worker']['fleet']}-1")
     return Host(
         document=document.load(layout.document),
         layout=layout,
@@ -96,6 +99,19 @@ def store_secrets(environment: str) -> None:
 def make_bucket() -> None:
     """Makes the backup bucket of the documents."""
     boto3.client("s3", region_name=REGION).create_bucket(Bucket="backups")
+
+
+def make_names(table: str = "openqa-test-names") -> None:
+    """Makes the table in which worker hosts lease their names."""
+    keys = {"fleet": ("S", "HASH"), "number": ("N", "RANGE")}
+    boto3.client("dynamodb", region_name=REGION).create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": name, "AttributeType": kind} for name, (kind, _) in keys.items()
+        ],
+        KeySchema=[{"AttributeName": name, "KeyType": role} for name, (_, role) in keys.items()],
+    )
 
 
 def publish_certificate(environment: str) -> None:

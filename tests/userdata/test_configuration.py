@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interface, render, roles, tap, volume
+from userdata.host import interface, kvm, names, render, roles, tap, volume
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -31,6 +31,8 @@ def configured(
     machine.make_bucket()
     machine.publish_certificate(made.document.environment)
     machine.keep_sample(made)
+    machine.make_names()
+    monkeypatch.setattr(names, "_members", lambda host: {host.instance})
     made.layout.runtime.mkdir(parents=True)
     monkeypatch.setattr(os, "statvfs", lambda _: machine.disk_of(300))
     monkeypatch.setattr(interface, "mac_address", lambda *_: "02:00:00:00:00:01")
@@ -41,6 +43,7 @@ def configured(
     monkeypatch.setattr(volume, "attach", lambda *_, **__: None)
     monkeypatch.setattr(volume, "find_device", lambda *_: Path("/dev/null"))
     monkeypatch.setattr(volume, "ensure_filesystem", lambda *_: False)
+    monkeypatch.setattr(kvm, "group", lambda: 992)
     programs.answers["podman run"] = "K"
     roles.prepare(made)
     roles.configure(made)
@@ -181,8 +184,23 @@ def test_the_volume_keeps_what_is_there(tmp_path: Path, aws: None) -> None:
     assert (openqa / "tests").readlink() == Path("share/tests")
 
 
-def test_a_worker_is_named_by_fleet_and_address(tmp_path: Path) -> None:
-    assert machine.host(tmp_path, "worker").name == "standard-10-99-1-40"
+def test_a_worker_has_the_name_that_it_leased(
+    configured: tuple[str, Host], programs: machine.Programs
+) -> None:
+    name, host = configured
+    worker = host.document.worker
+    assert host.name == (f"{worker.fleet}-1" if worker else f"openqa-test-{name}")
+    assert programs.started("hostnamectl") == [("hostnamectl", "hostname", host.name)]
+
+
+def test_a_host_without_kvm_takes_no_name(tmp_path: Path, aws: None, programs: machine.Programs) -> None:
+    machine.make_names()
+    host = machine.host(tmp_path, "worker")
+    host.layout.name.unlink()
+    with pytest.raises(HostError, match="KVM does not work here"):
+        roles.prepare(host)
+    assert host.client("dynamodb").scan(TableName="openqa-test-names")["Items"] == []
+    assert not host.layout.name.exists()
 
 
 def test_templates_may_name_only_what_they_get(tmp_path: Path) -> None:

@@ -315,6 +315,10 @@ def test_a_host_without_kvm_is_told_so(tmp_path: Path, monkeypatch: pytest.Monke
     def run(*_: Any, **__: Any) -> str:
         raise HostError("podman run: exit code 1: QEMU exit code 124")
 
+    monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
+    with pytest.raises(HostError, match=r"KVM does not work here.*No such file"):
+        kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)
+    kvm.DEVICE.touch()
     monkeypatch.setattr(kvm, "run", run)
     with pytest.raises(HostError, match=r"KVM does not work here.*QEMU exit code 124"):
         kvm.prove("localhost/openqa-worker:1", architecture="x86_64", folder=tmp_path)

@@ -123,6 +123,7 @@ def test_cloud_init_takes_the_user_data_for_a_script(tmp_path: Path) -> None:
     assert "text/x-shellscript" in said
 
 
-def test_nft_takes_the_rules(tmp_path: Path) -> None:
-    shutil.copy(USERDATA / "roles/common/metadata.nft", tmp_path)
-    inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/metadata.nft")
+@pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft"])
+def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
+    shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
+    inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")

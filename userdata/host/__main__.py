@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, document, images, ready, roles, tap
+from userdata.host import aws, disks, document, images, ready, roles, tap
 from userdata.host.backup import awaiting, base, choose, rehearsal, restore
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     golden.add_argument("--document", type=Path, help="load what it names instead of all that is there")
     commands.add_parser("prepare", help="once: name, interface, volume, units")
     commands.add_parser("configure", help="at every start: secrets and configuration")
+    commands.add_parser(
+        "disks", help="at every start of a worker host: pools and cache on instance-store disks"
+    )
     commands.add_parser("certificate", help="renew the database's certificate when it is due")
     commands.add_parser("tap", help="at every start of a tap host: bridge, tap devices, forwarding")
     commands.add_parser("switch", help="serve the switch that os-autoinst asks for VLANs; does not return")
@@ -65,6 +68,9 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         return
     if options.command == "images":
         _images(options, layout)
+        return
+    if options.command == "disks":
+        disks.set_up(layout)
         return
     if options.command == "switch":
         # Needs its D-Bus library, which only tap hosts have.

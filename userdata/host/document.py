@@ -63,7 +63,7 @@ class WebUi:
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker host offers."""
+    """What a worker host offers, and the table in which it leases its name."""
 
     fleet: str
     classes: tuple[str, ...]
@@ -71,6 +71,7 @@ class Worker:
     workers: int | Mapping[str, int]
     kvm: bool
     network: str
+    names: str
 
     def count(self, instance_type: str) -> int:
         """Returns the worker instances that a host of this type runs.
@@ -241,4 +242,5 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         workers=workers if isinstance(workers, int) else {kind: int(n) for kind, n in workers.items()},
         kvm=data["kvm"],
         network=data["network"],
+        names=data["names"],
     )

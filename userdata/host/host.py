@@ -8,6 +8,7 @@ from typing import Any
 
 from userdata.host import aws, document
 from userdata.host.document import Document
+from userdata.host.errors import HostError
 from userdata.host.layout import Layout
 from userdata.host.metadata import Metadata
 
@@ -34,14 +35,17 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The host name.
+        """The host name; a worker's is the one that it leased, see :mod:`userdata.host.names`.
 
-        A worker's ends in its address: openQA keeps a row for every worker name for ever and addresses come
-        back, so a fleet never has more names than its subnets have addresses.
+        Raises:
+            HostError: the worker has none yet.
         """
         if self.document.worker is None:
             return f"openqa-{self.document.environment}-{self.document.role}"
-        return f"{self.document.worker.fleet}-{self.address.replace('.', '-')}"
+        try:
+            return self.layout.name.read_text(encoding="ascii")
+        except OSError as error:
+            raise HostError(f"host name: cannot read {self.layout.name}: {error.strerror}") from error
 
 
 def this_host(layout: Layout, metadata: Metadata) -> Host:

@@ -12,6 +12,7 @@ from pathlib import Path
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 
+DEVICE = Path("/dev/kvm")
 SECONDS = 30
 MARK = "K"
 
@@ -57,16 +58,31 @@ GUESTS = {
     "aarch64": Guest(
         program=_ARM_PROGRAM,
         arguments=(
-            *("qemu-system-aarch64", "-accel", "kvm", "-cpu", "host", "-M", "virt", "-m", "64"),
-            *("-display", "none", "-nodefaults", "-serial", "stdio", "-kernel", "{program}"),
+            # The machine of Fedora's tests.
+            *("qemu-system-aarch64", "-accel", "kvm", "-cpu", "host", "-M", "virt,gic-version=max"),
+            *("-m", "64", "-display", "none", "-nodefaults", "-serial", "stdio", "-kernel", "{program}"),
         ),
         exit_code=0,
     ),
 }
 
 
+def group() -> int:
+    """Returns the number of the group that may use the device: not every system lets everybody.
+
+    Raises:
+        HostError: there is no device.
+    """
+    try:
+        return DEVICE.stat().st_gid
+    except OSError as error:
+        raise HostError(
+            f"KVM does not work here, yet the environment says kvm = true: {DEVICE}: {error.strerror}"
+        ) from error
+
+
 def prove(image: str, *, architecture: str, folder: Path) -> None:
-    """Runs the guest with the worker image's QEMU.
+    """Runs the guest with the worker image's QEMU and a worker's rights.
 
     Args:
         image: the worker's container image.
@@ -89,8 +105,10 @@ def prove(image: str, *, architecture: str, folder: Path) -> None:
     try:
         output = run(
             [
-                *("podman", "run", "--rm", "--pull=never", "--network=none", "--device=/dev/kvm"),
-                *("--security-opt=label=disable", "--user=root", f"--volume={program}:{inside}:ro"),
+                *("podman", "run", "--rm", "--pull=never", "--network=none", f"--device={DEVICE}"),
+                *("--user=_openqa-worker", f"--group-add={group()}", "--cap-drop=all"),
+                *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
+                f"--volume={program}:{inside}:ro",
                 *(image, "sh", "-c", script, "qemu", *qemu),
             ],
             seconds=SECONDS + 30,

@@ -28,6 +28,11 @@ class Layout:
         return self.root / "var/lib/openqa-on-aws"
 
     @property
+    def name(self) -> Path:
+        """The name that a worker host leased."""
+        return self.state / "name"
+
+    @property
     def cache(self) -> Path:
         """Container images and artifacts."""
         return self.root / "var/cache/openqa-on-aws"

@@ -13,8 +13,8 @@ from userdata.host.errors import HostError
 from userdata.host.secrets import write_private
 
 SUFFIX = ".j2"
-# A quadlet or unit of this name is made once for every worker instance: NAME@1.container, NAME@2.container …
-INSTANCE = "@.container"
+# A quadlet of this name is made once for every worker instance: NAME@1.container, NAME@2.container …
+INSTANCE = ("@.container", "@.network")
 
 
 @dataclass(frozen=True)

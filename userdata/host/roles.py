@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, render, secrets, sizing, tap, volume
+from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, volume
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -47,6 +47,14 @@ def prepare(host: Host) -> None:
     Raises:
         HostError: something is missing or refused.
     """
+    worker = host.document.worker
+    if worker is not None:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Before it has a name: a host that is unfit takes none.
+        if worker.kvm:
+            image = host.document.images["worker"].name
+            kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
+        names.take(host)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -54,6 +62,8 @@ def prepare(host: Host) -> None:
         facts["mac"] = interface.mac_address(host.client("ec2"), fixed.id)
     if host.document.volume is not None:
         facts["device"] = str(volume.device_path(host.document.volume))
+    if worker is not None and worker.kvm:
+        facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
     if fixed is not None:
         interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
@@ -61,11 +71,6 @@ def prepare(host: Host) -> None:
     if host.document.volume is not None:
         volume.attach(host.client("ec2"), volume=host.document.volume, instance=host.instance)
         volume.ensure_filesystem(volume.find_device(host.document.volume))
-    worker = host.document.worker
-    if worker is not None and worker.kvm:
-        kvm.prove(
-            host.document.images["worker"].name, architecture=worker.architecture, folder=host.layout.runtime
-        )
 
 
 def configure(host: Host) -> None:
@@ -127,7 +132,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
-    names = context(host, facts)
+    values = context(host, facts)
     targets = {
         "etc": host.layout.root / "etc",
         "units": host.layout.units,
@@ -136,7 +141,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
     units: list[render.File] = []
     for folder in folders(host.document):
         for kind, target in targets.items():
-            files = render.render(_roles(host) / folder / kind, names)
+            files = render.render(_roles(host) / folder / kind, values)
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
     run(["systemctl", "daemon-reload"])

@@ -2,9 +2,9 @@
 # Source of names: packages.debian.org/trixie.
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
-# openssl: the database's certificates. catatonit: podman's --init. netavark, aardvark-dns, crun: podman only
-# recommends them.
-packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute2
+# openssl: the database's certificates. mdadm, e2fsprogs: instance-store disks and data volumes. catatonit:
+# podman's --init. netavark, aardvark-dns, crun: podman only recommends them.
+packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute2
   python3-boto3 python3-jinja2 python3-requests)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has

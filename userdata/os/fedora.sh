@@ -2,7 +2,7 @@
 # Source of names: packages.fedoraproject.org.
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
-packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs openssl iproute
+packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute
   python3-boto3 python3-jinja2 python3-requests)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.

@@ -8,6 +8,7 @@ from localcloud.aws.cloudformation.resources import (
     network,
     operations,
     storage,
+    tables,
 )
 
-__all__ = ["balancing", "compute", "dns", "identity", "network", "operations", "storage"]
+__all__ = ["balancing", "compute", "dns", "identity", "network", "operations", "storage", "tables"]

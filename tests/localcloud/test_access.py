@@ -1,0 +1,480 @@
+"""Who reaches whom while a job runs, and developer mode: one deployment with two worker hosts of two workers.
+
+The job stands still before its last module (os-autoinst's PAUSE_AT), so that its VNC and its command server
+are there for as long as the tests look at them; the last test lets it go on to its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import requests
+
+from localcloud import cloud
+from localcloud.addresses import DEVELOPER, OUTSIDE
+from localcloud.cloud import RunningCloud
+from ops import deployment
+from ops.deployment import OpenQa
+from settings import ENVIRONMENTS
+from tests.localcloud import websocket
+from tests.prerequisites import require_machine
+
+Found = TypeVar("Found")
+
+ROOT = Path(__file__).parents[2]
+NAME = "test-access"
+ENVIRONMENT = "access"
+CHANGES = {
+    'trusted = ["127.0.0.0/8"]\n': f'trusted = ["127.0.0.0/8"]\ndevelopers = ["{DEVELOPER}/32"]\n',
+    "workers_per_host = 1\n": "workers_per_host = 2\n",
+    "min = 1\n": "min = 2\n",
+}
+JOB = json.loads((ROOT / "userdata/content/sample/job.json").read_text())
+LAST_MODULE = "screen"
+JOB_SECONDS = 600
+
+# What bash says of a TCP connection.
+OPEN, REFUSED, SILENCE = 0, 1, 124
+PROBE_SECONDS = 2
+# Ports that nothing of openQA uses, where the tests listen.
+ANY_PORT = 8000
+FROM_ADDRESS = f"""
+import socket, sys
+source, host, port = sys.argv[1:]
+try:
+    connection = socket.create_connection((host, int(port)), {PROBE_SECONDS}, source_address=(source, 0))
+    connection.settimeout(20)
+    print(connection.recv(12).decode(errors="replace"))
+except TimeoutError:
+    sys.exit(124)
+except OSError:
+    sys.exit(1)
+"""
+
+
+def enter(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["nsenter", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A machine of the deployment."""
+
+    cloud: RunningCloud
+    id: str
+    address: str
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command in it, as root."""
+        leader = self.cloud.leader(self.id)
+        assert leader is not None
+        return enter(f"--target={leader}", "--all", "--wd=/", *words)
+
+    def output(self, *words: str) -> str:
+        """What a command prints; it must succeed."""
+        done = self.run(*words)
+        assert done.returncode == 0, done
+        return done.stdout.strip()
+
+    def reach(self, host: str, port: int) -> int:
+        """What becomes of a TCP connection to somewhere."""
+        return self.run(*probe(host, port)).returncode
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container on a worker host."""
+
+    host: Instance
+    name: str
+
+    def run(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
+        return self.host.run("podman", "exec", f"--user={user}", self.name, *words)
+
+    def reach(self, host: str, port: int) -> int:
+        return self.run(*probe(host, port)).returncode
+
+    @property
+    def address(self) -> str:
+        """Its own address, on its own network."""
+        shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return self.host.output("podman", "inspect", "--format", shown, self.name)
+
+
+def probe(host: str, port: int) -> tuple[str, ...]:
+    return ("timeout", str(PROBE_SECONDS), "bash", "-c", f": </dev/tcp/{host}/{port}")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What runs."""
+
+    cloud: RunningCloud
+    openqa: OpenQa
+    database: Instance
+    webui: Instance
+    workers: tuple[Instance, Instance]
+
+    def from_outside(self, source: object, host: str, port: int) -> subprocess.CompletedProcess[str]:
+        """Connects from an address outside the VPC; prints the first bytes that come."""
+        words = ["ip", "netns", "exec", "outside", sys.executable, "-c", FROM_ADDRESS]
+        inner = shlex.join([*words, str(source), host, str(port)])
+        return enter(f"--target={self.cloud.pid}", "--mount", "--net", "sh", "-c", inner)
+
+
+def instances_of(running: RunningCloud, part: str, *, count: int) -> list[Instance] | None:
+    """The instances of a group, if so many are in service."""
+    group = f"openqa-{ENVIRONMENT}-{part}"
+    answer = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    ids = [
+        instance["InstanceId"]
+        for instance in answer["AutoScalingGroups"][0]["Instances"]
+        if instance["LifecycleState"] == "InService"
+    ]
+    if len(ids) != count:
+        return None
+    found = running.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
+    return [
+        Instance(running, instance["InstanceId"], instance["PrivateIpAddress"])
+        for reservation in found
+        for instance in reservation["Instances"]
+    ]
+
+
+def until(find: Callable[[], Found | None], *, seconds: float, what: str) -> Found:
+    deadline = time.monotonic() + seconds
+    while (found := find()) is None:
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    require_machine()
+    directory = tmp_path_factory.mktemp("environments")
+    text = (ENVIRONMENTS / "local.toml").read_text()
+    for old, new in CHANGES.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (directory / f"{ENVIRONMENT}.toml").write_text(text)
+    program = [sys.executable, "-m", "localcloud"]
+    options = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            subprocess.run(
+                [*program, "deploy", ENVIRONMENT, f"--name={NAME}", *options], cwd=ROOT, check=True
+            )
+            found = cloud.find(NAME)
+            assert found is not None
+            for name, value in found.environment().items():
+                patch.setenv(name, value)
+            openqa = deployment.connect(environment=ENVIRONMENT, region=cloud.REGION, url=found.url)
+            until(lambda: idle_workers(openqa), seconds=300, what="four idle workers")
+            (database,), (webui,), (first, second) = (
+                until(partial(instances_of, found, part, count=count), seconds=300, what=part)
+                for part, count in (("database", 1), ("webui", 1), ("fleet-small", 2))
+            )
+            yield Deployment(
+                cloud=found,
+                openqa=openqa,
+                database=database,
+                webui=webui,
+                workers=(first, second),
+            )
+        finally:
+            subprocess.run([*program, "down", f"--name={NAME}"], cwd=ROOT, check=True)
+
+
+def idle_workers(openqa: OpenQa) -> list[Any] | None:
+    idle = [worker for worker in openqa.request("GET", "workers")["workers"] if worker["status"] == "idle"]
+    return idle if len(idle) == 4 else None
+
+
+@dataclass(frozen=True)
+class PausedJob:
+    """A job that stands still, and where.
+
+    Attributes:
+        id: its number.
+        number: the worker instance that runs it.
+        host: that worker's host.
+        worker: that worker's container.
+        neighbour: the other container of the host.
+        other_host: the host that does not run it.
+    """
+
+    id: int
+    number: int
+    host: Instance
+    worker: Container
+    neighbour: Container
+    other_host: Instance
+
+    @property
+    def vnc(self) -> int:
+        return 5990 + self.number
+
+    @property
+    def developer_mode(self) -> int:
+        return 20003 + 10 * self.number
+
+
+@pytest.fixture(scope="module")
+def job(deployed: Deployment) -> PausedJob:
+    """The sample job, paused before its last module."""
+    openqa = deployed.openqa
+    settings = JOB | {"BUILD": "access", "PAUSE_AT": LAST_MODULE}
+    number = int(openqa.request("POST", "jobs", data=settings)["id"])
+
+    def is_there() -> dict[str, Any] | None:
+        found: dict[str, Any] = openqa.request("GET", f"jobs/{number}/details")["job"]
+        assert found["state"] != "done", found
+        passed = [module["name"] for module in found["testresults"] if module["result"] == "passed"]
+        return found if "isolation" in passed else None
+
+    found = until(is_there, seconds=JOB_SECONDS, what="the job to stand before its last module")
+    worker = openqa.request("GET", f"workers/{found['assigned_worker_id']}")["worker"]
+    at = int(worker["instance"])
+    hosts = {host.address: host for host in deployed.workers}
+    host = hosts.pop(worker["properties"]["WORKER_HOSTNAME"])
+    return PausedJob(
+        id=number,
+        number=at,
+        host=host,
+        worker=Container(host, f"openqa-worker-{at}"),
+        neighbour=Container(host, f"openqa-worker-{3 - at}"),
+        other_host=next(iter(hosts.values())),
+    )
+
+
+def listen(container: Container, port: int) -> None:
+    """Something answers on a port of a container from now on."""
+    server = f"IO::Socket::INET->new(LocalPort => {port}, Listen => 5, ReuseAddr => 1) or die"
+    serve = f"my $server = {server}; while (my $client = $server->accept) {{ print $client 'here' }}"
+    words = ("perl", "-MIO::Socket::INET", "-e", serve)
+    container.host.output("podman", "exec", "--detach", container.name, *words)
+    until(
+        lambda: container.host.reach(container.address, port) == OPEN or None,
+        seconds=20,
+        what=f"{container.name} to listen",
+    )
+
+
+@pytest.mark.access
+class TestWorkerHosts:
+    def test_the_way_to_the_web_ui(self, deployed: Deployment) -> None:
+        for worker in deployed.workers:
+            assert worker.reach("webui.access.openqa.internal", 80) == OPEN
+            assert worker.reach("webui.access.openqa.internal", 873) == OPEN
+
+    def test_no_way_to_postgresql(self, deployed: Deployment) -> None:
+        database = "database.access.openqa.internal"
+        assert deployed.webui.reach(database, 5432) == OPEN
+        for worker in deployed.workers:
+            assert worker.reach(database, 5432) == SILENCE
+
+    @pytest.mark.parametrize("port", [22, 8080, 9526])
+    def test_no_way_to_other_ports_of_the_web_ui(self, deployed: Deployment, port: int) -> None:
+        assert deployed.workers[0].reach("webui.access.openqa.internal", port) == SILENCE
+
+    def test_no_way_to_another_worker_host(self, deployed: Deployment, job: PausedJob) -> None:
+        for port in (job.vnc, job.developer_mode, 22, ANY_PORT):
+            assert job.other_host.reach(job.host.address, port) == SILENCE
+
+    def test_none_of_its_containers_may_either(self, deployed: Deployment, job: PausedJob) -> None:
+        stranger = Container(job.other_host, "openqa-worker-1")
+        for port in (job.vnc, job.developer_mode):
+            assert stranger.reach(job.host.address, port) == SILENCE
+        assert stranger.reach(deployed.database.address, 5432) == SILENCE
+
+
+@pytest.mark.access
+class TestOutside:
+    def test_a_developer_sees_the_screen_of_a_running_job(self, deployed: Deployment, job: PausedJob) -> None:
+        seen = deployed.from_outside(DEVELOPER, job.host.address, job.vnc)
+        assert seen.stdout.startswith("RFB 003."), seen
+
+    def test_nobody_else_does(self, deployed: Deployment, job: PausedJob) -> None:
+        assert deployed.from_outside(OUTSIDE, job.host.address, job.vnc).returncode == SILENCE
+        assert deployed.webui.reach(job.host.address, job.vnc) == SILENCE
+
+    @pytest.mark.parametrize("source", [OUTSIDE, DEVELOPER])
+    def test_nothing_else_answers(self, deployed: Deployment, job: PausedJob, source: object) -> None:
+        closed = [
+            (deployed.database.address, 5432),
+            ("10.99.128.10", 5432),
+            ("10.99.128.20", 80),
+            ("10.99.128.20", 873),
+            (deployed.webui.address, 80),
+            (job.host.address, job.developer_mode),
+            (job.host.address, 22),
+        ]
+        for host, port in closed:
+            assert deployed.from_outside(source, host, port).returncode == SILENCE, (host, port)
+
+
+@pytest.mark.access
+class TestContainers:
+    def test_the_ways_that_jobs_need(self, job: PausedJob) -> None:
+        assert job.neighbour.reach("webui.access.openqa.internal", 80) == OPEN
+        assert job.neighbour.reach("webui.access.openqa.internal", 873) == OPEN
+        assert job.neighbour.reach("192.168.122.2", 9530) == OPEN
+
+    def test_no_way_to_the_neighbour(self, deployed: Deployment, job: PausedJob) -> None:
+        listen(job.worker, ANY_PORT)
+        for port in (job.vnc, job.developer_mode, ANY_PORT):
+            assert job.host.reach(job.worker.address, port) == OPEN
+            assert job.neighbour.reach(job.worker.address, port) == SILENCE
+        # Nor by the ports that the host publishes.
+        assert deployed.webui.reach(job.host.address, job.developer_mode) == OPEN
+        for port in (job.vnc, job.developer_mode):
+            assert job.neighbour.reach(job.host.address, port) == SILENCE
+
+    def test_no_way_to_the_host(self, job: PausedJob) -> None:
+        gateway = str(job.neighbour.address).rpartition(".")
+        addresses = (job.host.address, "192.168.122.1", f"{gateway[0]}.{int(gateway[2]) - 1}")
+        serve = ("python3", "-m", "http.server", str(ANY_PORT), "--directory=/run/openqa-on-aws/config")
+        job.host.output("systemd-run", "--unit=access-test", *serve)
+        until(
+            lambda: job.host.reach("127.0.0.1", ANY_PORT) == OPEN or None, seconds=30, what="a server there"
+        )
+        try:
+            for address in addresses:
+                assert job.host.reach(address, ANY_PORT) == OPEN
+                assert job.neighbour.reach(address, ANY_PORT) == SILENCE
+        finally:
+            job.host.run("systemctl", "stop", "access-test.service")
+
+    def test_no_way_to_the_cache_but_its_service(self, job: PausedJob) -> None:
+        cache = Container(job.host, "openqa-cacheservice")
+        listen(cache, ANY_PORT)
+        assert job.neighbour.reach(cache.address, ANY_PORT) == SILENCE
+        assert cache.reach(job.worker.address, job.vnc) == SILENCE
+
+    def test_no_privileges(self, job: PausedJob) -> None:
+        for user in ("root", "_openqa-worker"):
+            sets = job.worker.run("grep", "^Cap", "/proc/self/status", user=user).stdout
+            assert sets.count("\t0000000000000000") == 5, sets
+        assert job.worker.run("test", "-e", "/dev/kvm").returncode == 1
+        privileged = "{{.HostConfig.Privileged}}"
+        assert job.host.output("podman", "inspect", "--format", privileged, job.worker.name) == "false"
+
+    def test_just_two_ports_are_published(self, job: PausedJob) -> None:
+        published = job.host.output("podman", "port", job.worker.name).splitlines()
+        ports = [f"{port}/tcp -> 0.0.0.0:{port}" for port in (job.vnc, job.developer_mode)]
+        assert sorted(published) == sorted(ports)
+
+    def test_a_job_is_out_of_the_neighbours_sight(self, job: PausedJob) -> None:
+        pool = f"/var/lib/openqa/pool/{job.number}"
+        assert "vars.json" in job.worker.run("ls", pool).stdout
+        for user in ("root", "_openqa-worker"):
+            assert job.neighbour.run("ls", "-A", pool, user=user).stdout == ""
+            assert job.neighbour.run("touch", f"{pool}/file", user=user).returncode != 0
+
+    def test_assets_are_linked_not_copied(self, job: PausedJob) -> None:
+        links = job.host.output("stat", "--format=%h", f"/var/lib/openqa/pool/{job.number}/sample.iso")
+        assert int(links) == 2
+
+    def test_no_worker_was_ever_broken(self, deployed: Deployment) -> None:
+        for host in deployed.workers:
+            journal = host.output("journalctl", "--output=cat", "--unit=openqa-worker@*.service")
+            assert "Registering with openQA" in journal
+            assert "cache not available" not in journal
+
+
+def signed_in(deployed: Deployment) -> requests.Session:
+    """A browser whose user signed in as an operator."""
+    browser = requests.Session()
+    browser.verify = str(deployed.cloud.certificate)
+    answer = browser.get(f"{deployed.cloud.url}/login", allow_redirects=False, timeout=30)
+    assert answer.status_code == 302, answer.text
+    assert "Logged in as Demo" in browser.get(deployed.cloud.url, timeout=30).text
+    return browser
+
+
+def developer_mode(deployed: Deployment, job: PausedJob, path: str = "") -> str:
+    return f"{deployed.cloud.url}/liveviewhandler/tests/{job.id}/developer/ws-proxy{path}"
+
+
+def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first message of the worker's command server that fulfils a condition."""
+    seen = []
+    for message in connection.messages():
+        seen.append(message)
+        data: dict[str, Any] = message.get("data") or {}
+        if message["what"] == "cmdsrvmsg" and condition(data):
+            return data
+    raise AssertionError(seen)
+
+
+@contextmanager
+def event_stream(deployed: Deployment, path: str, *, seconds: float) -> Iterator[Iterator[str]]:
+    """The lines of an endless answer; ConnectionError where the next one takes longer."""
+    authority = str(deployed.cloud.certificate)
+    with requests.get(deployed.cloud.url + path, stream=True, timeout=seconds, verify=authority) as answer:
+        yield (line.decode() for line in answer.iter_lines(chunk_size=1))
+
+
+@pytest.mark.devmode
+class TestDeveloperMode:
+    def test_nobody_who_is_not_signed_in(self, deployed: Deployment, job: PausedJob) -> None:
+        with (
+            pytest.raises(websocket.RefusedError, match="302"),
+            websocket.connect(developer_mode(deployed, job), authority=deployed.cloud.certificate),
+        ):
+            pass
+
+    def test_everybody_sees_the_status(self, deployed: Deployment, job: PausedJob) -> None:
+        url = developer_mode(deployed, job, "/status")
+        with websocket.connect(url, authority=deployed.cloud.certificate) as connection:
+            status = status_in(connection, lambda data: "running" in data)
+        assert status["running"] == LAST_MODULE
+        assert status["test_execution_paused"]
+
+    def test_the_live_view(self, deployed: Deployment, job: PausedJob) -> None:
+        with event_stream(deployed, f"/liveviewhandler/tests/{job.id}/streaming", seconds=60) as pictures:
+            picture = next(line for line in pictures if "base64," in line)
+            assert base64.b64decode(picture.partition("base64,")[2]).startswith(b"\x89PNG")
+
+            # The worker sends its log, too, for as long as somebody looks at the pictures.
+            def log() -> str | None:
+                said = f"pausing test execution of {LAST_MODULE}"
+                try:
+                    with event_stream(deployed, f"/tests/{job.id}/livelog", seconds=5) as lines:
+                        return next(line for line in lines if said in line)
+                except requests.ConnectionError:  # nothing new for so long
+                    return None
+
+            until(log, seconds=60, what="the live log")
+
+    # The last test: the job ends.
+    def test_an_operator_lets_the_paused_job_go_on(self, deployed: Deployment, job: PausedJob) -> None:
+        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in signed_in(deployed).cookies)
+        url = developer_mode(deployed, job)
+        with websocket.connect(url, authority=deployed.cloud.certificate, cookie=cookie) as connection:
+            status = status_in(connection, lambda data: "running" in data)
+            assert status["running"] == LAST_MODULE
+            assert status["developer_name"] == "Demo"
+            connection.send({"cmd": "resume_test_execution"})
+            status_in(connection, lambda data: "resume_test_execution" in data)
+
+        def ended() -> dict[str, Any] | None:
+            found: dict[str, Any] = deployed.openqa.request("GET", f"jobs/{job.id}")["job"]
+            return found if found["state"] == "done" else None
+
+        assert until(ended, seconds=JOB_SECONDS, what="the job to end")["result"] == "passed"

@@ -1,0 +1,91 @@
+"""What hosts and the worker's container image have for jobs of each architecture and of class ``tpm``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.userdata import machine
+
+USERDATA = machine.REPOSITORY / "userdata"
+WORKER = USERDATA / "containers/worker"
+# QEMU, the UEFI firmware and the TPM emulator, which os-autoinst starts itself (backend/qemu.pm, setup_tpm).
+NEEDED = {
+    ("debian", "x86_64"): {"qemu-system-x86", "ovmf", "qemu-utils", "swtpm"},
+    ("debian", "aarch64"): {"qemu-system-arm", "qemu-efi-aarch64", "qemu-utils", "swtpm"},
+    ("fedora", "x86_64"): {"qemu-system-x86", "edk2-ovmf", "qemu-img", "swtpm"},
+    ("fedora", "aarch64"): {"qemu-system-aarch64", "edk2-aarch64", "qemu-img", "swtpm"},
+}
+# UEFI_PFLASH_CODE, UEFI_PFLASH_VARS and their INSECURE_… twins of Fedora's machines "64bit" and "aarch64".
+FEDORA_FIRMWARE = {
+    "ovmf/OVMF_CODE_4M.qcow2",
+    "ovmf/OVMF_CODE_4M.secboot.qcow2",
+    "ovmf/OVMF_VARS_4M.qcow2",
+    "ovmf/OVMF_VARS_4M.secboot.qcow2",
+    "aarch64/QEMU_EFI-pflash.raw",
+    "aarch64/vars-template-pflash.raw",
+}
+DEBIAN_FIRMWARE = (
+    *(f"OVMF/OVMF_{name}.fd" for name in ("CODE_4M", "VARS_4M", "CODE_4M.secboot", "VARS_4M.ms")),
+    *("AAVMF/AAVMF_CODE.fd", "AAVMF/AAVMF_VARS.fd"),
+)
+
+
+@pytest.mark.parametrize(("system", "architecture"), NEEDED)
+def test_tap_hosts(system: str, architecture: str) -> None:
+    script = 'machine=$2; uname() { echo "$machine"; }; . "$1"; echo "${packages[@]}" / "${tap_packages[@]}"'
+    done = subprocess.run(
+        ["bash", "-euc", script, "bash", str(USERDATA / f"os/{system}.sh"), architecture],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    every, tap = done.stdout.split(" / ")
+    assert {"mdadm", "e2fsprogs"} <= set(every.split())
+    assert NEEDED[system, architecture] <= set(tap.split())
+
+
+@pytest.mark.parametrize(("system", "architecture"), NEEDED)
+def test_worker_images(system: str, architecture: str) -> None:
+    text = (WORKER / "Containerfile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if f"{system}-{architecture})" in line]
+    packages = line.partition(f"{system}-{architecture})")[2].partition(";;")[0]
+    assert NEEDED[system, architecture] <= set(packages.split())
+
+
+def firmware(root: Path) -> None:
+    tools = root / "bin"
+    tools.mkdir(exist_ok=True)
+    (tools / "qemu-img").write_text('#!/bin/sh\nfor last; do :; done\necho "$*" >"$last"\n')
+    (tools / "qemu-img").chmod(0o755)
+    subprocess.run(
+        ["sh", str(WORKER / "fedora-firmware.sh"), str(root)],
+        env={"PATH": f"{tools}:{os.environ['PATH']}"},
+        check=True,
+    )
+
+
+def test_debians_firmware_has_the_names_that_fedoras_tests_ask_for(tmp_path: Path) -> None:
+    share = tmp_path / "usr/share"
+    for name in DEBIAN_FIRMWARE:
+        (share / name).parent.mkdir(parents=True, exist_ok=True)
+        (share / name).write_text(name)
+    for _ in range(2):
+        firmware(tmp_path)
+    edk2 = share / "edk2"
+    assert {str(path.relative_to(edk2)) for path in edk2.rglob("*") if path.is_file()} == FEDORA_FIRMWARE
+    assert (edk2 / "aarch64/QEMU_EFI-pflash.raw").read_text() == "AAVMF/AAVMF_CODE.fd"
+    assert "OVMF_VARS_4M.ms.fd" in (edk2 / "ovmf/OVMF_VARS_4M.secboot.qcow2").read_text()
+
+
+def test_fedoras_own_firmware_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "usr/share/edk2/ovmf/OVMF_CODE_4M.qcow2"
+    for file in (own, tmp_path / "usr/share/OVMF/OVMF_CODE_4M.fd"):
+        file.parent.mkdir(parents=True)
+        file.write_text("Fedora's")
+    firmware(tmp_path)
+    assert own.read_text() == "Fedora's"
+    assert len(list(own.parent.iterdir())) == 1

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Gives Debian's UEFI firmware the names that Fedora's tests ask for (UEFI_PFLASH_CODE and UEFI_PFLASH_VARS of the
+# machines in os-autoinst-distri-fedora's templates.fif.json): in the worker's image and on tap hosts.
+#   usage: fedora-firmware.sh [ROOT]
+set -eu
+
+share=${1:-}/usr/share
+convert() {
+  mkdir -p "$share/edk2/ovmf"
+  qemu-img convert -f raw -O qcow2 "$share/OVMF/$1" "$share/edk2/ovmf/$2"
+}
+
+if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/edk2/ovmf/OVMF_CODE_4M.qcow2" ]; then
+  convert OVMF_CODE_4M.fd OVMF_CODE_4M.qcow2
+  convert OVMF_VARS_4M.fd OVMF_VARS_4M.qcow2
+  convert OVMF_CODE_4M.secboot.fd OVMF_CODE_4M.secboot.qcow2
+  # With Microsoft's keys enrolled, which signed Fedora's boot loader.
+  convert OVMF_VARS_4M.ms.fd OVMF_VARS_4M.secboot.qcow2
+fi
+if [ -e "$share/AAVMF/AAVMF_CODE.fd" ]; then
+  mkdir -p "$share/edk2/aarch64"
+  ln -sf ../../AAVMF/AAVMF_CODE.fd "$share/edk2/aarch64/QEMU_EFI-pflash.raw"
+  ln -sf ../../AAVMF/AAVMF_VARS.fd "$share/edk2/aarch64/vars-template-pflash.raw"
+fi

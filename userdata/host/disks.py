@@ -1,0 +1,89 @@
+"""A worker host's instance-store disks: pools and cache are on them, formatted anew at each boot.
+
+What is on them never outlives a stop of the instance, so nothing here is worth keeping: no journal, RAID 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from userdata.host.commands import run
+from userdata.host.layout import Layout
+
+# What the disks call themselves (EC2 user guide, "NVMe SSD volumes"); their names change from boot to boot.
+MODEL = "Amazon EC2 NVMe Instance Storage"
+ARRAY = Path("/dev/md/openqa")
+FORMAT_SECONDS = 900
+
+
+def find(root: Path = Path("/")) -> list[Path]:
+    """Returns the instance-store disks that this machine has, in the order of their names.
+
+    Args:
+        root: where ``sys`` and ``dev`` are.
+    """
+    return [
+        root / "dev" / disk.name
+        for disk in sorted((root / "sys/block").glob("*"))
+        if _read(disk / "device/model") == MODEL
+        # A path of a disk with several paths is none itself.
+        and _read(disk / "hidden") != "1"
+        # A container sees all disks of its host in /sys, but has only its own in /dev.
+        and _number(root / "dev" / disk.name) == _read(disk / "dev")
+    ]
+
+
+def commands(disks: list[Path], *, arrays: Iterable[str], target: Path) -> list[list[str]]:
+    """Returns the commands that make one file system of the disks and mount it.
+
+    Args:
+        disks: one or more.
+        arrays: the names of the RAID arrays that they are in, left from before a reboot.
+        target: where to mount.
+    """
+    device = disks[0] if len(disks) == 1 else ARRAY
+    number = f"--raid-devices={len(disks)}"
+    made = ["mdadm", "--create", str(ARRAY), "--run", "--level=0", number, *map(str, disks)]
+    features = ["-O", "^has_journal", "-m", "0"]
+    return [
+        *(["mdadm", "--stop", f"/dev/{array}"] for array in sorted(set(arrays))),
+        *([made] if device == ARRAY else []),
+        ["mkfs.ext4", "-q", "-F", "-L", "openqa-worker", *features, str(device)],
+        ["mount", "-t", "ext4", "-o", "noatime", str(device), str(target)],
+    ]
+
+
+def set_up(layout: Layout) -> None:
+    """Mounts the instance-store disks, freshly formatted, on the workers' folder; without disks does nothing.
+
+    Raises:
+        HostError: a command failed.
+    """
+    disks = find(layout.root)
+    if not disks or layout.worker.is_mount():
+        return
+    layout.worker.mkdir(parents=True, exist_ok=True)
+    arrays = [
+        holder.name
+        for disk in disks
+        for holder in (layout.root / "sys/block" / disk.name / "holders").glob("md*")
+    ]
+    for command in commands(disks, arrays=arrays, target=layout.worker):
+        run(command, seconds=FORMAT_SECONDS)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def _number(device: Path) -> str | None:
+    """The device's number as /sys has it; None if there is no such block device."""
+    if not device.is_block_device():
+        return None
+    number = device.stat().st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"

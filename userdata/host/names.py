@@ -1,0 +1,152 @@
+"""The names of a fleet's hosts: ``FLEET-1``, ``FLEET-2`` …: each leased by one host, the lowest free first.
+
+openQA keeps a row for every worker name for ever, and os-autoinst makes the guests' hardware addresses of the
+row's id (backend/qemu.pm), which therefore must stay small: names come back.
+
+Who has which is in a DynamoDB table: partition key ``fleet``, sort key ``number``, and the holder,
+``instance``. A lease ends when its holder gives it back, or is no longer in its Auto Scaling group. Should
+the table be emptied, each host that runs writes its own lease anew within a minute (:func:`keep`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from itertools import count
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from userdata.host.aws import call
+from userdata.host.document import Worker
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+from userdata.host.secrets import write_private
+
+# Of all hosts that boot at one time, one gets its name at each attempt.
+ATTEMPTS = 200
+
+
+def lowest_free(holders: Mapping[int, str], members: Collection[str]) -> int:
+    """Returns the lowest number that nobody has, or a holder that is gone.
+
+    Args:
+        holders: the instances that have numbers, by number.
+        members: the instances of the Auto Scaling group.
+    """
+    return next(number for number in count(1) if holders.get(number) not in members)
+
+
+def take(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> str:
+    """Leases the lowest free name, or finds the one that this host has already, and remembers it.
+
+    Args:
+        host: a worker host.
+        sleep: waits between attempts; takes seconds.
+
+    Raises:
+        HostError: AWS refused, or other hosts were always first.
+    """
+    for _ in range(ATTEMPTS):
+        # In this order: a holder that is seen was in the group before, so if it is not there now, it is gone.
+        holders = _holders(host)
+        own = next((number for number, holder in holders.items() if holder == host.instance), None)
+        members = _members(host)
+        number = lowest_free(holders, members) if own is None else own
+        # A list of members without this host is older than this host.
+        if own is not None or (host.instance in members and _put(host, number, gone=holders.get(number))):
+            name = f"{_worker(host).fleet}-{number}"
+            host.layout.state.mkdir(parents=True, exist_ok=True)
+            write_private(host.layout.name, name, mode=0o644)
+            return name
+        sleep(random.uniform(0.1, 1))  # noqa: S311  # so that hosts that boot together do not meet again
+    raise HostError(f"host name: no free one after {ATTEMPTS} attempts")
+
+
+def keep(host: Host) -> bool:
+    """Writes this host's lease anew where it is missing; returns whether the name is this host's.
+
+    Raises:
+        HostError: the host has no name yet, or AWS refused.
+    """
+    return _put(host, _number(host), gone=host.instance)
+
+
+def release(host: Host) -> None:
+    """Gives the name back, where this host still has it.
+
+    Raises:
+        HostError: the host has no name, or AWS refused.
+    """
+    _changed(
+        host.client("dynamodb").delete_item,
+        TableName=_worker(host).names,
+        Key=_key(host, _number(host)),
+        ConditionExpression="#instance = :own",
+        ExpressionAttributeNames={"#instance": "instance"},
+        ExpressionAttributeValues={":own": {"S": host.instance}},
+    )
+
+
+def _holders(host: Host) -> dict[int, str]:
+    # At most a thousand hosts: one page.
+    answer = call(
+        "host name",
+        host.client("dynamodb").query,
+        TableName=_worker(host).names,
+        KeyConditionExpression="fleet = :fleet",
+        ExpressionAttributeValues={":fleet": {"S": _worker(host).fleet}},
+        ConsistentRead=True,
+    )
+    return {int(item["number"]["N"]): item["instance"]["S"] for item in answer["Items"]}
+
+
+def _members(host: Host) -> set[str]:
+    answer = call(
+        "host name",
+        host.client("autoscaling").describe_auto_scaling_groups,
+        AutoScalingGroupNames=[host.document.group],
+    )
+    return {entry["InstanceId"] for group in answer["AutoScalingGroups"] for entry in group["Instances"]}
+
+
+def _put(host: Host, number: int, *, gone: str | None) -> bool:
+    """Takes a number unless an instance other than ``gone`` has it; returns whether it did."""
+    return _changed(
+        host.client("dynamodb").put_item,
+        TableName=_worker(host).names,
+        Item={**_key(host, number), "instance": {"S": host.instance}},
+        ConditionExpression="attribute_not_exists(#instance) OR #instance = :gone",
+        ExpressionAttributeNames={"#instance": "instance"},
+        ExpressionAttributeValues={":gone": {"S": gone or "none"}},
+    )
+
+
+def _changed(write: Callable[..., Any], **arguments: Any) -> bool:
+    """Writes, and returns whether the condition held."""
+    try:
+        call("host name", write, **arguments)
+    except HostError as error:
+        cause = error.__cause__
+        if (
+            isinstance(cause, ClientError)
+            and cause.response["Error"]["Code"] == "ConditionalCheckFailedException"
+        ):
+            return False
+        raise
+    return True
+
+
+def _key(host: Host, number: int) -> dict[str, Any]:
+    return {"fleet": {"S": _worker(host).fleet}, "number": {"N": str(number)}}
+
+
+def _number(host: Host) -> int:
+    return int(host.name.rpartition("-")[2])
+
+
+def _worker(host: Host) -> Worker:
+    if host.document.worker is None:
+        raise HostError("host document: the key 'worker' is missing")
+    return host.document.worker
