@@ -100,7 +100,11 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
     if code == 0:
         context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
         choice = [f"--context={pair}" for pair in context]
-        code = _cdk(running, "deploy", "--all", "--require-approval=never", "--progress=events", *choice)
+        # Of its own, as clouds may be deployed to at the same time.
+        output = f"--output={running.work / 'cdk.out'}"
+        code = _cdk(
+            running, "deploy", "--all", "--require-approval=never", "--progress=events", output, *choice
+        )
     if code != 0:
         for instance in ended_instances(running):
             console = running.console(instance).read_text(errors="replace")
