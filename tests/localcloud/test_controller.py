@@ -65,7 +65,7 @@ Server(("127.0.0.1", 8099), Handler).serve_forever()
 """
 # What the controller asks on this machine goes elsewhere; what workers ask does not.
 REDIRECT = "table ip faulty { chain output { type nat hook output priority -150; \
-ip daddr 127.0.0.1 tcp dport 80 redirect to :%d; } }"
+ip daddr 127.0.0.1 tcp dport 80 redirect to :%d; }; }"
 
 T = TypeVar("T")
 
