@@ -93,7 +93,7 @@ class BareHost:
         return json.loads(self.output(f"python -c {shlex.quote(script)}"))
 
     def mount(self) -> None:
-        """Mounts the bucket as openqa-backup-mount.service does."""
+        """Mounts the bucket as backup-mount.service does."""
         self.output(
             f"python -m localcloud.mountpoint --prefix={PREFIX} --region={machine.REGION} --allow-other "
             "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "

@@ -182,7 +182,7 @@ def test_hosts_that_keep_state_write_backups_and_delete_none(deployed: Run, role
 
 def test_the_bucket_is_mounted_again_when_its_program_dies(deployed: Run) -> None:
     host = instance_of("openqa-local-database")
-    unit = "openqa-backup-mount.service"
+    unit = "backup-mount.service"
     before = inside(host, "systemctl", "show", "--property=MainPID", "--value", unit).stdout.strip()
     assert inside(host, "kill", "-9", before).returncode == 0
     limit = time.monotonic() + 60

@@ -553,7 +553,7 @@ def test_what_is_not_understood_is_refused(options: list[str]) -> None:
 def test_the_unit_uses_no_option_that_is_not_here() -> None:
     golden = Path(__file__).parents[1] / "userdata/golden"
     for host, user in (("database", 603), ("webui", 601)):
-        unit = (golden / host / "etc/systemd/system/openqa-backup-mount.service").read_text()
+        unit = (golden / host / "etc/systemd/system/backup-mount.service").read_text()
         (line,) = (line for line in unit.splitlines() if line.startswith("ExecStart=/usr/bin/mount-s3 "))
         options = parse(line.split()[1:], uid=0, gid=0)
         assert (options.prefix, options.uid, options.gid) == (f"{host}/", user, user)

@@ -341,28 +341,37 @@ def test_the_cache_fits_the_disk(total: int, workers: int) -> None:
     assert 1 <= cache <= max(1, total * 9 // 10)
 
 
+def registered(instance: str, host: str, number: int, **more: str) -> dict[str, Any]:
+    """A worker as the web UI lists it."""
+    return {"host": host, "instance": number, "properties": {"WORKER_CLASS": f"x,{instance}"}, **more}
+
+
 @pytest.mark.parametrize(
     ("workers", "missing"),
     [
         (
             [
-                {"host": "h", "instance": 1, "status": "idle"},
-                {"host": "h", "instance": 2, "status": "running"},
+                registered("i-1", "h", 1, status="idle"),
+                registered("i-1", "h", 2, status="running"),
             ],
             {},
         ),
-        ([{"host": "x", "instance": 1, "status": "idle"}], {1: "is not registered", 2: "is not registered"}),
+        # A lost host that had the name before, and one that has told openQA nothing of itself yet.
+        (
+            [registered("i-2", "h", 1, status="idle"), {"host": "h", "instance": 2, "status": "idle"}],
+            {1: "is not registered", 2: "is not registered"},
+        ),
         (
             [
-                {"host": "h", "instance": 1, "status": "broken", "error": "no cache service"},
-                {"host": "h", "instance": 2, "status": "dead"},
+                registered("i-1", "h", 1, status="broken", error="no cache service"),
+                registered("i-1", "h", 2, status="dead"),
             ],
             {1: "is broken: no cache service", 2: "is dead: no reason given"},
         ),
     ],
 )
 def test_missing_workers(workers: list[dict[str, Any]], missing: dict[int, str]) -> None:
-    assert ready.missing_workers(workers, host="h", count=2) == missing
+    assert ready.missing_workers(workers, host="i-1", count=2) == missing
 
 
 @pytest.mark.parametrize(
@@ -409,7 +418,7 @@ def test_readiness_gives_up_with_the_last_reason(
     host = machine.host(tmp_path, "worker-emulated")
     with pytest.raises(HostError, match=r"waited 0 s for the worker to work; .*worker 1 is not registered"):
         ready.await_ready(host, seconds=0, sleep=lambda _: None)
-    answers[0] = json.dumps({"workers": [{"host": host.name, "instance": 1, "status": "idle"}]})
+    answers[0] = json.dumps({"workers": [registered(host.instance, host.name, 1, status="idle")]})
     ready.await_ready(host, seconds=0, sleep=lambda _: None)
 
 

@@ -58,10 +58,15 @@ def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: i
 
     Args:
         workers: the web UI's list of workers.
-        host: the host's name as openQA knows it.
+        host: the host's instance id, which each of its workers has among its classes. Its name would not do:
+            a lost host that had it before may still stand in the list as if it were at work.
         count: how many instances it should have.
     """
-    states = {int(worker["instance"]): worker for worker in workers if worker.get("host") == host}
+    states = {
+        int(worker["instance"]): worker
+        for worker in workers
+        if host in worker.get("properties", {}).get("WORKER_CLASS", "").split(",")
+    }
     missing = {}
     for number in range(1, count + 1):
         worker = states.get(number)
@@ -113,7 +118,7 @@ def _worker(host: Host) -> None:
     if worker.network == "tap":
         tap.check(host)
     workers = json.loads(_get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
-    missing = missing_workers(workers, host=host.name, count=worker.count(host.instance_type))
+    missing = missing_workers(workers, host=host.instance, count=worker.count(host.instance_type))
     if missing:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
 
