@@ -42,7 +42,7 @@ test-fast: setup ## Run the unit and template tests alone
 
 .PHONY: test-local
 test-local: setup machine golden ## Run the local cloud's tests of one pytest marker: make test-local M=smoke
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud -m "$(M)"
+	$(SUDO) $(PYTHON) -m pytest tests/backup tests/localcloud -m "$(M)"
 
 .PHONY: test-faults
 test-faults: setup machine images ## Break the backups at random: make test-faults N=20 SEED=7
