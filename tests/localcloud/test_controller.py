@@ -112,6 +112,8 @@ class Deployed:
         assert leader is not None
         return subprocess.run(
             ["nsenter", f"--target={leader}", "--all", "--wd=/", *words],
+            # Without the variables that lead this process to the cloud's AWS API: hosts have their own way.
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
