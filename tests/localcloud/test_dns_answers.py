@@ -63,7 +63,7 @@ def test_known_names(name: str, kind: str, values: list[str]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "deb.debian.org",
+        "www.debian.org",
         "nothing.local.openqa.internal",
         "notamazonaws.com",
         "ip-10-99-1-6.ec2.internal",

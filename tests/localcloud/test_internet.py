@@ -18,8 +18,8 @@ from tests.localcloud.samples import firewall, rule
 from tests.prerequisites import require_machine
 
 NAME = f"test-internet-{os.getpid()}"
-# Where all packages of the local cloud's roots come from.
-SITE = "http://deb.debian.org/debian/dists/trixie/InRelease"
+# Where the packages of an instance's root come from.
+SITE = "$(awk '$1 == \"deb\" { print $2; exit }' /etc/apt/sources.list)/dists/trixie/InRelease"
 SEALED_GROUP_RULES = ruleset(firewalls=(firewall("10.99.1.5", rule("tcp", 22)),), hop_limits={})
 
 

@@ -96,7 +96,7 @@ def test_names(lab: Lab, pair: tuple[str, str]) -> None:
     assert wait_until(lambda: look_up("server.lab.internal")) == lab.address(server)
     name = f"ip-{lab.address(server).replace('.', '-')}"
     assert look_up(f"{name}.ec2.internal") == look_up(name) == lab.address(server)
-    assert look_up("deb.debian.org") == look_up("nothing.lab.internal") == ""
+    assert look_up("www.debian.org") == look_up("nothing.lab.internal") == ""
 
 
 def test_reboot_power_off_and_start_keep_the_disk(lab: Lab) -> None:
