@@ -19,6 +19,7 @@ from settings import ENVIRONMENTS
 ENVIRONMENT = "bench"
 FLEET = f"openqa-{ENVIRONMENT}-fleet-small"  # its group
 SECONDS = 1200  # at most, for whatever is waited for
+_LAST_LINES = 40  # of a failed deployment are shown
 
 
 @contextmanager
@@ -47,7 +48,8 @@ def deployed(changes: dict[str, str], *options: str) -> Iterator[RunningCloud]:
             print(f"Deploying {', '.join(changes.values())}", flush=True)
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SystemExit(f"{done.stdout}{done.stderr}")
+                words = (done.stdout + done.stderr).splitlines()
+                raise SystemExit("\n".join([*words[-_LAST_LINES:], "The deployment failed."]))
             running = cloud.find(ENVIRONMENT)
             if running is None:
                 raise SystemExit("The local cloud ended by itself.")

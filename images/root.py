@@ -12,7 +12,7 @@ from images.container import Bind, change, execute, log_path, run
 from images.debian import DebianRoot
 from images.errors import BuildError
 
-__all__ = ["BASE", "Bind", "BuildError", "base_root", "golden_path", "golden_root", "run"]
+__all__ = ["BASE", "Bind", "BuildError", "base_root", "golden_path", "golden_root", "plain_root", "run"]
 
 # What Debian's own cloud image brings, as far as it matters to a host (no kernel and no boot loader).
 BASE = DebianRoot(
@@ -66,8 +66,26 @@ def base_root() -> Path:
     return BASE.make()
 
 
+def plain_root() -> Path:
+    """Returns the base root with what nothing that runs on it could install: the stand-in for mount-s3.
+
+    Raises:
+        BuildError: it could not be made.
+    """
+    inputs = [BASE.path.name.encode(), *(source.read_bytes() for source in _mountpoint_sources())]
+    final = cache.root() / "roots" / f"plain-{recipe.digest(inputs)}"
+    with cache.locked(cache.root() / "plain.lock"):
+        if not final.exists():
+            base = base_root()
+            with cache.step("root plain"), cache.workspace() as folder:
+                _copy(base, folder / "root", log=log_path("root-plain"))
+                _put_mountpoint(folder / "root")
+                cache.publish(folder / "root", final)
+    return final
+
+
 def golden_root(os: str = "debian") -> Path:
-    """Returns the base root after ``userdata/install.sh``: packages and container images are in it.
+    """Returns the plain root after ``userdata/install.sh``: packages and container images are in it.
 
     Args:
         os: the hosts' operating system; only ``debian`` has a base root.
@@ -81,12 +99,11 @@ def golden_root(os: str = "debian") -> Path:
     with cache.locked(cache.root() / "golden.lock"):
         if not final.exists():
             archives = build.build(os, platform.machine())
-            base = base_root()
+            plain = plain_root()
             with cache.step("root golden"), cache.workspace() as folder:
                 copy = folder / "root"
                 log = log_path("root-golden")
-                execute(["cp", "--archive", "--reflink=auto", str(base), str(copy)], log=log)
-                _put_mountpoint(copy)
+                _copy(plain, copy, log=log)
                 binds = [
                     Bind(source=_USERDATA, target=_INSTALLED_AT),
                     Bind(source=_gather(archives.values(), folder / "archives"), target=cache.DEFAULT),
@@ -100,9 +117,17 @@ def golden_path() -> Path:
     """Returns where today's golden root is, once made."""
     names = [recipe.archive_name(n, "debian", platform.machine()) for n in recipe.IMAGES + recipe.ARTIFACTS]
     sources = sorted(path for pattern in _INSTALL_SOURCES for path in _USERDATA.glob(pattern))
-    sources += sorted(path for pattern in ("*.py", "*.sh") for path in _MOUNTPOINT.glob(pattern))
+    sources += _mountpoint_sources()
     inputs = [BASE.path.name.encode(), *(name.encode() for name in names)]
     return cache.root() / "roots" / f"golden-{recipe.digest([*inputs, *(s.read_bytes() for s in sources)])}"
+
+
+def _copy(root: Path, target: Path, *, log: Path) -> None:
+    execute(["cp", "--archive", "--reflink=auto", str(root), str(target)], log=log)
+
+
+def _mountpoint_sources() -> list[Path]:
+    return sorted(path for pattern in ("*.py", "*.sh") for path in _MOUNTPOINT.glob(pattern))
 
 
 def _put_mountpoint(root: Path) -> None:

@@ -88,7 +88,7 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int, interne
 
 def _deploy(running: RunningCloud, environment: Environment, options: Options) -> int:
     print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
-    image = root.golden_root() if environment.image.golden else root.base_root()
+    image = root.golden_root() if environment.image.golden else root.plain_root()
     running.add_image(image, parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
     # Away from cdk.json: the bootstrap stack needs no app.

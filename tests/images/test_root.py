@@ -80,19 +80,19 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
     archives = {name: folder / f"{name}-new" for name in ("webui", "sample")}
     seen: dict[str, list[str]] = {}
 
-    def copy(command: Sequence[str], *, log: Path) -> None:
-        (Path(command[-1]) / "usr/bin").mkdir(parents=True)
+    def make(base: DebianRoot) -> Path:
+        (base.path / "usr/bin").mkdir(parents=True)
+        return base.path
 
     def install(copy: Path, command: Sequence[str], *, name: str, binds: list[root.Bind], log: Path) -> None:
         seen.update({bind.target: sorted(path.name for path in bind.source.iterdir()) for bind in binds})
 
     monkeypatch.setattr(build, "build", lambda os, architecture: archives)
-    monkeypatch.setattr(DebianRoot, "make", lambda self: self.path)
-    monkeypatch.setattr(root, "execute", copy)
+    monkeypatch.setattr(DebianRoot, "make", make)
     monkeypatch.setattr(root, "change", install)
-    made = root.golden_root()
-    assert os.access(made / "usr/bin/mount-s3", os.X_OK)
-    assert (made / "usr/lib/mount-s3/localcloud/mountpoint/__main__.py").is_file()
+    for made in (root.golden_root(), root.plain_root()):
+        assert os.access(made / "usr/bin/mount-s3", os.X_OK)
+        assert (made / "usr/lib/mount-s3/localcloud/mountpoint/__main__.py").is_file()
     assert seen["/var/cache/openqa-on-aws"] == ["sample-new", "webui-new"]
     assert "install.sh" in seen["/opt/openqa-on-aws/userdata"]
 
