@@ -8,13 +8,12 @@ machine's processors here, as they do not on AWS, so the figures to look at are 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
-from bench.local import ENVIRONMENT, deployed, hosts, until
+from bench.local import ENVIRONMENT, deployed, hosts, inside, until, webui
 from localcloud.cloud import RunningCloud
 
 ASSET = "bench.raw"
@@ -55,13 +54,9 @@ def lay_asset(running: RunningCloud, mib: int) -> None:
         running: the cloud.
         mib: its size.
     """
-    groups = running.client("autoscaling")
-    name = f"openqa-{ENVIRONMENT}-webui"
-    (group,) = groups.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
-    (webui,) = group["Instances"]
     inside(
         running,
-        webui["InstanceId"],
+        webui(running),
         f"head -c {mib}M /dev/urandom >{FOLDER}/{ASSET}; chmod a+r {FOLDER}/{ASSET}",
     )
 
@@ -71,12 +66,6 @@ def fetch(running: RunningCloud, host: str) -> float:
     return float(
         inside(running, host, f"curl --silent --fail --output /dev/null --write-out '%{{time_total}}' {URL}")
     )
-
-
-def inside(running: RunningCloud, instance: str, script: str) -> str:
-    """What a shell script prints in an instance."""
-    command = ["nsenter", f"--target={running.leader(instance)}", "--all", "--wd=/", "sh", "-ec", script]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def deployed(changes: dict[str, str], *options: str) -> Iterator[RunningCloud]:
             if running is None:
                 raise SystemExit("The local cloud ended by itself.")
             os.environ.update(running.environment())
+            # It would send away the hosts that are launched here without a job.
+            inside(running, webui(running), "systemctl stop openqa-controller.service")
             yield running
         finally:
             subprocess.run(
@@ -71,9 +73,21 @@ def until(condition: Callable[[], Any]) -> Any:
     return value
 
 
-def hosts(running: RunningCloud) -> dict[str, str]:
-    """The lifecycle states of the fleet's instances."""
-    groups = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[FLEET])
+def hosts(running: RunningCloud, group: str = FLEET) -> dict[str, str]:
+    """The lifecycle states of a group's instances."""
+    groups = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
     return {
         host["InstanceId"]: host["LifecycleState"] for host in groups["AutoScalingGroups"][0]["Instances"]
     }
+
+
+def webui(running: RunningCloud) -> str:
+    """The instance that is the web UI's host."""
+    (host,) = hosts(running, f"openqa-{ENVIRONMENT}-webui")
+    return host
+
+
+def inside(running: RunningCloud, instance: str, script: str) -> str:
+    """What a shell script prints in an instance."""
+    command = ["nsenter", f"--target={running.leader(instance)}", "--all", "--wd=/", "sh", "-ec", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
