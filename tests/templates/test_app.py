@@ -60,8 +60,8 @@ def test_a_class_that_no_job_asks_for_is_one_line_and_no_refusal(tmp_path: Path)
 def test_a_bad_setting_is_one_line(tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(ROOT / "environments", project / "environments")
-    for module in ("app.py", "settings.py"):
-        shutil.copy(ROOT / module, project)
+    shutil.copy(ROOT / "app.py", project)
+    shutil.copytree(ROOT / "settings", project / "settings")
     for folder in ("stacks", "constructs", "images", "fleet", "userdata"):
         (project / folder).symlink_to(ROOT / folder)
     file = project / "environments" / "local.toml"

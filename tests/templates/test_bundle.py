@@ -28,7 +28,7 @@ def test_holds_what_runs_on_instances(tmp_path: Path, project: Path) -> None:
     for name in ("__pycache__/agent.pyc", "simulate/world.py", "workload/fedora.json"):
         (project / "fleet" / name).parent.mkdir()
         (project / "fleet" / name).write_text("")
-    (project / "settings.py").write_text("")
+    (project / "app.py").write_text("")
     made = bundle.write_bundle(tmp_path)
     assert made.sha256 == hashlib.sha256(made.path.read_bytes()).hexdigest()
     with tarfile.open(made.path) as archive:

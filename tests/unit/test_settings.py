@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import settings
-from settings import Environment, Fleet, Network, SettingsError, load, names
+from settings import Environment, Fleet, Network, SettingsError, load, names, reading
 
 BASE = """
 kind = "dev"
@@ -782,7 +782,7 @@ def test_mutations_raise_nothing_but_settings_errors(
         except (KeyError, IndexError, TypeError, AttributeError):
             continue  # an earlier mutation took the place away
     try:
-        settings._validated(document, name="here", file="here.toml")
+        reading._validated(document, name="here", file="here.toml")
     except SettingsError as error:
         for line in str(error).split("\n"):
             assert line.startswith("here.toml: ")
@@ -800,4 +800,4 @@ def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, content: by
 def test_sections_are_complete() -> None:
     kinds = {name: str(field.annotation) for name, field in Environment.model_fields.items()}
     tables = {name for name, kind in kinds.items() if "settings." in kind}
-    assert tables == set(settings.SECTIONS)
+    assert tables == set(reading.SECTIONS)

@@ -1,0 +1,51 @@
+"""The typed model of an environment file: all that an operator may set.
+
+An environment is described by ``environments/NAME.toml``. :func:`load` reads and validates it before
+anything else happens; every refusal is one line that names the file, the key, the value and what is
+allowed.
+"""
+
+from settings.advice import warnings
+from settings.content import KNOWN_CLASSES, NEEDS, Content, Need
+from settings.fields import Architecture, OperatingSystem
+from settings.model import (
+    FEDORA_ACCOUNTS,
+    RESERVED_NETWORKS,
+    Backups,
+    Database,
+    Domain,
+    Environment,
+    Fleet,
+    Image,
+    Network,
+    SignIn,
+    Subnets,
+    WebUi,
+)
+from settings.reading import ENVIRONMENTS, SettingsError, load, names
+
+__all__ = [
+    "ENVIRONMENTS",
+    "FEDORA_ACCOUNTS",
+    "KNOWN_CLASSES",
+    "NEEDS",
+    "RESERVED_NETWORKS",
+    "Architecture",
+    "Backups",
+    "Content",
+    "Database",
+    "Domain",
+    "Environment",
+    "Fleet",
+    "Image",
+    "Need",
+    "Network",
+    "OperatingSystem",
+    "SettingsError",
+    "SignIn",
+    "Subnets",
+    "WebUi",
+    "load",
+    "names",
+    "warnings",
+]

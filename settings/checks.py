@@ -1,0 +1,265 @@
+"""What no single field shows: whether the settings of an environment fit together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from fleet import catalogue
+from settings.content import NEEDS
+from settings.model import (
+    FEDORA_ACCOUNTS,
+    MESH_HOSTS,
+    PRIVATE_NETWORKS,
+    RESERVED_NETWORKS,
+    ZONE_LETTERS,
+    Environment,
+    Fleet,
+    SignIn,
+)
+from settings.problem import Problem, allowed, shown
+
+
+def problems(environment: Environment) -> Iterator[Problem]:
+    """Find what no single field shows."""
+    network_problems = list(_network_problems(environment))
+    yield from network_problems
+    if not network_problems:
+        yield from _address_problems(environment)
+    yield from _host_problems(environment)
+    yield from _access_problems(environment)
+    yield from _sign_in_problems(environment)
+    yield from _backup_problems(environment)
+    unknown = []
+    for fleet in environment.fleets:
+        unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
+    yield from unknown
+    yield from _fleet_names(environment)
+    yield from _coverage_problems(environment)
+    if not unknown:
+        for fleet in environment.fleets:
+            yield from _fleet_problems(environment, fleet)
+        yield from _quota_problems(environment)
+
+
+def _network_problems(environment: Environment) -> Iterator[Problem]:
+    network = environment.network
+    if not 16 <= network.cidr.prefixlen <= 24:
+        wrong = "AWS takes /16 to /28, and two subnets for each zone need /24 or larger"
+        yield Problem("network.cidr", network.cidr, wrong, "a range from /16 to /24")
+    if not any(network.cidr.subnet_of(private) for private in PRIVATE_NETWORKS):
+        allowed = f"a range inside {', '.join(map(str, PRIVATE_NETWORKS))}"
+        yield Problem("network.cidr", network.cidr, "not a private range", allowed)
+    for reserved, use in RESERVED_NETWORKS.items():
+        if network.cidr.overlaps(reserved):
+            allowed = f"a range clear of {', '.join(map(str, RESERVED_NETWORKS))}"
+            yield Problem("network.cidr", network.cidr, f"overlaps {reserved}, {use}", allowed)
+    zones = network.availability_zones
+    of_region = [environment.region + letter for letter in ZONE_LETTERS]
+    for zone in zones:
+        if zone not in of_region:
+            allowed = f"zones of the region: {of_region[0]} to {of_region[-1]}"
+            yield Problem("network.availability_zones", zone, f"not in {environment.region}", allowed)
+    if len(zones) < 2 or len(set(zones)) < len(zones):
+        yield Problem(
+            "network.availability_zones", zones, "too few or twice the same", "two or more different zones"
+        )
+    if network.zone not in zones:
+        yield Problem("network.zone", network.zone, "not in availability_zones", ", ".join(zones))
+
+
+def _address_problems(environment: Environment) -> Iterator[Problem]:
+    subnet = environment.network.subnets.private[environment.network.zone]
+    first, last = subnet[4], subnet[-2]
+    for role, host in environment.hosts.items():
+        if not first <= host.address <= last:
+            wrong = f"not free for hosts in {subnet}, the private subnet of {environment.network.zone}"
+            yield Problem(f"{role}.address", host.address, wrong, f"{first} to {last}")
+    if environment.database.address == environment.webui.address:
+        allowed = "two different addresses"
+        yield Problem("webui.address", environment.webui.address, "the database host's address too", allowed)
+
+
+def _host_problems(environment: Environment) -> Iterator[Problem]:
+    for role, host in environment.hosts.items():
+        key = f"{role}.instance_type"
+        yield from _unknown_types(key, host.instance_type)
+        facts = catalogue.find(host.instance_type)
+        if facts and facts.architecture == "aarch64" and environment.image.aarch64 is None:
+            wrong = "an aarch64 type, but image.aarch64 is not set"
+            yield Problem(key, host.instance_type, wrong, "an x86_64 type, or set image.aarch64")
+
+
+def _unknown_types(key: str, *instance_types: str) -> Iterator[Problem]:
+    for name in instance_types:
+        if catalogue.find(name) is None:
+            near = difflib.get_close_matches(name, catalogue.load(), n=4, cutoff=0)
+            allowed = f"a type of fleet/catalogue.toml, such as {', '.join(near)}"
+            yield Problem(key, name, "unknown instance type", allowed)
+
+
+def _access_problems(environment: Environment) -> Iterator[Problem]:
+    if environment.public and environment.domain is None:
+        yield Problem("public", True, "without a domain there is no HTTPS", "false, or add a [domain]")
+    if not environment.public and not environment.trusted:
+        allowed = "at least one range, or public = true"
+        yield Problem("trusted", environment.trusted, "nobody could reach the web UI", allowed)
+    for cidr in environment.trusted:
+        if cidr.prefixlen < 8 and not environment.public:
+            allowed = "ranges of /8 or smaller, unless public = true"
+            yield Problem("trusted", cidr, "trusts a large part of the internet", allowed)
+    for cidr in environment.developers:
+        if cidr.prefixlen < 8:
+            wrong = "opens VNC to a large part of the internet"
+            yield Problem("developers", cidr, wrong, "ranges of /8 or smaller")
+    domain = environment.domain
+    if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
+        wrong = f"outside its hosted zone {domain.hosted_zone}"
+        allowed = f"{domain.hosted_zone} or a name that ends in .{domain.hosted_zone}"
+        yield Problem("domain.name", domain.name, wrong, allowed)
+
+
+def _sign_in_problems(environment: Environment) -> Iterator[Problem]:
+    sign_in = environment.sign_in
+    if sign_in.method == "Fake" and environment.kind != "local":
+        wrong = "lets everybody in as administrator"
+        yield Problem("sign_in.method", "Fake", wrong, '"OAuth2", or kind = "local"')
+    if sign_in.method == "OAuth2" and sign_in.provider is None:
+        yield Problem("sign_in.provider", None, "", '"fedora" or "custom"')
+    if sign_in.method == "OAuth2" and sign_in.provider == "custom":
+        for key in FEDORA_ACCOUNTS:
+            if getattr(sign_in, key) is None:
+                choice = allowed(SignIn.model_fields[key])
+                yield Problem(f"sign_in.{key}", None, "", f'{choice}; provider = "custom" has no defaults')
+
+
+def _backup_problems(environment: Environment) -> Iterator[Problem]:
+    backups = environment.backups
+    locked = backups.object_lock_days
+    if locked is not None and locked > backups.keep_days:
+        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is wanted"
+        yield Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
+
+
+def _fleet_names(environment: Environment) -> Iterator[Problem]:
+    fleet_names = [fleet.name for fleet in environment.fleets]
+    for name in sorted({name for name in fleet_names if fleet_names.count(name) > 1}):
+        yield Problem("fleets.name", name, "two fleets have this name", "a name of its own for each fleet")
+
+
+def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]:
+    key = f"fleets.{fleet.name}"
+    if fleet.min > fleet.max:
+        yield Problem(f"{key}.min", fleet.min, f"more than max = {fleet.max}", f"0 to {fleet.max}")
+    if fleet.architecture == "aarch64" and environment.image.aarch64 is None:
+        wrong = "image.aarch64 is not set"
+        yield Problem(f"{key}.architecture", fleet.architecture, wrong, '"x86_64", or set image.aarch64')
+    if fleet.virtualization == "none" and fleet.kvm:
+        wrong = "no KVM without virtualization"
+        yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested", or kvm = false')
+    if fleet.virtualization == "nested" and fleet.architecture == "aarch64":
+        wrong = "aarch64 instances have no nested virtualization"
+        yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
+    foreign = "qemu_x86_64" if fleet.architecture == "aarch64" else "qemu_aarch64"
+    if foreign in fleet.classes:
+        wrong = f"promises another architecture than {fleet.architecture}"
+        yield Problem(f"{key}.classes", foreign, wrong, f"qemu_{fleet.architecture}")
+    for name in sorted({"tap", "tap2"} & set(fleet.classes)):
+        if fleet.network != "tap":
+            wrong = f'the fleet\'s network is "{fleet.network}"'
+            yield Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
+    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+        wrong = "an interrupted spot host ends all jobs of its clusters"
+        yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
+    if fleet.network == "vde" and environment.os != "debian":
+        wrong = f"the worker image of {environment.os} has no VDE"
+        yield Problem(f"{key}.network", "vde", wrong, '"user" or "tap", or os = "debian"')
+    if fleet.mesh and fleet.network != "tap":
+        wrong = f'the fleet\'s network is "{fleet.network}"'
+        yield Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    for other in environment.fleets:
+        if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
+            for name in sorted({"tap", "tap2"} & set(fleet.classes) & set(other.classes)):
+                wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
+                yield Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
+    if fleet.mesh and fleet.max > MESH_HOSTS:
+        wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
+        yield Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")
+    for name in fleet.instance_types:
+        yield from _type_problems(environment, fleet, name)
+
+
+def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterator[Problem]:
+    key = f"fleets.{fleet.name}.instance_types"
+    facts = catalogue.load()[name]
+    if facts.architecture != fleet.architecture:
+        wrong = f"{facts.architecture}, but the fleet is {fleet.architecture}"
+        yield Problem(key, name, wrong, f"types with architecture {fleet.architecture}")
+    if fleet.virtualization == "metal" and not facts.metal:
+        yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
+    if fleet.virtualization == "nested" and facts.metal:
+        wrong = 'a metal type, but virtualization = "nested"'
+        yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
+    if fleet.virtualization == "nested" and not facts.metal and not facts.nested:
+        allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
+        yield Problem(key, name, "no nested virtualization", allowed)
+    workers = fleet.workers(name)
+    if not workers:
+        allowed = (
+            f"types and volumes with {catalogue.VCPU_PER_WORKER} vCPU, {catalogue.MEMORY_GIB_PER_WORKER} GiB "
+            f"of memory and {catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, or set workers_per_host"
+        )
+        yield Problem(key, name, "too small for one worker", allowed)
+    for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
+        if not need.classes or not need.classes <= set(fleet.classes):
+            continue
+        together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
+        if fleet.mesh and 0 < workers * fleet.max < need.cluster:
+            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
+            allowed = f"types and a max that carry {need.cluster} workers or more in all"
+            yield Problem(key, name, wrong, allowed)
+        elif not fleet.mesh and workers < need.cluster:
+            wrong = f"{workers} workers a host, {together}"
+            yield Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
+
+
+def _coverage_problems(environment: Environment) -> Iterator[Problem]:
+    fleets = [fleet for fleet in environment.fleets if fleet.max > 0]
+    architectures = sorted({"x86_64"} | {fleet.architecture for fleet in fleets})
+    profile = environment.content.profile
+    for architecture in architectures:
+        for need in NEEDS[profile].get(architecture, ()):
+            classes = need.classes | {f"qemu_{architecture}"}
+            if not any(
+                fleet.architecture == architecture and classes <= set(fleet.classes) for fleet in fleets
+            ):
+                together = ", ".join(sorted(classes))
+                wrong = f"content {shown(profile)} has {architecture} jobs that no fleet serves"
+                allowed = f"one {architecture} fleet with max above 0 whose classes hold {together}"
+                yield Problem("fleets", [fleet.name for fleet in environment.fleets], wrong, allowed)
+
+
+def _quota_problems(environment: Environment) -> Iterator[Problem]:
+    if not all(catalogue.find(host.instance_type) for host in environment.hosts.values()):
+        return
+    on_demand, spot = _vcpus(environment)
+    quotas = {
+        "vcpu_quota": (environment.vcpu_quota, on_demand, "on-demand hosts"),
+        "vcpu_spot_quota": (environment.vcpu_spot_quota, spot, "spot hosts"),
+    }
+    for key, (quota, vcpus, hosts) in quotas.items():
+        if quota is not None and vcpus > quota:
+            wrong = f"all {hosts} at their fleets' max have {vcpus} vCPUs"
+            yield Problem(key, quota, wrong, f"{vcpus} or more if AWS grants it, or smaller fleets")
+
+
+def _vcpus(environment: Environment) -> tuple[int, int]:
+    """Count the vCPUs of on-demand and of spot hosts, every fleet at its maximum on its largest type."""
+    types = catalogue.load()
+    on_demand = sum(types[host.instance_type].vcpu for host in environment.hosts.values())
+    spot = 0
+    for fleet in environment.fleets:
+        largest = max(types[name].vcpu for name in fleet.instance_types)
+        on_demand += largest * fleet.on_demand_max
+        spot += largest * (fleet.max - fleet.on_demand_max)
+    return on_demand, spot

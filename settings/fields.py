@@ -1,0 +1,62 @@
+"""Kinds of values that an environment file may hold: refusals quote their descriptions."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Architecture = Literal["x86_64", "aarch64"]
+OperatingSystem = Literal["debian", "fedora"]
+
+
+def _network(value: object) -> object:
+    return IPv4Network(value) if isinstance(value, str) else value
+
+
+def _address(value: object) -> object:
+    return IPv4Address(value) if isinstance(value, str) else value
+
+
+Cidr = Annotated[IPv4Network, BeforeValidator(_network)]
+Address = Annotated[IPv4Address, BeforeValidator(_address), Field(description="an IPv4 address in quotes")]
+Gib = Field(ge=1, le=65536, description="a whole number of GiB from 1 to 65536, EBS's range for gp3")
+Name = Field(
+    max_length=16,
+    pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
+    description="up to 16 lowercase letters, digits and single hyphens, starting with a letter",
+)
+Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
+Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
+Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
+InstanceTypeName = Annotated[
+    str, Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
+]
+DnsName = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$",
+        description="a DNS name in lowercase, without a dot at its end, such as openqa.example.org",
+    ),
+]
+ImageName = Field(
+    pattern=r"^(ami-([0-9a-f]{8}|[0-9a-f]{17})|/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)$",
+    description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /)",
+)
+WebAddress = Field(pattern=r"^https://[^\s/]+(/\S*)?$", description="an https:// address")
+Text = Field(min_length=1, pattern=r"^[^\r\n]+$", description="one line of text")
+
+
+class Settings(BaseModel):
+    """A table of an environment file: no other keys, no other kinds of values; lists become tuples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuples(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

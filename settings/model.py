@@ -1,0 +1,320 @@
+"""The settings of an environment by the tables of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fleet import catalogue, schedule
+from settings.content import Content
+from settings.fields import (
+    Address,
+    Architecture,
+    Cidr,
+    Days,
+    DnsName,
+    Gib,
+    Hosts,
+    ImageName,
+    InstanceTypeName,
+    Name,
+    OperatingSystem,
+    Settings,
+    Text,
+    Vcpus,
+    WebAddress,
+)
+
+# What openQA and the tools beside it use inside a host; a VPC there would be out of the tests' reach.
+RESERVED_NETWORKS: Mapping[IPv4Network, str] = {
+    IPv4Network("172.16.0.0/15"): "the tap network of openQA's tests",
+    IPv4Network("10.0.2.0/24"): "QEMU's user network",
+    IPv4Network("10.1.0.0/16"): "networks inside openQA's tests",
+    IPv4Network("10.88.0.0/16"): "podman",
+    IPv4Network("192.168.122.0/24"): "libvirt",
+}
+PRIVATE_NETWORKS = tuple(
+    IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+)
+ZONE_LETTERS = "abcdefgh"
+MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
+SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
+# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+FETCH_GBPS = 0.05
+FEDORA_ACCOUNTS = {
+    "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
+    "token_url": "https://id.fedoraproject.org/openidc/Token",
+    "user_url": "https://id.fedoraproject.org/openidc/UserInfo",
+    "token_scope": "openid profile email",
+    "token_label": "Bearer",
+    "id_from": "preferred_username",
+    "nickname_from": "nickname",
+    "unique_name": "FAS",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subnets:
+    """The VPC's subnets by availability zone."""
+
+    public: Mapping[str, IPv4Network]
+    private: Mapping[str, IPv4Network]
+
+
+class Network(Settings):
+    """The VPC."""
+
+    cidr: Annotated[
+        Cidr, Field(description="an IPv4 range in quotes whose host bits are zero, such as 10.20.0.0/16")
+    ]
+    availability_zones: Annotated[
+        tuple[str, ...], Field(description="a list of at least two of the region's availability zones")
+    ]
+    # The one zone of the database and web UI hosts and their volumes.
+    zone: Annotated[str, Field(description="one of availability_zones, in quotes")]
+    egress: Literal["nat", "public-ip"] = "nat"
+
+    @property
+    def subnets(self) -> Subnets:
+        """Divide the VPC into sixteen equal parts: the lower eight are public, the upper eight private.
+
+        A zone's letter picks its part of each half, so that no subnet ever moves when zones come, go or
+        change places.
+        """
+        parts = list(self.cidr.subnets(prefixlen_diff=4))
+        index = {zone: ZONE_LETTERS.index(zone[-1]) for zone in self.availability_zones}
+        return Subnets(
+            public={zone: parts[i] for zone, i in index.items()},
+            private={zone: parts[len(ZONE_LETTERS) + i] for zone, i in index.items()},
+        )
+
+
+class Image(Settings):
+    """The machine images that hosts boot: an AMI id, or the name of the SSM parameter that holds one."""
+
+    x86_64: Annotated[str, ImageName]
+    aarch64: Annotated[str | None, ImageName] = None
+    # The AMI already went through userdata/install.sh; nothing is installed or loaded at boot.
+    golden: bool = False
+
+
+class Domain(Settings):
+    """The web UI's public name. Without it: HTTP on the load balancer's own name."""
+
+    name: DnsName
+    hosted_zone: DnsName
+    # None: the zone is created by a stack of its own, which deploys first.
+    hosted_zone_id: Annotated[
+        str | None,
+        Field(
+            pattern=r"^Z[A-Z0-9]{1,31}$", description="a Route 53 zone id: Z and capital letters or digits"
+        ),
+    ] = None
+
+
+class SignIn(Settings):
+    """How people sign in: OAuth2/OIDC, or openQA's Fake (local only).
+
+    Provider ``fedora`` fills in what is not set; its values are those of Fedora's own openQA
+    (fedora-infra/ansible, roles/openqa/server).
+    """
+
+    method: Literal["OAuth2", "Fake"]
+    provider: Literal["fedora", "custom"] | None = None
+    authorize_url: Annotated[str | None, WebAddress] = None
+    token_url: Annotated[str | None, WebAddress] = None
+    user_url: Annotated[str | None, WebAddress] = None
+    token_scope: Annotated[str | None, Text] = None
+    token_label: Annotated[str | None, Text] = None
+    id_from: Annotated[str | None, Text] = None
+    nickname_from: Annotated[str | None, Text] = None
+    unique_name: Annotated[str | None, Text] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("provider") == "fedora":
+            return FEDORA_ACCOUNTS | data
+        return data
+
+
+class _Host(Settings):
+    instance_type: InstanceTypeName
+    address: Address  # fixed, inside the zone's private subnet
+    volume_gib: Annotated[int, Gib]
+
+
+class Database(_Host):
+    """The PostgreSQL host."""
+
+
+class WebUi(_Host):
+    """The web UI host."""
+
+
+class Backups(Settings):
+    """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
+
+    keep_days: Annotated[int, Days] = 35
+    # Nobody may delete or overwrite a version before: set it at the first deployment.
+    object_lock_days: Annotated[int | None, Days] = None
+    # A bucket of another region or account that gets a copy of each object: versioned, and made beforehand.
+    replicate_to: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws(-cn|-us-gov)?:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            description="the ARN of a bucket, such as arn:aws:s3:::openqa-backups-elsewhere",
+        ),
+    ] = None
+    snapshot_hours: Annotated[
+        Literal[1, 2, 3, 4, 6, 8, 12, 24],
+        Field(description="1, 2, 3, 4, 6, 8, 12 or 24 hours between snapshots of the openQA volume"),
+    ] = 24
+    snapshots: Annotated[
+        int, Field(ge=0, le=1000, description="a whole number from 0 (none are taken) to 1000")
+    ] = 7
+
+
+class Fleet(Settings):
+    """Worker hosts of one kind: an Auto Scaling group."""
+
+    name: Annotated[str, Name]
+    architecture: Architecture
+    classes: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+:-]+$")], ...],
+        Field(min_length=1, description="a list of worker classes: letters, digits and any of _ . + : -"),
+    ]
+    instance_types: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, description="a list of EC2 instance types of fleet/catalogue.toml"),
+    ]
+    virtualization: Literal["metal", "nested", "none"]
+    kvm: bool = True  # false: software emulation, for machines that cannot do better
+    # vde: guests of a cluster talk to each other as with tap, but no worker needs privileges
+    network: Literal["user", "tap", "vde"] = "user"
+    # mesh: clusters may span the fleet's hosts, over GRE tunnels
+    tap_topology: Literal["host", "mesh"] = "host"
+    # None: derived from vCPU, memory and disk
+    workers_per_host: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=catalogue.MAX_WORKERS,
+            description=f"a whole number from 1 to {catalogue.MAX_WORKERS}",
+        ),
+    ] = None
+    min: Annotated[int, Hosts] = 0
+    max: Annotated[int, Hosts] = 1
+    spot_share: Annotated[
+        float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
+    ] = 0.0
+    # Hosts that are to be ready beforehand, by the time of the week.
+    warm: Annotated[
+        tuple[Annotated[str, Field(pattern=schedule.PATTERN)], ...],
+        Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
+    ] = ()
+    # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
+    spot_reason: Annotated[str | None, Text] = None
+    volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
+    cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
+
+    def workers(self, instance_type: str) -> int:
+        """Tell how many workers a host of a type runs; see `catalogue.InstanceType.workers`.
+
+        Args:
+            instance_type: One of the catalogue's types.
+
+        Returns:
+            ``workers_per_host`` if it is set. Else what vCPU, memory and disk carry, where the disk is the
+            instance store, or else the volume, without what the cache and the system take of it.
+        """
+        if self.workers_per_host is not None:
+            return self.workers_per_host
+        facts = catalogue.load()[instance_type]
+        if facts.disks:
+            return facts.workers(disk_gb=max(0, facts.storage_gb - self.cache_gib))
+        if self.volume_gib is not None:
+            return facts.workers(disk_gb=max(0, self.volume_gib - self.cache_gib - SYSTEM_GIB))
+        return facts.workers()
+
+    @property
+    def mesh(self) -> bool:
+        """Whether clusters may span the fleet's hosts."""
+        return self.tap_topology == "mesh"
+
+    @property
+    def volume_size(self) -> int:
+        """The hosts' EBS volume in GiB: as set, or else 40 for each worker beside cache and system.
+
+        Types with an instance store keep pools and cache there; only the system is on their volume.
+        """
+        if self.volume_gib is not None:
+            return self.volume_gib
+        workers = [self.workers(name) for name in self.instance_types if not catalogue.load()[name].disks]
+        if not workers:
+            return SYSTEM_GIB
+        return SYSTEM_GIB + self.cache_gib + catalogue.DISK_GB_PER_WORKER * max(workers)
+
+    @property
+    def on_demand_percent(self) -> int:
+        """The share of hosts that are not spot, in whole percent as Auto Scaling wants it."""
+        return round(100 * (1 - self.spot_share))
+
+    @property
+    def on_demand_max(self) -> int:
+        """Hosts that are not spot when the fleet is at its maximum; Auto Scaling rounds up."""
+        return -(-self.max * self.on_demand_percent // 100)
+
+
+class Environment(Settings):
+    """One deployment of openQA."""
+
+    # The file's name
+    name: Annotated[str, Name]
+    kind: Literal["local", "dev", "production"]  # local and dev: state may be destroyed with the stacks
+    account: Annotated[
+        str, Field(pattern=r"^[0-9]{12}$", description="an AWS account's 12 digits, in quotes")
+    ]
+    region: Annotated[
+        str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="an AWS region such as us-east-1")
+    ]
+    os: OperatingSystem = "debian"
+    public: bool = False
+    trusted: Annotated[
+        tuple[Cidr, ...],
+        Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
+    ]
+    # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
+    # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
+    developers: Annotated[
+        tuple[Cidr, ...],
+        Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 10.8.0.0/24"),
+    ] = ()
+    # The account's quotas "Running On-Demand Standard instances" and "All Standard Spot Instance Requests"
+    vcpu_quota: Annotated[int | None, Vcpus] = None
+    vcpu_spot_quota: Annotated[int | None, Vcpus] = None
+    session_manager: bool = True
+    network: Network
+    image: Image
+    domain: Domain | None = None
+    sign_in: SignIn
+    database: Database
+    webui: WebUi
+    backups: Backups = Backups()
+    content: Content
+    fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
+
+    @property
+    def hosts(self) -> Mapping[str, Database | WebUi]:
+        """The hosts with a fixed address, by role."""
+        return {"database": self.database, "webui": self.webui}
+
+    @property
+    def disposable(self) -> bool:
+        """Whether the state may be destroyed with the stacks."""
+        return self.kind != "production"

@@ -1,0 +1,39 @@
+"""A refusal in one line."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple, get_args
+
+from pydantic.fields import FieldInfo
+
+
+class Problem(NamedTuple):
+    """What is wrong with one key."""
+
+    key: str
+    value: object  # None: the key is missing
+    wrong: str
+    allowed: str
+
+    def line(self, file: str) -> str:
+        """The refusal, with the name of the file."""
+        value = "is missing" if self.value is None else f"= {shown(self.value)}"
+        wrong = f": {self.wrong}" if self.wrong else ""
+        return f"{file}: {self.key} {value}{wrong}; allowed: {self.allowed}"
+
+
+def shown(value: object) -> str:
+    """A value as TOML would have it, cut short."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def allowed(field: FieldInfo) -> str:
+    """Tell what a field may hold: its description, a literal's choices or its kind."""
+    if field.description:
+        return field.description
+    inner = (field.annotation, *get_args(field.annotation))
+    if choices := [choice for kind in inner for choice in get_args(kind) if isinstance(choice, str)]:
+        return " or ".join(shown(choice) for choice in choices)
+    return "true or false" if field.annotation is bool else "a table"
