@@ -1,0 +1,213 @@
+"""Deployments for tests: an environment of one's own on this machine, from outside and from inside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from localcloud import cloud
+from localcloud.cloud import RunningCloud
+from ops import deployment
+from ops.deployment import OpenQa
+from settings import ENVIRONMENTS
+from tests.prerequisites import require_machine
+
+Found = TypeVar("Found")
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "userdata/content/sample"
+JOB_SECONDS = 900
+HOST_SECONDS = 900
+
+
+def until(what: str, found: Callable[[], Found | None], *, seconds: float = HOST_SECONDS) -> Found:
+    """Asks every second until there is an answer that is not None.
+
+    Args:
+        what: What is waited for, in words.
+        found: What to ask.
+        seconds: After how many to give up.
+
+    Raises:
+        AssertionError: There was none in time.
+    """
+    deadline = time.monotonic() + seconds
+    while (answer := found()) is None:
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(1)
+    return answer
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployed environment.
+
+    Attributes:
+        name: The environment's.
+        cloud: What it runs in.
+        openqa: Its API.
+        code: How its ``deploy`` ended.
+        output: What that said.
+    """
+
+    name: str
+    cloud: RunningCloud
+    openqa: OpenQa
+    code: int
+    output: str
+
+    def group(self, name: str) -> dict[str, Any]:
+        """The Auto Scaling group of ``database``, ``webui`` or ``fleet-NAME``."""
+        client = self.cloud.client("autoscaling")
+        names = [f"openqa-{self.name}-{name}"]
+        found: dict[str, Any] = client.describe_auto_scaling_groups(AutoScalingGroupNames=names)
+        group: dict[str, Any] = found["AutoScalingGroups"][0]
+        return group
+
+    def instances(self, group: str, *states: str) -> list[str]:
+        """The instances of a group that are in one of the states; without states, all."""
+        return [
+            instance["InstanceId"]
+            for instance in self.group(group)["Instances"]
+            if not states or instance["LifecycleState"] in states
+        ]
+
+    def serving(self, group: str, *, count: int = 1, seconds: float = HOST_SECONDS) -> list[str]:
+        """Waits until so many instances of a group are in service; their ids in order."""
+
+        def found() -> list[str] | None:
+            there = self.instances(group, "InService")
+            return sorted(there) if len(there) == count else None
+
+        return until(f"{count} of {group} in service", found, seconds=seconds)
+
+    def run(
+        self, instance: str, *words: str, check: bool = True, stdin: str | None = None, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside an instance, as root.
+
+        Args:
+            instance: Its id.
+            words: The command.
+            check: Whether it must succeed.
+            stdin: What it reads; nothing if None.
+            seconds: How long it may take.
+
+        Raises:
+            AssertionError: It failed; the message has what it said.
+        """
+        leader = self.cloud.leader(instance)
+        assert leader is not None, f"{instance} does not run"
+        done = subprocess.run(
+            ["nsenter", f"--target={leader}", "--all", "--wd=/", *words],
+            # Without the variables that lead this process to the cloud's AWS API: hosts have their own way.
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done
+
+    def schedule(self, build: str, *, file: str = "job.json", **more: str) -> list[int]:
+        """Schedules a job or a cluster of the sample.
+
+        Args:
+            build: Its build.
+            file: One of the sample's JSON files.
+            more: Settings to add or to change.
+
+        Returns:
+            The ids, in order.
+        """
+        settings = json.loads((SAMPLE / file).read_text()) | {"BUILD": build} | more
+        answer = self.openqa.request("POST", "jobs", data=settings)
+        return sorted(answer["ids"].values()) if "ids" in answer else [int(answer["id"])]
+
+    def job(self, job: int) -> dict[str, Any]:
+        """What openQA says of a job."""
+        found: dict[str, Any] = self.openqa.request("GET", f"jobs/{job}")["job"]
+        return found
+
+    def finished(self, jobs: list[int], *, seconds: float = JOB_SECONDS) -> list[dict[str, Any]]:
+        """Waits until all jobs are done, and returns them."""
+
+        def done() -> list[dict[str, Any]] | None:
+            found = [self.job(job) for job in jobs]
+            return found if all(job["state"] == "done" for job in found) else None
+
+        return until(f"jobs {jobs} are done", done, seconds=seconds)
+
+    def passed(self, jobs: list[int], *, seconds: float = JOB_SECONDS) -> list[dict[str, Any]]:
+        """Waits until all jobs are done, which must have passed."""
+        found = self.finished(jobs, seconds=seconds)
+        results = {f"{job['id']} {job['test']}": (job["result"], job.get("reason")) for job in found}
+        assert {job["result"] for job in found} == {"passed"}, results
+        return found
+
+
+@contextmanager
+def deployed(
+    name: str, changes: Mapping[str, str] | None = None, *, fleets: str = "", check: bool = True
+) -> Iterator[Deployment]:
+    """Deploys an environment that is like ``local``, and removes it at the end.
+
+    The process's environment leads boto3 to its cloud for as long.
+
+    Args:
+        name: The environment's; the cloud is called ``test-NAME``.
+        changes: Pieces of ``local.toml`` and what stands in their place.
+        fleets: Fleets in the place of local's, as TOML.
+        check: Whether the deployment must succeed.
+
+    Raises:
+        AssertionError: It did not; the message has the end of what was said.
+    """
+    require_machine()
+    text = (ENVIRONMENTS / "local.toml").read_text()
+    for before, after in (changes or {}).items():
+        assert before in text, before
+        text = text.replace(before, after)
+    if fleets:
+        text = text.partition("[[fleets]]")[0] + fleets
+    program = [sys.executable, "-m", "localcloud"]
+    with pytest.MonkeyPatch.context() as patch, _directory(name, text) as directory:
+        try:
+            done = subprocess.run(
+                [
+                    *(*program, "deploy", name, f"--name=test-{name}"),
+                    *("--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"),
+                ],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            running = cloud.find(f"test-{name}")
+            assert running is not None, done.stdout[-4000:]
+            assert not check or done.returncode == 0, done.stdout[-4000:]
+            for key, value in running.environment().items():
+                patch.setenv(key, value)
+            openqa = deployment.connect(environment=name, region=cloud.REGION, url=running.url)
+            yield Deployment(name, running, openqa, done.returncode, done.stdout)
+        finally:
+            subprocess.run([*program, "down", f"--name=test-{name}"], cwd=ROOT, check=True)
+
+
+@contextmanager
+def _directory(name: str, text: str) -> Iterator[Path]:
+    """A directory with one environment file."""
+    with tempfile.TemporaryDirectory(prefix="openqa-environments-") as made:
+        (Path(made) / f"{name}.toml").write_text(text)
+        yield Path(made)
