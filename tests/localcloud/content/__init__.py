@@ -1,0 +1,1 @@
+"""A package, so that its deployment ends with its tests."""
