@@ -84,7 +84,7 @@ class Elastic:
         return self.journal().count(words)
 
     def started(self, job: int) -> str:
-        """Waits until a job runs; its host."""
+        """Waits until a job runs on a host in service, which its group lets go in order; the host."""
 
         def running() -> str | None:
             found = self.made.job(job)
@@ -92,7 +92,8 @@ class Elastic:
                 return None
             worker = self.made.openqa.request("GET", f"workers/{found['assigned_worker_id']}")["worker"]
             classes = str(worker["properties"]["WORKER_CLASS"]).split(",")
-            return next(name for name in classes if name.startswith("i-"))
+            host = next(name for name in classes if name.startswith("i-"))
+            return host if host in self.made.instances("fleet-small", "InService") else None
 
         try:
             return until(f"job {job} runs", running, seconds=300)
