@@ -124,7 +124,8 @@ def _failure(failure: object) -> str:
         return str(failure)
     reasons = failure.get("error_messages") or failure.get("error_message") or "no reason given"
     said = "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
-    return f"{failure['job_name']}: {said}" if "job_name" in failure else said
+    job = failure.get("job_name") or (f"job {failure['job_id']}" if "job_id" in failure else "")
+    return f"{job}: {said}" if job else said
 
 
 def _reason(error: HTTPError) -> str:
