@@ -313,6 +313,7 @@ def test_a_secret_of_no_use_does_not_keep_the_web_ui_down(tmp_path: Path, aws: N
 
 def test_a_client_certificate(tmp_path: Path, aws: None) -> None:
     listen = configured(tmp_path, json.dumps({"ca": "A", "certificate": "B", "key": "C", "password": "p"}))
-    texts = [Path(listen[name]).read_text() for name in ("authority", "certificate", "key")]
+    folder = tmp_path / "run/openqa-on-aws/messages"
+    texts = [(folder / listen[name]).read_text() for name in ("authority", "certificate", "key")]
     assert texts == ["A", "B", "C"]
     assert listen["password"] == "p"

@@ -41,10 +41,8 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     _folder(folder)
     _folder(host.layout.data / "schedule")
     given = _given(broker)
-    files = {name: folder / f"{name}.pem" for name in _TLS}
-    for name, path in files.items():
-        _write(path, given.get(_TLS[name], ""))
-    there = {name: str(path) if given.get(_TLS[name]) else None for name, path in files.items()}
+    for name, there in _TLS.items():
+        _write(folder / f"{name}.pem", given.get(there, ""))
     data = {
         "listen": {
             "broker": schedule.broker,
@@ -52,7 +50,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
             "exchange": schedule.exchange,
             "archive": schedule.archive,
             "password": given.get("password"),
-            **there,
+            **{name: f"{name}.pem" if given.get(there) else None for name, there in _TLS.items()},
         },
         "openqa": {"url": WEBUI, "key": key, "secret": secret},
         "rules": list(schedule.rules),

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     followed = tuple(Rule(**rule) for rule in data["rules"])
     scheduler = Scheduler(followed, OpenQa(**data["openqa"]), memory)
     listening = Consumer(
-        consumer.read(data["listen"]),
+        consumer.read(data["listen"], options.folder),
         topics=tuple(rules.topics(followed)),
         scheduler=scheduler,
         memory=memory,

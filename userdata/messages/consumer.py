@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -31,6 +32,7 @@ ARCHIVE_SECONDS = 60.0  # an archive that did not answer
 # Longer than openQA may take to answer, as nothing else is done meanwhile.
 _HEARTBEAT_SECONDS = 300
 _PATIENCE_SECONDS = 20
+FILES = ("authority", "certificate", "key")
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
@@ -225,9 +227,10 @@ def parameters(settings: Settings) -> pika.URLParameters:
     return made
 
 
-def read(data: Mapping[str, Any]) -> Settings:
-    """Make the settings of decoded JSON."""
-    return Settings(**data)
+def read(data: Mapping[str, Any], folder: Path) -> Settings:
+    """Make the settings of decoded JSON, which names files of a folder."""
+    files = {name: str(folder / data[name]) if data[name] else None for name in FILES}
+    return Settings(**{**data, **files})
 
 
 def _words(error: BaseException) -> str:
