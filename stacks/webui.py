@@ -79,7 +79,7 @@ class WebUiStack(EnvironmentStack):
                 "database": secrets.database,
                 "api_key": secrets.api_key,
                 "sign_in": secrets.sign_in,
-                "broker": secrets.broker,
+                **({"broker": secrets.broker} if secrets.broker else {}),
             },
             bundle=bundle,
             document={
