@@ -11,13 +11,12 @@ import pytest
 
 from tests.localcloud.deployed import Deployment, deployed, until
 
-# A pair never fits on one host of the mesh; two of them fit on the others at a time. A class of its own tells
-# the tap fleets apart.
+# A pair never fits on one host of the mesh; two of them fit on the others at a time.
 FLEETS = """\
 [[fleets]]
 name = "taps"
 architecture = "x86_64"
-classes = ["qemu_x86_64", "tap", "together"]
+classes = ["qemu_x86_64", "tap"]
 instance_types = ["t3.medium"]
 virtualization = "none"
 kvm = false
@@ -31,7 +30,7 @@ cache_gib = 2
 [[fleets]]
 name = "mesh"
 architecture = "x86_64"
-classes = ["qemu_x86_64", "tap", "across"]
+classes = ["qemu_x86_64", "tap2"]
 instance_types = ["t3.medium"]
 virtualization = "none"
 kvm = false
@@ -57,8 +56,7 @@ max = 1
 volume_gib = 8
 cache_gib = 2
 """
-TOGETHER = {"WORKER_CLASS": "qemu_x86_64,tap,together"}
-ACROSS = {"WORKER_CLASS": "qemu_x86_64,tap,across"}
+ACROSS = {"WORKER_CLASS": "qemu_x86_64,tap2"}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +183,7 @@ def test_two_builds_over_vde(clusters: Deployment) -> None:
 
 @pytest.mark.tap
 def test_two_builds_over_tap(clusters: Deployment) -> None:
-    two_builds_do_not_meet(clusters, "pair.json", **TOGETHER)
+    two_builds_do_not_meet(clusters, "pair.json")
 
 
 @pytest.mark.tap
@@ -196,6 +194,6 @@ def test_a_cluster_of_three(clusters: Deployment) -> None:
         "GUEST_ADDRESS:second": "172.16.2.103",
         "_PARALLEL:second": "server",
     }
-    jobs = clusters.passed(clusters.schedule("three", file="pair.json", **TOGETHER, **third))
+    jobs = clusters.passed(clusters.schedule("three", file="pair.json", **third))
     assert len(jobs) == 3
     assert len(hosts_of(clusters, jobs)) == 1
