@@ -7,15 +7,20 @@ mount-s3. All ends with the first process.
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images import cache, recipe
 from tests.userdata import machine
 
 ROOT = Path(__file__).parents[2]
@@ -82,10 +87,11 @@ class BareHost:
         assert done.returncode == 0, (arguments, done.stdout[-2000:], done.stderr[-4000:])
         return done.stdout
 
-    def sql(self, text: str) -> str:
+    def sql(self, text: str, *, seconds: float = 120) -> str:
         return self.output(
             "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX "
-            f"-v ON_ERROR_STOP=1 -c {shlex.quote(text)}"
+            f"-v ON_ERROR_STOP=1 -c {shlex.quote(text)}",
+            seconds=seconds,
         )
 
     def python(self, script: str) -> Any:
@@ -123,6 +129,57 @@ def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.2)
+
+
+def image_archive() -> Path:
+    """Where the database's container image is, once it is built."""
+    name = recipe.archive_name("database", "debian", platform.machine())
+    return cache.root() / "images" / f"debian-{platform.machine()}" / name
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpacks a container image's files into a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+        blobs = folder / "blobs/sha256"
+
+        def blob(digest: str) -> Path:
+            return blobs / digest.removeprefix("sha256:")
+
+        index = json.loads((folder / "index.json").read_text())
+        for layer in json.loads(blob(index["manifests"][0]["digest"]).read_text())["layers"]:
+            subprocess.run(
+                ["tar", "--extract", f"--file={blob(layer['digest'])}", f"--directory={root}"], check=True
+            )
+
+
+@contextmanager
+def running(image: Path) -> Iterator[BareHost]:
+    """A database host with an empty bucket, for as long as it is needed.
+
+    Args:
+        image: the files of the database's container image.
+    """
+    with subprocess.Popen(
+        [
+            *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("sleep", "infinity"),
+        ]
+    ) as keeper:
+        aws = None
+        try:
+            children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children")
+            while not (first := children.read_text().split()):
+                time.sleep(0.05)
+            made = BareHost(pid=int(first[0]), image=image)
+            aws = prepare(made)
+            yield made
+        finally:
+            keeper.kill()
+            if aws is not None:
+                aws.wait()
 
 
 def prepare(host: BareHost) -> subprocess.Popen[bytes]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -18,15 +21,17 @@ CHUNK = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 # The fastest: the host has better to do than to save some bytes.
 _LEVEL = 1
+# Chunks that are read and compressed while others are hashed and written.
+_AHEAD = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the object's size and hash, and those of the data before compression."""
+    """What was written: the object's size and hash, and the size of the data before compression."""
 
     sha256: str
     bytes: int
-    plain_sha256: str
     plain_bytes: int
 
 
@@ -54,15 +59,14 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
         HostError: any doubt whether the bucket has it all.
     """
     compressor = zlib.compressobj(_LEVEL, wbits=_GZIP) if compress else None
-    stored, plain = hashlib.sha256(), hashlib.sha256()
+    stored = hashlib.sha256()
     stored_bytes = plain_bytes = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         try:
-            for given, part in _stored(chunks, compressor):
-                plain.update(given)
-                plain_bytes += len(given)
+            for given, part in _ahead(_stored(chunks, compressor)):
+                plain_bytes += given
                 stored.update(part)
                 stored_bytes += len(part)
                 _write_all(descriptor, part)
@@ -75,7 +79,7 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
         raise HostError(f"{path}: {error.strerror}") from error
     if size != stored_bytes:
         raise HostError(f"{path}: has {size} bytes, {stored_bytes} were written")
-    return Written(stored.hexdigest(), stored_bytes, plain.hexdigest(), plain_bytes)
+    return Written(stored.hexdigest(), stored_bytes, plain_bytes)
 
 
 def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[bytes]:
@@ -94,7 +98,7 @@ def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[by
     expander = zlib.decompressobj(wbits=_GZIP) if compressed else None
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
+            for chunk in _ahead(iter(lambda: file.read(CHUNK), b"")):
                 digest.update(chunk)
                 count += len(chunk)
                 plain = expander.decompress(chunk) if expander else chunk
@@ -171,11 +175,21 @@ def _manifest(path: Path) -> Base | None:
         raise HostError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Iterator[tuple[bytes, bytes]]:
+def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Iterator[tuple[int, bytes]]:
     for chunk in chunks:
-        yield chunk, compressor.compress(chunk) if compressor else chunk
+        yield len(chunk), compressor.compress(chunk) if compressor else chunk
     if compressor:
-        yield b"", compressor.flush()
+        yield 0, compressor.flush()
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yields what another thread makes, some in advance."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        made = deque(pool.submit(next, iterator, None) for _ in range(_AHEAD))
+        while (item := made.popleft().result()) is not None:
+            made.append(pool.submit(next, iterator, None))
+            yield item
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
