@@ -85,9 +85,15 @@ def state_document(*, volume: str, interface: str, address: IPv4Address, subnet:
     }
 
 
-def backup_document(role: Role, bucket: str) -> Document:
+def backup_document(environment: Environment, role: Role, bucket: str) -> Document:
     """Returns what the database's and the web UI's documents hold about the backup bucket."""
-    return {"backup": {"bucket": bucket, "prefix": backup_prefix(role)}}
+    return {
+        "backup": {
+            "bucket": bucket,
+            "prefix": backup_prefix(role),
+            "keep_days": environment.backups.keep_days,
+        }
+    }
 
 
 def database_document(*, memory_mib: int) -> Document:

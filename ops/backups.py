@@ -13,6 +13,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, stack_outputs
+from ops.kept_assets import KeptAssets
 from settings import Environment
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -49,6 +50,7 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the bucket cannot be read.
     """
     bucket = Bucket(environment)
+    print(bucket.assets.summary())
     bases = bucket.bases()
     for base in bases:
         print(
@@ -79,6 +81,7 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     for base in bucket.bases():
         same = [wal.name for wal in bucket.segments(base.system)]
         wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
+    wrong += bucket.assets.damage()
     for line in wrong:
         print(line)
     print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
@@ -113,6 +116,7 @@ class Bucket:
         stack = f"openqa-{environment.name}-storage"
         self.name = stack_outputs(stack=stack, region=environment.region)["BackupBucket"]
         self._s3 = boto3.client("s3", region_name=environment.region)
+        self.assets = KeptAssets(self._s3, self.name)
         self._found: Sequence[Found] | None = None
 
     def found(self) -> Sequence[Found]:

@@ -1,4 +1,4 @@
-"""A database host without a machine: real PostgreSQL, real mount, our own programs; namespaces of its own.
+"""A stateful host without a machine: real PostgreSQL, real mount, our own programs; namespaces of its own.
 
 podman and systemd are played by ``bin/``; the bucket is moto's, mounted by the local cloud's stand-in for
 mount-s3. All ends with the first process.
@@ -25,7 +25,7 @@ from tests.userdata import machine
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).with_name("bin")
-BUCKET, PREFIX = "backups", "database/"
+BUCKET = "backups"
 ENDPOINT = "http://127.0.0.1:5000"
 _SET_UP = f"""
 mount --make-rshared /
@@ -44,10 +44,12 @@ class BareHost:
     Attributes:
         pid: of the first process of its namespaces.
         image: the files of the database's container image.
+        role: what the host is.
     """
 
     pid: int
     image: Path
+    role: str = "database"
 
     def command(self, script: str) -> list[str]:
         """The words that run a shell script on the host."""
@@ -101,7 +103,7 @@ class BareHost:
     def mount(self) -> None:
         """Mounts the bucket as backup-mount.service does."""
         self.output(
-            f"python -m localcloud.mountpoint --prefix={PREFIX} --region={machine.REGION} --allow-other "
+            f"python -m localcloud.mountpoint --prefix={self.role}/ --region={machine.REGION} --allow-other "
             "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
             f"--endpoint-url={ENDPOINT} --force-path-style {BUCKET} /srv/backups </dev/null >/dev/null 2>&1"
         )
@@ -156,11 +158,12 @@ def unpack(archive: Path, root: Path) -> None:
 
 
 @contextmanager
-def running(image: Path) -> Iterator[BareHost]:
-    """A database host with an empty bucket, for as long as it is needed.
+def running(image: Path, role: str = "database") -> Iterator[BareHost]:
+    """A host with an empty bucket, for as long as it is needed.
 
     Args:
-        image: the files of the database's container image.
+        image: the files of the database's container image; no other host needs them.
+        role: what the host is; a database host's database runs.
     """
     with subprocess.Popen(
         [
@@ -173,7 +176,7 @@ def running(image: Path) -> Iterator[BareHost]:
             children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children")
             while not (first := children.read_text().split()):
                 time.sleep(0.05)
-            made = BareHost(pid=int(first[0]), image=image)
+            made = BareHost(pid=int(first[0]), image=image, role=role)
             aws = prepare(made)
             yield made
         finally:
@@ -185,7 +188,10 @@ def running(image: Path) -> Iterator[BareHost]:
 def prepare(host: BareHost) -> subprocess.Popen[bytes]:
     """Makes the host and AWS; returns AWS's process."""
     host.output(_SET_UP)
-    document = {**machine.read("database"), "backup": {"bucket": BUCKET, "prefix": PREFIX}}
+    document = {
+        **machine.read(host.role),
+        "backup": {"bucket": BUCKET, "prefix": f"{host.role}/", "keep_days": 35},
+    }
     text = shlex.quote(json.dumps(document))
     host.output(f"echo {text} >/run/host.json")
     aws = subprocess.Popen(
@@ -209,5 +215,6 @@ def prepare(host: BareHost) -> subprocess.Popen[bytes]:
         )
     )
     host.mount()
-    host.start()
+    if host.role == "database":
+        host.start()
     return aws

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
-from userdata.host.backup import awaiting, base, choose, rehearsal, restore
+from userdata.host.backup import assets, awaiting, base, choose, rehearsal, restore
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -57,6 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
     restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    keeping = commands.add_parser(
+        "assets", help="fixed assets and openQA's configuration in the backup bucket"
+    )
+    keeping.add_argument(
+        "action",
+        choices=("keep", "backup", "restore"),
+        help="keep: restore what a new volume lacks, and back up",
+    )
+    keeping.add_argument("--yes-overwrite", action="store_true", help="replace assets that differ")
     commands.add_parser("initialise", help="make an empty database although there are backups")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
@@ -107,6 +116,8 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     elif options.command == "restore":
         target = choose.parse_target(options.to, timeline=options.timeline)
         restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
+    elif options.command == "assets":
+        _assets(options, host)
     elif options.command == "initialise":
         awaiting.initialise(host)
     elif options.command == "ready":
@@ -127,6 +138,13 @@ def _backup(options: argparse.Namespace, host: Host) -> None:
         taken = base.take_when_due(host) if options.when_due else base.take(host)
     if taken is not None:
         _say(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+
+
+def _assets(options: argparse.Namespace, host: Host) -> None:
+    if options.action == "restore":
+        assets.restore(host, overwrite=options.yes_overwrite, report=_say)
+    else:
+        {"keep": assets.keep, "backup": assets.back_up}[options.action](host, _say)
 
 
 def _say(line: str) -> None:

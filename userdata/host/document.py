@@ -36,10 +36,11 @@ class Interface:
 
 @dataclass(frozen=True)
 class Backup:
-    """Where the host's backups go: what the host may write of the backup bucket."""
+    """Where the host's backups go: what it may write of the backup bucket, and for how long that stays."""
 
     bucket: str
     prefix: str
+    keep_days: int
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _interface(data: Mapping[str, Any] | None) -> Interface | None:
 def _backup(data: Mapping[str, Any] | None) -> Backup | None:
     if not data:
         return None
-    return Backup(bucket=data["bucket"], prefix=data["prefix"])
+    return Backup(bucket=data["bucket"], prefix=data["prefix"], keep_days=int(data["keep_days"]))
 
 
 def _database(data: Mapping[str, Any] | None) -> Database | None:

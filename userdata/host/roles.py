@@ -176,11 +176,25 @@ def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]
     return context(host, {"memory": sizing.postgres_memory(database.memory_mib)})
 
 
+def webui_configuration(host: Host) -> dict[str, str]:
+    """Returns openQA's configuration files by name, with placeholders for all secrets."""
+    placeholder = "PLACEHOLDER"
+    values = {
+        "database": placeholder * 2,
+        "api_key": "0" * 32,
+        "sign_in": json.dumps({"key": placeholder, "secret": placeholder}),
+    }
+    files = render.render(_roles(host) / "webui/config", _webui_context(host, values))
+    return {file.path.as_posix(): file.text for file in files}
+
+
+def give_to_webui(path: Path) -> None:
+    """Makes the web UI's services own a file or folder."""
+    _give(path, USERS["webui"])
+
+
 def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
-    webui = host.document.webui
-    if webui is None:
-        raise HostError("host document: the key 'webui' is missing")
-    key, secret = _api_key(values)
+    found = _webui_context(host, values)
     _lay_out(host)
     certificate = _database_ca(host)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -190,6 +204,14 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         uid=_owner(USERS["webui"]),
         gid=_owner(USERS["webui"]),
     )
+    return found
+
+
+def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    webui = host.document.webui
+    if webui is None:
+        raise HostError("host document: the key 'webui' is missing")
+    key, secret = _api_key(values)
     return context(
         host,
         {

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from userdata.host.backup import manifests, names
-from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.backup.manifests import Asset, Base, Inventory, M, ManifestError, Wal
 from userdata.host.errors import HostError
 
 MOUNT = Path("/srv/backups")
@@ -121,7 +121,7 @@ def find_bases(mount: Path = MOUNT) -> list[Base]:
     found = []
     for system in _entries(mount / names.CLUSTERS):
         for folder in _entries(system / "base"):
-            manifest = _manifest(folder / names.MANIFEST)
+            manifest = _manifest(Base, folder / names.MANIFEST)
             if manifest is not None and manifest.system == system.name and manifest.attempt == folder.name:
                 found.append(manifest)
     return sorted(found, key=lambda base: base.end)
@@ -142,6 +142,24 @@ def find_wal(system: str, name: str, mount: Path = MOUNT) -> list[Wal]:
         if (manifest.system, manifest.name, manifest.object) == (system, name, f"{path.stem}.gz"):
             found.append(manifest)
     return found
+
+
+def find_assets(sha256: str, mount: Path = MOUNT) -> list[Asset]:
+    """Returns the manifests of all complete attempts to send an asset's content, the oldest first."""
+    found = []
+    for path in _entries(mount / names.ASSETS / sha256):
+        manifest = _manifest(Asset, path) if path.suffix == ".json" else None
+        if manifest is not None and (manifest.sha256, manifest.object) == (sha256, path.stem):
+            found.append(manifest)
+    return sorted(found, key=lambda asset: asset.end)
+
+
+def newest_inventory(mount: Path = MOUNT) -> Inventory | None:
+    """Returns the newest inventory; None: there is none."""
+    for path in reversed(_entries(mount / names.INVENTORIES)):
+        if (manifest := _manifest(Inventory, path)) is not None:
+            return manifest
+    return None
 
 
 def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> str | None:
@@ -165,9 +183,9 @@ def relative(path: Path, mount: Path = MOUNT) -> PurePosixPath:
     return PurePosixPath(path.relative_to(mount))
 
 
-def _manifest(path: Path) -> Base | None:
+def _manifest(kind: type[M], path: Path) -> M | None:
     try:
-        return manifests.decode(Base, path.read_bytes())
+        return manifests.decode(kind, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ManifestError):
         # An attempt that was not completed.
         return None
