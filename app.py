@@ -42,6 +42,7 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         network=network,
         storage=storage,
         zone=zone,
+        database=database.endpoint,
         bundle=bundle,
     )
     workers = WorkersStack(app, environment=environment, network=network, storage=storage, bundle=bundle)

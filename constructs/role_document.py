@@ -102,7 +102,12 @@ def database_document(*, memory_mib: int) -> Document:
 
 
 def webui_document(
-    environment: Environment, *, architecture: Architecture, url: str, sample: PublishedFile | None
+    environment: Environment,
+    *,
+    architecture: Architecture,
+    url: str,
+    sample: PublishedFile | None,
+    database: str | None = None,
 ) -> Document:
     """Returns the web UI's part.
 
@@ -111,9 +116,11 @@ def webui_document(
         architecture: the host's processor.
         url: what people type to get there.
         sample: where the sample's disk image is; None: in the AMI.
+        database: the name of RDS's server; None: the database is a host of ours.
     """
     profile = environment.content.profile
     return {
+        **({"rds": database} if database else {}),
         "artifacts": {
             "sample": {"hash": recipe_hash("sample", environment.os, architecture), **_place(sample)}
         },

@@ -61,6 +61,10 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         ("database", "internet", (80, 80), "Packages"),
         ("worker", "internet", None, "Whatever the systems under test download"),
     ]
+    if environment.database.engine == "rds":
+        table = [row for row in table if row[:2] != ("database", "internet")]
+    elif environment.database.rds:
+        table.append(("database", "database", (5432, 5432), "Moving to RDS: from our host"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
     return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)

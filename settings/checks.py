@@ -11,8 +11,10 @@ from settings.model import (
     FEDORA_ACCOUNTS,
     MESH_HOSTS,
     PRIVATE_NETWORKS,
+    RDS_DAYS,
     RESERVED_NETWORKS,
     ZONE_LETTERS,
+    Database,
     Environment,
     Fleet,
     SignIn,
@@ -26,6 +28,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from network_problems
     if not network_problems:
         yield from _address_problems(environment)
+    yield from _database_problems(environment)
     yield from _host_problems(environment)
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
@@ -78,6 +81,28 @@ def _address_problems(environment: Environment) -> Iterator[Problem]:
     if environment.database.address == environment.webui.address:
         allowed = "two different addresses"
         yield Problem("webui.address", environment.webui.address, "the database host's address too", allowed)
+
+
+def _database_problems(environment: Environment) -> Iterator[Problem]:
+    database = environment.database
+    container = {key: getattr(database, key) for key in ("instance_type", "address", "volume_gib")}
+    missing = [key for key, value in container.items() if value is None]
+    if database.engine == "container" or len(missing) < len(container):
+        for key in missing:
+            yield Problem(f"database.{key}", None, "", allowed(Database.model_fields[key]))
+    if database.engine == "rds" and database.rds is None:
+        yield Problem("database.rds", None, "", "a table with instance_class and volume_gib")
+    if database.rds is None:
+        return
+    if environment.kind == "local":
+        yield Problem("database.rds", "a table", "one machine has no RDS", "no such table")
+    if environment.region.startswith(("cn-", "us-gov-")):
+        wrong = f"where RDS's certificates of {environment.region} are is not known"
+        yield Problem("database.rds", "a table", wrong, "no such table")
+    kept = environment.backups.keep_days
+    if kept > RDS_DAYS:
+        wrong = "more than RDS keeps its own backups"
+        yield Problem("backups.keep_days", kept, wrong, f"1 to {RDS_DAYS}, or no [database.rds]")
 
 
 def _host_problems(environment: Environment) -> Iterator[Problem]:

@@ -13,7 +13,18 @@ from pydantic_core import ErrorDetails
 
 from settings.checks import problems
 from settings.content import Content
-from settings.model import Backups, Database, Domain, Environment, Fleet, Image, Network, SignIn, WebUi
+from settings.model import (
+    Backups,
+    Database,
+    Domain,
+    Environment,
+    Fleet,
+    Image,
+    Network,
+    Rds,
+    SignIn,
+    WebUi,
+)
 from settings.problem import Problem, allowed, shown
 
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"
@@ -115,6 +126,8 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
 
 def _model(location: tuple[int | str, ...]) -> type[BaseModel]:
     """Find the model that a key belongs to: a table's, or the environment for the tables themselves."""
+    if location[:2] == ("database", "rds") and len(location) > 2:
+        return Rds
     inside = len(location) > (2 if location[0] == "fleets" else 1)
     return SECTIONS.get(str(location[0]), Environment) if inside else Environment
 

@@ -19,14 +19,14 @@ class StorageStack(EnvironmentStack):
     """The state of an environment: every other stack can be destroyed and made again.
 
     Attributes:
-        database: the database host's volume and interface.
+        database: the database host's volume and interface; None: there is no such host.
         webui: the web UI host's volume and interface.
         backups: the name of the backup bucket.
         logs: the name of the bucket of access logs.
         secrets: the secrets.
     """
 
-    database: RetainedState
+    database: RetainedState | None
     webui: RetainedState
     backups: str
     logs: str
@@ -42,18 +42,23 @@ class StorageStack(EnvironmentStack):
         )
         policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN
         subnet = network.private_subnets[environment.network.zone]
-        self.database = RetainedState(
-            self,
-            "Database",
-            environment=environment,
-            role="database",
-            address=environment.database.address,
-            volume_gib=environment.database.volume_gib,
-            subnet=subnet,
-            security_group=network.security_groups.database,
-            zone_id=network.zone_id,
-            zone_name=private_zone(environment),
-        )
+        self.database = None
+        if host := environment.database.host:
+            self.database = RetainedState(
+                self,
+                "Database",
+                environment=environment,
+                role="database",
+                address=host.address,
+                volume_gib=host.volume_gib,
+                subnet=subnet,
+                security_group=network.security_groups.database,
+                zone_id=network.zone_id,
+                zone_name=private_zone(environment),
+            )
+            # A database host that goes still imports them while this stack is deployed.
+            self.export_value(self.database.volume)
+            self.export_value(self.database.interface)
         self.webui = RetainedState(
             self,
             "WebUi",

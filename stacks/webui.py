@@ -30,6 +30,7 @@ class WebUiStack(EnvironmentStack):
         network: NetworkStack,
         storage: StorageStack,
         zone: str | None,
+        database: str | None,
         bundle: Bundle,
     ) -> None:
         """Makes the stack.
@@ -40,6 +41,7 @@ class WebUiStack(EnvironmentStack):
             network: the network's stack.
             storage: the storage's stack.
             zone: the id of the domain's hosted zone; None: there is no domain.
+            database: the name of RDS's server; None: the database is a host of ours.
             bundle: what instances run.
         """
         super().__init__(scope, "webui", environment=environment, description="the web UI host")
@@ -76,11 +78,16 @@ class WebUiStack(EnvironmentStack):
             },
             bundle=bundle,
             document=webui_document(
-                environment, architecture=architecture, url=door.url, sample=files["sample"]
+                environment,
+                architecture=architecture,
+                url=door.url,
+                sample=files["sample"],
+                database=database,
             ),
             target_groups=[door.target_group],
         )
-        host.role.allow_read_parameter(database_ca_parameter(environment))
+        if database is None:
+            host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])

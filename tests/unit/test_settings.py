@@ -69,6 +69,9 @@ instance_types = ["m5.metal"]
 virtualization = "metal"
 """
 
+DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
+RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
+
 Edit = tuple[str, str] | str  # what stands in BASE and what to put there, or text to put in front
 
 
@@ -375,6 +378,47 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [set_to("instance_type", '"t3.large"', '"t4g.large"')],
         ['webui.instance_type = "t4g.large"', "image.aarch64"],
     ),
+    "database without a volume": (
+        [("volume_gib = 20\n", "")],
+        ["database.volume_gib is missing", "a whole number of GiB from 1 to 65536"],
+    ),
+    "database engine": (
+        [('instance_type = "t3.medium"', 'engine = "aurora"\ninstance_type = "t3.medium"')],
+        ['database.engine = "aurora"', '"container" or "rds"'],
+    ),
+    "rds without its table": (
+        [('instance_type = "t3.medium"', 'engine = "rds"\ninstance_type = "t3.medium"')],
+        ["database.rds is missing", "instance_class and volume_gib"],
+    ),
+    "rds with half a host": (
+        [(DATABASE, f'engine = "rds"\ninstance_type = "t3.medium"\nvolume_gib = 20\n{RDS}')],
+        ["database.address is missing", "an IPv4 address in quotes"],
+    ),
+    "rds class": (
+        [(DATABASE, f'engine = "rds"\n{RDS}'.replace("db.t4g", "t4g"))],
+        ['database.rds.instance_class = "t4g.medium"', "such as db.m7g.large"],
+    ),
+    "rds key": (
+        [(DATABASE, f'engine = "rds"\n{RDS}multi_az = false\n')],
+        ["database.rds.multi_az = false: unknown key", "instance_class, volume_gib"],
+    ),
+    "rds on one machine": (
+        [(DATABASE, f'engine = "rds"\n{RDS}'), set_to("kind", '"dev"', '"local"')],
+        ["database.rds", "one machine has no RDS"],
+    ),
+    "rds in China": (
+        [
+            (DATABASE, f'engine = "rds"\n{RDS}'),
+            set_to("region", '"us-east-1"', '"cn-north-1"'),
+            set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["cn-north-1a", "cn-north-1b"]'),
+            ('zone = "us-east-1a"', 'zone = "cn-north-1a"'),
+        ],
+        ["database.rds", "RDS's certificates of cn-north-1"],
+    ),
+    "rds keeps no longer": (
+        [(DATABASE, f'engine = "rds"\n{RDS}\n[backups]\nkeep_days = 36\n')],
+        ["backups.keep_days = 36: more than RDS", "1 to 35"],
+    ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
     "fleet's warm hosts": (
@@ -621,6 +665,8 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
             lambda e: e.fleets[0].virtualization,
             "none",
         ),
+        ([(DATABASE, f'engine = "rds"\n{RDS}')], lambda e: e.database.host, None),
+        ([(DATABASE, DATABASE + RDS)], lambda e: e.database.engine, "container"),
         ([("10.40.128.10", "10.40.128.4")], lambda e: str(e.database.address), "10.40.128.4"),
         ([("10.40.128.10", "10.40.143.254")], lambda e: str(e.database.address), "10.40.143.254"),
         (

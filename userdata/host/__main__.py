@@ -8,8 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
-from userdata.host.backup import assets, awaiting, base, choose, rehearsal, restore
+from userdata.host import aws, disks, document, images, mesh, rds, ready, roles, tap
+from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
         help="keep: restore what a new volume lacks, and back up",
     )
     keeping.add_argument("--yes-overwrite", action="store_true", help="replace assets that differ")
+    moving = commands.add_parser("move", help="copy the database to another server, such as RDS")
+    moving.add_argument(
+        "--to", required=True, metavar="NAME[:PORT]", help="the server, with an empty database"
+    )
+    moving.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
     commands.add_parser("initialise", help="make an empty database although there are backups")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
@@ -116,6 +121,8 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     elif options.command == "restore":
         target = choose.parse_target(options.to, timeline=options.timeline)
         restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
+    elif options.command == "move":
+        _move(options, host)
     elif options.command == "assets":
         _assets(options, host)
     elif options.command == "initialise":
@@ -138,6 +145,14 @@ def _backup(options: argparse.Namespace, host: Host) -> None:
         taken = base.take_when_due(host) if options.when_due else base.take(host)
     if taken is not None:
         _say(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+
+
+def _move(options: argparse.Namespace, host: Host) -> None:
+    if options.ca is None:
+        trusted = rds.certificates(host.document.region, kept=host.layout.data / "rds-ca.crt")
+    else:
+        trusted = options.ca.read_text(encoding="ascii")
+    move.move(host, options.to, certificates=trusted, report=_say)
 
 
 def _assets(options: argparse.Namespace, host: Host) -> None:

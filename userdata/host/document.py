@@ -113,6 +113,7 @@ class Document:
     zone: str
     golden: bool
     session_manager: bool
+    rds: str | None
     images: Mapping[str, Stored]
     artifacts: Mapping[str, Stored]
     secrets: Mapping[str, str]
@@ -130,8 +131,8 @@ class Document:
 
     @property
     def database_host(self) -> str:
-        """The database's name in the private zone."""
-        return f"database.{self.zone}"
+        """The database's name: RDS's own, which its certificate holds, or that in the private zone."""
+        return self.rds or f"database.{self.zone}"
 
     @property
     def webui_host(self) -> str:
@@ -194,6 +195,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         zone=data["zone"],
         golden=data["golden"],
         session_manager=data["session_manager"],
+        rds=data.get("rds"),
         images={
             name: Stored(name=image["reference"], bucket=image.get("bucket"), key=image.get("key"))
             for name, image in data["images"].items()

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
+from userdata.host import certificates, interface, kvm, names, rds, render, secrets, sizing, tap, vde, volume
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -290,6 +290,8 @@ def _ensure_certificate(host: Host) -> bool:
 
 
 def _database_ca(host: Host) -> str:
+    if host.document.rds:
+        return rds.certificates(host.document.region, kept=host.layout.data / "rds-ca.crt")
     ssm = host.client("ssm")
 
     def published() -> str | None:
