@@ -44,7 +44,7 @@ ROWS_PER_MIB = 5000
 def main() -> int:
     """Measures and prints; returns 1 where the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--mib", type=int, default=1024, help="the database's size, about (%(default)s)")
+    parser.add_argument("--mib", type=int, default=400, help="the database's size, about (%(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each, beside one to warm up (%(default)s)")
     options = parser.parse_args()
     archive = image_archive()
