@@ -65,6 +65,9 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         table = [row for row in table if row[:2] != ("database", "internet")]
     elif environment.database.rds:
         table.append(("database", "database", (5432, 5432), "Moving to RDS: from our host"))
+    if environment.schedule:
+        port = environment.schedule.port
+        table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
     return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)

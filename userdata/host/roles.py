@@ -11,7 +11,20 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, rds, render, secrets, sizing, tap, vde, volume
+from userdata.host import (
+    certificates,
+    interface,
+    kvm,
+    messages,
+    names,
+    rds,
+    render,
+    secrets,
+    sizing,
+    tap,
+    vde,
+    volume,
+)
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -35,7 +48,7 @@ _DIGITS = frozenset("0123456789abcdef")
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host's role."""
     if document.worker is None:
-        return ("common", "stateful", document.role)
+        return ("common", "stateful", document.role, *messages.folders(document))
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -196,6 +209,7 @@ def give_to_webui(path: Path) -> None:
 def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     found = _webui_context(host, values)
     _lay_out(host)
+    messages.configure(host, key=found["api_key"], secret=found["api_secret"], broker=values.get("broker"))
     certificate = _database_ca(host)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(
