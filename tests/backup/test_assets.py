@@ -102,15 +102,14 @@ def test_a_new_volume_gets_them_back_before_anything_is_backed_up(host: BareHost
     ]
 
 
-@pytest.mark.parametrize("how", ["body[:-9]", "body[:-9] + bytes(9)"])
-def test_a_damaged_asset_is_refused_by_name_and_a_second_attempt_serves(host: BareHost, how: str) -> None:
+def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
     (attempt,) = [path for path in objects(host) if host.output(f"stat --format=%s {path}") == str(9 << 20)]
     key = "webui" + attempt.removeprefix("/srv/backups")
     version = host.python(
         "import boto3\n"
         f"s3, place = boto3.client('s3'), {{'Bucket': {BUCKET!r}, 'Key': {key!r}}}\n"
         "body = s3.get_object(**place)['Body'].read()\n"
-        f"print('\"' + s3.put_object(**place, Body={how})['VersionId'] + '\"')"
+        f"print('\"' + s3.put_object(**place, Body=body[:-9] + bytes(9))['VersionId'] + '\"')"
     )
     expected = sums(host)
     lose_the_volume(host)
