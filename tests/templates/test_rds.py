@@ -170,7 +170,7 @@ def test_validation_finds_nothing(alone: Synthesized, beside: Synthesized) -> No
     assert alone.acknowledged() == used
     matches = lint_by_config(
         ManualArgs(
-            templates=[str(file) for file in sorted(alone.directory.glob("*.template.json"))],
+            templates=[str(alone.directory / "openqa-production-database.template.json")],
             regions=[alone.environment.region],
             # W3691 knows minor versions only; AWS keeps the minor version up to date.
             ignore_checks=["W3010", "W6001", "W3691"],
