@@ -9,7 +9,7 @@ from typing import Any
 from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, backup_prefix, private_zone
 from constructs.published_files import PublishedFile
 
-from images.recipe import recipe_hash, reference
+from images.recipe import recipe_hash, reference, system
 from settings import Architecture, Environment, Fleet
 
 Document = Mapping[str, Any]
@@ -58,7 +58,10 @@ def host_document(
         "golden": environment.image.golden,
         "session_manager": environment.session_manager,
         "images": {
-            name: {"reference": reference(name, environment.os, architecture), **_place(file)}
+            name: {
+                "reference": reference(name, system(name, environment.os), architecture),
+                **_place(file),
+            }
             for name, file in images.items()
         },
         "secrets": dict(secrets),

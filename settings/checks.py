@@ -35,7 +35,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
     if environment.schedule:
-        yield from messages.problems(environment.schedule)
+        yield from messages.problems(environment.schedule, profile=environment.content.profile)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))

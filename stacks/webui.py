@@ -7,13 +7,14 @@ from constructs import Construct
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
-from constructs.published_files import publish_recipes
+from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import webui_document
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
 from images.bundle import Bundle
+from images.recipe import system
 from settings import Environment
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
@@ -50,6 +51,10 @@ class WebUiStack(EnvironmentStack):
         files = publish_recipes(
             self, ["webui", "proxy", "sample"], environment=environment, architecture=architecture
         )
+        consumer: dict[str, PublishedFile | None] = {}
+        if environment.schedule and environment.schedule.program == "fedora_openqa":
+            # In no AMI: it is built from git, for who wants it.
+            consumer["consumer"] = publish_recipe(self, "consumer", system("consumer", ""), architecture)
         secrets = storage.secrets
         door = FrontDoor(
             self,
@@ -71,12 +76,12 @@ class WebUiStack(EnvironmentStack):
             security_group=network.security_groups.webui,
             state=storage.webui,
             backups=storage.backups,
-            images={name: files[name] for name in ("webui", "proxy")},
+            images={name: files[name] for name in ("webui", "proxy")} | consumer,
             secrets={
                 "database": secrets.database,
                 "api_key": secrets.api_key,
                 "sign_in": secrets.sign_in,
-                "broker": secrets.broker,
+                **({"broker": secrets.broker} if secrets.broker else {}),
             },
             bundle=bundle,
             document={

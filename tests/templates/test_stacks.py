@@ -491,6 +491,32 @@ def test_document_of_the_webui(production: Synthesized, local: Synthesized) -> N
     assert document(template(local, "webui"))["secrets"]["sign_in"] is None
 
 
+def test_fedora_schedules_with_its_own_program(
+    synthesized: Callable[[str], Synthesized], production: Synthesized
+) -> None:
+    fedora = synthesized("fedora")
+    made = document(template(fedora, "webui"))
+    assert set(made["images"]) == {"webui", "proxy", "consumer"}
+    # From git, and Fedora's on every host.
+    reference = recipe.reference("consumer", "fedora", "x86_64")
+    assert made["images"]["consumer"]["reference"] == reference
+    assert made["schedule"]["architectures"] == ["aarch64", "x86_64"]
+    assert made["schedule"]["reports"] == {}
+    assert "broker" not in made["secrets"]
+    out = {rule["FromPort"] for rule in egress_of_the_webui(fedora)}
+    assert out == {80, 443, 5671}
+    assert {rule["FromPort"] for rule in egress_of_the_webui(production)} == {80, 443}
+
+
+def egress_of_the_webui(synthesized: Synthesized) -> list[Json]:
+    found = [
+        made["SecurityGroupEgress"]
+        for made in synthesized.properties("AWS::EC2::SecurityGroup", "network")
+        if made["GroupDescription"].endswith("The web UI host and its fixed interface")
+    ]
+    return [rule for rules in found for rule in rules if rule["CidrIp"] == "0.0.0.0/0"]
+
+
 def test_images_come_from_the_ami_or_the_staging_bucket(production: Synthesized, local: Synthesized) -> None:
     golden = document(template(local, "webui"))
     assert golden["golden"] is True

@@ -21,7 +21,15 @@ from userdata.host.layout import Layout
 REPOSITORY = Path(__file__).parent.parent.parent
 DOCUMENTS = Path(__file__).parent / "documents"
 NAMES = (
-    *("database", "webui", "webui-messages", "worker", "worker-emulated", "worker-vde"),
+    *(
+        "database",
+        "webui",
+        "webui-messages",
+        "webui-fedora-messages",
+        "worker",
+        "worker-emulated",
+        "worker-vde",
+    ),
     *("worker-tap", "worker-tap-fedora", "worker-mesh"),
 )
 REGION = "us-east-1"

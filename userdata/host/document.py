@@ -74,6 +74,8 @@ class Schedule:
         exchange: What the queue gets its messages from.
         archive: Where what was missed can be asked for; None: nowhere.
         rules: The rules, as `userdata.messages.rules.Rule` takes them.
+        architectures: Those of the fleets.
+        reports: Where results are reported to, and the queue for it, by the setting's name.
     """
 
     program: str
@@ -82,6 +84,8 @@ class Schedule:
     exchange: str
     archive: str | None
     rules: tuple[Mapping[str, Any], ...]
+    architectures: tuple[str, ...]
+    reports: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,8 @@ def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
         exchange=data["exchange"],
         archive=data["archive"],
         rules=tuple(data["rules"]),
+        architectures=tuple(data["architectures"]),
+        reports=data["reports"],
     )
 
 

@@ -110,6 +110,8 @@ def configure(host: Host) -> None:
     for folder in folders(host.document):
         files = render.render(_roles(host) / folder / "config", context)
         render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
+    files = messages.fedora_files(host, "config", context)
+    render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
 
 
 def renew_certificate(host: Host) -> None:
@@ -141,6 +143,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "webui": document.webui,
         "webui_host": document.webui_host,
         "worker": document.worker,
+        "schedule": document.schedule,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
         "vde_sockets": vde.SOCKETS,
@@ -163,6 +166,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
             files = render.render(_roles(host) / folder / kind, values)
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
+    render.write(messages.fedora_files(host, "quadlets", values), host.layout.quadlets, mode=0o644)
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "enable", "--quiet", *(str(unit.path) for unit in units if "[Install]" in unit.text)])
     # They must leave the fixed interface to openqa-interface.service, from the moment that it appears.
