@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fleet import catalogue, schedule
+from settings.builder import Builder
 from settings.content import Content
 from settings.fields import (
     Address,
@@ -308,6 +309,9 @@ class Environment(Settings):
     backups: Backups = Backups()
     content: Content
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
+    builders: Annotated[
+        tuple[Builder, ...], Field(description="a [[builders]] table for each architecture")
+    ] = ()
 
     @property
     def hosts(self) -> Mapping[str, Database | WebUi]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import logging
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
 from userdata.host.backup import awaiting, base, choose, rehearsal, restore
+from userdata.host.disk_images import build, fetch
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -58,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
     restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
     commands.add_parser("initialise", help="make an empty database although there are backups")
+    commands.add_parser("build", help="on a builder: bring the disk images up to date and publish them")
+    commands.add_parser("build-over", help="on a builder: tell how it went and let the host go")
+    commands.add_parser("fetch-images", help="on the web UI's host: show the disk images that were published")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -109,6 +114,16 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
     elif options.command == "initialise":
         awaiting.initialise(host)
+    elif options.command == "build":
+        logging.getLogger(build.__name__).setLevel(logging.INFO)
+        build.await_service(host)
+        build.build(host)
+        write_private(host.layout.built, "", mode=0o644)
+    elif options.command == "build-over":
+        build.over(host, Metadata())
+    elif options.command == "fetch-images":
+        logging.getLogger(fetch.__name__).setLevel(logging.INFO)
+        fetch.fetch(host)
     elif options.command == "ready":
         ready.await_ready(host)
         if host.layout.awaits_restore.exists():
@@ -119,6 +134,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         failure = layout.state / "failure"
         if not failure.exists():
             write_private(failure, options.reason, mode=0o644)
+        if host.document.builder is not None:
+            # Its group would try again and again.
+            with contextlib.suppress(HostError):
+                build.over(host, Metadata())
         signals.fails()
 
 

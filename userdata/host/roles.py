@@ -21,7 +21,7 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 
 # The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
-USERS = {"database": 603, "webui": 601, "worker": 602}
+USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
@@ -34,8 +34,11 @@ _DIGITS = frozenset("0123456789abcdef")
 
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host's role."""
+    if document.builder is not None:
+        return ("common", "builder")
     if document.worker is None:
-        return ("common", "stateful", document.role)
+        images = ("images",) if document.disk_images else ()
+        return ("common", "stateful", document.role, *images)
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -58,6 +61,10 @@ def prepare(host: Host) -> None:
             image = host.document.images["worker"].name
             kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
         names.take(host)
+    builder = host.document.builder
+    if builder is not None and builder.kvm:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kvm.prove_here(architecture=builder.architecture, folder=host.layout.runtime)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -90,6 +97,7 @@ def configure(host: Host) -> None:
         "database": _configure_database,
         "webui": _configure_webui,
         "worker": _configure_worker,
+        "builder": lambda *_: context(host, {}),
     }[host.document.role](host, values)
     user = USERS[host.document.role]
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -128,6 +136,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "webui": document.webui,
         "webui_host": document.webui_host,
         "worker": document.worker,
+        "builder": document.builder,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
         "vde_sockets": vde.SOCKETS,
