@@ -8,7 +8,7 @@ from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
 from constructs.published_files import publish_recipes
-from constructs.role_document import webui_document
+from constructs.role_document import disk_images_document, webui_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
@@ -75,13 +75,18 @@ class WebUiStack(EnvironmentStack):
                 "sign_in": secrets.sign_in,
             },
             bundle=bundle,
-            document=webui_document(
-                environment, architecture=architecture, url=door.url, sample=files["sample"]
-            ),
+            document={
+                **webui_document(
+                    environment, architecture=architecture, url=door.url, sample=files["sample"]
+                ),
+                **disk_images_document(environment, storage.disk_images),
+            },
             target_groups=[door.target_group],
         )
         host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
+        if storage.disk_images is not None:
+            host.role.allow_read_images(storage.disk_images)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         CfnOutput(self, "Url", value=door.url)

@@ -23,6 +23,7 @@ DOCUMENTS = Path(__file__).parent / "documents"
 NAMES = (
     *("database", "webui", "worker", "worker-emulated", "worker-vde"),
     *("worker-tap", "worker-tap-fedora", "worker-mesh"),
+    "builder",
 )
 REGION = "us-east-1"
 INSTANCE = "i-0123456789abcdef0"

@@ -97,7 +97,7 @@ def configure(host: Host) -> None:
         "database": _configure_database,
         "webui": _configure_webui,
         "worker": _configure_worker,
-        "builder": lambda *_: context(host, {}),
+        "builder": _configure_builder,
     }[host.document.role](host, values)
     user = USERS[host.document.role]
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -229,6 +229,10 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         settings = vde.settings()
     facts = {"api_key": key, "api_secret": secret, "cache_gib": cache, "network_settings": settings}
     return context(host, facts)
+
+
+def _configure_builder(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    return context(host, {})
 
 
 def _lay_out(host: Host) -> None:

@@ -74,7 +74,8 @@ def build(host: Host, *, program: Program | None = None) -> Manifest:
             images.append(store.renew(old) if due else old)
     if not images:
         raise HostError(f"the program of the builder made no image: {builder.program}")
-    checked = times.now() if current else before and before.checked
+    before_checked = before.checked if before else None
+    checked = times.now() if current else before_checked
     made = Manifest(checked=checked, images=tuple(images))
     store.write(made, tag=tag)
     if not current:
