@@ -42,17 +42,13 @@ class DiskImages(Construct):
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
-            versioned=True,
             server_access_logs_bucket=logs,
             server_access_logs_prefix="disk-images/",
             lifecycle_rules=[
                 s3.LifecycleRule(
                     expiration=Duration.days(KEEP_DAYS),
-                    noncurrent_version_expiration=Duration.days(1),
                     abort_incomplete_multipart_upload_after=Duration.days(1),
-                ),
-                # What an expired object leaves once its versions are gone.
-                s3.LifecycleRule(expired_object_delete_marker=True),
+                )
             ],
             removal_policy=removal_policy,
         )

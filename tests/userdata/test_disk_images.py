@@ -30,7 +30,6 @@ def bucket(aws: None) -> Any:
     """The bucket of disk images."""
     s3 = boto3.client("s3", region_name=machine.REGION)
     s3.create_bucket(Bucket=BUCKET)
-    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     return s3
 
 
