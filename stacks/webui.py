@@ -9,6 +9,7 @@ from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
 from constructs.published_files import publish_recipes
 from constructs.role_document import disk_images_document, webui_document
+from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
@@ -73,6 +74,7 @@ class WebUiStack(EnvironmentStack):
                 "database": secrets.database,
                 "api_key": secrets.api_key,
                 "sign_in": secrets.sign_in,
+                "broker": secrets.broker,
             },
             bundle=bundle,
             document={
@@ -80,6 +82,7 @@ class WebUiStack(EnvironmentStack):
                     environment, architecture=architecture, url=door.url, sample=files["sample"]
                 ),
                 **disk_images_document(environment, storage.disk_images),
+                **schedule_document(environment),
             },
             target_groups=[door.target_group],
         )

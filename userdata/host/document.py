@@ -63,6 +63,27 @@ class WebUi:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """What schedules jobs by messages.
+
+    Attributes:
+        program: ``rules`` or ``fedora_openqa``.
+        broker: The broker's address, without a password.
+        queue: The queue's name.
+        exchange: What the queue gets its messages from.
+        archive: Where what was missed can be asked for; None: nowhere.
+        rules: The rules, as `userdata.messages.rules.Rule` takes them.
+    """
+
+    program: str
+    broker: str
+    queue: str
+    exchange: str
+    archive: str | None
+    rules: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Worker:
     """What a worker host offers, and the table in which it leases its name."""
 
@@ -145,6 +166,7 @@ class Document:
     worker: Worker | None
     disk_images: DiskImages | None
     builder: Builder | None
+    schedule: Schedule | None
 
     @property
     def certificate_parameter(self) -> str:
@@ -234,6 +256,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         worker=_worker(data.get("worker")),
         disk_images=_disk_images(data.get("disk_images")),
         builder=_builder(data.get("builder")),
+        schedule=_schedule(data.get("schedule")),
     )
 
 
@@ -287,6 +310,19 @@ def _builder(data: Mapping[str, Any] | None) -> Builder | None:
         hours=int(data["hours"]),
         bucket=data["bucket"],
         prefix=data["prefix"],
+    )
+
+
+def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
+    if not data:
+        return None
+    return Schedule(
+        program=data["program"],
+        broker=data["broker"],
+        queue=data["queue"],
+        exchange=data["exchange"],
+        archive=data["archive"],
+        rules=tuple(data["rules"]),
     )
 
 

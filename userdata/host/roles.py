@@ -11,7 +11,19 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
+from userdata.host import (
+    certificates,
+    interface,
+    kvm,
+    messages,
+    names,
+    render,
+    secrets,
+    sizing,
+    tap,
+    vde,
+    volume,
+)
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -38,7 +50,7 @@ def folders(document: Document) -> tuple[str, ...]:
         return ("common", "builder")
     if document.worker is None:
         images = ("images",) if document.disk_images else ()
-        return ("common", "stateful", document.role, *images)
+        return ("common", "stateful", document.role, *messages.folders(document), *images)
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -191,6 +203,7 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         raise HostError("host document: the key 'webui' is missing")
     key, secret = _api_key(values)
     _lay_out(host)
+    messages.configure(host, key=key, secret=secret, broker=values.get("broker"))
     certificate = _database_ca(host)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,7 @@ BUILDER = Builder(
     program="sample",
     volume_gib=4,
 )
-CHANGES = {
-    "cache_gib = 2\n": """\
+BUILDERS = """\
 cache_gib = 2
 
 [[builders]]
@@ -27,6 +27,10 @@ virtualization = "none"
 program = "sample"
 volume_gib = 4
 """
+SCHEDULE = (Path(__file__).parent / "schedule.toml").read_text()
+CHANGES = {
+    "# No KVM, because few laptops": f"{SCHEDULE}# No KVM, because few laptops",
+    "cache_gib = 2\n": BUILDERS,
 }
 
 
