@@ -12,7 +12,9 @@ from moto import mock_aws
 
 from ops import __main__ as main
 from ops import images
-from tests.unit.test_builder_settings import BASE, SAMPLE
+from tests.unit.test_builder_settings import SAMPLE
+from tests.unit.test_settings import BASE
+from userdata.host.disk_images.manifest import Manifest
 from userdata.host.disk_images.store import Store
 
 REGION = "us-east-1"
@@ -89,7 +91,7 @@ def test_what_was_published(
     path = tmp_path / "disk_a.img"
     path.write_bytes(b"one")
     image = store.put(path)
-    store.write(images.Manifest(checked="2026-01-01T00:00:00+00:00", images=(image,)), tag=None)
+    store.write(Manifest(checked="2026-01-01T00:00:00+00:00", images=(image,)), tag=None)
     assert run(directory, "list") == 0
     shown = capsys.readouterr().out
     assert "x86_64: 1 images, current at 2026-01-01T00:00:00+00:00" in shown

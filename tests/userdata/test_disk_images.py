@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
+from userdata.host import kvm, roles
 from userdata.host.disk_images import build, fetch
 from userdata.host.disk_images.manifest import Image, Manifest, ManifestError, decode, encode
 from userdata.host.disk_images.store import Store, sha256
@@ -382,3 +383,14 @@ def test_how_it_went_is_told(aws: None, tmp_path: Path, monkeypatch: pytest.Monk
     assert metric["MetricName"] == "ImagesFailed"
     assert metric["Dimensions"] == [{"Name": "Architecture", "Value": "x86_64"}]
     assert left == [True]
+
+
+def test_a_builder_without_kvm_prepares_nothing(tmp_path: Path, programs: machine.Programs) -> None:
+    with pytest.raises(HostError, match="KVM does not work here"):
+        roles.prepare(machine.host(tmp_path, "builder"))
+    ((shell, *_, guest),) = programs.calls
+    assert shell == "sh"
+    # Its own QEMU, not that of a container.
+    assert str(tmp_path / "run/openqa-on-aws/kvm-proof.img") in guest
+    programs.answers["sh -c timeout"] = kvm.MARK
+    roles.prepare(machine.host(tmp_path, "builder"))
