@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, backup_prefix, private_zone
+from constructs.names import (
+    LAUNCH_HOOK,
+    TERMINATE_HOOK,
+    Role,
+    backup_prefix,
+    images_prefix,
+    private_zone,
+)
 from constructs.published_files import PublishedFile
 
 from images.recipe import recipe_hash, reference, system
-from settings import Architecture, Environment, Fleet
+from settings import Architecture, Builder, Environment, Fleet
 
 Document = Mapping[str, Any]
 
@@ -156,6 +163,30 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
             "tap_topology": fleet.tap_topology,
         }
     }
+
+
+def builder_document(builder: Builder, *, bucket: str) -> Document:
+    """Returns the part of a builder of disk images; ``bucket`` is where it publishes them."""
+    return {
+        "builder": {
+            "architecture": builder.architecture,
+            "program": builder.program,
+            "git": builder.git,
+            "ref": builder.ref,
+            "kvm": builder.kvm,
+            "hours": builder.hours,
+            "bucket": bucket,
+            "prefix": images_prefix(builder.architecture),
+        }
+    }
+
+
+def disk_images_document(environment: Environment, bucket: str | None) -> Document:
+    """Returns what the web UI's document holds about disk images; nothing where there are no builders."""
+    if bucket is None:
+        return {}
+    architectures = [builder.architecture for builder in environment.builders]
+    return {"disk_images": {"bucket": bucket, "architectures": architectures}}
 
 
 def fleet_facts(fleet: Fleet) -> Document:

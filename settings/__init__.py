@@ -6,6 +6,7 @@ allowed.
 """
 
 from settings.advice import warnings
+from settings.builder import Builder
 from settings.content import KNOWN_CLASSES, NEEDS, Content, Need
 from settings.fields import Architecture, OperatingSystem
 from settings.model import (
@@ -34,6 +35,7 @@ __all__ = [
     "RESERVED_NETWORKS",
     "Architecture",
     "Backups",
+    "Builder",
     "Content",
     "Database",
     "Domain",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fleet import catalogue
 from settings import messages
+from settings.builder import Builder
 from settings.content import NEEDS
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -39,12 +40,17 @@ def problems(environment: Environment) -> Iterator[Problem]:
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
+    for builder in environment.builders:
+        unknown += list(
+            _unknown_types(f"builders.{builder.architecture}.instance_types", *builder.instance_types)
+        )
     yield from unknown
     yield from _fleet_names(environment)
     yield from _coverage_problems(environment)
     if not unknown:
         for fleet in environment.fleets:
             yield from _fleet_problems(environment, fleet)
+        yield from _builder_problems(environment)
         yield from _quota_problems(environment)
 
 
@@ -179,15 +185,10 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     key = f"fleets.{fleet.name}"
     if fleet.min > fleet.max:
         yield Problem(f"{key}.min", fleet.min, f"more than max = {fleet.max}", f"0 to {fleet.max}")
-    if fleet.architecture == "aarch64" and environment.image.aarch64 is None:
-        wrong = "image.aarch64 is not set"
-        yield Problem(f"{key}.architecture", fleet.architecture, wrong, '"x86_64", or set image.aarch64')
+    yield from _machine_problems(environment, fleet, key)
     if fleet.virtualization == "none" and fleet.kvm:
         wrong = "no KVM without virtualization"
         yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested", or kvm = false')
-    if fleet.virtualization == "nested" and fleet.architecture == "aarch64":
-        wrong = "aarch64 instances have no nested virtualization"
-        yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
     foreign = "qemu_x86_64" if fleet.architecture == "aarch64" else "qemu_aarch64"
     if foreign in fleet.classes:
         wrong = f"promises another architecture than {fleet.architecture}"
@@ -219,18 +220,6 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
 
 def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterator[Problem]:
     key = f"fleets.{fleet.name}.instance_types"
-    facts = catalogue.load()[name]
-    if facts.architecture != fleet.architecture:
-        wrong = f"{facts.architecture}, but the fleet is {fleet.architecture}"
-        yield Problem(key, name, wrong, f"types with architecture {fleet.architecture}")
-    if fleet.virtualization == "metal" and not facts.metal:
-        yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
-    if fleet.virtualization == "nested" and facts.metal:
-        wrong = 'a metal type, but virtualization = "nested"'
-        yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
-    if fleet.virtualization == "nested" and not facts.metal and not facts.nested:
-        allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
-        yield Problem(key, name, "no nested virtualization", allowed)
     workers = fleet.workers(name)
     if not workers:
         allowed = (
@@ -249,6 +238,53 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
         elif not fleet.mesh and workers < need.cluster:
             wrong = f"{workers} workers a host, {together}"
             yield Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
+
+
+def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
+    """Find what is wrong with the machines of a fleet or a builder, whatever they are for."""
+    if hosts.architecture == "aarch64" and environment.image.aarch64 is None:
+        wrong = "image.aarch64 is not set"
+        yield Problem(f"{key}.architecture", hosts.architecture, wrong, '"x86_64", or set image.aarch64')
+    if hosts.virtualization == "nested" and hosts.architecture == "aarch64":
+        wrong = "aarch64 instances have no nested virtualization"
+        yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
+    kind = "fleet" if isinstance(hosts, Fleet) else "builder"
+    key = f"{key}.instance_types"
+    for name in hosts.instance_types:
+        facts = catalogue.load()[name]
+        if facts.architecture != hosts.architecture:
+            wrong = f"{facts.architecture}, but the {kind} is {hosts.architecture}"
+            yield Problem(key, name, wrong, f"types with architecture {hosts.architecture}")
+        if hosts.virtualization == "metal" and not facts.metal:
+            yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
+        if hosts.virtualization == "nested" and facts.metal:
+            wrong = 'a metal type, but virtualization = "nested"'
+            yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
+        if hosts.virtualization == "nested" and not facts.metal and not facts.nested:
+            allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
+            yield Problem(key, name, "no nested virtualization", allowed)
+
+
+def _builder_problems(environment: Environment) -> Iterator[Problem]:
+    made = [builder.architecture for builder in environment.builders]
+    for architecture in sorted({one for one in made if made.count(one) > 1}):
+        wrong = "two builders have this architecture"
+        yield Problem("builders.architecture", architecture, wrong, "one builder for each architecture")
+    for builder in environment.builders:
+        key = f"builders.{builder.architecture}"
+        yield from _machine_problems(environment, builder, key)
+        if builder.program == "createhdds":
+            if environment.os != "fedora":
+                wrong = f"it needs packages that {environment.os} does not have"
+                yield Problem(f"{key}.program", "createhdds", wrong, '"sample", or os = "fedora"')
+            if not builder.kvm:
+                wrong = "createhdds installs systems in guests, which takes KVM"
+                yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested"')
+            for name in ("git", "ref"):
+                if getattr(builder, name) is None:
+                    wrong = ""
+                    allowed = "where createhdds is: an https:// address and a branch, tag or commit"
+                    yield Problem(f"{key}.{name}", None, wrong, allowed)
 
 
 def _coverage_problems(environment: Environment) -> Iterator[Problem]:
@@ -290,4 +326,6 @@ def _vcpus(environment: Environment) -> tuple[int, int]:
         largest = max(types[name].vcpu for name in fleet.instance_types)
         on_demand += largest * fleet.on_demand_max
         spot += largest * (fleet.max - fleet.on_demand_max)
+    for builder in environment.builders:
+        on_demand += max(types[name].vcpu for name in builder.instance_types)
     return on_demand, spot

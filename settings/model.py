@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fleet import catalogue, schedule
+from settings.builder import Builder
 from settings.content import Content
 from settings.fields import (
     Address,
@@ -348,6 +349,9 @@ class Environment(Settings):
     # None: nothing is scheduled but by hand.
     schedule: Schedule | None = None
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
+    builders: Annotated[
+        tuple[Builder, ...], Field(description="a [[builders]] table for each architecture")
+    ] = ()
 
     @property
     def hosts(self) -> Mapping[str, StatefulHost]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, RemovalPolicy
 from constructs import Construct
 from constructs.backup_bucket import BackupBucket
+from constructs.disk_images import DiskImages
 from constructs.generated_secrets import GeneratedSecrets
 from constructs.names import private_zone
 from constructs.retained_state import RetainedState
@@ -24,6 +25,7 @@ class StorageStack(EnvironmentStack):
         backups: the name of the backup bucket.
         logs: the name of the bucket of access logs.
         secrets: the secrets.
+        disk_images: the name of the bucket of disk images; None: the environment has no builders.
     """
 
     database: RetainedState | None
@@ -31,6 +33,7 @@ class StorageStack(EnvironmentStack):
     backups: str
     logs: str
     secrets: GeneratedSecrets
+    disk_images: str | None
 
     def __init__(self, scope: Construct, *, environment: Environment, network: NetworkStack) -> None:
         super().__init__(
@@ -78,3 +81,8 @@ class StorageStack(EnvironmentStack):
         if environment.backups.snapshots:
             Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
         CfnOutput(self, "BackupBucket", value=backups.name)
+        self.disk_images = None
+        if environment.builders:
+            images = DiskImages(self, "DiskImages", logs=backups.log_bucket, removal_policy=policy)
+            self.disk_images = self.export_value(images.name)
+            CfnOutput(self, "DiskImagesBucket", value=images.name)

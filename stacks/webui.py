@@ -8,7 +8,7 @@ from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
-from constructs.role_document import webui_document
+from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
@@ -92,6 +92,7 @@ class WebUiStack(EnvironmentStack):
                     sample=files["sample"],
                     database=database,
                 ),
+                **disk_images_document(environment, storage.disk_images),
                 **schedule_document(environment),
             },
             target_groups=[door.target_group],
@@ -99,6 +100,8 @@ class WebUiStack(EnvironmentStack):
         if database is None:
             host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
+        if storage.disk_images is not None:
+            host.role.allow_read_images(storage.disk_images)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         CfnOutput(self, "Url", value=door.url)

@@ -31,6 +31,7 @@ NAMES = (
         "worker-vde",
     ),
     *("worker-tap", "worker-tap-fedora", "worker-mesh"),
+    "builder",
 )
 REGION = "us-east-1"
 INSTANCE = "i-0123456789abcdef0"

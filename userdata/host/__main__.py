@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import logging
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from userdata.host import aws, disks, document, images, mesh, rds, ready, roles, tap
 from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
+from userdata.host.disk_images import build, fetch
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -72,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     moving.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
     commands.add_parser("initialise", help="make an empty database although there are backups")
+    commands.add_parser("build", help="on a builder: bring the disk images up to date and publish them")
+    commands.add_parser("build-over", help="on a builder: tell how it went and let the host go")
+    commands.add_parser("fetch-images", help="on the web UI's host: show the disk images that were published")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -127,6 +132,16 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         _assets(options, host)
     elif options.command == "initialise":
         awaiting.initialise(host)
+    elif options.command == "build":
+        logging.getLogger(build.__name__).setLevel(logging.INFO)
+        build.await_service(host)
+        build.build(host)
+        write_private(host.layout.built, "", mode=0o644)
+    elif options.command == "build-over":
+        build.over(host, Metadata())
+    elif options.command == "fetch-images":
+        logging.getLogger(fetch.__name__).setLevel(logging.INFO)
+        fetch.fetch(host)
     elif options.command == "ready":
         ready.await_ready(host)
         if host.layout.awaits_restore.exists():
@@ -137,6 +152,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         failure = layout.state / "failure"
         if not failure.exists():
             write_private(failure, options.reason, mode=0o644)
+        if host.document.builder is not None:
+            # Its group would try again and again.
+            with contextlib.suppress(HostError):
+                build.over(host, Metadata())
         signals.fails()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from userdata.host.errors import HostError
 
-ROLES = ("database", "webui", "worker")
+ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
 TOPOLOGIES = ("host", "mesh")
 
@@ -123,6 +123,28 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class DiskImages:
+    """Where the web UI's host finds the disk images that builders publish."""
+
+    bucket: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What a builder of disk images runs, and where it publishes them."""
+
+    architecture: str
+    program: str
+    git: str | None
+    ref: str | None
+    kvm: bool
+    hours: int
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Document:
     """The parsed host document; see docs/architecture.md for its form."""
 
@@ -148,6 +170,8 @@ class Document:
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
+    disk_images: DiskImages | None
+    builder: Builder | None
     schedule: Schedule | None
 
     @property
@@ -237,6 +261,8 @@ def _parse(data: Mapping[str, Any]) -> Document:
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
+        disk_images=_disk_images(data.get("disk_images")),
+        builder=_builder(data.get("builder")),
         schedule=_schedule(data.get("schedule")),
     )
 
@@ -270,6 +296,27 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
         profile=data["profile"],
+    )
+
+
+def _disk_images(data: Mapping[str, Any] | None) -> DiskImages | None:
+    if not data:
+        return None
+    return DiskImages(bucket=data["bucket"], architectures=tuple(data["architectures"]))
+
+
+def _builder(data: Mapping[str, Any] | None) -> Builder | None:
+    if not data:
+        return None
+    return Builder(
+        architecture=data["architecture"],
+        program=data["program"],
+        git=data["git"],
+        ref=data["ref"],
+        kvm=data["kvm"],
+        hours=int(data["hours"]),
+        bucket=data["bucket"],
+        prefix=data["prefix"],
     )
 
 

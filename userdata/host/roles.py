@@ -34,7 +34,7 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 
 # The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
-USERS = {"database": 603, "webui": 601, "worker": 602}
+USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
@@ -47,8 +47,11 @@ _DIGITS = frozenset("0123456789abcdef")
 
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host's role."""
+    if document.builder is not None:
+        return ("common", "builder")
     if document.worker is None:
-        return ("common", "stateful", document.role, *messages.folders(document))
+        images = ("images",) if document.disk_images else ()
+        return ("common", "stateful", document.role, *messages.folders(document), *images)
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -71,6 +74,10 @@ def prepare(host: Host) -> None:
             image = host.document.images["worker"].name
             kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
         names.take(host)
+    builder = host.document.builder
+    if builder is not None and builder.kvm:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kvm.prove_here(architecture=builder.architecture, folder=host.layout.runtime)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -103,6 +110,7 @@ def configure(host: Host) -> None:
         "database": _configure_database,
         "webui": _configure_webui,
         "worker": _configure_worker,
+        "builder": _configure_builder,
     }[host.document.role](host, values)
     user = USERS[host.document.role]
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -144,6 +152,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "webui_host": document.webui_host,
         "worker": document.worker,
         "schedule": document.schedule,
+        "builder": document.builder,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
         "vde_sockets": vde.SOCKETS,
@@ -260,6 +269,10 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         settings = vde.settings()
     facts = {"api_key": key, "api_secret": secret, "cache_gib": cache, "network_settings": settings}
     return context(host, facts)
+
+
+def _configure_builder(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    return context(host, {})
 
 
 def _lay_out(host: Host) -> None:

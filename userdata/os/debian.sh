@@ -17,6 +17,9 @@ case $(uname -m) in
   aarch64) tap_packages+=(qemu-system-arm qemu-efi-aarch64) ;;
 esac
 
+# Debian has no fedfind: settings/checks.py refuses createhdds on it.
+createhdds_packages=()
+
 # What checks the signatures of AWS's packages.
 signature_packages=(curl gpg gpgv)
 

@@ -13,6 +13,14 @@ case $(uname -m) in
   aarch64) tap_packages+=(qemu-system-aarch64 edk2-aarch64) ;;
 esac
 
+# What createhdds imports and runs, as on the workers that run it for Fedora (fedora-infra/ansible).
+createhdds_packages=(git libvirt-daemon libvirt-daemon-kvm python3-libvirt python3-libguestfs
+  python3-fedfind qemu-kvm virt-install)
+case $(uname -m) in
+  x86_64) createhdds_packages+=(edk2-ovmf) ;;
+  aarch64) createhdds_packages+=(edk2-aarch64) ;;
+esac
+
 # What checks the signatures of AWS's packages.
 signature_packages=(curl gnupg2)
 

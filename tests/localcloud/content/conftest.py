@@ -7,10 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from settings import Builder
 from tests.localcloud.deployed import Deployment, deployed
 
+BUILDER = Builder(
+    architecture="x86_64",
+    instance_types=("t3.medium",),
+    virtualization="none",
+    program="sample",
+    volume_gib=4,
+)
+BUILDERS = """\
+cache_gib = 2
+
+[[builders]]
+architecture = "x86_64"
+instance_types = ["t3.medium"]
+virtualization = "none"
+program = "sample"
+volume_gib = 4
+"""
 SCHEDULE = (Path(__file__).parent / "schedule.toml").read_text()
-CHANGES = {"# No KVM, because few laptops": f"{SCHEDULE}# No KVM, because few laptops"}
+CHANGES = {
+    "# No KVM, because few laptops": f"{SCHEDULE}# No KVM, because few laptops",
+    "cache_gib = 2\n": BUILDERS,
+}
 
 
 @pytest.fixture(scope="package")

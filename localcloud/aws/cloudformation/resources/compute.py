@@ -56,6 +56,34 @@ class LaunchTemplate(
         }
 
 
+class ScheduledAction(
+    Type,
+    type="AWS::AutoScaling::ScheduledAction",
+    properties="DesiredCapacity MaxSize MinSize Recurrence TimeZone",
+    immutable="AutoScalingGroupName",
+):
+    """A scheduled action of a group."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = c.name(255)
+        c.call("autoscaling", "put_scheduled_update_group_action", ScheduledActionName=name, **p)
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another under its name."""
+        c.call("autoscaling", "put_scheduled_update_group_action", ScheduledActionName=c.id, **new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call(
+            "autoscaling",
+            "delete_scheduled_action",
+            AutoScalingGroupName=p["AutoScalingGroupName"],
+            ScheduledActionName=c.id,
+        )
+
+
 _SIZES = ("MinSize", "MaxSize", "DesiredCapacity")
 _GROUP = (
     "Cooldown DesiredCapacity HealthCheckGracePeriod HealthCheckType LaunchTemplate "
