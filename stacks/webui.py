@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
+from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
 from constructs.names import database_ca_parameter
 from constructs.published_files import publish_recipes
 from constructs.role_document import webui_document
@@ -84,6 +85,7 @@ class WebUiStack(EnvironmentStack):
         FleetController(self, "Controller", environment=environment, role=host.role)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
+        HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)
