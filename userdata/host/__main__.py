@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
+from userdata.host import aws, disks, document, images, mesh, progress, ready, reconcile, roles, tap
 from userdata.host.backup import awaiting, base, choose, rehearsal, restore
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
@@ -33,6 +33,7 @@ def main(arguments: list[str], layout: Layout) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m userdata.host")
+    parser.add_argument("--run", metavar="NAME", help="keep what is said for 'progress NAME'")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("role", help="print the host's role")
     golden = commands.add_parser("images", help="load container images and keep artifacts")
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
     restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    commands.add_parser("reconcile", help="bring openQA in line with a restored database")
+    told = commands.add_parser("progress", help="print what a command said so far that was given --run NAME")
+    told.add_argument("name")
+    told.add_argument("--after", type=int, default=0, help="leave out so many lines")
     commands.add_parser("initialise", help="make an empty database although there are backups")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
@@ -73,6 +78,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         return
     if options.command == "disks":
         disks.set_up(layout)
+        return
+    if options.command == "progress":
+        for line in progress.after(layout, options.name, options.after):
+            print(line)
         return
     if options.command == "switch":
         # Needs its D-Bus library, which only tap hosts have.
@@ -101,12 +110,17 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
             signals.unhealthy()
             raise
     elif options.command == "backup":
-        _backup(options, host)
+        with progress.kept(layout, options.run, say=_say) as report:
+            _backup(options, host, report)
     elif options.command == "rehearse":
         rehearsal.rehearse(host, _say)
     elif options.command == "restore":
         target = choose.parse_target(options.to, timeline=options.timeline)
-        restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
+        with progress.kept(layout, options.run, say=_say) as report:
+            restore.restore(host, target, overwrite=options.yes_overwrite, report=report)
+    elif options.command == "reconcile":
+        with progress.kept(layout, options.run, say=_say) as report:
+            reconcile.reconcile(host, report)
     elif options.command == "initialise":
         awaiting.initialise(host)
     elif options.command == "ready":
@@ -122,11 +136,11 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         signals.fails()
 
 
-def _backup(options: argparse.Namespace, host: Host) -> None:
+def _backup(options: argparse.Namespace, host: Host, report: progress.Report) -> None:
     with base.alone(host, "backup"):
         taken = base.take_when_due(host) if options.when_due else base.take(host)
     if taken is not None:
-        _say(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+        report(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,19 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
+from userdata.host import (
+    certificates,
+    interface,
+    kvm,
+    names,
+    postgres_tls,
+    render,
+    secrets,
+    sizing,
+    tap,
+    vde,
+    volume,
+)
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -278,10 +290,12 @@ def _database_ca(host: Host) -> str:
         except (ClientError, BotoCoreError) as error:
             raise HostError(f"parameter {host.document.certificate_parameter}: {error}") from error
         value: str = answer["Parameter"]["Value"]
-        return value
+        # What is there may be of a database host that is gone with its volume.
+        return value if postgres_tls.trusted(value, host=host.document.database_host) else None
 
     return wait(
-        f"the database host to publish its CA certificate in {host.document.certificate_parameter}",
+        f"a database at {host.document.database_host} with the CA certificate in "
+        f"{host.document.certificate_parameter}",
         published,
         seconds=CERTIFICATE_SECONDS,
     )
