@@ -84,7 +84,8 @@ def test_what_is_done_in_which_order(
 
 
 def test_progress_is_kept_by_name(tmp_path: Path) -> None:
-    layout, heard = Layout(tmp_path), []
+    layout = Layout(tmp_path)
+    heard: list[str] = []
     assert progress.after(layout, "a", 0) == []
     with progress.kept(layout, "a", say=heard.append) as report:
         report("one")
