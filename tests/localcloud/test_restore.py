@@ -25,7 +25,9 @@ LOSS = 60
 LOSE = """
 device=$(findmnt --noheadings --output SOURCE /srv/data)
 podman kill --all --signal=KILL >/dev/null
-systemctl stop srv-data.mount && ! findmnt /srv/data && blkdiscard --force "$device"
+# Irreversibly: services that start again want the volume back.
+systemctl stop --job-mode=replace-irreversibly openqa-on-aws.target srv-data.mount
+! findmnt /srv/data && blkdiscard --force "$device"
 """
 ROWS = re.compile(r"^(\d+)\|([\d.]+)$", re.MULTILINE)
 FOREIGN_KEY = "FEDCBA9876543210"
