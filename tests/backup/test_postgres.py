@@ -360,24 +360,6 @@ def test_a_damaged_base_is_passed_over_by_name(host: BareHost) -> None:
     assert rows(host) == expected
 
 
-def test_a_restore_wakes_an_archiver_that_rests(host: BareHost) -> None:
-    host.does("backup")
-    failures = "select failed_count from pg_stat_archiver"
-    before = int(host.sql(failures))
-    host.kill_mount()
-    host.sql("insert into probe default values; select pg_switch_wal()")
-    # PostgreSQL gives up after the third, for a minute.
-    wait_until(lambda: int(host.sql(failures)) >= before + 3, seconds=60)
-    time.sleep(1)
-    host.mount()
-    expected = rows(host)
-    began = time.monotonic()
-    shown = host.does("restore --to latest --yes-overwrite")
-    assert time.monotonic() - began < 45
-    assert "is kept" not in shown
-    assert rows(host) == expected
-
-
 def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: BareHost) -> None:
     expected = rows(host)
     host.output("mv /srv/data/certificates/server.key /srv/data/certificates/kept")
