@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import settings
-from ops import backups, fleets, restore, smoke
+from ops import backups, fleets, restore, schedule, smoke
 from ops.deployment import DeploymentError
 
 
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     backups.add_command(commands)
     fleets.add_command(commands)
     restore.add_command(commands)
+    schedule.add_command(commands)
     smoke.add_command(commands)
     options = parser.parse_args(arguments)
     try:

@@ -102,7 +102,10 @@ def test_the_deployment_says_which_host_failed_and_why(made: Deployment) -> None
     group = made.group(NO_KVM)["AutoScalingGroupName"]
     first = launched(made, NO_KVM)[0]
     said = [line for line in made.output.splitlines() if line.startswith((first, group))]
-    assert said[0].startswith(f"{first} failed: first boot failed: {REFUSAL}"), made.output
+    # A host that is lost as soon as it has told its group may not get to its last words.
+    assert (
+        said[0].removeprefix(f"{first} failed: ").removeprefix("first boot failed: ").startswith(REFUSAL)
+    ), made.output[-4000:]
     assert (
         f"{group}: Launching a new EC2 instance: {first}: Cancelled: Lifecycle hook ready was abandoned"
         in ("\n".join(said))

@@ -53,7 +53,7 @@ def configured(
 def rendered(host: Host) -> dict[str, str]:
     """The text of every rendered file by its path."""
     layout = host.layout
-    folders = (layout.root / "etc", layout.config)
+    folders = (layout.root / "etc", layout.config, layout.runtime / "messages")
     return {
         path.relative_to(layout.root).as_posix(): path.read_text()
         for folder in folders
@@ -186,9 +186,9 @@ def test_the_volume_keeps_what_is_there(tmp_path: Path, aws: None) -> None:
 def test_a_worker_has_the_name_that_it_leased(
     configured: tuple[str, Host], programs: machine.Programs
 ) -> None:
-    name, host = configured
+    _, host = configured
     worker = host.document.worker
-    assert host.name == (f"{worker.fleet}-1" if worker else f"openqa-test-{name}")
+    assert host.name == (f"{worker.fleet}-1" if worker else f"openqa-test-{host.document.role}")
     assert programs.started("hostnamectl") == [("hostnamectl", "hostname", host.name)]
 
 

@@ -63,6 +63,27 @@ class WebUi:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """What schedules jobs by messages.
+
+    Attributes:
+        program: ``rules`` or ``fedora_openqa``.
+        broker: The broker's address, without a password.
+        queue: The queue's name.
+        exchange: What the queue gets its messages from.
+        archive: Where what was missed can be asked for; None: nowhere.
+        rules: The rules, as `userdata.messages.rules.Rule` takes them.
+    """
+
+    program: str
+    broker: str
+    queue: str
+    exchange: str
+    archive: str | None
+    rules: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Worker:
     """What a worker host offers, and the table in which it leases its name."""
 
@@ -121,6 +142,7 @@ class Document:
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
+    schedule: Schedule | None
 
     @property
     def certificate_parameter(self) -> str:
@@ -208,6 +230,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
+        schedule=_schedule(data.get("schedule")),
     )
 
 
@@ -240,6 +263,19 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
         profile=data["profile"],
+    )
+
+
+def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
+    if not data:
+        return None
+    return Schedule(
+        program=data["program"],
+        broker=data["broker"],
+        queue=data["queue"],
+        exchange=data["exchange"],
+        archive=data["archive"],
+        rules=tuple(data["rules"]),
     )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.localcloud.deployed import Deployment, deployed
 
+SCHEDULE = (Path(__file__).parent / "schedule.toml").read_text()
+CHANGES = {"# No KVM, because few laptops": f"{SCHEDULE}# No KVM, because few laptops"}
+
 
 @pytest.fixture(scope="package")
 def content() -> Iterator[Deployment]:
-    with deployed("content") as made:
+    with deployed("content", CHANGES) as made:
         yield made
