@@ -1,4 +1,4 @@
-"""``backups``: what the backup bucket holds of the database, and whether it is what was written."""
+"""``backups``: what the backup bucket holds of the database, whether it is what was written; a new one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, stack_outputs
+from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
 from settings import Environment
 from userdata.host.backup import manifests, names
@@ -35,12 +36,14 @@ class Found:
 
 def add_command(commands: Any) -> None:
     """Adds the command to the parser's subcommands."""
-    parser = commands.add_parser("backups", help="list or verify the database's backups")
+    parser = commands.add_parser("backups", help="list, verify or take the database's backups")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="show the base backups, and how far the log after them goes")
     listing.set_defaults(run=show)
     verifying = actions.add_parser("verify", help="read all of it and compare it with the manifests")
     verifying.set_defaults(run=verify)
+    taking = actions.add_parser("now", help="have the database's host take a base backup")
+    taking.set_defaults(run=take)
 
 
 def show(environment: Environment, options: argparse.Namespace) -> int:
@@ -90,6 +93,19 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
     expected = environment.database.engine == "container"
     return 1 if wrong or (expected and not count) else 0
+
+
+def take(environment: Environment, options: argparse.Namespace) -> int:
+    """Has the database's host take a base backup; returns 0.
+
+    Raises:
+        DeploymentError: there is no host, or it failed.
+    """
+    host = StatefulHost(environment, "database")
+    if (instance := host.instance()) is None:
+        raise DeploymentError(f"{environment.name} has no database host in service")
+    host.run(instance, "backup")
+    return 0
 
 
 def gaps(base: Base, archived: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.backup_alarms import BackupAlarms
+from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
 from constructs.managed_database import ManagedDatabase
 from constructs.names import database_ca_parameter, metric_namespace
 from constructs.published_files import publish_recipes
@@ -94,4 +95,11 @@ class DatabaseStack(EnvironmentStack):
         host.role.allow_write_parameter(database_ca_parameter(environment))
         host.role.allow_publish_metrics(metric_namespace(environment))
         BackupAlarms(self, "BackupAlarms", environment=environment)
+        HostCommands(
+            self,
+            "Commands",
+            environment=environment,
+            role="database",
+            commands=[BACKUP, RESTORE, PROGRESS],
+        )
         CfnOutput(self, "DatabaseGroup", value=host.group.ref)

@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
+from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
 from constructs.names import database_ca_parameter
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
@@ -104,6 +105,7 @@ class WebUiStack(EnvironmentStack):
             host.role.allow_read_images(storage.disk_images)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
+        HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)

@@ -911,3 +911,47 @@ def test_a_host_may_lease_names_of_its_own_fleet_only(environment: Synthesized) 
         statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"] for statement in found
     ]
     assert leading == [[fleet.name] for fleet in environment.environment.fleets]
+
+
+def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synthesized) -> None:
+    name = environment.environment.name
+    commands = {"database": {"backup", "restore", "progress"}, "webui": {"reconcile", "progress"}}
+    for part, expected in commands.items():
+        documents = environment.properties("AWS::SSM::Document", part)
+        assert {made["Name"] for made in documents} == {f"openqa-{name}-{part}-{one}" for one in expected}
+        policy = only(environment.properties("AWS::IAM::ManagedPolicy", part))
+        assert "Roles" not in policy
+        sending = [
+            statement
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "ssm:SendCommand" in statement["Action"]
+        ]
+        named, hosts = sending
+        assert len(named["Resource"]) == len(documents)
+        assert "*" not in json.dumps(named["Resource"])
+        assert hosts["Condition"] == {
+            "StringEquals": {
+                "ssm:resourceTag/openqa:environment": name,
+                "ssm:resourceTag/openqa:role": part,
+            }
+        }
+        (group,) = environment.properties("AWS::AutoScaling::AutoScalingGroup", part)
+        tags = {tag["Key"]: tag["Value"] for tag in group["Tags"] if tag["PropagateAtLaunch"]}
+        assert (tags["openqa:environment"], tags["openqa:role"]) == (name, part)
+
+
+def test_a_hosts_commands_take_no_shell_text(local: Synthesized) -> None:
+    for made in local.properties("AWS::SSM::Document"):
+        # Without a new version in place, CloudFormation could not change a document that has a name.
+        assert made["UpdateMethod"] == "NewVersion"
+        content = made["Content"]
+        (step,) = content["mainSteps"]
+        used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(step)))
+        assert used == set(content["parameters"])
+        for parameter in content["parameters"].values():
+            pattern = parameter["allowedPattern"]
+            assert pattern.startswith("^")
+            assert pattern.endswith("$")
+            for text in ("a b", ";", "$(a)", "`a`", "'", '"', "&", "|", "\\", "<", ">", "*", "../a"):
+                assert not re.search(pattern, text)
+                assert not re.search(pattern, f"latest{text}")

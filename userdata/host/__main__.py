@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, rds, ready, roles, tap
+from userdata.host import aws, disks, document, images, mesh, progress, rds, ready, reconcile, roles, tap
 from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
 from userdata.host.disk_images import build, fetch
 from userdata.host.errors import HostError
@@ -35,6 +35,7 @@ def main(arguments: list[str], layout: Layout) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m userdata.host")
+    parser.add_argument("--run", metavar="NAME", help="keep what is said for 'progress NAME'")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("role", help="print the host's role")
     golden = commands.add_parser("images", help="load container images and keep artifacts")
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         "--to", required=True, metavar="NAME[:PORT]", help="the server, with an empty database"
     )
     moving.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
+    commands.add_parser("reconcile", help="bring openQA in line with a restored database")
+    told = commands.add_parser("progress", help="print what a command said so far that was given --run NAME")
+    told.add_argument("name")
+    told.add_argument("--after", type=int, default=0, help="leave out so many lines")
     commands.add_parser("initialise", help="make an empty database although there are backups")
     commands.add_parser("build", help="on a builder: bring the disk images up to date and publish them")
     commands.add_parser("build-over", help="on a builder: tell how it went and let the host go")
@@ -92,6 +97,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         return
     if options.command == "disks":
         disks.set_up(layout)
+        return
+    if options.command == "progress":
+        for line in progress.after(layout, options.name, options.after):
+            print(line)
         return
     if options.command == "switch":
         # Needs its D-Bus library, which only tap hosts have.
@@ -120,12 +129,17 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
             signals.unhealthy()
             raise
     elif options.command == "backup":
-        _backup(options, host)
+        with progress.kept(layout, options.run, say=_say) as report:
+            _backup(options, host, report)
     elif options.command == "rehearse":
         rehearsal.rehearse(host, _say)
     elif options.command == "restore":
         target = choose.parse_target(options.to, timeline=options.timeline)
-        restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
+        with progress.kept(layout, options.run, say=_say) as report:
+            restore.restore(host, target, overwrite=options.yes_overwrite, report=report)
+    elif options.command == "reconcile":
+        with progress.kept(layout, options.run, say=_say) as report:
+            reconcile.reconcile(host, report)
     elif options.command == "move":
         _move(options, host)
     elif options.command == "assets":
@@ -159,11 +173,11 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         signals.fails()
 
 
-def _backup(options: argparse.Namespace, host: Host) -> None:
+def _backup(options: argparse.Namespace, host: Host, report: progress.Report) -> None:
     with base.alone(host, "backup"):
         taken = base.take_when_due(host) if options.when_due else base.take(host)
     if taken is not None:
-        _say(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+        report(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
 
 
 def _move(options: argparse.Namespace, host: Host) -> None:

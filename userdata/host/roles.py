@@ -17,6 +17,7 @@ from userdata.host import (
     kvm,
     messages,
     names,
+    postgres_tls,
     rds,
     render,
     secrets,
@@ -333,10 +334,12 @@ def _database_ca(host: Host) -> str:
         except (ClientError, BotoCoreError) as error:
             raise HostError(f"parameter {host.document.certificate_parameter}: {error}") from error
         value: str = answer["Parameter"]["Value"]
-        return value
+        # What is there may be of a database host that is gone with its volume.
+        return value if postgres_tls.trusted(value, host=host.document.database_host) else None
 
     return wait(
-        f"the database host to publish its CA certificate in {host.document.certificate_parameter}",
+        f"a database at {host.document.database_host} with the CA certificate in "
+        f"{host.document.certificate_parameter}",
         published,
         seconds=CERTIFICATE_SECONDS,
     )
