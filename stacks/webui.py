@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
@@ -82,6 +83,7 @@ class WebUiStack(EnvironmentStack):
         )
         host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
+        ContentAlarms(self, "Content", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         CfnOutput(self, "Url", value=door.url)

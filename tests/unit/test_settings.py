@@ -15,7 +15,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import settings
-from settings import Environment, Fleet, Network, SettingsError, load, names, reading
+from settings import (
+    Architecture,
+    Content,
+    Environment,
+    Fleet,
+    Network,
+    SettingsError,
+    content,
+    load,
+    names,
+    reading,
+)
 
 BASE = """
 kind = "dev"
@@ -667,11 +678,13 @@ def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts:
     assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
 
 
-@pytest.mark.parametrize("profile", settings.NEEDS)
-def test_the_classes_that_tests_need_are_known(profile: str) -> None:
-    for architecture, needs in settings.NEEDS[profile].items():
-        known = settings.KNOWN_CLASSES[profile] | settings.KNOWN_CLASSES[architecture]
-        assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+@pytest.mark.parametrize("profile", settings.PROFILES)
+@pytest.mark.parametrize("architecture", content.ARCHITECTURES)
+def test_the_classes_that_tests_need_are_known(profile: str, architecture: Architecture) -> None:
+    made = Content.model_validate({"profile": profile})
+    known = made.known_classes | settings.KNOWN_CLASSES[architecture]
+    needs = made.needs(architecture)
+    assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
 
 
 def fleet(**keys: Any) -> Fleet:
@@ -789,10 +802,10 @@ def test_mutations_raise_nothing_but_settings_errors(
             assert "allowed: " in line
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@given(text=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "here.toml").write_bytes(content)
+def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "here.toml").write_bytes(text)
     with pytest.raises(SettingsError):
         load("here", tmp_path)
 

@@ -188,9 +188,9 @@ def test_the_volume_keeps_what_is_there(tmp_path: Path, aws: None) -> None:
 def test_a_worker_has_the_name_that_it_leased(
     configured: tuple[str, Host], programs: machine.Programs
 ) -> None:
-    name, host = configured
+    _, host = configured
     worker = host.document.worker
-    assert host.name == (f"{worker.fleet}-1" if worker else f"openqa-test-{name}")
+    assert host.name == (f"{worker.fleet}-1" if worker else f"openqa-test-{host.document.role}")
     assert programs.started("hostnamectl") == [("hostnamectl", "hostname", host.name)]
 
 

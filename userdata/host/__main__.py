@@ -8,8 +8,9 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, ready, roles, tap
+from userdata.host import aws, disks, document, images, mesh, ready, roles, space, tap
 from userdata.host.backup import awaiting, base, choose, rehearsal, restore
+from userdata.host.content import refresh
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -58,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
     restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
     commands.add_parser("initialise", help="make an empty database although there are backups")
+    content = commands.add_parser("content", help="bring tests, needles and job templates up to date")
+    content.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
+    content.add_argument("--again", action="store_true", help="load all job templates again")
+    commands.add_parser("space", help="tell how much of the data volume is free")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -109,6 +114,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         restore.restore(host, target, overwrite=options.yes_overwrite, report=_say)
     elif options.command == "initialise":
         awaiting.initialise(host)
+    elif options.command == "content":
+        refresh.refresh(host, rewritten=options.rewritten, again=options.again, report=_say)
+    elif options.command == "space":
+        space.tell(host)
     elif options.command == "ready":
         ready.await_ready(host)
         if host.layout.awaits_restore.exists():
