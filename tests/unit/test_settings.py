@@ -197,6 +197,53 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    **{
+        f"content, {name}": ([('profile = "sample"\n', f'profile = "sample"\n{text}\n')], said)
+        for name, (text, said) in {
+            "address": (
+                'tests = "git@example.org:tests.git"',
+                ['content.tests = "git@example.org:tests.git"', "https:// address of a git repository"],
+            ),
+            "address without TLS": (
+                'tests = "http://example.org/tests.git"',
+                [
+                    'content.tests = "http://example.org/tests.git"',
+                    "anyone on the way",
+                    "an https:// address",
+                ],
+            ),
+            "needles alone": (
+                'needles = "https://example.org/needles.git"',
+                ["content.needles", "the sample's needles", "nothing without content.tests"],
+            ),
+            "ref": ('tests_ref = "--upload-pack=x"', ['tests_ref = "--upload-pack=x"', "a branch, a tag"]),
+            "distribution": ('distri = "../x"', ['content.distri = "../x"', "lowercase letters"]),
+            "loader": ('loader = "perl"', ['content.loader = "perl"', '"fifloader" or "openqa"']),
+            "templates outside": (
+                'templates = ["../x.json"]',
+                ['content.templates.1 = "../x.json"', ".json or .yaml"],
+            ),
+            "templates of nothing": (
+                'templates = ["x.yaml"]',
+                ["content.templates", "no repository that has them", "nothing without content.tests"],
+            ),
+            "nothing to load": (
+                'tests = "https://example.org/tests.git"\nloader = "openqa"',
+                ["content.templates = []", 'loader "openqa" has nothing to load', "one file or more"],
+            ),
+            "a file for another loader": (
+                'tests = "https://example.org/tests.git"\nloader = "fifloader"\ntemplates = ["a.yaml"]',
+                ['content.templates = "a.yaml"', 'no file for loader "fifloader"', "end in .json"],
+            ),
+            "refresh": ("refresh_minutes = 0", ["content.refresh_minutes = 0", "from 1 to 360"]),
+            "limit": (
+                'asset_limits = { "a group" = -1 }',
+                ['content.asset_limits."a group" = -1', "whole numbers of GB"],
+            ),
+            "classes": ("classes = { tap = 0 }", ["content.classes.tap = 0", "{ tap = 6 }"]),
+            "cloudinit": ('cloudinit = "yes"', ['content.cloudinit = "yes"', "true or false"]),
+        }.items()
+    },
     "backups, days": (
         [("[content]", "[backups]\nkeep_days = 0\n[content]")],
         ["backups.keep_days = 0", "from 1 to 3650"],
@@ -685,6 +732,27 @@ def test_the_classes_that_tests_need_are_known(profile: str, architecture: Archi
     known = made.known_classes | settings.KNOWN_CLASSES[architecture]
     needs = made.needs(architecture)
     assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "templates"),
+    [
+        ({}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"tests": "https://example.org/fork.git"}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"templates": ("a.json",)}, ("a.json",)),
+        ({"loader": "scenarios"}, ()),
+    ],
+)
+def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tuple[str, ...]) -> None:
+    made = Content.model_validate({"profile": "fedora"} | keys)
+    assert made.templates == templates
+    assert made.distri == "fedora"
+    assert made.cloudinit
+
+
+def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
+    said = refusal(tmp_path, ('profile = "sample"\n', 'profile = "sample"\nclasses = { tap = 6 }\n'))
+    assert any("hold qemu_x86_64, tap" in line for line in said)
 
 
 def fleet(**keys: Any) -> Fleet:

@@ -6,10 +6,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from localcloud.addresses import DEVELOPER
 from tests.localcloud.deployed import Deployment, deployed
+
+# Tests of a repository that is outside the VPC, beside the sample that comes with the hosts.
+CONTENT = f"""\
+profile = "sample"
+distri = "pushed"
+tests = "http://{DEVELOPER}/tests.git"
+tests_ref = "main"
+loader = "openqa"
+templates = ["templates/tables.json", "templates/groups/*.yaml"]
+asset_limits = {{ "first" = 3, "pushed" = 7 }}
+cloudinit = true
+"""
+CHANGES = {'profile = "sample"\n': CONTENT}
 
 
 @pytest.fixture(scope="package")
 def content() -> Iterator[Deployment]:
-    with deployed("content") as made:
+    with deployed("content", CHANGES) as made:
         yield made
