@@ -101,11 +101,15 @@ class Pushed:
         """Answers at port 80 of an address outside the VPC."""
         words = [sys.executable, "-m", "http.server", f"--bind={DEVELOPER}", f"--directory={self._served}"]
         command = f"exec ip netns exec outside {shlex.join([*words, '80'])}"
-        self._server = subprocess.Popen(
-            ["nsenter", f"--target={self.made.cloud.pid}", "--mount", "--net", "sh", "-c", command],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        enter = ["nsenter", f"--target={self.made.cloud.pid}", "--mount", "--net", "sh", "-c"]
+        with (self._served.parent / "server.log").open("wb") as log:
+            self._server = subprocess.Popen([*enter, command], stdout=log, stderr=log)
+        probe = f"ip netns exec outside bash -c ': </dev/tcp/{DEVELOPER}/80'"
+
+        def listening() -> bool | None:
+            return subprocess.run([*enter, probe], capture_output=True).returncode == 0 or None
+
+        until("the repository is served", listening, seconds=60)
 
     def stop(self) -> None:
         if self._server:

@@ -109,7 +109,8 @@ def _refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> Non
         _make_cloudinit(host)
     if content.tests:
         _follow(host, content, rewritten=rewritten, again=again, report=report)
-    templates.limit_assets(content.asset_limits)
+    if content.asset_limits:
+        templates.limit_assets(content.asset_limits)
 
 
 def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, report: Report) -> None:
