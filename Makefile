@@ -32,9 +32,10 @@ local-down: setup ## Stop the local deployment and remove all of it
 
 .PHONY: test
 test: setup machine check golden ## Run every check and every test, the local deployment included
-	@# Two processes, because the local cloud changes moto for the whole of one.
+	@# Apart, because the local cloud changes moto for the whole of a process; and two modules of its tests
+	@# at a time, because most of their time is waiting.
 	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: setup ## Run the unit and template tests alone

@@ -22,11 +22,15 @@ class GeneratedSecrets(Construct):
         api_key: the ARN of the key (16 hexadecimal digits) and secret (16 more) of openQA's API.
         sign_in: the ARN of the OAuth2 client's ``{"key", "secret"}``, which the operator puts there; None
             where people do not sign in with OAuth2.
+        broker: the ARN of what the consumer of messages needs at its broker: ``{"password", "ca",
+            "certificate", "key"}``, the latter three PEM texts, which the operator puts there; None where no
+            messages are consumed by rules.
     """
 
     database: str
     api_key: str
     sign_in: str | None
+    broker: str | None
 
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
@@ -59,6 +63,19 @@ class GeneratedSecrets(Construct):
                 ),
             )
             if environment.sign_in.method == "OAuth2"
+            else None
+        )
+        self.broker = (
+            self._secret(
+                "broker",
+                "Password, or TLS files, for the broker of messages: to be overwritten by the operator",
+                secretsmanager.SecretStringGenerator(
+                    secret_string_template=json.dumps({"ca": "", "certificate": "", "key": ""}),
+                    generate_string_key="password",
+                    exclude_punctuation=True,
+                ),
+            )
+            if environment.schedule and environment.schedule.program == "rules"
             else None
         )
 

@@ -10,7 +10,7 @@ from typing import Literal
 from settings import Environment
 
 Role = Literal["database", "webui", "worker"]
-SecretName = Literal["database", "api-key", "sign-in"]
+SecretName = Literal["database", "api-key", "sign-in", "broker"]
 
 LAUNCH_HOOK = "ready"
 TERMINATE_HOOK = "drain"

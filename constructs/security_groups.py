@@ -61,6 +61,9 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         ("database", "internet", (80, 80), "Packages"),
         ("worker", "internet", None, "Whatever the systems under test download"),
     ]
+    if environment.schedule:
+        port = environment.schedule.port
+        table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
     return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)

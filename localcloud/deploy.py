@@ -30,6 +30,7 @@ _CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
 # A command that ends with this process, however this ends.
 _WITH_THIS = ("setpriv", "--pdeathsig", "KILL")
 # What instances say on their console about their own boot, see userdata/bootstrap.sh.
+_LONG = ("AWS::CloudFormation::Stack", "AWS::AutoScaling::AutoScalingGroup")
 _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30
@@ -135,6 +136,15 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
     print(f"\nopenQA: {running.url} (anyone may sign in; its certificate is signed by {running.certificate})")
     print(f"To stop and remove it: python -m localcloud down --name {running.name}")
     return code
+
+
+def worth_telling(line: str) -> bool:
+    """Tell whether a line of the CDK CLI says more than that the work on some resource has begun.
+
+    Args:
+        line: One line of ``cdk deploy``. What takes long is told of both times: stacks and groups.
+    """
+    return "_IN_PROGRESS" not in line or any(kind in line for kind in _LONG)
 
 
 def unchanged(output: str) -> bool:
@@ -265,7 +275,7 @@ def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, 
     ) as process:
         for line in _lines(process):
             output.append(line)
-            if not quiet:
+            if not quiet and worth_telling(line):
                 print(line, end="", flush=True)
     if quiet and process.returncode:
         print("".join(output), end="")

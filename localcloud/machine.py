@@ -21,6 +21,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 # What GetConsoleOutput answers at most, as on EC2.
 CONSOLE_BYTES = 64 * 1024
 
+# Images of the root are in a store of their own, which no machine writes to.
+_STORAGE = """\
+[storage]
+driver = "overlay"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+
+[storage.options]
+additionalimagestores = ["/usr/lib/containers/storage"]
+"""
 # systemd's signals to its first process: power off and reboot, as ACPI's button does on EC2.
 _POWER_OFF = signal.SIGRTMIN + 4
 _REBOOT = signal.SIGRTMIN + 5
@@ -84,6 +94,11 @@ class Machine:
         upper = self.directory / "upper"
         for path in (upper, self.directory / "root", upper / "etc/systemd/network"):
             path.mkdir(parents=True, exist_ok=True)
+        # podman's storage, which on this overlay would have to do with FUSE: see machine.sh.
+        (upper / "etc/containers").mkdir()
+        (upper / "etc/containers/storage.conf").write_text(_STORAGE)
+        for name in ("containers", "images"):
+            (self.directory / name).mkdir(exist_ok=True)
         (upper / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (upper / "etc/hostname").write_text(
             private_name(self.primary.address, region=self.primary.region).partition(".")[0] + "\n"
@@ -103,12 +118,14 @@ class Machine:
         cgroup.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("machine.sh")
         lower = ":".join(map(str, self.lower))
+        stores = (root / "var/lib/containers/storage" for root in self.lower)
+        images = next((store for store in stores if store.is_dir()), self.directory / "images")
         with self.console.open("ab") as console:
             self._process = subprocess.Popen(
                 [
                     *("nsenter", f"--net=/run/netns/{self.id}"),
                     *("unshare", "--mount", "--propagation", "private"),
-                    *("bash", str(script), self.id, self.cgroup, lower, str(self.directory)),
+                    *("bash", str(script), self.id, self.cgroup, lower, str(self.directory), str(images)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from fleet import catalogue
+from settings import messages
 from settings.content import ARCHITECTURES, Content
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -31,6 +32,8 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
     yield from _content_problems(environment.content, local=environment.kind == "local")
+    if environment.schedule:
+        yield from messages.problems(environment.schedule)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))

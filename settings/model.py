@@ -28,6 +28,7 @@ from settings.fields import (
     Vcpus,
     WebAddress,
 )
+from settings.messages import Schedule
 
 # What openQA and the tools beside it use inside a host; a VPC there would be out of the tests' reach.
 RESERVED_NETWORKS: Mapping[IPv4Network, str] = {
@@ -307,6 +308,8 @@ class Environment(Settings):
     webui: WebUi
     backups: Backups = Backups()
     content: Content
+    # None: nothing is scheduled but by hand.
+    schedule: Schedule | None = None
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
 
     @property

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from settings.checks import problems
 from settings.content import Content
+from settings.messages import Rule, Schedule
 from settings.model import Backups, Database, Domain, Environment, Fleet, Image, Network, SignIn, WebUi
 from settings.problem import Problem, allowed, shown
 
@@ -84,6 +85,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "webui": WebUi,
     "backups": Backups,
     "content": Content,
+    "schedule": Schedule,
     "fleets": Fleet,
 }
 
@@ -115,6 +117,8 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
 
 def _model(location: tuple[int | str, ...]) -> type[BaseModel]:
     """Find the model that a key belongs to: a table's, or the environment for the tables themselves."""
+    if location[:2] == ("schedule", "rules") and len(location) > 3:
+        return Rule
     inside = len(location) > (2 if location[0] == "fleets" else 1)
     return SECTIONS.get(str(location[0]), Environment) if inside else Environment
 

@@ -10,6 +10,7 @@ from constructs.front_door import FrontDoor
 from constructs.names import database_ca_parameter
 from constructs.published_files import publish_recipes
 from constructs.role_document import webui_document
+from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
@@ -74,11 +75,15 @@ class WebUiStack(EnvironmentStack):
                 "database": secrets.database,
                 "api_key": secrets.api_key,
                 "sign_in": secrets.sign_in,
+                "broker": secrets.broker,
             },
             bundle=bundle,
-            document=webui_document(
-                environment, architecture=architecture, url=door.url, sample=files["sample"]
-            ),
+            document={
+                **webui_document(
+                    environment, architecture=architecture, url=door.url, sample=files["sample"]
+                ),
+                **schedule_document(environment),
+            },
             target_groups=[door.target_group],
         )
         host.role.allow_read_parameter(database_ca_parameter(environment))

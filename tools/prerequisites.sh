@@ -25,6 +25,7 @@ case "${1-}" in
       nftables          # plays the security groups
       nginx-light       # checks the web UI host's nginx.conf
       openssl           # the database's certificates
+      rabbitmq-server   # plays the broker of messages
       rsync             # what must fail on the mounted backup bucket
       slirp4netns       # the local cloud's way out to the internet
       systemd-container # systemd-nspawn plays the instances
@@ -67,5 +68,6 @@ for package in "${missing[@]}"; do
   case $package in
     haproxy) "${sudo[@]}" systemctl disable --quiet haproxy.service ;;
     nginx-light) "${sudo[@]}" systemctl disable --quiet nginx.service ;;
+    rabbitmq-server) "${sudo[@]}" systemctl disable --quiet rabbitmq-server.service epmd.service epmd.socket ;;
   esac
 done

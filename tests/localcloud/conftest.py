@@ -12,6 +12,18 @@ from localcloud.cloud import RunningCloud
 from tests.localcloud.lab import SERVER, Lab, make_lab
 from tests.prerequisites import require_machine
 
+# Marks of tests that do not deploy.
+QUICK = {"machine", "parametrize", "usefixtures"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules, and packages, stay in one process when there are several; those that deploy come first."""
+    markers = {item: {mark.name for mark in item.iter_markers()} - QUICK for item in items}
+    items.sort(key=lambda item: not markers[item])
+    for item in items:
+        path = item.path.parent if (item.path.parent / "__init__.py").exists() else item.path
+        item.add_marker(pytest.mark.xdist_group(path.stem))
+
 
 @pytest.fixture(scope="session")
 def new_cloud() -> Iterator[Callable[[str], RunningCloud]]:

@@ -11,39 +11,27 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import requests
 
-from localcloud import cloud
 from localcloud.addresses import DEVELOPER, OUTSIDE
 from localcloud.cloud import RunningCloud
-from ops import deployment
 from ops.deployment import OpenQa
-from settings import ENVIRONMENTS
 from tests.localcloud import websocket
-from tests.prerequisites import require_machine
+from tests.localcloud.deployed import JOB_SECONDS, SAMPLE, Deployment, deployed, until
 
-Found = TypeVar("Found")
-
-ROOT = Path(__file__).parents[2]
-NAME = "test-access"
-ENVIRONMENT = "access"
 CHANGES = {
     'trusted = ["127.0.0.0/8"]\n': f'trusted = ["127.0.0.0/8"]\ndevelopers = ["{DEVELOPER}/32"]\n',
     "workers_per_host = 1\n": "workers_per_host = 2\n",
     "min = 1\n": "min = 2\n",
 }
-JOB = json.loads((ROOT / "userdata/content/sample/job.json").read_text())
+JOB = json.loads((SAMPLE / "job.json").read_text())
 LAST_MODULE = "screen"
-JOB_SECONDS = 600
 
 # What bash says of a TCP connection.
 OPEN, REFUSED, SILENCE = 0, 1, 124
@@ -120,8 +108,8 @@ def probe(host: str, port: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """What runs."""
+class Hosts:
+    """The deployment's hosts."""
 
     cloud: RunningCloud
     openqa: OpenQa
@@ -136,73 +124,28 @@ class Deployment:
         return enter(f"--target={self.cloud.pid}", "--mount", "--net", "sh", "-c", inner)
 
 
-def instances_of(running: RunningCloud, part: str, *, count: int) -> list[Instance] | None:
-    """The instances of a group, if so many are in service."""
-    group = f"openqa-{ENVIRONMENT}-{part}"
-    answer = running.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
-    ids = [
-        instance["InstanceId"]
-        for instance in answer["AutoScalingGroups"][0]["Instances"]
-        if instance["LifecycleState"] == "InService"
-    ]
-    if len(ids) != count:
-        return None
-    found = running.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
+def instances(made: Deployment, group: str, *, count: int = 1) -> list[Instance]:
+    ids = made.serving(group, count=count)
+    found = made.cloud.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
     return [
-        Instance(running, instance["InstanceId"], instance["PrivateIpAddress"])
+        Instance(made.cloud, instance["InstanceId"], instance["PrivateIpAddress"])
         for reservation in found
         for instance in reservation["Instances"]
     ]
 
 
-def until(find: Callable[[], Found | None], *, seconds: float, what: str) -> Found:
-    deadline = time.monotonic() + seconds
-    while (found := find()) is None:
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(1)
-    return found
-
-
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    require_machine()
-    directory = tmp_path_factory.mktemp("environments")
-    text = (ENVIRONMENTS / "local.toml").read_text()
-    for old, new in CHANGES.items():
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    (directory / f"{ENVIRONMENT}.toml").write_text(text)
-    program = [sys.executable, "-m", "localcloud"]
-    options = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            subprocess.run(
-                [*program, "deploy", ENVIRONMENT, f"--name={NAME}", *options], cwd=ROOT, check=True
-            )
-            found = cloud.find(NAME)
-            assert found is not None
-            for name, value in found.environment().items():
-                patch.setenv(name, value)
-            openqa = deployment.connect(environment=ENVIRONMENT, region=cloud.REGION, url=found.url)
-            until(lambda: idle_workers(openqa), seconds=300, what="four idle workers")
-            (database,), (webui,), (first, second) = (
-                until(partial(instances_of, found, part, count=count), seconds=300, what=part)
-                for part, count in (("database", 1), ("webui", 1), ("fleet-small", 2))
-            )
-            yield Deployment(
-                cloud=found,
-                openqa=openqa,
-                database=database,
-                webui=webui,
-                workers=(first, second),
-            )
-        finally:
-            subprocess.run([*program, "down", f"--name={NAME}"], cwd=ROOT, check=True)
-
-
 def idle_workers(openqa: OpenQa) -> list[Any] | None:
     idle = [worker for worker in openqa.request("GET", "workers")["workers"] if worker["status"] == "idle"]
     return idle if len(idle) == 4 else None
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    with deployed("access", CHANGES) as made:
+        until("four idle workers", lambda: idle_workers(made.openqa), seconds=300)
+        (database,), (webui,) = instances(made, "database"), instances(made, "webui")
+        first, second = instances(made, "fleet-small", count=2)
+        yield Hosts(made.cloud, made.openqa, database, webui, (first, second))
 
 
 @dataclass(frozen=True)
@@ -235,9 +178,9 @@ class PausedJob:
 
 
 @pytest.fixture(scope="module")
-def job(deployed: Deployment) -> PausedJob:
+def job(hosts: Hosts) -> PausedJob:
     """The sample job, paused before its last module."""
-    openqa = deployed.openqa
+    openqa = hosts.openqa
     settings = JOB | {"BUILD": "access", "PAUSE_AT": LAST_MODULE}
     number = int(openqa.request("POST", "jobs", data=settings)["id"])
 
@@ -247,18 +190,18 @@ def job(deployed: Deployment) -> PausedJob:
         passed = [module["name"] for module in found["testresults"] if module["result"] == "passed"]
         return found if "isolation" in passed else None
 
-    found = until(is_there, seconds=JOB_SECONDS, what="the job to stand before its last module")
+    found = until("the job stands before its last module", is_there, seconds=JOB_SECONDS)
     worker = openqa.request("GET", f"workers/{found['assigned_worker_id']}")["worker"]
     at = int(worker["instance"])
-    hosts = {host.address: host for host in deployed.workers}
-    host = hosts.pop(worker["properties"]["WORKER_HOSTNAME"])
+    others = {host.address: host for host in hosts.workers}
+    host = others.pop(worker["properties"]["WORKER_HOSTNAME"])
     return PausedJob(
         id=number,
         number=at,
         host=host,
         worker=Container(host, f"openqa-worker-{at}"),
         neighbour=Container(host, f"openqa-worker-{3 - at}"),
-        other_host=next(iter(hosts.values())),
+        other_host=next(iter(others.values())),
     )
 
 
@@ -269,63 +212,63 @@ def listen(container: Container, port: int) -> None:
     words = ("perl", "-MIO::Socket::INET", "-e", serve)
     container.host.output("podman", "exec", "--detach", container.name, *words)
     until(
+        f"{container.name} listens",
         lambda: container.host.reach(container.address, port) == OPEN or None,
         seconds=20,
-        what=f"{container.name} to listen",
     )
 
 
 @pytest.mark.access
 class TestWorkerHosts:
-    def test_the_way_to_the_web_ui(self, deployed: Deployment) -> None:
-        for worker in deployed.workers:
+    def test_the_way_to_the_web_ui(self, hosts: Hosts) -> None:
+        for worker in hosts.workers:
             assert worker.reach("webui.access.openqa.internal", 80) == OPEN
             assert worker.reach("webui.access.openqa.internal", 873) == OPEN
 
-    def test_no_way_to_postgresql(self, deployed: Deployment) -> None:
+    def test_no_way_to_postgresql(self, hosts: Hosts) -> None:
         database = "database.access.openqa.internal"
-        assert deployed.webui.reach(database, 5432) == OPEN
-        for worker in deployed.workers:
+        assert hosts.webui.reach(database, 5432) == OPEN
+        for worker in hosts.workers:
             assert worker.reach(database, 5432) == SILENCE
 
     @pytest.mark.parametrize("port", [22, 8080, 9526])
-    def test_no_way_to_other_ports_of_the_web_ui(self, deployed: Deployment, port: int) -> None:
-        assert deployed.workers[0].reach("webui.access.openqa.internal", port) == SILENCE
+    def test_no_way_to_other_ports_of_the_web_ui(self, hosts: Hosts, port: int) -> None:
+        assert hosts.workers[0].reach("webui.access.openqa.internal", port) == SILENCE
 
-    def test_no_way_to_another_worker_host(self, deployed: Deployment, job: PausedJob) -> None:
+    def test_no_way_to_another_worker_host(self, hosts: Hosts, job: PausedJob) -> None:
         for port in (job.vnc, job.developer_mode, 22, ANY_PORT):
             assert job.other_host.reach(job.host.address, port) == SILENCE
 
-    def test_none_of_its_containers_may_either(self, deployed: Deployment, job: PausedJob) -> None:
+    def test_none_of_its_containers_may_either(self, hosts: Hosts, job: PausedJob) -> None:
         stranger = Container(job.other_host, "openqa-worker-1")
         for port in (job.vnc, job.developer_mode):
             assert stranger.reach(job.host.address, port) == SILENCE
-        assert stranger.reach(deployed.database.address, 5432) == SILENCE
+        assert stranger.reach(hosts.database.address, 5432) == SILENCE
 
 
 @pytest.mark.access
 class TestOutside:
-    def test_a_developer_sees_the_screen_of_a_running_job(self, deployed: Deployment, job: PausedJob) -> None:
-        seen = deployed.from_outside(DEVELOPER, job.host.address, job.vnc)
+    def test_a_developer_sees_the_screen_of_a_running_job(self, hosts: Hosts, job: PausedJob) -> None:
+        seen = hosts.from_outside(DEVELOPER, job.host.address, job.vnc)
         assert seen.stdout.startswith("RFB 003."), seen
 
-    def test_nobody_else_does(self, deployed: Deployment, job: PausedJob) -> None:
-        assert deployed.from_outside(OUTSIDE, job.host.address, job.vnc).returncode == SILENCE
-        assert deployed.webui.reach(job.host.address, job.vnc) == SILENCE
+    def test_nobody_else_does(self, hosts: Hosts, job: PausedJob) -> None:
+        assert hosts.from_outside(OUTSIDE, job.host.address, job.vnc).returncode == SILENCE
+        assert hosts.webui.reach(job.host.address, job.vnc) == SILENCE
 
     @pytest.mark.parametrize("source", [OUTSIDE, DEVELOPER])
-    def test_nothing_else_answers(self, deployed: Deployment, job: PausedJob, source: object) -> None:
+    def test_nothing_else_answers(self, hosts: Hosts, job: PausedJob, source: object) -> None:
         closed = [
-            (deployed.database.address, 5432),
+            (hosts.database.address, 5432),
             ("10.99.128.10", 5432),
             ("10.99.128.20", 80),
             ("10.99.128.20", 873),
-            (deployed.webui.address, 80),
+            (hosts.webui.address, 80),
             (job.host.address, job.developer_mode),
             (job.host.address, 22),
         ]
         for host, port in closed:
-            assert deployed.from_outside(source, host, port).returncode == SILENCE, (host, port)
+            assert hosts.from_outside(source, host, port).returncode == SILENCE, (host, port)
 
 
 @pytest.mark.access
@@ -335,13 +278,13 @@ class TestContainers:
         assert job.neighbour.reach("webui.access.openqa.internal", 873) == OPEN
         assert job.neighbour.reach("192.168.122.2", 9530) == OPEN
 
-    def test_no_way_to_the_neighbour(self, deployed: Deployment, job: PausedJob) -> None:
+    def test_no_way_to_the_neighbour(self, hosts: Hosts, job: PausedJob) -> None:
         listen(job.worker, ANY_PORT)
         for port in (job.vnc, job.developer_mode, ANY_PORT):
             assert job.host.reach(job.worker.address, port) == OPEN
             assert job.neighbour.reach(job.worker.address, port) == SILENCE
         # Nor by the ports that the host publishes.
-        assert deployed.webui.reach(job.host.address, job.developer_mode) == OPEN
+        assert hosts.webui.reach(job.host.address, job.developer_mode) == OPEN
         for port in (job.vnc, job.developer_mode):
             assert job.neighbour.reach(job.host.address, port) == SILENCE
 
@@ -350,9 +293,7 @@ class TestContainers:
         addresses = (job.host.address, "192.168.122.1", f"{gateway[0]}.{int(gateway[2]) - 1}")
         serve = ("python3", "-m", "http.server", str(ANY_PORT), "--directory=/run/openqa-on-aws/config")
         job.host.output("systemd-run", "--unit=access-test", *serve)
-        until(
-            lambda: job.host.reach("127.0.0.1", ANY_PORT) == OPEN or None, seconds=30, what="a server there"
-        )
+        until("a server there", lambda: job.host.reach("127.0.0.1", ANY_PORT) == OPEN or None, seconds=30)
         try:
             for address in addresses:
                 assert job.host.reach(address, ANY_PORT) == OPEN
@@ -390,25 +331,25 @@ class TestContainers:
         links = job.host.output("stat", "--format=%h", f"/var/lib/openqa/pool/{job.number}/sample.iso")
         assert int(links) == 2
 
-    def test_no_worker_was_ever_broken(self, deployed: Deployment) -> None:
-        for host in deployed.workers:
+    def test_no_worker_was_ever_broken(self, hosts: Hosts) -> None:
+        for host in hosts.workers:
             journal = host.output("journalctl", "--output=cat", "--unit=openqa-worker@*.service")
             assert "Registering with openQA" in journal
             assert "cache not available" not in journal
 
 
-def signed_in(deployed: Deployment) -> requests.Session:
+def signed_in(hosts: Hosts) -> requests.Session:
     """A browser whose user signed in as an operator."""
     browser = requests.Session()
-    browser.verify = str(deployed.cloud.certificate)
-    answer = browser.get(f"{deployed.cloud.url}/login", allow_redirects=False, timeout=30)
+    browser.verify = str(hosts.cloud.certificate)
+    answer = browser.get(f"{hosts.cloud.url}/login", allow_redirects=False, timeout=30)
     assert answer.status_code == 302, answer.text
-    assert "Logged in as Demo" in browser.get(deployed.cloud.url, timeout=30).text
+    assert "Logged in as Demo" in browser.get(hosts.cloud.url, timeout=30).text
     return browser
 
 
-def developer_mode(deployed: Deployment, job: PausedJob, path: str = "") -> str:
-    return f"{deployed.cloud.url}/liveviewhandler/tests/{job.id}/developer/ws-proxy{path}"
+def developer_mode(hosts: Hosts, job: PausedJob, path: str = "") -> str:
+    return f"{hosts.cloud.url}/liveviewhandler/tests/{job.id}/developer/ws-proxy{path}"
 
 
 def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -423,31 +364,31 @@ def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, An
 
 
 @contextmanager
-def event_stream(deployed: Deployment, path: str, *, seconds: float) -> Iterator[Iterator[str]]:
+def event_stream(hosts: Hosts, path: str, *, seconds: float) -> Iterator[Iterator[str]]:
     """The lines of an endless answer; ConnectionError where the next one takes longer."""
-    authority = str(deployed.cloud.certificate)
-    with requests.get(deployed.cloud.url + path, stream=True, timeout=seconds, verify=authority) as answer:
+    authority = str(hosts.cloud.certificate)
+    with requests.get(hosts.cloud.url + path, stream=True, timeout=seconds, verify=authority) as answer:
         yield (line.decode() for line in answer.iter_lines(chunk_size=1))
 
 
 @pytest.mark.devmode
 class TestDeveloperMode:
-    def test_nobody_who_is_not_signed_in(self, deployed: Deployment, job: PausedJob) -> None:
+    def test_nobody_who_is_not_signed_in(self, hosts: Hosts, job: PausedJob) -> None:
         with (
             pytest.raises(websocket.RefusedError, match="302"),
-            websocket.connect(developer_mode(deployed, job), authority=deployed.cloud.certificate),
+            websocket.connect(developer_mode(hosts, job), authority=hosts.cloud.certificate),
         ):
             pass
 
-    def test_everybody_sees_the_status(self, deployed: Deployment, job: PausedJob) -> None:
-        url = developer_mode(deployed, job, "/status")
-        with websocket.connect(url, authority=deployed.cloud.certificate) as connection:
+    def test_everybody_sees_the_status(self, hosts: Hosts, job: PausedJob) -> None:
+        url = developer_mode(hosts, job, "/status")
+        with websocket.connect(url, authority=hosts.cloud.certificate) as connection:
             status = status_in(connection, lambda data: "running" in data)
         assert status["running"] == LAST_MODULE
         assert status["test_execution_paused"]
 
-    def test_the_live_view(self, deployed: Deployment, job: PausedJob) -> None:
-        with event_stream(deployed, f"/liveviewhandler/tests/{job.id}/streaming", seconds=60) as pictures:
+    def test_the_live_view(self, hosts: Hosts, job: PausedJob) -> None:
+        with event_stream(hosts, f"/liveviewhandler/tests/{job.id}/streaming", seconds=60) as pictures:
             picture = next(line for line in pictures if "base64," in line)
             assert base64.b64decode(picture.partition("base64,")[2]).startswith(b"\x89PNG")
 
@@ -455,18 +396,18 @@ class TestDeveloperMode:
             def log() -> str | None:
                 said = f"pausing test execution of {LAST_MODULE}"
                 try:
-                    with event_stream(deployed, f"/tests/{job.id}/livelog", seconds=5) as lines:
+                    with event_stream(hosts, f"/tests/{job.id}/livelog", seconds=5) as lines:
                         return next(line for line in lines if said in line)
                 except requests.ConnectionError:  # nothing new for so long
                     return None
 
-            until(log, seconds=60, what="the live log")
+            until("the live log", log, seconds=60)
 
     # The last test: the job ends.
-    def test_an_operator_lets_the_paused_job_go_on(self, deployed: Deployment, job: PausedJob) -> None:
-        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in signed_in(deployed).cookies)
-        url = developer_mode(deployed, job)
-        with websocket.connect(url, authority=deployed.cloud.certificate, cookie=cookie) as connection:
+    def test_an_operator_lets_the_paused_job_go_on(self, hosts: Hosts, job: PausedJob) -> None:
+        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in signed_in(hosts).cookies)
+        url = developer_mode(hosts, job)
+        with websocket.connect(url, authority=hosts.cloud.certificate, cookie=cookie) as connection:
             status = status_in(connection, lambda data: "running" in data)
             assert status["running"] == LAST_MODULE
             assert status["developer_name"] == "Demo"
@@ -474,7 +415,7 @@ class TestDeveloperMode:
             status_in(connection, lambda data: "resume_test_execution" in data)
 
         def ended() -> dict[str, Any] | None:
-            found: dict[str, Any] = deployed.openqa.request("GET", f"jobs/{job.id}")["job"]
+            found: dict[str, Any] = hosts.openqa.request("GET", f"jobs/{job.id}")["job"]
             return found if found["state"] == "done" else None
 
-        assert until(ended, seconds=JOB_SECONDS, what="the job to end")["result"] == "passed"
+        assert until("the job ends", ended, seconds=JOB_SECONDS)["result"] == "passed"

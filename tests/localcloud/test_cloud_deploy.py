@@ -7,7 +7,7 @@ import pytest
 
 from localcloud import deploy
 from localcloud.cloud import RunningCloud
-from localcloud.deploy import report, unchanged, wait_for_fleets
+from localcloud.deploy import report, unchanged, wait_for_fleets, worth_telling
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,20 @@ from localcloud.deploy import report, unchanged, wait_for_fleets
 )
 def test_whether_a_deployment_changed_anything(output: str, same: bool) -> None:
     assert unchanged(output) is same
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "told"),
+    [
+        ("CREATE_IN_PROGRESS", "AWS::EC2::Route", False),
+        ("CREATE_COMPLETE", "AWS::EC2::Route", True),
+        ("CREATE_FAILED", "AWS::EC2::Route", True),
+        ("CREATE_IN_PROGRESS", "AWS::AutoScaling::AutoScalingGroup", True),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", "AWS::CloudFormation::Stack", True),
+    ],
+)
+def test_what_is_told_of_a_deployment(state: str, kind: str, told: bool) -> None:
+    assert worth_telling(f"openqa-local-network | 2/38 | 11:11:07 PM | {state} | {kind} | Thing\n") is told
 
 
 def test_what_a_failed_instance_said_last() -> None:

@@ -1,34 +1,36 @@
-"""Parallel jobs across hosts (GRE) and in containers (VDE): one deployment with a fleet of each kind."""
+"""Parallel jobs on one host (tap), across hosts (GRE) and in containers (VDE): a fleet of each kind."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import boto3
 import pytest
 
-from localcloud import cloud
-from localcloud.cloud import RunningCloud
-from ops import deployment
-from ops.deployment import OpenQa
-from settings import ENVIRONMENTS
+from tests.localcloud.deployed import Deployment, deployed, until
 
-ROOT = Path(__file__).parents[2]
-NAME = "test-clusters"
-SAMPLE = ROOT / "userdata/content/sample"
-MESH_GROUP, VDE_GROUP = "openqa-clusters-fleet-mesh", "openqa-clusters-fleet-vde"
-# A pair never fits on one host of the mesh; two of them fit on the VDE host at a time.
+# A pair never fits on one host of the mesh; two of them fit on the others at a time.
 FLEETS = """\
+[[fleets]]
+name = "taps"
+architecture = "x86_64"
+classes = ["qemu_x86_64", "tap"]
+instance_types = ["t3.medium"]
+virtualization = "none"
+kvm = false
+network = "tap"
+workers_per_host = 4
+min = 1
+max = 1
+volume_gib = 8
+cache_gib = 2
+
 [[fleets]]
 name = "mesh"
 architecture = "x86_64"
-classes = ["qemu_x86_64", "tap"]
+classes = ["qemu_x86_64", "tap2"]
 instance_types = ["t3.medium"]
 virtualization = "none"
 kvm = false
@@ -54,123 +56,44 @@ max = 1
 volume_gib = 8
 cache_gib = 2
 """
-JOB_SECONDS = 900
-HOST_SECONDS = 900
+ACROSS = {"WORKER_CLASS": "qemu_x86_64,tap2"}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
-    directory = tmp_path_factory.mktemp("environments")
-    common, _, _ = (ENVIRONMENTS / "local.toml").read_text().partition("[[fleets]]")
-    (directory / "clusters.toml").write_text(common + FLEETS)
-    program = [sys.executable, "-m", "localcloud"]
-    ports = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
-    try:
-        subprocess.run([*program, "deploy", "clusters", f"--name={NAME}", *ports], cwd=ROOT, check=True)
-        found = cloud.find(NAME)
-        assert found is not None
-        yield found
-    finally:
-        subprocess.run([*program, "down", f"--name={NAME}"], cwd=ROOT, check=True)
+def clusters() -> Iterator[Deployment]:
+    with deployed("clusters", fleets=FLEETS) as made:
+        yield made
 
 
-@pytest.fixture
-def openqa(running: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> OpenQa:
-    for name, value in running.environment().items():
-        monkeypatch.setenv(name, value)
-    return deployment.connect(environment="clusters", region=cloud.REGION, url=running.url)
-
-
-def schedule(openqa: OpenQa, file: str, build: str) -> list[int]:
-    """Schedules a cluster and returns its jobs."""
-    settings = json.loads((SAMPLE / file).read_text()) | {"BUILD": build}
-    return sorted(openqa.request("POST", "jobs", data=settings)["ids"].values())
-
-
-def finished(openqa: OpenQa, jobs: list[int]) -> list[dict[str, Any]]:
-    """Waits until all jobs are done, and returns them."""
-    deadline = time.monotonic() + JOB_SECONDS
-    while True:
-        found: list[dict[str, Any]] = [openqa.request("GET", f"jobs/{job}")["job"] for job in jobs]
-        if all(job["state"] == "done" for job in found):
-            return found
-        assert time.monotonic() < deadline, [(job["id"], job["state"]) for job in found]
-        time.sleep(2)
-
-
-def results(jobs: list[dict[str, Any]]) -> dict[str, str]:
-    return {f"{job['id']} {job['test']}": job["result"] for job in jobs}
-
-
-def all_passed(jobs: list[dict[str, Any]]) -> bool:
-    return {job["result"] for job in jobs} == {"passed"}
-
-
-def hosts_of(openqa: OpenQa, jobs: list[dict[str, Any]]) -> set[str]:
+def hosts_of(made: Deployment, jobs: list[dict[str, Any]]) -> set[str]:
     """The hosts that ran the jobs."""
-    workers = {worker["id"]: worker["host"] for worker in openqa.request("GET", "workers")["workers"]}
+    workers = {worker["id"]: worker["host"] for worker in made.openqa.request("GET", "workers")["workers"]}
     return {workers[job["assigned_worker_id"]] for job in jobs}
 
 
-def until(what: str, check: Callable[[], bool], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(3)
-
-
-def inside(running: RunningCloud, instance: str, *command: str) -> str:
-    """Runs a command inside an instance, and returns what it printed."""
-    leader = running.leader(instance)
-    assert leader is not None
-    return subprocess.run(
-        ["nsenter", f"--target={leader}", "--all", *command],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
-
-
-def members(group: str) -> list[str]:
-    """The instances of a group that are in service."""
-    answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
-    return sorted(
-        member["InstanceId"]
-        for member in answer["AutoScalingGroups"][0]["Instances"]
-        if member["LifecycleState"] == "InService"
-    )
-
-
-def address(instance: str) -> str:
-    (reservation,) = boto3.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
+def address(made: Deployment, instance: str) -> str:
+    (reservation,) = made.cloud.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
     found: str = reservation["Instances"][0]["PrivateIpAddress"]
     return found
 
 
-def mesh_hosts() -> dict[str, str]:
-    """The mesh's hosts: addresses by instance."""
-    return {instance: address(instance) for instance in members(MESH_GROUP)}
-
-
-def tunnels(running: RunningCloud, instance: str) -> set[str]:
+def tunnels(made: Deployment, instance: str) -> set[str]:
     """Where the tunnels of a host lead."""
     find = ("ovs-vsctl", "--format=json", "--columns=options", "find", "interface", "type=gre")
-    listed = json.loads(inside(running, instance, *find))
+    listed = json.loads(made.run(instance, *find).stdout)
     return {dict(options[1])["remote_ip"] for (options,) in listed["data"]}
 
 
-def meshed(running: RunningCloud, hosts: Mapping[str, str]) -> bool:
+def meshed(made: Deployment, hosts: Mapping[str, str]) -> bool:
     """Whether each host has a tunnel to each other one, and to nothing else."""
     everyone = set(hosts.values())
-    return all(tunnels(running, instance) == everyone - {address} for instance, address in hosts.items())
+    return all(tunnels(made, instance) == everyone - {address} for instance, address in hosts.items())
 
 
-def mesh(running: RunningCloud) -> dict[str, str]:
+def mesh(made: Deployment) -> dict[str, str]:
     """Waits for both hosts of the mesh and their tunnels: addresses by instance."""
-    until("two hosts", lambda: len(mesh_hosts()) == 2, seconds=HOST_SECONDS)
-    hosts = mesh_hosts()
-    until("the mesh", lambda: meshed(running, hosts), seconds=60)
+    hosts = {instance: address(made, instance) for instance in made.serving("fleet-mesh", count=2)}
+    until("the mesh", lambda: meshed(made, hosts) or None, seconds=60)
     return hosts
 
 
@@ -201,64 +124,76 @@ FRAME = bytes.fromhex("ffffffffffff52540012000188b5") + b"probe"
 FLOOD = ("ovs-ofctl", "packet-out", "br0", f"in_port=tap0 packet={FRAME.hex()} actions=normal")
 
 
-def arrives(running: RunningCloud, source: str, command: Sequence[str], target: str) -> bool:
+def arrives(made: Deployment, source: str, command: Sequence[str], target: str) -> bool:
     """Whether a probe that one instance's command sends by GRE arrives at another."""
-    leader = running.leader(target)
+    leader = made.cloud.leader(target)
     assert leader is not None
     see = ["nsenter", f"--target={leader}", "--all", "python3", "-c", SEE]
     with subprocess.Popen(see, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
         assert watcher.stdout is not None
         assert watcher.stdout.readline() == "ready\n"
-        inside(running, source, *command)
+        made.run(source, *command)
         _, said = watcher.communicate(timeout=60)
     assert said.strip() in ("", "seen")
     return bool(said)
 
 
 @pytest.mark.mesh
-def test_only_hosts_of_the_mesh_reach_each_other_by_gre(running: RunningCloud, openqa: OpenQa) -> None:
-    hosts = mesh(running)
-    until("the host beside it", lambda: len(members(VDE_GROUP)) == 1, seconds=HOST_SECONDS)
+def test_only_hosts_of_the_mesh_reach_each_other_by_gre(clusters: Deployment) -> None:
+    hosts = mesh(clusters)
     one, other = hosts
-    (stranger,) = members(VDE_GROUP)
-    assert arrives(running, one, FLOOD, other)
-    assert not arrives(running, stranger, ("python3", "-c", SEND, hosts[other]), other)
-    assert not arrives(running, one, ("python3", "-c", SEND, address(stranger)), stranger)
+    (stranger,) = clusters.serving("fleet-vde")
+    there = address(clusters, stranger)
+    assert arrives(clusters, one, FLOOD, other)
+    assert not arrives(clusters, stranger, ("python3", "-c", SEND, hosts[other]), other)
+    assert not arrives(clusters, one, ("python3", "-c", SEND, there), stranger)
 
 
-def passes_split(openqa: OpenQa, build: str) -> None:
+def passes_split(made: Deployment, build: str) -> None:
     """A pair passes, and its jobs ran on two hosts."""
-    jobs = finished(openqa, schedule(openqa, "pair.json", build))
-    assert all_passed(jobs), results(jobs)
-    assert len(hosts_of(openqa, jobs)) == 2
+    jobs = made.passed(made.schedule(build, file="pair.json", **ACROSS))
+    assert len(hosts_of(made, jobs)) == 2
 
 
 @pytest.mark.mesh
-def test_a_pair_is_split_over_two_hosts_and_again_when_one_is_replaced(
-    running: RunningCloud, openqa: OpenQa
-) -> None:
-    before = mesh(running)
-    passes_split(openqa, "before")
+def test_a_pair_is_split_over_two_hosts_and_again_when_one_is_replaced(clusters: Deployment) -> None:
+    before = mesh(clusters)
+    passes_split(clusters, "before")
 
     gone, stays = sorted(before)
-    boto3.client("ec2").terminate_instances(InstanceIds=[gone])
-    until("the host to go", lambda: gone not in mesh_hosts(), seconds=HOST_SECONDS)
-    after = mesh(running)
+    clusters.cloud.client("ec2").terminate_instances(InstanceIds=[gone])
+    until("the host to go", lambda: gone not in clusters.instances("fleet-mesh") or None)
+    after = mesh(clusters)
     assert stays in after
-    passes_split(openqa, "after")
+    passes_split(clusters, "after")
+
+
+def two_builds_do_not_meet(made: Deployment, file: str, **more: str) -> None:
+    """Two builds of a pair, with the same addresses, run at the same time and pass."""
+    jobs = made.schedule("first", file=file, **more) + made.schedule("second", file=file, **more)
+    done = made.passed(jobs)
+    assert len(done) == 4
+    assert max(job["t_started"] for job in done) < min(job["t_finished"] for job in done)
 
 
 @pytest.mark.vde
-def test_a_pair_talks_over_vde(openqa: OpenQa) -> None:
-    jobs = finished(openqa, schedule(openqa, "pair-vde.json", "pair"))
-    assert len(jobs) == 2
-    assert all_passed(jobs), results(jobs)
+def test_two_builds_over_vde(clusters: Deployment) -> None:
+    two_builds_do_not_meet(clusters, "pair-vde.json")
 
 
-@pytest.mark.vde
-def test_two_builds_over_vde_do_not_meet(openqa: OpenQa) -> None:
-    scheduled = schedule(openqa, "pair-vde.json", "first") + schedule(openqa, "pair-vde.json", "second")
-    jobs = finished(openqa, scheduled)
-    assert len(jobs) == 4
-    assert all_passed(jobs), results(jobs)
-    assert max(job["t_started"] for job in jobs) < min(job["t_finished"] for job in jobs)
+@pytest.mark.tap
+def test_two_builds_over_tap(clusters: Deployment) -> None:
+    two_builds_do_not_meet(clusters, "pair.json")
+
+
+@pytest.mark.tap
+def test_a_cluster_of_three(clusters: Deployment) -> None:
+    third = {
+        "TEST:second": "tap-second-client",
+        "MODULES:second": "boot,isolation,client",
+        "GUEST_ADDRESS:second": "172.16.2.103",
+        "_PARALLEL:second": "server",
+    }
+    jobs = clusters.passed(clusters.schedule("three", file="pair.json", **third))
+    assert len(jobs) == 3
+    assert len(hosts_of(clusters, jobs)) == 1

@@ -22,7 +22,8 @@ from userdata.host.layout import Layout
 REPOSITORY = Path(__file__).parent.parent.parent
 DOCUMENTS = Path(__file__).parent / "documents"
 NAMES = (
-    *("database", "webui", "webui-fedora", "worker", "worker-emulated", "worker-vde"),
+    *("database", "webui", "webui-fedora", "webui-messages"),
+    *("worker", "worker-emulated", "worker-vde"),
     *("worker-tap", "worker-tap-fedora", "worker-mesh"),
 )
 REGION = "us-east-1"
@@ -30,7 +31,8 @@ INSTANCE = "i-0123456789abcdef0"
 PASSWORD = "PasswordOfTheDatabase00000000000"
 API_KEY = "0123456789abcdeffedcba9876543210"
 SIGN_IN = json.dumps({"key": "client-key", "secret": "client-secret"})
-SECRETS = {"database": PASSWORD, "api-key": API_KEY, "sign-in": SIGN_IN}
+BROKER = json.dumps({"ca": "authority", "certificate": "client", "key": "key", "password": "broker-secret"})
+SECRETS = {"database": PASSWORD, "api-key": API_KEY, "sign-in": SIGN_IN, "broker": BROKER}
 
 
 def read(name: str) -> dict[str, Any]:

@@ -86,6 +86,27 @@ class WebUi:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """What schedules jobs by messages.
+
+    Attributes:
+        program: ``rules`` or ``fedora_openqa``.
+        broker: The broker's address, without a password.
+        queue: The queue's name.
+        exchange: What the queue gets its messages from.
+        archive: Where what was missed can be asked for; None: nowhere.
+        rules: The rules, as `userdata.messages.rules.Rule` takes them.
+    """
+
+    program: str
+    broker: str
+    queue: str
+    exchange: str
+    archive: str | None
+    rules: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Worker:
     """What a worker host offers, and the table in which it leases its name."""
 
@@ -144,6 +165,7 @@ class Document:
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
+    schedule: Schedule | None
 
     @property
     def certificate_parameter(self) -> str:
@@ -231,6 +253,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
+        schedule=_schedule(data.get("schedule")),
     )
 
 
@@ -284,6 +307,19 @@ def _source(data: Mapping[str, Any] | None) -> Source | None:
     if not data:
         return None
     return Source(address=data["address"], ref=data["ref"])
+
+
+def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
+    if not data:
+        return None
+    return Schedule(
+        program=data["program"],
+        broker=data["broker"],
+        queue=data["queue"],
+        exchange=data["exchange"],
+        archive=data["archive"],
+        rules=tuple(data["rules"]),
+    )
 
 
 def _worker(data: Mapping[str, Any] | None) -> Worker | None:

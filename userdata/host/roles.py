@@ -11,7 +11,19 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host import certificates, interface, kvm, names, render, secrets, sizing, tap, vde, volume
+from userdata.host import (
+    certificates,
+    interface,
+    kvm,
+    messages,
+    names,
+    render,
+    secrets,
+    sizing,
+    tap,
+    vde,
+    volume,
+)
 from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
@@ -37,7 +49,7 @@ _DIGITS = frozenset("0123456789abcdef")
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host's role."""
     if document.worker is None:
-        return ("common", "stateful", document.role)
+        return ("common", "stateful", document.role, *messages.folders(document))
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -184,6 +196,7 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         raise HostError("host document: the key 'webui' is missing")
     key, secret = _api_key(values)
     _lay_out(host)
+    messages.configure(host, key=key, secret=secret, broker=values.get("broker"))
     certificate = _database_ca(host)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(

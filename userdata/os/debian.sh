@@ -5,7 +5,7 @@
 # openssl: the database's certificates. mdadm, e2fsprogs: instance-store disks and data volumes. catatonit:
 # podman's --init. netavark, aardvark-dns, crun: podman only recommends them. xorriso: cloudinit.iso.
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute2
-  python3-boto3 python3-jinja2 python3-psycopg2 python3-requests xorriso)
+  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests xorriso)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has
 # (userdata/containers/{openqa,worker}), Open vSwitch, and what our switch service needs.

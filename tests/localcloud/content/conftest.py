@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,11 @@ templates = ["templates/tables.json", "templates/groups/*.yaml"]
 asset_limits = {{ "first" = 3, "pushed" = 7 }}
 cloudinit = true
 """
-CHANGES = {'profile = "sample"\n': CONTENT}
+SCHEDULE = (Path(__file__).parent / "schedule.toml").read_text()
+CHANGES = {
+    'profile = "sample"\n': CONTENT,
+    "# No KVM, because few laptops": f"{SCHEDULE}# No KVM, because few laptops",
+}
 
 
 @pytest.fixture(scope="package")

@@ -1,0 +1,94 @@
+"""``schedule``: a build by hand, with what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ops.deployment import DeploymentError, OpenQa, connect
+from settings import Environment
+from userdata.messages.openqa import posted
+from userdata.messages.rules import IDENTITY
+
+_SETTING = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
+# The build's own, which openQA cannot tell from what it has.
+_NEEDED = IDENTITY[:-1]
+
+
+def add_command(commands: Any) -> None:
+    """Adds ``schedule`` to the command line."""
+    parser = commands.add_parser("schedule", help="schedule a build by hand")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    iso = actions.add_parser(
+        "iso",
+        help="schedule what the job templates have for a product",
+        description="Does openQA's `isos post`, shows the jobs and what was not scheduled with the reason. "
+        "Exits with 0 only if there are jobs and nothing failed.",
+    )
+    iso.add_argument(
+        "settings",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help=f"openQA's settings; {', '.join(_NEEDED)} must be among them, and BUILD should be",
+    )
+    iso.set_defaults(run=run_iso)
+
+
+def run_iso(environment: Environment, options: argparse.Namespace) -> int:
+    """Schedules a build and shows its jobs.
+
+    Args:
+        environment: where.
+        options: ``url`` (or None) and ``settings``.
+
+    Returns:
+        0 if there are jobs and nothing failed, else 1.
+
+    Raises:
+        DeploymentError: the settings are not in order, or openQA does not answer or refuses.
+    """
+    settings = parse(options.settings)
+    openqa = connect(environment=environment.name, region=environment.region, url=options.url)
+    return show(openqa, openqa.request("POST", "isos", data=settings))
+
+
+def parse(words: Sequence[str]) -> dict[str, str]:
+    """Reads settings from a command line.
+
+    Raises:
+        DeploymentError: a word is none, or one is missing.
+    """
+    settings = {}
+    for word in words:
+        found = _SETTING.fullmatch(word)
+        if found is None:
+            raise DeploymentError(f"{word!r} is no setting; allowed: KEY=VALUE with KEY in capitals")
+        settings[found[1]] = found[2]
+    if missing := [name for name in _NEEDED if not settings.get(name)]:
+        raise DeploymentError(f"{', '.join(missing)} missing: openQA knows a product by {', '.join(_NEEDED)}")
+    return settings
+
+
+def show(openqa: OpenQa, answer: Any) -> int:
+    """Shows what came of a build.
+
+    Args:
+        openqa: the API.
+        answer: openQA's, to ``isos post``.
+
+    Returns:
+        0 if there are jobs and nothing failed, else 1.
+    """
+    done = posted(answer)
+    for number in done.ids:
+        job = openqa.request("GET", f"jobs/{number}")["job"]
+        print(f"  {openqa.url}/tests/{number}  {job['name']}  {job['settings'].get('WORKER_CLASS', '')}")
+    for failure in done.failed:
+        print(f"  not scheduled: {failure}")
+    if done.ids:
+        print(f"Scheduled {len(done.ids)} jobs; {len(done.failed)} could not be.")
+    else:
+        print("Scheduled no job: no job template is for this product, or what is said above keeps all back.")
+    return 0 if done.ids and not done.failed else 1

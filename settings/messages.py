@@ -1,0 +1,136 @@
+"""What schedules openQA's jobs by itself: a broker's messages, and what is made of them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from settings.fields import Settings
+from settings.problem import Problem, shown
+from userdata.messages import rules
+
+# What they share in the web UI host's user data, of which EC2 takes 16 KB in all.
+RULES_BYTES = 4096
+EXCHANGE = "amq.topic"
+PORT = 5671
+# Fedora's broker for everyone, and its archive (fedora-infra/fedora-messaging; apps.fedoraproject.org).
+FEDORA_BROKER = "amqps://fedora@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
+FEDORA_ARCHIVE = "https://apps.fedoraproject.org/datagrepper/v2/search"
+_FIELD = Annotated[str, Field(pattern=rf"^{rules.FIELD}$")]
+_PARAMETER = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
+
+
+class Rule(Settings):
+    """Which messages mean a build, and what openQA is told of it."""
+
+    topic: Annotated[
+        str,
+        Field(
+            pattern=rf"^{rules.TOPIC}$",
+            description="an AMQP topic pattern: words with dots between, * for a word, # for any number",
+        ),
+    ]
+    filter: Annotated[
+        Mapping[_FIELD, str],
+        Field(description="a table: fields of the message's body and patterns with * and ?, in quotes"),
+    ] = {}
+    post: Annotated[
+        Mapping[_PARAMETER, str],
+        Field(
+            description="a table: openQA's settings in capitals and their values, in quotes; {field} stands "
+            "for a field of the message's body"
+        ),
+    ]
+
+
+class Schedule(Settings):
+    """A broker whose messages schedule jobs."""
+
+    # rules: those below. fedora_openqa: Fedora's own program, which knows Fedora's composes and updates.
+    program: Literal["rules", "fedora_openqa"] = "rules"
+    broker: Annotated[
+        str,
+        Field(
+            pattern=r"^amqps://[^\s/@:]+@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s/?#]*$",
+            description="amqps://USER@HOST/VIRTUAL_HOST, / in its name as %2F, without a password, which "
+            "belongs into the secret openqa/NAME/broker",
+        ),
+    ]
+    # None: one that follows from account, region and name, the same for as long as they are.
+    queue: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+            description="a UUID in lowercase, such as uuidgen prints",
+        ),
+    ] = None
+    # Where to ask for what was missed; None: what is published while nobody listens is lost.
+    archive: Annotated[
+        str | None,
+        Field(
+            # The host's security group lets 80 and 443 out.
+            pattern=r"^https?://[^\s/?#:@]+(/[^\s?#]*)?$",
+            description="the http(s):// address of a search as datagrepper's, without a port, such as "
+            f"{FEDORA_ARCHIVE}",
+        ),
+    ] = None
+    rules: Annotated[
+        tuple[Rule, ...], Field(description="a [[schedule.rules]] table with topic and post for each")
+    ] = ()
+
+    @property
+    def port(self) -> int:
+        """The broker's TCP port."""
+        return urlsplit(self.broker).port or PORT
+
+
+def queue(schedule: Schedule, *, account: str, region: str, name: str, purpose: str = "scheduler") -> str:
+    """Return the name of an environment's queue: public brokers want a UUID, a stable one is one's own.
+
+    Args:
+        schedule: The settings, which may name the scheduler's.
+        account: The AWS account.
+        region: The region.
+        name: The environment's name.
+        purpose: Whose queue it is.
+    """
+    if schedule.queue is not None and purpose == "scheduler":
+        return schedule.queue
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"openqa:{account}/{region}/{name}/{purpose}"))
+
+
+def problems(schedule: Schedule) -> Iterator[Problem]:
+    """Find what no single field shows."""
+    if schedule.program == "rules" and not schedule.rules:
+        wrong = 'program = "rules" has none to follow'
+        yield Problem("schedule.rules", (), wrong, "one [[schedule.rules]] table or more")
+    if schedule.program != "rules" and schedule.rules:
+        wrong = f"program = {shown(schedule.program)} has its own"
+        yield Problem("schedule.rules", [rule.topic for rule in schedule.rules], wrong, 'program = "rules"')
+    size = len(schedule.model_dump_json(include={"rules"}))
+    if size > RULES_BYTES:
+        wrong = f"{size} bytes in all, which user data has no room for"
+        yield Problem("schedule.rules", len(schedule.rules), wrong, f"{RULES_BYTES} bytes")
+    for number, rule in enumerate(schedule.rules, 1):
+        yield from _rule_problems(f"schedule.rules.{number}.post", rule)
+
+
+def _rule_problems(key: str, rule: Rule) -> Iterator[Problem]:
+    for name in rules.IDENTITY:
+        if not rule.post.get(name):
+            wrong = "openQA knows a build by it"
+            yield Problem(f"{key}.{name}", rule.post.get(name), wrong, "a value, or {field} in it")
+    if "BUILD" in rule.post and rules.is_constant(rule.post["BUILD"]):
+        wrong = "the same for every message, so only the first would be scheduled"
+        yield Problem(f"{key}.BUILD", rule.post["BUILD"], wrong, "a value with {field} in it")
+    for name, template in rule.post.items():
+        if brace := rules.malformed(template):
+            wrong = f"no field in braces at {shown(brace)}"
+            yield Problem(f"{key}.{name}", template, wrong, "{field} or {object.field}")
+        if re.search(r"[\r\n]", template):
+            yield Problem(f"{key}.{name}", template, "several lines", "one line of text")

@@ -1,0 +1,245 @@
+"""Messages of a real broker schedule jobs, each build once, whatever is away meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.addresses import OUTSIDE
+from settings import messages
+from tests.localcloud.content.broker import PORT, VIRTUAL_HOST, Outside
+from tests.localcloud.deployed import SAMPLE, Deployment, until
+
+pytestmark = pytest.mark.schedule
+
+TOPIC = "org.example.prod.compose.status.change"
+VERSION = "messages"
+UNIT = "openqa-messages.service"
+SECONDS = 60
+CONFIGURE = "PYTHONPATH=/opt/openqa-on-aws python3 -m userdata.host configure"
+# Runs on the web UI's host, which has the library. Reads the address, what signs in, and messages.
+PUBLISH = f"""
+import json, pathlib, ssl, sys, tempfile
+import pika
+broker, secret, messages = json.load(sys.stdin)
+with tempfile.TemporaryDirectory() as folder:
+    for name, text in secret.items():
+        pathlib.Path(folder, name).write_text(text)
+    context = ssl.create_default_context(cafile=f"{{folder}}/ca")
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.load_cert_chain(f"{{folder}}/certificate", f"{{folder}}/key")
+where = pika.ConnectionParameters(
+    "{OUTSIDE}", {PORT}, "{VIRTUAL_HOST}",
+    credentials=pika.credentials.ExternalCredentials(), ssl_options=pika.SSLOptions(context, "{OUTSIDE}"),
+)
+channel = pika.BlockingConnection(where).channel()
+channel.confirm_delivery()
+for message in messages:
+    properties = pika.BasicProperties(message_id=message["id"], content_type="application/json")
+    channel.basic_publish("amq.topic", message["topic"], message["body"].encode(), properties)
+channel.connection.close()
+"""
+
+
+def message(build: str, **more: Any) -> dict[str, Any]:
+    """A message that means a build, as the archive has it."""
+    body = {"status": "FINISHED", "compose": {"id": build, "version": VERSION}} | more
+    return {"id": str(uuid.uuid4()), "topic": TOPIC, "body": body, "at": time.time()}
+
+
+@dataclass(frozen=True)
+class Scheduling:
+    """The deployment and what it listens to."""
+
+    made: Deployment
+    webui: str
+    outside: Outside
+
+    def publish(self, *published: dict[str, Any]) -> None:
+        """Publishes messages; a body that is no text becomes JSON."""
+        texts = [
+            m | {"body": m["body"] if isinstance(m["body"], str) else json.dumps(m["body"])}
+            for m in published
+        ]
+        stdin = json.dumps([None, self.outside.secret("publisher"), texts])
+        self.made.run(self.webui, "python3", "-c", PUBLISH, stdin=stdin)
+
+    def jobs(self, build: str) -> list[dict[str, Any]]:
+        query = {"distri": "sample", "version": VERSION, "build": build}
+        found: list[dict[str, Any]] = self.made.openqa.request("GET", "jobs", params=query)["jobs"]
+        return found
+
+    def scheduled(self, build: str) -> int:
+        """Waits for a build's job: there is one and only one."""
+        found = until(f"a job of {build}", lambda: self.jobs(build) or None, seconds=SECONDS)
+        assert len(found) == 1, found
+        return int(found[0]["id"])
+
+    def cancel(self, job: int) -> None:
+        """No test waits for this job: others need the worker."""
+        self.made.openqa.request("POST", f"jobs/{job}/cancel")
+
+    def journal(self) -> str:
+        done = self.made.run(self.webui, "journalctl", f"--unit={UNIT}", "--output=cat", "--no-pager")
+        return done.stdout
+
+    def says(self, text: str, *, seconds: float = SECONDS) -> None:
+        until(f"{UNIT} says {text!r}", lambda: text in self.journal() or None, seconds=seconds)
+
+
+def load_templates(made: Deployment) -> None:
+    """Gives openQA what makes a job of this module's builds."""
+    settings = json.loads((SAMPLE / "job.json").read_text())
+    own = {key: settings[key] for key in ("BOOTFROM", "QEMUCPUS", "QEMURAM", "QEMUVGA")}
+    machine = {"WORKER_CLASS": settings["WORKER_CLASS"]}
+    product = {"distri": "sample", "version": VERSION, "flavor": "cd", "arch": "x86_64"}
+
+    def post(table: str, values: dict[str, Any], more: dict[str, str] | None = None) -> None:
+        data = values | {f"settings[{key}]": value for key, value in (more or {}).items()}
+        made.openqa.request("POST", table, data=data)
+
+    post("machines", {"name": VERSION, "backend": "qemu"}, machine)
+    post("test_suites", {"name": VERSION}, own)
+    post("products", {"name": VERSION, **product})
+    post("job_groups", {"name": VERSION})
+    names = {"group_name": VERSION, "machine_name": VERSION, "test_suite_name": VERSION, "prio": 50}
+    post("job_templates", names | product)
+
+
+@pytest.fixture(scope="module")
+def scheduling(content: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduling]:
+    outside = Outside(content.cloud, tmp_path_factory.mktemp("broker"))
+    outside.prepare()
+    try:
+        outside.start_archive()
+        outside.start_broker()
+        (webui,) = content.serving("webui")
+        load_templates(content)
+        content.cloud.client("secretsmanager").put_secret_value(
+            SecretId=f"openqa/{content.name}/broker", SecretString=json.dumps(outside.secret("fedora"))
+        )
+        # As the operator's next host does.
+        content.run(webui, "sh", "-c", CONFIGURE)
+        content.run(webui, "systemctl", "restart", UNIT)
+        made = Scheduling(content, webui, outside)
+        made.says(f"listening on {OUTSIDE}")
+        yield made
+    finally:
+        outside.stop()
+
+
+@pytest.fixture(scope="module")
+def first(scheduling: Scheduling) -> int:
+    """The job of the first build, whose message came twice, among messages that mean nothing."""
+    once = message("first")
+    nothing = [
+        message("first", status="STARTED"),
+        message("first") | {"topic": "org.example.prod.other"},
+        message("first") | {"body": "{not JSON"},
+        message("first") | {"body": "[]"},
+        message("first") | {"id": ""},
+        message("first") | {"body": {"status": "FINISHED", "compose": {"id": "first"}}},
+    ]
+    scheduling.publish(*nothing, once, once, message("first"), message("last", status="DOOMED"))
+    return scheduling.scheduled("first")
+
+
+def test_a_message_schedules_a_build_once(scheduling: Scheduling, first: int) -> None:
+    # The last message: all before it have been dealt with.
+    scheduling.says("no rule is for it")
+    until("all is acknowledged", lambda: not scheduling.outside.queues()[0]["messages"] or None, seconds=30)
+    assert [job["id"] for job in scheduling.jobs("first")] == [first]
+    said = scheduling.journal()
+    for text in (
+        "dealt with already",
+        f"has jobs already, {first} the first",
+        f"a message on {TOPIC} is skipped: its body is not JSON",
+        f"a message on {TOPIC} is skipped: its body is no JSON object",
+        f"a message on {TOPIC} is skipped: it has no id",
+        "nothing is scheduled: the body has no value at compose.version",
+    ):
+        assert text in said, text
+    assert "prod.other" not in said
+
+
+def test_the_queue_is_what_public_brokers_allow(scheduling: Scheduling, first: int) -> None:
+    schedule = messages.Schedule(broker=f"amqps://fedora@{OUTSIDE}/")
+    name = messages.queue(schedule, account="123456789012", region="us-east-1", name=scheduling.made.name)
+    (queue,) = scheduling.outside.queues()
+    kept = {key: queue[key] for key in ("name", "durable", "auto_delete", "exclusive", "policy", "consumers")}
+    assert kept == {
+        **{"name": name, "durable": False, "auto_delete": True, "exclusive": True},
+        **{"policy": "bounded", "consumers": 1},
+    }
+
+
+def test_the_broker_goes_and_comes_back(scheduling: Scheduling, first: int) -> None:
+    scheduling.outside.stop_broker()
+    scheduling.says("the broker is away")
+    scheduling.outside.start_broker()
+    until("the queue is there again", lambda: scheduling.outside.queues() or None, seconds=SECONDS)
+    scheduling.publish(message("after-the-broker"))
+    scheduling.cancel(scheduling.scheduled("after-the-broker"))
+
+
+def test_a_message_waits_for_the_web_ui(scheduling: Scheduling, first: int) -> None:
+    sent = message("after-the-web-ui")
+    scheduling.made.run(scheduling.webui, "systemctl", "stop", "openqa-webui.service")
+    try:
+        scheduling.publish(sent)
+        scheduling.says(f"message {sent['id']} waits")
+        assert scheduling.outside.queues()[0]["messages"] == 1
+    finally:
+        scheduling.made.run(scheduling.webui, "systemctl", "start", "openqa-webui", "openqa-proxy")
+    scheduling.cancel(scheduling.scheduled("after-the-web-ui"))
+
+
+def test_what_was_missed_is_in_the_archive(scheduling: Scheduling, first: int) -> None:
+    made = scheduling.made
+    made.run(scheduling.webui, "systemctl", "stop", UNIT)
+    scheduling.outside.archive([message("missed"), message("first"), message("missed", status="STARTED")])
+    made.run(scheduling.webui, "systemctl", "start", UNIT)
+    job = scheduling.scheduled("missed")
+    scheduling.says("the archive has 3 messages that were missed")
+    made.run(scheduling.webui, "systemctl", "restart", UNIT)
+    scheduling.says("the archive has 0 messages that were missed")
+    assert [found["id"] for found in scheduling.jobs("missed")] == [job]
+    assert [found["id"] for found in scheduling.jobs("first")] == [first]
+    scheduling.cancel(job)
+
+
+def test_the_consumer_has_no_more_than_it_needs(scheduling: Scheduling, first: int) -> None:
+    made, folder = scheduling.made, Path("/run/openqa-on-aws")
+    done = made.run(scheduling.webui, "systemctl", "show", "--property=MainPID", "--value", UNIT)
+    process = done.stdout.strip()
+    inside = (
+        "nsenter",
+        f"--target={process}",
+        "--mount",
+        "setpriv",
+        "--reuid=604",
+        "--regid=604",
+        "--clear-groups",
+    )
+    for forbidden in (
+        f"cat {folder}/secrets/api_key",
+        f"cat {folder}/config/openqa.ini",
+        "touch /srv/data/x",
+    ):
+        assert made.run(scheduling.webui, *inside, "sh", "-c", forbidden, check=False).returncode, forbidden
+    token = (
+        "curl -sm 2 -X PUT -H X-aws-ec2-metadata-token-ttl-seconds:60 http://169.254.169.254/latest/api/token"
+    )
+    assert made.run(scheduling.webui, *inside, "sh", "-c", token, check=False).returncode == 28
+
+
+def test_the_job_passes(scheduling: Scheduling, first: int) -> None:
+    (job,) = scheduling.made.passed([first])
+    assert job["settings"]["FROM_MESSAGE"] == "FINISHED"

@@ -1,0 +1,63 @@
+"""``[schedule]`` in an environment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import settings
+from settings import SettingsError, messages
+
+LOCAL = (settings.ENVIRONMENTS / "local.toml").read_text()
+BROKER = 'broker = "amqps://fedora@rabbitmq.example.org/%2Fpublic_pubsub"\n'
+POST = 'DISTRI = "a"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD = "{id}"\n'
+RULE = f'[[schedule.rules]]\ntopic = "org.example.#"\n[schedule.rules.post]\n{POST}'
+
+
+def load(directory: Path, text: str) -> messages.Schedule:
+    before, fleets, after = LOCAL.partition("[[fleets]]")
+    (directory / "x.toml").write_text(f"{before}[schedule]\n{text}\n{fleets}{after}")
+    found = settings.load("x", directory).schedule
+    assert found is not None
+    return found
+
+
+def test_a_schedule(tmp_path: Path) -> None:
+    schedule = load(tmp_path, BROKER + RULE)
+    assert (schedule.port, schedule.archive, schedule.rules[0].filter) == (5671, None, {})
+    assert load(tmp_path, BROKER.replace("org/", "org:5673/") + RULE).port == 5673
+
+
+def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
+    schedule = load(tmp_path, BROKER + RULE)
+    place = {"account": "123456789012", "region": "us-east-1", "name": "x"}
+    assert messages.queue(schedule, **place) == "5fdf074d-6e0a-539e-b5ba-dfa83736a2d4"
+    assert messages.queue(schedule, **place | {"name": "y"}) != messages.queue(schedule, **place)
+    chosen = "12345678-1234-5678-1234-567812345678"
+    assert messages.queue(load(tmp_path, f'{BROKER}queue = "{chosen}"\n{RULE}'), **place) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (RULE, "schedule.broker is missing"),
+        (BROKER.replace("amqps", "amqp") + RULE, "allowed: amqps://USER@HOST/VIRTUAL_HOST"),
+        (BROKER.replace("fedora@", "fedora:secret@") + RULE, "without a password"),
+        (f'{BROKER}queue = "mine"\n{RULE}', "a UUID in lowercase"),
+        (f'{BROKER}archive = "http://a:8080/search"\n{RULE}', "without a port"),
+        (BROKER, 'program = "rules" has none to follow'),
+        (BROKER + RULE.replace("org.example.#", "org..b"), 'schedule.rules.1.topic = "org..b"'),
+        (BROKER + RULE.replace('"{id}"', '"1"'), "the same for every message"),
+        (BROKER + RULE.replace('"{id}"', '"{id"'), 'no field in braces at "{id"'),
+        (BROKER + RULE.replace('"{id}"', '"{i d}"'), 'no field in braces at "{i d}"'),
+        (BROKER + RULE.replace('FLAVOR = "b"\n', ""), "schedule.rules.1.post.FLAVOR is missing"),
+        (BROKER + RULE + 'iso = "a"\n', "openQA's settings in capitals"),
+        (BROKER + RULE + f'ISO = "{"x" * 5000}"\n', "bytes in all, which user data has no room for"),
+        (BROKER + RULE.replace("topic", "topics"), "unknown key; allowed: topic, filter, post"),
+    ],
+)
+def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(tmp_path, text)
+    assert reason in str(refusal.value)

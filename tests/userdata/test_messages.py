@@ -1,0 +1,319 @@
+"""What is made of messages: rules, memory, the archive, openQA's answers, what the consumer is given."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+
+from tests.userdata import machine
+from userdata.host import roles
+from userdata.messages import archive, rules
+from userdata.messages.archive import ArchiveError
+from userdata.messages.memory import KEEP_SECONDS, SAVE_SECONDS, Memory
+from userdata.messages.openqa import OpenQa, Posted, RefusedError, UnavailableError, posted
+from userdata.messages.rules import Message, Rule, RuleError
+from userdata.messages.scheduler import Scheduler
+
+BODY = {"status": "FINISHED_INCOMPLETE", "compose": {"id": "F-1", "final": True, "number": 7, "arches": []}}
+POST = {"DISTRI": "fedora", "VERSION": "Rawhide", "FLAVOR": "cd", "ARCH": "x86_64", "BUILD": "{compose.id}"}
+
+
+def message(*, identifier: str = "1", topic: str = "a.b", body: Mapping[str, Any] = BODY) -> Message:
+    return Message(id=identifier, topic=topic, body=body)
+
+
+def rule(*, topic: str = "#", post: Mapping[str, str] = POST, **patterns: str) -> Rule:
+    return Rule(topic=topic, filter=patterns, post=post)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "expected"),
+    [
+        ("a.b", "a.b", True),
+        ("a.b", "a.b.c", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("*.b", "a.b", True),
+        ("#", "a.b.c", True),
+        ("a.#", "a", True),
+        ("a.#.d", "a.b.c.d", True),
+        ("a.#.d", "a.b.c", False),
+        ("#.b.#", "a.b.c", True),
+    ],
+)
+def test_topics(pattern: str, topic: str, expected: bool) -> None:
+    assert rules.topic_matches(pattern, topic) is expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ({}, True),
+        ({"status": "FINISHED*"}, True),
+        ({"status": "FINISHED"}, False),
+        ({"compose.final": "true", "compose.number": "7"}, True),
+        ({"compose.final": "True"}, False),
+        ({"compose.arches": "*"}, False),
+        ({"compose": "*"}, False),
+        ({"absent": "*"}, False),
+        ({"status.deeper": "*"}, False),
+    ],
+)
+def test_filters(patterns: dict[str, str], expected: bool) -> None:
+    assert Rule(topic="#", filter=patterns, post=POST).matches(message()) is expected
+
+
+def test_parameters_are_filled_in() -> None:
+    made = rule(post=POST | {"BUILD": "{compose.id}-{compose.number}"}).parameters(message())
+    assert made == POST | {"BUILD": "F-1-7"}
+
+
+@pytest.mark.parametrize("template", ["{absent}", "{compose}", "{compose.arches}"])
+def test_a_field_without_a_value_is_told(template: str) -> None:
+    with pytest.raises(RuleError, match=f"no value at {template.strip('{}')}"):
+        rule(post=POST | {"BUILD": template}).parameters(message())
+
+
+@pytest.mark.parametrize(
+    ("topic", "identifier", "raw", "reason"),
+    [
+        ("a", "1", b"{", "not JSON"),
+        ("a", "1", b"\xff", "not JSON"),
+        ("a", "1", b"[]", "no JSON object"),
+        ("a", None, b"{}", "no id"),
+        ("", "1", b"{}", "no topic"),
+    ],
+)
+def test_what_is_no_message(topic: str, identifier: object, raw: bytes, reason: str) -> None:
+    with pytest.raises(RuleError, match=reason):
+        rules.parse(topic, identifier, raw)
+
+
+def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    first = Memory(path, now=1000)
+    assert (first.since, first.lost) == (1000, False)
+    first.add("m", now=1001)
+    first.all_done(now=1010)
+    again = Memory(path, now=5000)
+    assert again.knows("m")
+    assert again.since == 1000, "not written more often than every half minute"
+    first.all_done(now=1000 + SAVE_SECONDS)
+    assert Memory(path, now=5000).since == 1000 + SAVE_SECONDS
+    first.all_done(now=1002 + KEEP_SECONDS)
+    assert not Memory(path, now=5000).knows("m")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"since": 1}', '{"since": 1, "ids": []}', '{"since": null, "ids": {}}']
+)
+def test_a_memory_of_no_use_begins_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    memory = Memory(tmp_path / "state.json", now=7)
+    assert (memory.lost, memory.since, memory.knows("m")) == (True, 7, False)
+
+
+@dataclass
+class FakeOpenQa:
+    """Has the builds that were posted to it."""
+
+    jobs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    asked: list[dict[str, str]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    def jobs_of(self, parameters: dict[str, str]) -> tuple[int, ...]:
+        return self.jobs.get(parameters["BUILD"], ())
+
+    def post(self, parameters: dict[str, str]) -> Posted:
+        self.asked.append(parameters)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.jobs[parameters["BUILD"]] = (len(self.asked),)
+        return Posted(ids=self.jobs[parameters["BUILD"]], failed=("a: no worker",))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path / "state.json", now=0)
+
+
+def test_a_build_is_scheduled_once(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    openqa = FakeOpenQa()
+    scheduler = Scheduler([rule(), rule(status="OTHER")], openqa, memory, clock=lambda: 1.0)
+    for identifier in ("1", "1", "2"):
+        scheduler.handle(message(identifier=identifier))
+    assert openqa.asked == [POST | {"BUILD": "F-1"}]
+    assert "message 1: fedora Rawhide cd x86_64 F-1: scheduled 1 jobs: 1" in caplog.messages
+    assert "message 1: fedora Rawhide cd x86_64 F-1: not scheduled: a: no worker" in caplog.messages
+    assert "message 1: dealt with already" in caplog.messages
+    assert "message 2: fedora Rawhide cd x86_64 F-1 has jobs already, 1 the first" in caplog.messages
+
+
+def test_every_rule_that_matches_is_followed(memory: Memory) -> None:
+    openqa = FakeOpenQa()
+    other = rule(post=POST | {"BUILD": "{compose.number}"})
+    Scheduler([rule(post=POST | {"BUILD": "{absent}"}), rule(), other], openqa, memory).handle(message())
+    assert [asked["BUILD"] for asked in openqa.asked] == ["F-1", "7"]
+
+
+def test_a_message_waits_while_openqa_is_away(memory: Memory) -> None:
+    openqa = FakeOpenQa(errors=[UnavailableError("HTTP 502")])
+    scheduler = Scheduler([rule()], openqa, memory)
+    with pytest.raises(UnavailableError):
+        scheduler.handle(message())
+    assert not memory.knows("1")
+    scheduler.handle(message())
+    assert memory.knows("1")
+    assert len(openqa.asked) == 2
+
+
+def test_what_openqa_refuses_is_not_tried_again(memory: Memory) -> None:
+    openqa = FakeOpenQa(errors=[RefusedError("HTTP 400")])
+    scheduler = Scheduler([rule()], openqa, memory)
+    scheduler.handle(message())
+    scheduler.handle(message())
+    assert len(openqa.asked) == 1
+
+
+def test_openqas_answer() -> None:
+    answer = {
+        "ids": [7, 5],
+        "failed": [{"job_name": "a", "error_message": "cycle"}, {"job_id": 5, "error_messages": ["b", "c"]}],
+    }
+    assert posted(answer) == Posted(ids=(5, 7), failed=("a: cycle", "job 5: b; c"))
+    assert posted({}) == Posted(ids=(), failed=())
+
+
+class Server(HTTPServer):
+    """Answers what it is told to, and keeps what it is asked."""
+
+    answers: list[tuple[int, bytes]]
+    asked: list[tuple[str, Mapping[str, str]]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Passes everything to the server."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.server.asked.append((f"{self.path} {body}".strip(), dict(self.headers)))
+        code, answer = self.server.answers.pop(0)
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as made:
+        made.answers, made.asked = [], []
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def test_openqa_is_asked_with_a_signature(server: Server) -> None:
+    openqa = OpenQa(url=server.url, key="KEY", secret="SECRET")
+    server.answers = [(200, b'{"jobs": [{"id": 3}, {"id": 2}]}'), (200, b'{"ids": [4]}')]
+    assert openqa.jobs_of(POST | {"ISO": "x"}) == (2, 3)
+    assert openqa.post({"BUILD": "a b"}).ids == (4,)
+    (first, headers), (second, _) = server.asked
+    asked = parse_qs(urlsplit(first).query)
+    assert asked == {name.lower(): [value] for name, value in POST.items()}
+    assert second == "/api/v1/isos BUILD=a+b"
+    assert headers["X-Api-Key"] == "KEY"
+    signed = f"{first}{headers['X-Api-Microtime']}".encode()
+    assert headers["X-Api-Hash"] == hmac.new(b"SECRET", signed, "sha1").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "expected", "reason"),
+    [
+        (502, b"", UnavailableError, "HTTP 502"),
+        (403, b'{"error": "no api key"}', UnavailableError, r"HTTP 403 \(no api key\)"),
+        (400, b'{"error": "DISTRI is missing"}', RefusedError, r"HTTP 400 \(DISTRI is missing\)"),
+        (200, b"<html>", UnavailableError, "isos"),
+        (200, b"[]", UnavailableError, "no JSON object"),
+    ],
+)
+def test_openqas_refusals(
+    server: Server, code: int, answer: bytes, expected: type[Exception], reason: str
+) -> None:
+    server.answers = [(code, answer)]
+    with pytest.raises(expected, match=reason):
+        OpenQa(url=server.url, key="K", secret="S").post(POST)
+
+
+def test_an_archive_is_read_page_by_page(server: Server) -> None:
+    pages = [{"raw_messages": [{"id": str(number)}, 5], "pages": 2} for number in (1, 2)]
+    server.answers = [(200, json.dumps(page).encode()) for page in pages]
+    found = list(archive.read(f"{server.url}/search", topics=["a.b", "c"], start=1.6, end=9))
+    assert found == [{"id": "1"}, {"id": "2"}]
+    queries = [parse_qs(urlsplit(path).query) for path, _ in server.asked]
+    kept = {"start": ["2"], "end": ["9"], "order": ["asc"], "rows_per_page": ["100"], "topic": ["a.b", "c"]}
+    assert queries == [kept | {"page": ["1"]}, kept | {"page": ["2"]}]
+
+
+def test_an_archive_knows_no_patterns(server: Server) -> None:
+    server.answers = [(200, b'{"raw_messages": [], "pages": 0}')]
+    assert list(archive.read(server.url, topics=["a.*", "c"], start=1, end=9)) == []
+    assert "topic" not in parse_qs(urlsplit(server.asked[0][0]).query)
+
+
+@pytest.mark.parametrize(
+    "answer", [(500, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"raw_messages": []}')]
+)
+def test_an_archive_that_is_none(server: Server, answer: tuple[int, bytes]) -> None:
+    server.answers = [answer]
+    with pytest.raises(ArchiveError):
+        list(archive.read(server.url, topics=["a"], start=1, end=9))
+
+
+def configured(tmp_path: Path, secret: str) -> dict[str, Any]:
+    host = machine.host(tmp_path, "webui-messages")
+    machine.store_secrets("test")
+    machine.publish_certificate("test")
+    machine.keep_sample(host)
+    boto3.client("secretsmanager", region_name=machine.REGION).put_secret_value(
+        SecretId="openqa/test/broker", SecretString=secret
+    )
+    roles.configure(host)
+    found = json.loads((host.layout.runtime / "messages/settings.json").read_text())
+    listen: dict[str, Any] = found["listen"]
+    return listen
+
+
+@pytest.mark.parametrize("secret", ["", "no JSON", "[]", '{"ca": 5}'])
+def test_a_secret_of_no_use_does_not_keep_the_web_ui_down(tmp_path: Path, aws: None, secret: str) -> None:
+    listen = configured(tmp_path, secret or "{}")
+    assert [listen[name] for name in ("password", "authority", "certificate", "key")] == [None] * 4
+
+
+def test_a_client_certificate(tmp_path: Path, aws: None) -> None:
+    listen = configured(tmp_path, json.dumps({"ca": "A", "certificate": "B", "key": "C", "password": "p"}))
+    folder = tmp_path / "run/openqa-on-aws/messages"
+    texts = [(folder / listen[name]).read_text() for name in ("authority", "certificate", "key")]
+    assert texts == ["A", "B", "C"]
+    assert listen["password"] == "p"

@@ -1,0 +1,238 @@
+"""Consumes a broker's messages for ever: none is acknowledged before it is dealt with."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pika
+from pika.exceptions import AMQPError
+
+from userdata.messages import archive, rules
+from userdata.messages.archive import ArchiveError
+from userdata.messages.memory import OVERLAP_SECONDS, Memory
+from userdata.messages.openqa import UnavailableError
+from userdata.messages.rules import Message, RuleError
+from userdata.messages.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+PREFETCH = 25  # messages, as Fedora's own consumers
+POLL_SECONDS = 1.0
+AGAIN_SECONDS = 5.0  # openQA, when it did not answer
+RECONNECT_SECONDS = (2.0, 60.0)  # at first, and at most
+ARCHIVE_SECONDS = 60.0  # an archive that did not answer
+# Longer than openQA may take to answer, as nothing else is done meanwhile.
+_HEARTBEAT_SECONDS = 300
+_PATIENCE_SECONDS = 20
+FILES = ("authority", "certificate", "key")
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the consumer listens to.
+
+    Attributes:
+        broker: ``amqps://USER@HOST[:PORT]/VIRTUAL_HOST``; a password is not part of it.
+        password: The user's; None: the client certificate says who it is.
+        authority: The file with the broker's certificate authorities; None: the system's.
+        certificate: The file with the client certificate; None: there is none.
+        key: Its private key's.
+        queue: The queue's name.
+        exchange: What the queue gets its messages from.
+        archive: Where what was missed can be asked for; None: nowhere.
+    """
+
+    broker: str
+    password: str | None
+    authority: str | None
+    certificate: str | None
+    key: str | None
+    queue: str
+    exchange: str
+    archive: str | None
+
+
+@dataclass(kw_only=True)
+class _Waiting:
+    """A message that is still to be dealt with.
+
+    Attributes:
+        message: The message.
+        tag: What the broker knows it by; None: it knows nothing of it (any more).
+    """
+
+    message: Message
+    tag: int | None
+
+
+class Consumer:
+    """Keeps a queue at the broker and deals with what comes, one message after the other.
+
+    Args:
+        settings: What to listen to.
+        topics: The topic patterns to ask for.
+        scheduler: Deals with messages.
+        memory: Which were dealt with.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        topics: tuple[str, ...],
+        scheduler: Scheduler,
+        memory: Memory,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._scheduler = scheduler
+        self._memory = memory
+        self._clock = clock
+        # They outlive the connection that brought them: the broker may have forgotten them with its queue.
+        self._waiting: deque[_Waiting] = deque()
+        self._not_before = 0.0
+        self._caught_up = settings.archive is None
+        self._archive_due = 0.0
+
+    def run(self) -> None:
+        """Consume; does not return."""
+        pause = RECONNECT_SECONDS[0]
+        while True:
+            began = self._clock()
+            try:
+                self._consume()
+            except (AMQPError, OSError) as error:
+                log.warning("the broker is away: %s", _words(error))
+            for waiting in self._waiting:
+                waiting.tag = None
+            if self._clock() - began > RECONNECT_SECONDS[1]:
+                pause = RECONNECT_SECONDS[0]
+            until = self._clock() + pause
+            while self._clock() < until:
+                self._work(None)
+                time.sleep(POLL_SECONDS)
+            pause = min(2 * pause, RECONNECT_SECONDS[1])
+
+    def _consume(self) -> None:
+        connection = pika.BlockingConnection(parameters(self._settings))
+        try:
+            channel = connection.channel()
+            queue, exchange = self._settings.queue, self._settings.exchange
+            # What public brokers allow: a queue of one's own, gone with its consumer.
+            channel.queue_declare(queue, durable=False, exclusive=True, auto_delete=True)
+            for topic in self._topics:
+                channel.queue_bind(queue, exchange, routing_key=topic)
+            channel.basic_qos(prefetch_count=PREFETCH)
+            channel.basic_consume(queue, on_message_callback=self._receive)
+            log.info("listening on %s", urlsplit(self._settings.broker).hostname)
+            # Only now nothing more can be missed. Whatever comes both ways is dealt with once.
+            self._caught_up, self._archive_due = self._settings.archive is None, 0.0
+            while True:
+                connection.process_data_events(time_limit=0 if self._ready() else POLL_SECONDS)
+                self._catch_up()
+                self._work(channel)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        try:
+            message = rules.parse(method.routing_key, properties.message_id, body)
+        except RuleError as error:
+            log.warning("a message on %s is skipped: %s", method.routing_key, error)
+            channel.basic_ack(method.delivery_tag)
+            return
+        self._waiting.append(_Waiting(message=message, tag=method.delivery_tag))
+
+    def _catch_up(self) -> None:
+        url, now = self._settings.archive, self._clock()
+        if url is None or self._caught_up or now < self._archive_due:
+            return
+        start = self._memory.since - OVERLAP_SECONDS
+        found = []
+        try:
+            for message in archive.read(url, topics=self._topics, start=start, end=now):
+                try:
+                    found.append(rules.of(message.get("topic"), message.get("id"), message.get("body")))
+                except RuleError as error:
+                    log.warning("a message of the archive is skipped: %s", error)
+        except ArchiveError as error:
+            log.warning("what was missed is not known yet: %s", error)
+            self._archive_due = now + ARCHIVE_SECONDS
+            return
+        wanted = [
+            message
+            for message in found
+            if any(rules.topic_matches(topic, message.topic) for topic in self._topics)
+            and not self._memory.knows(message.id)
+        ]
+        log.info("the archive has %d messages that were missed", len(wanted))
+        self._waiting.extend(_Waiting(message=message, tag=None) for message in wanted)
+        self._caught_up = True
+
+    def _ready(self) -> bool:
+        return bool(self._waiting) and self._clock() >= self._not_before
+
+    def _work(self, channel: Any | None) -> None:
+        """Deal with one message; where none is left while all is heard, that is remembered."""
+        if not self._waiting:
+            if channel is not None and self._caught_up:
+                self._memory.all_done(now=self._clock())
+            return
+        if not self._ready():
+            return
+        waiting = self._waiting[0]
+        try:
+            self._scheduler.handle(waiting.message)
+        except UnavailableError as error:
+            log.warning("message %s waits: %s", waiting.message.id, error)
+            self._not_before = self._clock() + AGAIN_SECONDS
+            return
+        self._waiting.popleft()
+        if channel is not None and waiting.tag is not None:
+            channel.basic_ack(waiting.tag)
+
+
+def parameters(settings: Settings) -> pika.URLParameters:
+    """Return how to connect: TLS that is verified, with a client certificate or a password."""
+    parts = urlsplit(settings.broker)
+    user = unquote(parts.username or "guest")
+    port = f":{parts.port}" if parts.port else ""
+    place = f"{parts.hostname}{port}{parts.path}"
+    made = pika.URLParameters(f"amqps://{quote(user, safe='')}@{place}")
+    context = ssl.create_default_context(cafile=settings.authority)
+    # Brokers' own authorities seldom have all that RFC 5280 asks for, which newer Pythons insist on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if settings.certificate and settings.key:
+        context.load_cert_chain(settings.certificate, settings.key)
+        made.credentials = pika.credentials.ExternalCredentials()
+    else:
+        made.credentials = pika.PlainCredentials(user, settings.password or "")
+    made.ssl_options = pika.SSLOptions(context, parts.hostname)
+    made.heartbeat = _HEARTBEAT_SECONDS
+    made.socket_timeout = made.stack_timeout = made.blocked_connection_timeout = _PATIENCE_SECONDS
+    made.tcp_options = _KEEPALIVE
+    made.client_properties = {"app": "openQA on AWS"}
+    return made
+
+
+def read(data: Mapping[str, Any], folder: Path) -> Settings:
+    """Make the settings of decoded JSON, which names files of a folder."""
+    files = {name: str(folder / data[name]) if data[name] else None for name in FILES}
+    return Settings(**{**data, **files})
+
+
+def _words(error: BaseException) -> str:
+    """Pika hides causes in exceptions without a text."""
+    return str(error) or "; ".join(str(part) or repr(part) for part in error.args) or repr(error)

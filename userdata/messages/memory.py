@@ -1,0 +1,72 @@
+"""What outlives the consumer and its host: which messages were dealt with, and until when all were."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+# An archive may show a message this much later than it was sent.
+OVERLAP_SECONDS = 900.0
+# Ids are kept for as long as an archive could show their messages again, and well beyond.
+KEEP_SECONDS = 3 * 86400.0
+SAVE_SECONDS = 30.0
+
+
+class Memory:
+    """A small JSON file, replaced in one step.
+
+    Args:
+        path: The file.
+        now: Seconds since the epoch; where nothing is remembered, nothing before it is asked for.
+
+    Attributes:
+        since: Until then every message was dealt with, in seconds since the epoch.
+        lost: The file was there and of no use: what came before is unknown.
+    """
+
+    since: float
+    lost: bool
+
+    def __init__(self, path: Path, *, now: float) -> None:
+        self._path = path
+        self.lost = False
+        self.since, self._ids = now, {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            ids = {str(name): float(at) for name, at in data["ids"].items()}
+            self.since, self._ids = float(data["since"]), ids
+        except FileNotFoundError:
+            self._save()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.lost = True
+        self._saved = self.since
+
+    _ids: dict[str, float]
+
+    def knows(self, message: str) -> bool:
+        """Tell whether a message, by its id, was dealt with."""
+        return message in self._ids
+
+    def add(self, message: str, *, now: float) -> None:
+        """Remember that a message was dealt with, at once."""
+        self._ids[message] = now
+        self._save()
+
+    def all_done(self, *, now: float) -> None:
+        """Note that no message is left; the disk hears of it every half minute."""
+        self.since = now
+        if now - self._saved < SAVE_SECONDS:
+            return
+        oldest = now - KEEP_SECONDS
+        self._ids = {name: at for name, at in self._ids.items() if at > oldest}
+        self._save()
+
+    def _save(self) -> None:
+        temporary = self._path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"since": self.since, "ids": self._ids}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        self._saved = self.since

@@ -1,0 +1,137 @@
+"""openQA's API, as far as scheduling a build needs it: ask what there is, then ``isos post``."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode, urlsplit
+
+from userdata.messages.rules import IDENTITY
+
+# openQA makes all jobs of a build before it answers.
+_SECONDS = 100.0
+_MOST_BYTES = 1 << 26
+# It will not answer differently until the request does: all others are worth another try.
+_FINAL = frozenset({400, 404, 405, 409, 422})
+
+
+class UnavailableError(Exception):
+    """openQA does not answer for now; the text is one sentence."""
+
+
+class RefusedError(Exception):
+    """openQA refuses this request for good; the text is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posted:
+    """What came of ``isos post``.
+
+    Attributes:
+        ids: The jobs.
+        failed: What was not scheduled, with openQA's reason.
+    """
+
+    ids: tuple[int, ...]
+    failed: tuple[str, ...]
+
+
+class OpenQa:
+    """The API.
+
+    Args:
+        url: The web UI's address.
+        key: The API key.
+        secret: The key's secret.
+    """
+
+    def __init__(self, *, url: str, key: str, secret: str) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
+        self._secret = secret
+
+    def jobs_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
+        """Return the jobs of the build that parameters of ``isos post`` name, whatever became of them.
+
+        Raises:
+            UnavailableError: openQA does not answer for now.
+            RefusedError: It never will.
+        """
+        query = {name.lower(): parameters[name] for name in IDENTITY}
+        answer = self._request("GET", f"/api/v1/jobs?{urlencode(query)}")
+        try:
+            return tuple(sorted(int(job["id"]) for job in answer["jobs"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnavailableError(f"GET /api/v1/jobs: the answer lists no jobs: {error!r}") from error
+
+    def post(self, parameters: Mapping[str, str]) -> Posted:
+        """Schedule a build.
+
+        Raises:
+            UnavailableError: openQA does not answer for now.
+            RefusedError: It never will.
+        """
+        return posted(self._request("POST", "/api/v1/isos", urlencode(parameters).encode()))
+
+    def _request(self, method: str, path: str, data: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"{self._url}{path}", method=method, data=data)  # noqa: S310
+        for name, value in self._signature(request.full_url).items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310  # settings: HTTP
+                found = json.loads(answer.read(_MOST_BYTES))
+        except HTTPError as error:
+            reason = f"{method} {urlsplit(path).path}: HTTP {error.code} {_reason(error)}".rstrip()
+            raise (RefusedError if error.code in _FINAL else UnavailableError)(reason) from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise UnavailableError(f"{method} {urlsplit(path).path}: {error}") from error
+        if not isinstance(found, dict):
+            raise UnavailableError(f"{method} {urlsplit(path).path}: the answer is no JSON object")
+        return found
+
+    def _signature(self, url: str) -> dict[str, str]:
+        """Sign as lib/OpenQA/UserAgent.pm does: HMAC-SHA1 over path, query and time."""
+        parts = urlsplit(url)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        now = f"{time.time():.6f}"
+        digest = hmac.new(self._secret.encode(), f"{target}{now}".encode(), hashlib.sha1).hexdigest()
+        return {
+            "Accept": "application/json",
+            "X-API-Key": self._key,
+            "X-API-Microtime": now,
+            "X-API-Hash": digest,
+        }
+
+
+def posted(answer: Mapping[str, Any]) -> Posted:
+    """Read openQA's answer to ``isos post``."""
+    return Posted(
+        ids=tuple(sorted(map(int, answer.get("ids", ())))),
+        failed=tuple(_failure(failure) for failure in answer.get("failed", ())),
+    )
+
+
+def _failure(failure: object) -> str:
+    if not isinstance(failure, dict):
+        return str(failure)
+    reasons = failure.get("error_messages") or failure.get("error_message") or "no reason given"
+    said = "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
+    job = failure.get("job_name") or (f"job {failure['job_id']}" if "job_id" in failure else "")
+    return f"{job}: {said}" if job else said
+
+
+def _reason(error: HTTPError) -> str:
+    """openQA's own words, where it has some."""
+    try:
+        answer = json.loads(error.read(_MOST_BYTES))
+        return f"({answer['error']})"
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,153 @@
+"""Rules that turn a message into what ``isos post`` gets. Nothing here talks to anybody."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+# What identifies a build in openQA: posting it twice would run everything twice.
+IDENTITY = ("DISTRI", "VERSION", "FLAVOR", "ARCH", "BUILD")
+FIELD = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+# AMQP's topic patterns: words with dots between, * for one word, # for any number of them.
+TOPIC = r"([A-Za-z0-9_-]+|[*#])(\.([A-Za-z0-9_-]+|[*#]))*"
+_PLACEHOLDER = re.compile(rf"\{{(?P<field>{FIELD})\}}")
+
+
+class RuleError(Exception):
+    """A message that a rule is for lacks what the rule wants of it; the text is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A message as fedora-messaging has it.
+
+    Attributes:
+        id: The sender's, unique.
+        topic: Its routing key.
+        body: The decoded JSON object.
+    """
+
+    id: str
+    topic: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Which messages mean a build, and what openQA is told of it.
+
+    Attributes:
+        topic: An AMQP topic pattern.
+        filter: By field of the body, a pattern with ``*`` and ``?`` that its value must match. A dot leads
+            into an object.
+        post: Parameters of ``isos post``; ``{field}`` stands for a field's value.
+    """
+
+    topic: str
+    filter: Mapping[str, str]
+    post: Mapping[str, str]
+
+    def matches(self, message: Message) -> bool:
+        """Tell whether the rule is for a message."""
+        return topic_matches(self.topic, message.topic) and all(
+            (value := _text(find(message.body, field))) is not None and fnmatchcase(value, pattern)
+            for field, pattern in self.filter.items()
+        )
+
+    def parameters(self, message: Message) -> dict[str, str]:
+        """Fill in what the message says.
+
+        Raises:
+            RuleError: The message lacks a field, or has there what is no single value.
+        """
+
+        def value(found: re.Match[str]) -> str:
+            text = _text(find(message.body, found["field"]))
+            if not text:
+                raise RuleError(f"the body has no value at {found['field']}")
+            return text
+
+        return {name: _PLACEHOLDER.sub(value, template) for name, template in self.post.items()}
+
+
+def topic_matches(pattern: str, topic: str) -> bool:
+    """Tell whether a topic matches an AMQP topic pattern."""
+    return _words_match(pattern.split("."), topic.split("."))
+
+
+def _words_match(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(_words_match(pattern[1:], words[i:]) for i in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and _words_match(pattern[1:], words[1:])
+
+
+def find(body: Mapping[str, Any], field: str) -> Any:
+    """Return the value at a field's path in a body; None where there is none."""
+    found: Any = body
+    for name in field.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(name)
+    return found
+
+
+def malformed(template: str) -> str | None:
+    """Return a brace of a template that belongs to no placeholder, with what follows it; None if all do."""
+    rest = re.search(r"[{}].*", _PLACEHOLDER.sub("", template))
+    return rest[0] if rest else None
+
+
+def is_constant(template: str) -> bool:
+    """Tell whether a template has no placeholder."""
+    return _PLACEHOLDER.search(template) is None
+
+
+def _text(value: Any) -> str | None:
+    """A single value as text, as JSON has it: ``true``, ``42``; None for what is no single value."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, int | float) else None
+
+
+def topics(rules: tuple[Rule, ...]) -> Iterator[str]:
+    """Yield each topic pattern once."""
+    yield from dict.fromkeys(rule.topic for rule in rules)
+
+
+def parse(topic: object, identifier: object, raw: bytes) -> Message:
+    """Make a message of what a broker delivers.
+
+    Args:
+        topic: The routing key.
+        identifier: The message's id; empty where the sender gave none.
+        raw: The body.
+
+    Raises:
+        RuleError: It is no message as fedora-messaging has it.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise RuleError(f"its body is not JSON: {error}") from error
+    return of(topic, identifier, body)
+
+
+def of(topic: object, identifier: object, body: object) -> Message:
+    """Make a message of its decoded parts.
+
+    Raises:
+        RuleError: They are none.
+    """
+    if not isinstance(topic, str) or not topic:
+        raise RuleError("it has no topic")
+    if not isinstance(identifier, str) or not identifier:
+        raise RuleError("it has no id")
+    if not isinstance(body, dict):
+        raise RuleError("its body is no JSON object")
+    return Message(id=identifier, topic=topic, body=body)

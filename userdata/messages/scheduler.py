@@ -1,0 +1,77 @@
+"""What is done with a message: nothing, or a build is scheduled once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from userdata.messages.memory import Memory
+from userdata.messages.openqa import Posted, RefusedError
+from userdata.messages.rules import IDENTITY, Message, Rule, RuleError
+
+log = logging.getLogger(__name__)
+
+
+class Api(Protocol):
+    """openQA, as `userdata.messages.openqa.OpenQa`."""
+
+    def jobs_of(self, parameters: dict[str, str]) -> tuple[int, ...]:
+        """Return the jobs of a build."""
+
+    def post(self, parameters: dict[str, str]) -> Posted:
+        """Schedule a build."""
+
+
+class Scheduler:
+    """Schedules what rules make of messages.
+
+    Args:
+        rules: The rules; each that matches is followed.
+        openqa: openQA's API.
+        memory: Which messages were dealt with.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], openqa: Api, memory: Memory, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._rules = rules
+        self._openqa = openqa
+        self._memory = memory
+        self._clock = clock
+
+    def handle(self, message: Message) -> None:
+        """Deal with a message for good.
+
+        Raises:
+            UnavailableError: openQA does not answer for now; the message is still to be dealt with.
+        """
+        if self._memory.knows(message.id):
+            log.info("message %s: dealt with already", message.id)
+            return
+        rules = [rule for rule in self._rules if rule.matches(message)]
+        if not rules:
+            log.info("message %s on %s: no rule is for it", message.id, message.topic)
+        for rule in rules:
+            try:
+                self._follow(rule, message)
+            except (RuleError, RefusedError) as error:
+                log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
+        self._memory.add(message.id, now=self._clock())
+
+    def _follow(self, rule: Rule, message: Message) -> None:
+        parameters = rule.parameters(message)
+        build = " ".join(parameters[name] for name in IDENTITY)
+        if jobs := self._openqa.jobs_of(parameters):
+            log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
+            return
+        posted = self._openqa.post(parameters)
+        log.info("message %s: %s: scheduled %s", message.id, build, _listed(posted.ids))
+        for failure in posted.failed:
+            log.warning("message %s: %s: not scheduled: %s", message.id, build, failure)
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return f"{len(ids)} jobs: {', '.join(map(str, ids))}" if ids else "no jobs: no job template is for it"
