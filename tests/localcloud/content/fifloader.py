@@ -29,7 +29,7 @@ for suite, entry in merged["TestSuites"].items():
         templates.append(
             {key: product[key] for key in ("arch", "distri", "flavor", "version")}
             | {"test_suite_name": suite, "machine_name": profiles[profile]["machine"]}
-            | {"group_name": product["distri"], "prio": prio}
+            | {"group_name": "converted", "prio": prio}
         )
 out = {"JobTemplates": templates}
 for table in ("Machines", "Products", "TestSuites"):

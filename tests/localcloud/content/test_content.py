@@ -272,10 +272,10 @@ def test_a_broken_push_changes_nothing_and_is_told(
     assert pushed.told() == (runs + 1, failed + 1)
     assert pushed.shown() == before
     pushed.back()
-    assert pushed.refresh(), pushed.said()
 
 
 def test_a_rewritten_history_is_taken_only_by_an_operators_word(pushed: Pushed) -> None:
+    assert pushed.refresh(), pushed.said()
     before, (runs, failed) = pushed.shown(), pushed.told()
     commit = pushed.push({"tests/fresh.pm": FRESH.replace("NUMBER", "rewritten")}, "--amend")
     assert not pushed.refresh()
@@ -292,11 +292,19 @@ def test_a_loader_of_the_repository_is_asked_first_and_then_run(pushed: Pushed) 
     changed = json.loads(json.dumps(document))
     changed["webui"]["content"] |= {"loader": "fifloader", "templates": ["templates.fif.json"]}
     tables = json.loads(json.dumps(FIF))
+    # openqa-load-templates --clean takes nothing away that a group's YAML names.
+    groups = {group["name"]: group["id"] for group in pushed.made.openqa.request("GET", "job_groups")}
+    pushed.made.openqa.request(
+        "POST",
+        f"job_templates_scheduling/{groups['pushed']}",
+        data={"schema": "JobTemplates-01.yaml", "template": "products: {}\nscenarios: {}\n"},
+    )
     try:
         pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(changed))
         pushed.push({"fifloader.py": FIFLOADER.read_text(), "templates.fif.json": json.dumps(tables)})
         assert pushed.refresh(), pushed.said()
         shown = pushed.shown()
+        assert "converted" in shown["groups"]
         assert [machine["name"] for machine in shown["machines"]["Machines"]] == ["fif"]
         assert [suite["name"] for suite in shown["suites"]["TestSuites"]] == ["converted"]
         tables["TestSuites"]["converted"]["profiles"] = {"none": 1}

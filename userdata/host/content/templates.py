@@ -16,7 +16,7 @@ OPENQA = "/usr/share/openqa"
 # In the pod all services share the loopback; client.conf has a key for this name.
 HOST = "http://localhost:9526"
 FIFLOADER = "fifloader.py"
-_LOADER = f"{OPENQA}/script/openqa-load-templates"
+_LOADER = "/opt/bin/load-templates.sh"
 _SCHEMAS = {"openqa": "JobTemplates-01.yaml", "scenarios": "JobScenarios-01.yaml"}
 # What openqa-load-templates reads, and the keys without which openQA refuses an entry. It adds job groups
 # only to an openQA that has none of them: they are YAML's.
@@ -163,7 +163,9 @@ def limit_assets(limits: Mapping[str, int]) -> None:
 
 
 def _api(*words: str) -> None:
-    _run("openQA", "openqa-cli", "api", f"--host={HOST}", *words, user="geekotest")
+    # What openQA answers goes to standard output, and is the reason of a failure.
+    command = 'exec openqa-cli api "$@" 2>&1'
+    _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user="geekotest")
 
 
 def _run(what: str, *words: str, folder: str = "/", user: str | None = None) -> str:
