@@ -16,6 +16,7 @@ ENV ?=
 M ?= smoke
 N ?= 5
 SEED ?= 1
+TWO := --numprocesses=2 --no-loadscope-reorder
 requires-env = $(if $(ENV),,$(error name the environment: make $@ ENV=production (see environments/)))
 
 .PHONY: help
@@ -32,10 +33,10 @@ local-down: setup ## Stop the local deployment and remove all of it
 
 .PHONY: test
 test: setup machine check golden ## Run every check and every test, the local deployment included
-	@# Apart, because the local cloud changes moto for the whole of a process; and two modules of its tests
-	@# at a time, because most of their time is waiting.
-	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	@# Apart, because the local cloud changes moto for the whole of a process. Two modules at a time, because
+	@# most of a deployment's time is waiting.
+	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud $(TWO) --dist=loadfile
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadgroup
 
 .PHONY: test-fast
 test-fast: setup ## Run the unit and template tests alone
