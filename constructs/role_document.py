@@ -17,12 +17,16 @@ from constructs.names import (
 from constructs.published_files import PublishedFile
 
 from images.recipe import recipe_hash, reference, system
-from settings import Architecture, Builder, Environment, Fleet
+from settings import Architecture, Builder, Content, Environment, Fleet
 
 Document = Mapping[str, Any]
 
 # What openQA's web UI may fetch assets from.
-DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {"sample": (), "fedora": ("fedoraproject.org",)}
+DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {
+    "sample": (),
+    "example": (),
+    "fedora": ("fedoraproject.org",),
+}
 
 
 # From launch to the first job, until launches have told better: metal goes through its firmware's tests.
@@ -140,6 +144,7 @@ def webui_document(
             "sign_in": environment.sign_in.model_dump(mode="json"),
             "download_domains": list(DOWNLOAD_DOMAINS[profile]),
             "profile": profile,
+            "content": _content(environment.content),
         },
     }
 
@@ -198,6 +203,22 @@ def fleet_facts(fleet: Fleet) -> Document:
         "boot_seconds": BOOT_SECONDS[fleet.virtualization],
         "one_host": fleet.network in ("tap", "vde") and not fleet.mesh,
         "warm": list(fleet.warm),
+    }
+
+
+def _content(content: Content) -> Document:
+    def source(address: str | None, ref: str) -> Document | None:
+        return {"address": address, "ref": ref} if address else None
+
+    return {
+        "distri": content.distri,
+        "tests": source(content.tests, content.tests_ref),
+        "needles": source(content.needles, content.needles_ref),
+        "loader": content.loader,
+        "templates": list(content.templates),
+        "refresh_minutes": content.refresh_minutes,
+        "asset_limits": dict(content.asset_limits),
+        "cloudinit": content.cloudinit,
     }
 
 

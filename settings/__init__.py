@@ -7,7 +7,7 @@ allowed.
 
 from settings.advice import warnings
 from settings.builder import Builder
-from settings.content import KNOWN_CLASSES, NEEDS, Content, Need
+from settings.content import KNOWN_CLASSES, PROFILES, Content, Need
 from settings.fields import Architecture, OperatingSystem
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -31,7 +31,7 @@ __all__ = [
     "ENVIRONMENTS",
     "FEDORA_ACCOUNTS",
     "KNOWN_CLASSES",
-    "NEEDS",
+    "PROFILES",
     "RESERVED_NETWORKS",
     "Architecture",
     "Backups",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fleet import catalogue
 from settings import messages
 from settings.builder import Builder
-from settings.content import NEEDS
+from settings.content import ARCHITECTURES, Content
 from settings.model import (
     FEDORA_ACCOUNTS,
     MESH_HOSTS,
@@ -35,6 +35,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
+    yield from _content_problems(environment.content, local=environment.kind == "local")
     if environment.schedule:
         yield from messages.problems(environment.schedule, profile=environment.content.profile)
     unknown = []
@@ -227,7 +228,7 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
             f"of memory and {catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
-    for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
+    for need in environment.content.needs(fleet.architecture):
         if not need.classes or not need.classes <= set(fleet.classes):
             continue
         together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
@@ -287,12 +288,34 @@ def _builder_problems(environment: Environment) -> Iterator[Problem]:
                     yield Problem(f"{key}.{name}", None, wrong, allowed)
 
 
+def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
+    for key, address in (("tests", content.tests), ("needles", content.needles)):
+        if address and address.startswith("http://") and not local:
+            wrong = "anyone on the way could change what is run"
+            yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
+    if content.needles and not content.tests:
+        wrong = "the sample's needles come with it"
+        yield Problem("content.needles", content.needles, wrong, "nothing without content.tests")
+    if content.templates and not content.tests:
+        wrong = "there is no repository that has them"
+        yield Problem("content.templates", content.templates, wrong, "nothing without content.tests")
+    if not content.templates and content.loader != "scenarios":
+        wrong = f"loader {shown(content.loader)} has nothing to load"
+        yield Problem("content.templates", content.templates, wrong, "one file or more")
+    suffixes = {"fifloader": (".json",), "openqa": (".json", ".yaml"), "scenarios": (".yaml",)}
+    allowed = suffixes[content.loader]
+    for name in content.templates:
+        if not name.endswith(allowed):
+            wrong = f"no file for loader {shown(content.loader)}"
+            yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(allowed)}")
+
+
 def _coverage_problems(environment: Environment) -> Iterator[Problem]:
     fleets = [fleet for fleet in environment.fleets if fleet.max > 0]
-    architectures = sorted({"x86_64"} | {fleet.architecture for fleet in fleets})
+    served = {"x86_64"} | {fleet.architecture for fleet in fleets}
     profile = environment.content.profile
-    for architecture in architectures:
-        for need in NEEDS[profile].get(architecture, ()):
+    for architecture in (name for name in sorted(ARCHITECTURES) if name in served):
+        for need in environment.content.needs(architecture):
             classes = need.classes | {f"qemu_{architecture}"}
             if not any(
                 fleet.architecture == architecture and classes <= set(fleet.classes) for fleet in fleets

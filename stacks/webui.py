@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
@@ -103,6 +104,7 @@ class WebUiStack(EnvironmentStack):
         FleetController(self, "Controller", environment=environment, role=host.role)
         if storage.disk_images is not None:
             host.role.allow_read_images(storage.disk_images)
+        ContentAlarms(self, "Content", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])

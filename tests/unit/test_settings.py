@@ -15,7 +15,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import settings
-from settings import Environment, Fleet, Network, SettingsError, load, names, reading
+from settings import (
+    Architecture,
+    Content,
+    Environment,
+    Fleet,
+    Network,
+    SettingsError,
+    content,
+    load,
+    names,
+    reading,
+)
 
 BASE = """
 kind = "dev"
@@ -189,6 +200,53 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    **{
+        f"content, {name}": ([('profile = "sample"\n', f'profile = "sample"\n{text}\n')], said)
+        for name, (text, said) in {
+            "address": (
+                'tests = "git@example.org:tests.git"',
+                ['content.tests = "git@example.org:tests.git"', "https:// address of a git repository"],
+            ),
+            "address without TLS": (
+                'tests = "http://example.org/tests.git"',
+                [
+                    'content.tests = "http://example.org/tests.git"',
+                    "anyone on the way",
+                    "an https:// address",
+                ],
+            ),
+            "needles alone": (
+                'needles = "https://example.org/needles.git"',
+                ["content.needles", "the sample's needles", "nothing without content.tests"],
+            ),
+            "ref": ('tests_ref = "--upload-pack=x"', ['tests_ref = "--upload-pack=x"', "a branch, a tag"]),
+            "distribution": ('distri = "../x"', ['content.distri = "../x"', "lowercase letters"]),
+            "loader": ('loader = "perl"', ['content.loader = "perl"', '"fifloader" or "openqa"']),
+            "templates outside": (
+                'templates = ["../x.json"]',
+                ['content.templates.1 = "../x.json"', ".json or .yaml"],
+            ),
+            "templates of nothing": (
+                'templates = ["x.yaml"]',
+                ["content.templates", "no repository that has them", "nothing without content.tests"],
+            ),
+            "nothing to load": (
+                'tests = "https://example.org/tests.git"\nloader = "openqa"',
+                ["content.templates = []", 'loader "openqa" has nothing to load', "one file or more"],
+            ),
+            "a file for another loader": (
+                'tests = "https://example.org/tests.git"\nloader = "fifloader"\ntemplates = ["a.yaml"]',
+                ['content.templates = "a.yaml"', 'no file for loader "fifloader"', "end in .json"],
+            ),
+            "refresh": ("refresh_minutes = 0", ["content.refresh_minutes = 0", "from 1 to 360"]),
+            "limit": (
+                'asset_limits = { "a group" = -1 }',
+                ['content.asset_limits."a group" = -1', "whole numbers of GB"],
+            ),
+            "classes": ("classes = { tap = 0 }", ["content.classes.tap = 0", "{ tap = 6 }"]),
+            "cloudinit": ('cloudinit = "yes"', ['content.cloudinit = "yes"', "true or false"]),
+        }.items()
+    },
     "backups, days": (
         [("[content]", "[backups]\nkeep_days = 0\n[content]")],
         ["backups.keep_days = 0", "from 1 to 3650"],
@@ -713,11 +771,34 @@ def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts:
     assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
 
 
-@pytest.mark.parametrize("profile", settings.NEEDS)
-def test_the_classes_that_tests_need_are_known(profile: str) -> None:
-    for architecture, needs in settings.NEEDS[profile].items():
-        known = settings.KNOWN_CLASSES[profile] | settings.KNOWN_CLASSES[architecture]
-        assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+@pytest.mark.parametrize("profile", settings.PROFILES)
+@pytest.mark.parametrize("architecture", content.ARCHITECTURES)
+def test_the_classes_that_tests_need_are_known(profile: str, architecture: Architecture) -> None:
+    made = Content.model_validate({"profile": profile})
+    known = made.known_classes | settings.KNOWN_CLASSES[architecture]
+    needs = made.needs(architecture)
+    assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "templates"),
+    [
+        ({}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"tests": "https://example.org/fork.git"}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"templates": ("a.json",)}, ("a.json",)),
+        ({"loader": "scenarios"}, ()),
+    ],
+)
+def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tuple[str, ...]) -> None:
+    made = Content.model_validate({"profile": "fedora"} | keys)
+    assert made.templates == templates
+    assert made.distri == "fedora"
+    assert made.cloudinit
+
+
+def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
+    said = refusal(tmp_path, ('profile = "sample"\n', 'profile = "sample"\nclasses = { tap = 6 }\n'))
+    assert any("hold qemu_x86_64, tap" in line for line in said)
 
 
 def fleet(**keys: Any) -> Fleet:
@@ -835,10 +916,10 @@ def test_mutations_raise_nothing_but_settings_errors(
             assert "allowed: " in line
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@given(text=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "here.toml").write_bytes(content)
+def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "here.toml").write_bytes(text)
     with pytest.raises(SettingsError):
         load("here", tmp_path)
 

@@ -9,8 +9,22 @@ import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, progress, rds, ready, reconcile, roles, tap
+from userdata.host import (
+    aws,
+    disks,
+    document,
+    images,
+    mesh,
+    progress,
+    rds,
+    ready,
+    reconcile,
+    roles,
+    space,
+    tap,
+)
 from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
+from userdata.host.content import refresh
 from userdata.host.disk_images import build, fetch
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
@@ -82,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("build", help="on a builder: bring the disk images up to date and publish them")
     commands.add_parser("build-over", help="on a builder: tell how it went and let the host go")
     commands.add_parser("fetch-images", help="on the web UI's host: show the disk images that were published")
+    content = commands.add_parser("content", help="bring tests, needles and job templates up to date")
+    content.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
+    content.add_argument("--again", action="store_true", help="load all job templates again")
+    commands.add_parser("space", help="tell how much of the data volume is free")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -156,6 +174,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     elif options.command == "fetch-images":
         logging.getLogger(fetch.__name__).setLevel(logging.INFO)
         fetch.fetch(host)
+    elif options.command == "content":
+        refresh.refresh(host, rewritten=options.rewritten, again=options.again, report=_say)
+    elif options.command == "space":
+        space.tell(host)
     elif options.command == "ready":
         ready.await_ready(host)
         if host.layout.awaits_restore.exists():

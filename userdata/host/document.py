@@ -53,6 +53,28 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A git repository and what of it."""
+
+    address: str
+    ref: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is tested; see settings/content.py."""
+
+    distri: str
+    tests: Source | None
+    needles: Source | None
+    loader: str
+    templates: tuple[str, ...]
+    refresh_minutes: int
+    asset_limits: Mapping[str, int]
+    cloudinit: bool
+
+
+@dataclass(frozen=True)
 class WebUi:
     """What the web UI serves."""
 
@@ -61,6 +83,7 @@ class WebUi:
     sign_in: Mapping[str, Any]
     download_domains: tuple[str, ...]
     profile: str
+    content: Content
 
 
 @dataclass(frozen=True)
@@ -296,6 +319,7 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
         profile=data["profile"],
+        content=_content(data["content"]),
     )
 
 
@@ -318,6 +342,25 @@ def _builder(data: Mapping[str, Any] | None) -> Builder | None:
         bucket=data["bucket"],
         prefix=data["prefix"],
     )
+
+
+def _content(data: Mapping[str, Any]) -> Content:
+    return Content(
+        distri=data["distri"],
+        tests=_source(data["tests"]),
+        needles=_source(data["needles"]),
+        loader=data["loader"],
+        templates=tuple(data["templates"]),
+        refresh_minutes=int(data["refresh_minutes"]),
+        asset_limits={name: int(limit) for name, limit in data["asset_limits"].items()},
+        cloudinit=data["cloudinit"],
+    )
+
+
+def _source(data: Mapping[str, Any] | None) -> Source | None:
+    if not data:
+        return None
+    return Source(address=data["address"], ref=data["ref"])
 
 
 def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:

@@ -30,6 +30,7 @@ from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
+from userdata.host.content import refresh
 from userdata.host.document import Document
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -39,7 +40,8 @@ USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
-    *("", "archive", "db", "images", "testresults", "webui", "webui/cache", "share", "share/tests"),
+    *("", "archive", "content", "db", "images", "testresults", "webui", "webui/cache"),
+    *("share", "share/tests"),
     *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
     *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
 )
@@ -285,26 +287,17 @@ def _lay_out(host: Host) -> None:
     for name, target in (("factory", "share/factory"), ("tests", "share/tests")):
         if not (openqa / name).is_symlink():
             (openqa / name).symlink_to(target)
-    if host.document.webui is not None and host.document.webui.profile == "sample":
-        _install_sample(host, openqa / "share")
+    refresh.lay_out(host)
+    _install_sample(host, openqa / "share")
 
 
 def _install_sample(host: Host, share: Path) -> None:
-    user = USERS["webui"]
-    shutil.copytree(
-        host.layout.bundle / "userdata/content/sample",
-        share / "tests/sample",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("image"),
-    )
-    for path in (share / "tests/sample", *(share / "tests/sample").rglob("*")):
-        _give(path, user)
     artifact = host.document.artifacts["sample"]
     source = host.layout.state / "artifacts" / f"sample-{artifact.name}.iso"
     target = share / "factory/iso/fixed/sample.iso"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         shutil.copyfile(source, target)
-        _give(target, user)
+        _give(target, USERS["webui"])
 
 
 def _certificates(host: Host) -> Certificates:

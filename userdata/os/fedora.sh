@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute
-  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests)
+  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests xorriso)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.
 tap_packages=(openqa-worker os-autoinst os-autoinst-openvswitch openqa-client git optipng rsync
