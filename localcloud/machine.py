@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -62,6 +63,15 @@ def network_unit(primary: Network) -> str:
         f"Gateway={primary.subnet.network_address + 1}\nDNS={RESOLVER}\nDomains={domain}\n"
         "LinkLocalAddressing=no\nIPv6AcceptRA=no\n"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended; without a code, because its time was over."""
+
+    code: int | None
+    stdout: str
+    stderr: str
 
 
 @dataclass(kw_only=True)
@@ -174,6 +184,38 @@ class Machine:
         with self.console.open("rb") as console:
             console.seek(max(0, console.seek(0, os.SEEK_END) - CONSOLE_BYTES))
             return console.read()
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether its systemd is there to be asked."""
+        return self.running and (
+            (leader := self.leader) is not None and Path(f"/proc/{leader}/root/run/systemd/private").exists()
+        )
+
+    def run_command(self, name: str, script: str, *, seconds: int) -> Ended:
+        """Run a shell script in it as root, as a service, and wait for its end.
+
+        Args:
+            name: Tells it from others.
+            script: The script.
+            seconds: After how many it is stopped.
+        """
+        began = time.monotonic()
+        done = subprocess.run(
+            [
+                *("nsenter", f"--target={self.leader}", "--all", "--wd=/"),
+                *("systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit=ssm-{name}"),
+                *(f"--property=RuntimeMaxSec={seconds}", "sh", "-c", script),
+            ],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        over = done.returncode != 0 and time.monotonic() - began >= seconds
+        return Ended(code=None if over else done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def has_disk(self, volume: str) -> bool:
         """Tell whether the volume's device nodes are in the machine. A reboot loses them."""

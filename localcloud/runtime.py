@@ -22,7 +22,7 @@ from localcloud import dns, image, imds, internet, network, splice
 from localcloud.addresses import GATEWAY, private_name
 from localcloud.authority import Authority
 from localcloud.aws import server
-from localcloud.aws.ports import Cloud, Instance
+from localcloud.aws.ports import Cloud, Command, Instance
 from localcloud.image import ImageError
 from localcloud.load_balancer import LoadBalancing
 from localcloud.machine import CGROUPS, Machine, Network
@@ -139,6 +139,7 @@ class Runtime:
         self._rules = ""
         self._routers: set[IPv4Address] = set()
         self._failures: dict[str, str] = {}
+        self._waiting = False  # commands of Systems Manager
         for name in ("images", "layers", "machines", "consoles", "volumes", "balancers"):
             (work / name).mkdir()
         self._balancing = LoadBalancing(cloud, work / "balancers", authority)
@@ -171,6 +172,8 @@ class Runtime:
             self._guard(instance.id, partial(self._follow, instance))
         for gone in self._machines.keys() - self._instances.keys():
             self._guard(gone, partial(self._destroy, gone))
+        if changed or self._waiting:
+            self._guard("commands", self._start_commands)
         self._guard("targets", self._balancing.update)
 
     def names(self, source: IPv4Address) -> dns.Names:
@@ -326,6 +329,29 @@ class Runtime:
         else:
             self._destroy(instance.id)
             self._cloud.set_state(instance.id, "terminated")
+
+    def _start_commands(self) -> None:
+        """Play Systems Manager's agent; a command waits until its machine is up far enough."""
+        waiting = self._cloud.commands()
+        self._waiting = bool(waiting)
+        for command in waiting:
+            running = self._machines.get(command.instance)
+            if running is not None and running.machine.takes_commands:
+                self._cloud.command_started(command.id)
+                threading.Thread(
+                    target=self._run_command, args=(command, running.machine), daemon=True
+                ).start()
+
+    def _run_command(self, command: Command, machine: Machine) -> None:
+        began = time.monotonic()
+        ended = machine.run_command(command.id, command.script, seconds=command.seconds)
+        self._cloud.command_ended(
+            command.id,
+            code=ended.code,
+            stdout=ended.stdout,
+            stderr=ended.stderr,
+            seconds=time.monotonic() - began,
+        )
 
     def _destroy(self, instance: str) -> None:
         running = self._machines.pop(instance, None)

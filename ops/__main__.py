@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import settings
-from ops import backups, fleets, schedule, smoke
+from ops import backups, fleets, images, restore, schedule, smoke
 from ops.deployment import DeploymentError
 
 
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
     fleets.add_command(commands)
+    images.add_command(commands)
+    restore.add_command(commands)
     schedule.add_command(commands)
     smoke.add_command(commands)
     options = parser.parse_args(arguments)
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: what was scheduled in openQA goes on there", file=sys.stderr)
+        print("interrupted: what was begun in openQA or on a host goes on there", file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""``backups``: what the backup bucket holds of the database, and whether it is what was written."""
+"""``backups``: what the backup bucket holds of the database, whether it is what was written; a new one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, stack_outputs
+from ops.hosts import StatefulHost
+from ops.kept_assets import KeptAssets
 from settings import Environment
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -34,12 +36,14 @@ class Found:
 
 def add_command(commands: Any) -> None:
     """Adds the command to the parser's subcommands."""
-    parser = commands.add_parser("backups", help="list or verify the database's backups")
+    parser = commands.add_parser("backups", help="list, verify or take the database's backups")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="show the base backups, and how far the log after them goes")
     listing.set_defaults(run=show)
     verifying = actions.add_parser("verify", help="read all of it and compare it with the manifests")
     verifying.set_defaults(run=verify)
+    taking = actions.add_parser("now", help="have the database's host take a base backup")
+    taking.set_defaults(run=take)
 
 
 def show(environment: Environment, options: argparse.Namespace) -> int:
@@ -49,12 +53,16 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the bucket cannot be read.
     """
     bucket = Bucket(environment)
+    print(bucket.assets.summary())
     bases = bucket.bases()
     for base in bases:
         print(
             f"{base.finished}  PostgreSQL {base.postgres}  cluster {base.system}  timeline {base.timeline}  "
             f"{base.bytes / 1024**2:.1f} MiB  {base.rows.get('jobs', 0)} jobs"
         )
+    if environment.database.engine == "rds":
+        print("the database's present backups are RDS's own: aws rds describe-db-instance-automated-backups")
+        return 0
     if not bases:
         print(f"{environment.name} has no base backup")
         return 1
@@ -79,10 +87,25 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     for base in bucket.bases():
         same = [wal.name for wal in bucket.segments(base.system)]
         wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
+    wrong += bucket.assets.damage()
     for line in wrong:
         print(line)
     print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
-    return 1 if wrong or not count else 0
+    expected = environment.database.engine == "container"
+    return 1 if wrong or (expected and not count) else 0
+
+
+def take(environment: Environment, options: argparse.Namespace) -> int:
+    """Has the database's host take a base backup; returns 0.
+
+    Raises:
+        DeploymentError: there is no host, or it failed.
+    """
+    host = StatefulHost(environment, "database")
+    if (instance := host.instance()) is None:
+        raise DeploymentError(f"{environment.name} has no database host in service")
+    host.run(instance, "backup")
+    return 0
 
 
 def gaps(base: Base, archived: Iterable[str]) -> list[str]:
@@ -113,6 +136,7 @@ class Bucket:
         stack = f"openqa-{environment.name}-storage"
         self.name = stack_outputs(stack=stack, region=environment.region)["BackupBucket"]
         self._s3 = boto3.client("s3", region_name=environment.region)
+        self.assets = KeptAssets(self._s3, self.name)
         self._found: Sequence[Found] | None = None
 
     def found(self) -> Sequence[Found]:

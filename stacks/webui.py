@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
+from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
 from constructs.names import database_ca_parameter
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
-from constructs.role_document import webui_document
+from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
@@ -32,6 +34,7 @@ class WebUiStack(EnvironmentStack):
         network: NetworkStack,
         storage: StorageStack,
         zone: str | None,
+        database: str | None,
         bundle: Bundle,
     ) -> None:
         """Makes the stack.
@@ -42,6 +45,7 @@ class WebUiStack(EnvironmentStack):
             network: the network's stack.
             storage: the storage's stack.
             zone: the id of the domain's hosted zone; None: there is no domain.
+            database: the name of RDS's server; None: the database is a host of ours.
             bundle: what instances run.
         """
         super().__init__(scope, "webui", environment=environment, description="the web UI host")
@@ -84,16 +88,26 @@ class WebUiStack(EnvironmentStack):
             bundle=bundle,
             document={
                 **webui_document(
-                    environment, architecture=architecture, url=door.url, sample=files["sample"]
+                    environment,
+                    architecture=architecture,
+                    url=door.url,
+                    sample=files["sample"],
+                    database=database,
                 ),
+                **disk_images_document(environment, storage.disk_images),
                 **schedule_document(environment),
             },
             target_groups=[door.target_group],
         )
-        host.role.allow_read_parameter(database_ca_parameter(environment))
+        if database is None:
+            host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
+        if storage.disk_images is not None:
+            host.role.allow_read_images(storage.disk_images)
+        ContentAlarms(self, "Content", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
+        HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)

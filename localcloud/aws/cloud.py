@@ -14,8 +14,10 @@ from moto.route53.models import route53_backends
 
 from localcloud.aws import balancing, ec2
 from localcloud.aws.autoscaling.api import AutoScaling
+from localcloud.aws.commands import RunCommand
 from localcloud.aws.ports import (
     Action,
+    Command,
     Credentials,
     Firewall,
     FixedResponse,
@@ -46,9 +48,10 @@ _FRESH = timedelta(minutes=10)
 class LocalCloud:
     """See :class:`localcloud.aws.ports.Cloud`, which it is."""
 
-    def __init__(self, world: World, autoscaling: AutoScaling) -> None:
+    def __init__(self, world: World, autoscaling: AutoScaling, run_command: RunCommand) -> None:
         self._world = world
         self._autoscaling = autoscaling
+        self._run_command = run_command
         self._credentials: dict[str, Credentials] = {}
 
     @property
@@ -163,6 +166,23 @@ class LocalCloud:
         with self._world.changed:
             # As on AWS: the last 64 KiB.
             self._ec2.consoles[instance] = output[-65536:]
+
+    def commands(self) -> tuple[Command, ...]:
+        """The commands that are to be run."""
+        with self._world.changed:
+            return self._run_command.waiting()
+
+    def command_started(self, command: str) -> None:
+        """Report that a command runs now."""
+        with self._world.changed:
+            self._run_command.started(command)
+
+    def command_ended(
+        self, command: str, *, code: int | None, stdout: str, stderr: str, seconds: float
+    ) -> None:
+        """Report what became of a command; without a code, its time was over."""
+        with self._world.changed:
+            self._run_command.ended(command, code=code, stdout=stdout, stderr=stderr, seconds=seconds)
 
     def credentials(self, instance: str) -> Credentials | None:
         """Current credentials of the instance's role; None without a role. The same until nearly expired."""

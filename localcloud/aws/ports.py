@@ -265,6 +265,16 @@ class TargetGroup:
     targets: tuple[Target, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A shell script that Systems Manager is to run on an instance, as root."""
+
+    id: str
+    instance: str
+    script: str
+    seconds: int  # how long it may take
+
+
 class Cloud(Protocol):
     """The embedded AWS as the runtime sees it."""
 
@@ -282,6 +292,17 @@ class Cloud(Protocol):
 
     def set_console(self, instance: str, output: bytes) -> None:
         """Keep what GetConsoleOutput answers: the whole console so far, or its end."""
+
+    def commands(self) -> tuple[Command, ...]:
+        """The commands that are to be run."""
+
+    def command_started(self, command: str) -> None:
+        """Report that a command runs now."""
+
+    def command_ended(
+        self, command: str, *, code: int | None, stdout: str, stderr: str, seconds: float
+    ) -> None:
+        """Report what became of a command; without a code, its time was over."""
 
     def credentials(self, instance: str) -> Credentials | None:
         """Current credentials of the instance's role; None without a role. The same until nearly expired."""

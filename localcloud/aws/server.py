@@ -19,7 +19,7 @@ from moto.core.exceptions import ServiceException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
-from localcloud.aws import balancing, ec2, s3
+from localcloud.aws import balancing, commands, ec2, s3
 from localcloud.aws.autoscaling.api import AutoScaling
 from localcloud.aws.cloud import LocalCloud
 from localcloud.aws.cloudformation.api import CloudFormation
@@ -63,7 +63,9 @@ class Server:
         ec2.install()
         s3.install()
         balancing.install()
-        self.cloud: Cloud = LocalCloud(self.world, self.autoscaling)
+        run_command = commands.RunCommand(self.world)
+        commands.install(run_command)
+        self.cloud: Cloud = LocalCloud(self.world, self.autoscaling, run_command)
         self._guard = Guard(self.world, self.autoscaling)
         threading.Thread(target=self._tick, daemon=True, name="auto-scaling").start()
 

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from constructs.role_document import webui_document
 
 import settings
 from fleet import catalogue, facts
 from images import recipe
-from settings import Environment
+from settings import Environment, load
 from tests.templates.synthesis import Json, Synthesized, document, synthesize
+from tests.userdata.machine import DOCUMENTS
+from userdata.host import space
 from userdata.host.backup import base, rehearsal
+from userdata.host.content import refresh
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 TEMPLATE = "AWS::EC2::LaunchTemplate"
@@ -605,7 +609,11 @@ def test_the_controller_may_size_the_environments_own_fleets(environment: Synthe
 
 
 def test_alarms_about_the_controller(environment: Synthesized) -> None:
-    alarms = environment.properties("AWS::CloudWatch::Alarm", "webui")
+    alarms = [
+        alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if "-controller-" in alarm["AlarmName"]
+    ]
     found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in alarms}
     assert set(found) == {"breaker", "silent", "blind"}
     assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
@@ -613,6 +621,33 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
     assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "RoundsBlind"}
     for alarm in alarms:
         assert "docs/fleet.md" in alarm["AlarmDescription"]
+
+
+def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
+    found = {
+        alarm["MetricName"]: alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if "-controller-" not in alarm["AlarmName"]
+    }
+    published = Path(refresh.__file__).read_text() + Path(space.__file__).read_text()
+    assert set(found) == {"ContentFailed", "VolumeFreePercent"}
+    for metric, alarm in found.items():
+        assert f"{metric}=" in published
+        assert alarm["Namespace"] == f"openQA/{environment.environment.name}"
+        assert alarm["TreatMissingData"] == "breaching"
+        assert alarm["Period"] <= 86400
+    assert found["VolumeFreePercent"]["Threshold"] > 5  # where openQA stops
+    # Two rounds of the timer are in a period, so that one alone rings no bell.
+    minutes = environment.environment.content.refresh_minutes
+    assert found["ContentFailed"]["Period"] > 2 * 60 * minutes
+
+
+def test_fedoras_web_ui_is_told_what_the_approved_files_are_made_of() -> None:
+    told = webui_document(
+        load("fedora"), architecture="x86_64", url="https://openqa.example.org", sample=None
+    )["webui"]
+    approved = json.loads((DOCUMENTS / "webui-fedora.json").read_text())["webui"]
+    assert told == approved
 
 
 def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> None:
@@ -911,3 +946,47 @@ def test_a_host_may_lease_names_of_its_own_fleet_only(environment: Synthesized) 
         statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"] for statement in found
     ]
     assert leading == [[fleet.name] for fleet in environment.environment.fleets]
+
+
+def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synthesized) -> None:
+    name = environment.environment.name
+    commands = {"database": {"backup", "restore", "progress"}, "webui": {"reconcile", "progress"}}
+    for part, expected in commands.items():
+        documents = environment.properties("AWS::SSM::Document", part)
+        assert {made["Name"] for made in documents} == {f"openqa-{name}-{part}-{one}" for one in expected}
+        policy = only(environment.properties("AWS::IAM::ManagedPolicy", part))
+        assert "Roles" not in policy
+        sending = [
+            statement
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "ssm:SendCommand" in statement["Action"]
+        ]
+        named, hosts = sending
+        assert len(named["Resource"]) == len(documents)
+        assert "*" not in json.dumps(named["Resource"])
+        assert hosts["Condition"] == {
+            "StringEquals": {
+                "ssm:resourceTag/openqa:environment": name,
+                "ssm:resourceTag/openqa:role": part,
+            }
+        }
+        (group,) = environment.properties("AWS::AutoScaling::AutoScalingGroup", part)
+        tags = {tag["Key"]: tag["Value"] for tag in group["Tags"] if tag["PropagateAtLaunch"]}
+        assert (tags["openqa:environment"], tags["openqa:role"]) == (name, part)
+
+
+def test_a_hosts_commands_take_no_shell_text(local: Synthesized) -> None:
+    for made in local.properties("AWS::SSM::Document"):
+        # Without a new version in place, CloudFormation could not change a document that has a name.
+        assert made["UpdateMethod"] == "NewVersion"
+        content = made["Content"]
+        (step,) = content["mainSteps"]
+        used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(step)))
+        assert used == set(content["parameters"])
+        for parameter in content["parameters"].values():
+            pattern = parameter["allowedPattern"]
+            assert pattern.startswith("^")
+            assert pattern.endswith("$")
+            for text in ("a b", ";", "$(a)", "`a`", "'", '"', "&", "|", "\\", "<", ">", "*", "../a"):
+                assert not re.search(pattern, text)
+                assert not re.search(pattern, f"latest{text}")

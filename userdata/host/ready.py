@@ -32,7 +32,8 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
     Raises:
         HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
-    check = {"database": _database, "webui": _webui, "worker": _worker}[host.document.role]
+    checks = {"database": _database, "webui": check_webui, "worker": _worker, "builder": _builder}
+    check = checks[host.document.role]
     last = ""
 
     def ready() -> bool | None:
@@ -104,9 +105,15 @@ def _database(host: Host) -> None:
         check_database(host)
 
 
-def _webui(host: Host) -> None:
-    _get("http://127.0.0.1/health")
-    jobs = json.loads(_get("http://127.0.0.1/api/v1/jobs?limit=1"))
+def check_webui(host: Host) -> None:
+    """Asks the web UI as the load balancer and the API's clients do.
+
+    Raises:
+        OSError: it does not answer.
+        HostError: it answers nonsense.
+    """
+    get("http://127.0.0.1/health")
+    jobs = json.loads(get("http://127.0.0.1/api/v1/jobs?limit=1"))
     if "jobs" not in jobs:
         raise HostError("the web UI's API answers without jobs")
 
@@ -117,10 +124,15 @@ def _worker(host: Host) -> None:
         raise HostError("host document: the key 'worker' is missing")
     if worker.network == "tap":
         tap.check(host)
-    workers = json.loads(_get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
+    workers = json.loads(get(f"http://{host.document.webui_host}/api/v1/workers"))["workers"]
     missing = missing_workers(workers, host=host.instance, count=worker.count(host.instance_type))
     if missing:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
+
+
+def _builder(host: Host) -> None:
+    # It builds once this host is in service.
+    run(["systemctl", "is-active", "disk-image-build.service"])
 
 
 def _failed_units() -> dict[str, str]:
@@ -159,7 +171,12 @@ def _last_words(unit: str) -> str:
     )
 
 
-def _get(url: str) -> str:
+def get(url: str) -> str:
+    """Returns what an address of ours answers.
+
+    Raises:
+        OSError: it does not, or with an error.
+    """
     with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own http:// addresses
         body: bytes = response.read()
     return body.decode()

@@ -29,8 +29,9 @@ def decide(host: Host) -> None:
     backup = host.document.backup
     if backup is not None and has_base(host.client("s3"), bucket=backup.bucket, prefix=backup.prefix):
         host.layout.awaits_restore.write_text(
-            f"the database's volume is empty, but the bucket {backup.bucket} holds backups: run on this "
-            f"host 'PYTHONPATH={host.layout.bundle} python3 -m userdata.host restore --to latest'",
+            f"the database's volume is empty, but the bucket {backup.bucket} holds backups: run "
+            f"'python -m ops --env {host.document.environment} restore --to latest', or on this host "
+            f"'PYTHONPATH={host.layout.bundle} python3 -m userdata.host restore --to latest'",
             encoding="utf-8",
         )
         return

@@ -24,6 +24,7 @@ UNIT = "openqa-database.service"
 CONTAINER = "openqa-restore"
 _START_SECONDS = 600
 _ARCHIVE_SECONDS = 90
+_WAKE_SECONDS = 10
 
 
 def restore(host: Host, target: Target, *, overwrite: bool, report: Report = print) -> None:
@@ -81,17 +82,30 @@ def _in_the_way(host: Host, data: Path) -> str | None:
 def _archive_rest(report: Report) -> bool:
     """Has the running server archive all it has; returns whether it did."""
     try:
-        server.query("select pg_switch_wal()")
-        wait(
-            "the write-ahead log to be archived",
-            lambda: True if float(base_backups.archive_lag()) == 0 else None,
-            seconds=_ARCHIVE_SECONDS,
-            pause=1,
-        )
+        _await_archive(time.monotonic() + _ARCHIVE_SECONDS)
     except HostError as error:
         report(f"the present database's last changes are not in the bucket, so its folder is kept: {error}")
         return False
     return True
+
+
+def _await_archive(end: float) -> None:
+    while True:
+        # The end of a segment wakes the archiver, which rests for a minute after three failures. The mark
+        # gives the segment content: one without is not ended.
+        server.query("select pg_create_restore_point('openqa-on-aws'), pg_switch_wal()")
+        try:
+            wait(
+                "the write-ahead log to be archived",
+                lambda: True if float(base_backups.archive_lag()) == 0 else None,
+                seconds=_WAKE_SECONDS,
+                pause=0.5,
+            )
+        except HostError:
+            if time.monotonic() >= end:
+                raise
+        else:
+            return
 
 
 def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Report) -> None:

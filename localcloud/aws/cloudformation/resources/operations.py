@@ -67,6 +67,39 @@ class Parameter(
         return {"Type": p["Type"], "Value": p["Value"]}
 
 
+class Document(
+    Type,
+    type="AWS::SSM::Document",
+    properties="Content UpdateMethod",
+    immutable="DocumentFormat DocumentType Name TargetType",
+):
+    """A document of Systems Manager."""
+
+    def refused(self, p: Properties) -> str | None:
+        """With the other method a change replaces it, which a document with a name does not bear."""
+        if p.get("UpdateMethod") != "NewVersion":
+            return f"The local cloud supports only the UpdateMethod NewVersion of {self.type}"
+        return super().refused(p)
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it."""
+        name = p.get("Name") or c.name(128)
+        rest = {key: value for key, value in p.items() if key not in ("Name", "UpdateMethod")}
+        c.call("ssm", "create_document", Name=name, **rest)
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Make a new version, which becomes the default."""
+        rest = {key: new[key] for key in ("Content", "DocumentFormat") if key in new}
+        answer = c.call("ssm", "update_document", Name=c.id, DocumentVersion="$LATEST", **rest)
+        version = answer["DocumentDescription"]["DocumentVersion"]
+        c.call("ssm", "update_document_default_version", Name=c.id, DocumentVersion=version)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("ssm", "delete_document", Name=c.id)
+
+
 class LogGroup(
     Type,
     type="AWS::Logs::LogGroup",

@@ -1,0 +1,183 @@
+"""What an operator may have a host do, through Systems Manager: commands with names, never a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aws_cdk import CfnOutput
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.names import Role, arn, prefix
+from constructs.policy_documents import allow, document
+
+from settings import Environment
+
+# Systems Manager's longest; how long a restore takes is the database's size's affair.
+_TIMEOUT_SECONDS = 48 * 3600
+_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter of a command.
+
+    Attributes:
+        pattern: what it must match, anchored; nothing that means something to a shell.
+        default: what it is unless given; None: it must be given.
+        description: what it is for.
+    """
+
+    pattern: str
+    default: str | None = None
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCommand:
+    """A command of ``python3 -m userdata.host`` that operators may run.
+
+    Attributes:
+        name: the document is ``openqa-ENVIRONMENT-NAME``.
+        description: what it does.
+        words: the command's, with ``{{ Parameter }}`` where a parameter stands.
+        parameters: by name.
+    """
+
+    name: str
+    description: str
+    words: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+# By which progress is asked for.
+_RUN = Parameter(pattern="^[0-9a-f]{32}$", description="a name of this run's own")
+PROGRESS = HostCommand(
+    name="progress",
+    description="tells how far the command that runs has come",
+    words="progress {{ Run }} --after {{ After }}",
+    parameters={"After": Parameter(pattern="^[0-9]{1,9}$", description="the lines that are known already")},
+)
+BACKUP = HostCommand(name="backup", description="takes a base backup of the database", words="backup")
+RESTORE = HostCommand(
+    name="restore",
+    description="restores the database from the backup bucket",
+    words="restore --to {{ To }} {{ Timeline }} {{ Overwrite }}",
+    parameters={
+        "To": Parameter(pattern=f"^(latest|{_TIME})$", description="latest, or a time with its zone"),
+        "Timeline": Parameter(
+            pattern="^(--timeline=[0-9]{1,9})?$",
+            default="",
+            description="the timeline; the newest unless given",
+        ),
+        "Overwrite": Parameter(
+            pattern="^(--yes-overwrite)?$",
+            default="",
+            description="the word to replace a database that is there",
+        ),
+    },
+)
+RECONCILE = HostCommand(
+    name="reconcile", description="brings openQA in line with a restored database", words="reconcile"
+)
+
+
+class HostCommands(Construct):
+    """The documents of a host's commands, and the policy for those who may run them, on that host alone."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        role: Role,
+        commands: Sequence[HostCommand],
+    ) -> None:
+        super().__init__(scope, id)
+        names = []
+        for command in commands:
+            made = ssm.CfnDocument(
+                self,
+                command.name.capitalize(),
+                name=f"{prefix(environment)}-{role}-{command.name}",
+                document_type="Command",
+                document_format="JSON",
+                target_type="/AWS::EC2::Instance",
+                # A named document cannot be replaced.
+                update_method="NewVersion",
+                content=content(command),
+            )
+            names.append(made.ref)
+            CfnOutput(scope, f"{command.name.capitalize()}Command", value=made.ref)
+        own = {"openqa:environment": environment.name, "openqa:role": role}
+        policy = iam.CfnManagedPolicy(
+            self,
+            "Operator",
+            description=f"{prefix(environment)}-{role}: run the host's own commands through Systems Manager",
+            policy_document=document(
+                [
+                    allow(
+                        ["ssm:SendCommand"], [arn(environment, "ssm", f"document/{name}") for name in names]
+                    ),
+                    allow(
+                        ["ssm:SendCommand"],
+                        [arn(environment, "ec2", "instance/*")],
+                        {"StringEquals": {f"ssm:resourceTag/{key}": value for key, value in own.items()}},
+                    ),
+                    allow(
+                        ["ssm:GetCommandInvocation", "autoscaling:DescribeAutoScalingGroups"],
+                        ["*"],
+                        {"StringEquals": {"aws:RequestedRegion": environment.region}},
+                    ),
+                    allow(
+                        ["cloudformation:DescribeStacks"],
+                        [arn(environment, "cloudformation", f"stack/{prefix(environment)}-*")],
+                    ),
+                ]
+            ),
+        )
+        acknowledge(
+            policy,
+            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
+            f"AwsSolutions::AwsSolutions-IAM5[Resource::{arn(environment, 'ec2', 'instance/*')}]",
+            "AwsSolutions::AwsSolutions-IAM5"
+            f"[Resource::{arn(environment, 'cloudformation', f'stack/{prefix(environment)}-*')}]",
+            reason="Instances come and go, and the condition narrows this to the host's; invocations are no "
+            "resources; the ARN of a stack holds a random id.",
+        )
+        CfnOutput(scope, "OperatorPolicy", value=policy.ref)
+
+
+def content(command: HostCommand) -> Mapping[str, object]:
+    """Returns a command's document, of schema 2.2."""
+    parameters = {
+        name: {
+            "type": "String",
+            "description": parameter.description,
+            "allowedPattern": parameter.pattern,
+            **({} if parameter.default is None else {"default": parameter.default}),
+        }
+        for name, parameter in {"Run": _RUN, **command.parameters}.items()
+    }
+    return {
+        "schemaVersion": "2.2",
+        "description": command.description,
+        "parameters": parameters,
+        "mainSteps": [
+            {
+                "action": "aws:runShellScript",
+                "name": command.name,
+                "precondition": {"StringEquals": ["platformType", "Linux"]},
+                "inputs": {
+                    "timeoutSeconds": str(_TIMEOUT_SECONDS),
+                    "runCommand": [
+                        "export PYTHONPATH=/opt/openqa-on-aws PYTHONDONTWRITEBYTECODE=1",
+                        f"exec python3 -m userdata.host --run {{{{ Run }}}} {command.words}",
+                    ],
+                },
+            }
+        ],
+    }

@@ -1,0 +1,168 @@
+"""Having a host run one of its own commands, through the documents of Systems Manager that its stack has."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deployment import DeploymentError, stack_outputs
+from settings import Environment
+
+POLL_SECONDS = 2.0
+_ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
+# The host's own prefix of what it says.
+_SPEAKER = re.compile(r"^openqa-on-aws: ")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a command.
+
+    Attributes:
+        status: as Systems Manager names it, with its details.
+        output: what it wrote.
+        error: what it wrote to its standard error.
+    """
+
+    status: str
+    output: str
+    error: str
+
+    @property
+    def done(self) -> bool:
+        """Whether it succeeded."""
+        return self.status == "Success"
+
+    @property
+    def reason(self) -> str:
+        """Why it failed: the last line of what it said, or the status."""
+        lines = [line for line in (self.error or self.output).splitlines() if line.strip()]
+        return _SPEAKER.sub("", lines[-1]) if lines else f"it ended as {self.status} and said nothing"
+
+
+class StatefulHost:
+    """The database's or the web UI's host.
+
+    Args:
+        environment: whose.
+        part: ``database`` or ``webui``.
+
+    Raises:
+        DeploymentError: by every method: AWS refuses or does not answer, or there is no host.
+    """
+
+    def __init__(self, environment: Environment, part: str) -> None:
+        self.part = part
+        self._region = environment.region
+        self._outputs = stack_outputs(stack=f"openqa-{environment.name}-{part}", region=environment.region)
+        self._ssm = boto3.client("ssm", region_name=environment.region)
+
+    def instance(self) -> str | None:
+        """The id of the instance in service; None while there is none."""
+        group = self._output({"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part])
+        groups = _call(
+            f"the group {group}",
+            boto3.client("autoscaling", region_name=self._region).describe_auto_scaling_groups,
+            AutoScalingGroupNames=[group],
+        )["AutoScalingGroups"]
+        found = [
+            str(instance["InstanceId"])
+            for group in groups
+            for instance in group["Instances"]
+            if instance["LifecycleState"] == "InService"
+        ]
+        return found[0] if found else None
+
+    def await_instance(self, *, seconds: float) -> str:
+        """Waits for an instance in service and returns its id.
+
+        Args:
+            seconds: how long at most.
+        """
+        end = time.monotonic() + seconds
+        while (found := self.instance()) is None:
+            if time.monotonic() >= end:
+                raise DeploymentError(f"the {self.part} host is not in service after {seconds:.0f} s")
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def run(self, instance: str, command: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Has the host run a command, and prints what that says as it goes on.
+
+        Args:
+            instance: the host.
+            command: the name of the command, such as ``restore``.
+            parameters: the document's; those that are empty are left out.
+
+        Raises:
+            DeploymentError: it failed; the text is the host's own.
+        """
+        name, shown = uuid.uuid4().hex, 0
+        started = self._send(instance, command, {"Run": name, **(parameters or {})})
+        while (answer := self._answer(instance, started)) is None:
+            shown += self._print_progress(instance, name, shown)
+            time.sleep(POLL_SECONDS)
+        # By now the whole is here, but for what Systems Manager has cut.
+        for line in answer.output.splitlines()[shown:]:
+            print(_SPEAKER.sub("", line), flush=True)
+        if not answer.done:
+            raise DeploymentError(f"{command} on the {self.part} host {instance}: {answer.reason}")
+
+    def _print_progress(self, instance: str, name: str, shown: int) -> int:
+        """Prints what is new of a command's progress; returns how many lines."""
+        asked = self._send(instance, "progress", {"Run": name, "After": str(shown)})
+        while (answer := self._answer(instance, asked)) is None:
+            time.sleep(POLL_SECONDS / 4)
+        lines = answer.output.splitlines() if answer.done else []
+        for line in lines:
+            print(line, flush=True)
+        return len(lines)
+
+    def _send(self, instance: str, command: str, parameters: Mapping[str, str]) -> str:
+        document = self._output(f"{command.capitalize()}Command")
+        answer = _call(
+            f"{command} on {instance}",
+            self._ssm.send_command,
+            DocumentName=document,
+            InstanceIds=[instance],
+            Parameters={name: [value] for name, value in parameters.items() if value},
+        )
+        return str(answer["Command"]["CommandId"])
+
+    def _answer(self, instance: str, command: str) -> Answer | None:
+        """What a command became; None while it runs."""
+        try:
+            found = self._ssm.get_command_invocation(CommandId=command, InstanceId=instance)
+        except self._ssm.exceptions.InvocationDoesNotExist:
+            # It takes a moment to appear.
+            return None
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot follow the command on {instance}: {error}") from error
+        if found["Status"] not in _ENDED:
+            return None
+        return Answer(found["StatusDetails"], found["StandardOutputContent"], found["StandardErrorContent"])
+
+    def _output(self, name: str) -> str:
+        if name not in self._outputs:
+            raise DeploymentError(f"the stack of the {self.part} host has no output {name}: deploy it first")
+        return self._outputs[name]
+
+
+def _call(what: str, function: Any, **arguments: Any) -> Any:
+    try:
+        return function(**arguments)
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "InvalidInstanceId":
+            raise DeploymentError(
+                f"{what}: Systems Manager knows no agent there; the environment needs session_manager = true"
+            ) from error
+        raise DeploymentError(f"{what}: {error}") from error
+    except BotoCoreError as error:
+        raise DeploymentError(f"{what}: {error}") from error

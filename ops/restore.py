@@ -1,0 +1,87 @@
+"""``restore``: the database from its backups, on its host; then openQA in line with it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ops.deployment import DeploymentError
+from ops.hosts import StatefulHost
+from settings import Environment
+from userdata.host.backup import choose
+from userdata.host.errors import HostError
+
+# A web UI host that found no database goes, and the next one takes its place.
+_WEBUI_SECONDS = 1200
+
+
+def add_command(commands: Any) -> None:
+    """Adds ``restore`` and ``reconcile`` to the command line."""
+    parser = commands.add_parser(
+        "restore",
+        help="restore the database from the backup bucket",
+        description="Restores the database on its host, then does what 'reconcile' does.",
+    )
+    parser.add_argument(
+        "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
+    )
+    parser.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
+    parser.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    parser.add_argument(
+        "--database-only", action="store_true", help="leave openQA alone: there is no web UI host yet"
+    )
+    parser.set_defaults(run=run)
+    reconciling = commands.add_parser(
+        "reconcile",
+        help="bring openQA in line with a restored database",
+        description="On the web UI's host: starts openQA anew with today's API key, schedules jobs again "
+        "that ran, and marks those whose results or assets are gone.",
+    )
+    reconciling.set_defaults(run=reconcile)
+
+
+def run(environment: Environment, options: argparse.Namespace) -> int:
+    """Restores the database.
+
+    Args:
+        environment: whose.
+        options: ``to``, ``timeline``, ``yes_overwrite`` and ``database_only``.
+
+    Returns:
+        0.
+
+    Raises:
+        DeploymentError: refused or failed.
+    """
+    try:
+        target = choose.parse_target(options.to, timeline=options.timeline)
+    except HostError as error:
+        raise DeploymentError(str(error)) from error
+    host = StatefulHost(environment, "database")
+    if (instance := host.instance()) is None:
+        raise DeploymentError(f"{environment.name} has no database host in service")
+    parameters = {
+        "To": target.time.isoformat() if target.time else "latest",
+        "Timeline": f"--timeline={target.timeline}" if target.timeline else "",
+        "Overwrite": "--yes-overwrite" if options.yes_overwrite else "",
+    }
+    host.run(instance, "restore", parameters)
+    return 0 if options.database_only else reconcile(environment, options)
+
+
+def reconcile(environment: Environment, options: argparse.Namespace) -> int:
+    """Brings openQA in line with the database.
+
+    Args:
+        environment: whose.
+        options: nothing that this needs.
+
+    Returns:
+        0.
+
+    Raises:
+        DeploymentError: refused or failed.
+    """
+    host = StatefulHost(environment, "webui")
+    host.run(host.await_instance(seconds=_WEBUI_SECONDS), "reconcile")
+    return 0

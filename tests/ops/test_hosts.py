@@ -1,0 +1,139 @@
+"""Having hosts run their commands: what the operator sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from ops import __main__ as main
+from ops import hosts
+
+OUTPUTS = {
+    "DatabaseGroup": "openqa-dev-database",
+    "WebUiGroup": "openqa-dev-webui",
+    **{f"{name}Command": name.lower() for name in ("Backup", "Restore", "Progress", "Reconcile")},
+}
+
+
+@dataclass
+class Ssm:
+    """Systems Manager with a host that runs one command at a time, a line more at each question."""
+
+    lines: list[str]
+    error: str = ""
+    agent: bool = True
+    sent: list[tuple[str, Mapping[str, list[str]]]] = field(default_factory=list)
+    asked: int = 0
+
+    class exceptions:  # noqa: N801
+        InvocationDoesNotExist = KeyError
+
+    def send_command(self, **p: Any) -> Any:
+        if not self.agent:
+            raise ClientError({"Error": {"Code": "InvalidInstanceId", "Message": "none"}}, "SendCommand")
+        self.sent.append((p["DocumentName"], p["Parameters"]))
+        return {"Command": {"CommandId": str(len(self.sent) - 1)}}
+
+    def get_command_invocation(self, *, CommandId: str, InstanceId: str) -> Any:  # noqa: N803
+        document, parameters = self.sent[int(CommandId)]
+        if document == "progress":
+            self.asked += 1
+            return self._answer(self.lines[int(parameters["After"][0]) : self.asked])
+        if self.asked < len(self.lines) - 1:
+            return {"Status": "InProgress", "StandardOutputContent": ""}
+        return self._answer([f"openqa-on-aws: {line}" for line in self.lines], error=self.error)
+
+    def _answer(self, lines: list[str], error: str = "") -> Any:
+        status = "Failed" if error else "Success"
+        return {
+            "Status": status,
+            "StatusDetails": status,
+            "StandardOutputContent": "".join(f"{line}\n" for line in lines),
+            "StandardErrorContent": error,
+        }
+
+
+class Groups:
+    """Auto Scaling with a host in service in each group."""
+
+    def describe_auto_scaling_groups(self, AutoScalingGroupNames: list[str]) -> Any:  # noqa: N803
+        instances = [
+            {"InstanceId": "i-old", "LifecycleState": "Terminating:Wait"},
+            {"InstanceId": f"i-{AutoScalingGroupNames[0]}", "LifecycleState": "InService"},
+        ]
+        return {"AutoScalingGroups": [{"Instances": instances}]}
+
+
+@pytest.fixture
+def ssm(monkeypatch: pytest.MonkeyPatch) -> Ssm:
+    made = Ssm(lines=["unpacking", "replaying", "done"])
+    monkeypatch.setattr(hosts, "stack_outputs", lambda **_: OUTPUTS)
+    monkeypatch.setattr(hosts, "POLL_SECONDS", 0)
+    monkeypatch.setattr(boto3, "client", lambda service, **_: made if service == "ssm" else Groups())
+    return made
+
+
+def test_progress_is_shown_once_as_it_comes(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--env=dev", "backups", "now"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
+    assert ssm.asked == 2
+    names = {parameters["Run"][0] for _, parameters in ssm.sent}
+    assert len(names) == 1
+
+
+def test_a_restore_is_followed_by_the_web_ui(ssm: Ssm) -> None:
+    time = "2026-01-31T04:00:00.5+01:00"
+    assert main.main(["--env=dev", "restore", "--to", time, "--timeline=3", "--yes-overwrite"]) == 0
+    commands = [(document, parameters) for document, parameters in ssm.sent if document != "progress"]
+    assert [document for document, _ in commands] == ["restore", "reconcile"]
+    given = dict(commands[0][1])
+    assert given.pop("Run")
+    assert given == {
+        "To": ["2026-01-31T03:00:00.500000+00:00"],
+        "Timeline": ["--timeline=3"],
+        "Overwrite": ["--yes-overwrite"],
+    }
+
+
+def test_words_that_were_not_said_are_not_sent(ssm: Ssm) -> None:
+    assert main.main(["--env=dev", "restore", "--to=latest", "--database-only"]) == 0
+    documents = [document for document, _ in ssm.sent]
+    assert "reconcile" not in documents
+    assert set(ssm.sent[0][1]) == {"Run", "To"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--to=yesterday"], "--to yesterday: neither 'latest' nor a time with its zone"),
+        (["--to=2026-01-31T03:00:00"], "neither 'latest' nor a time"),
+    ],
+)
+def test_a_time_that_is_none_is_not_sent(
+    ssm: Ssm, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    assert main.main(["--env=dev", "restore", *arguments]) == 1
+    assert reason in capsys.readouterr().err
+    assert not ssm.sent
+
+
+def test_a_failure_is_the_hosts_own_sentence(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
+    ssm.error = "openqa-on-aws: holds a healthy database with 3 jobs: to replace it, say --yes-overwrite\n"
+    assert main.main(["--env=dev", "restore", "--to=latest"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "restore on the database host i-openqa-dev-database: holds a healthy database with 3 jobs: "
+        "to replace it, say --yes-overwrite"
+    )
+    assert "reconcile" not in [document for document, _ in ssm.sent]
+
+
+def test_a_host_without_an_agent(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
+    ssm.agent = False
+    assert main.main(["--env=dev", "backups", "now"]) == 1
+    assert "session_manager = true" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""Bringing openQA in line with a restored database: today's key, and jobs as what is left makes them.
+
+Run as often as one likes: what is in order stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from userdata.host import ready
+from userdata.host.aws import wait
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+from userdata.host.progress import Report
+
+# What openQA shows beside the result. Those that begin so have been dealt with.
+INTERRUPTED = "restore: the database was restored while this job ran"
+NO_RESULTS = "restore: its results are lost"
+NO_ASSETS = "restore: assets are lost"
+
+_CONTAINER = "openqa-webui"
+_START_SECONDS = 780
+_UNFINISHED = ("assigned", "setup", "running", "uploading")
+
+
+def reconcile(host: Host, report: Report = print) -> None:
+    """Starts openQA with the restored database and deals with its jobs.
+
+    Raises:
+        HostError: openQA does not start, or refuses.
+    """
+    report("starting openQA anew: today's secrets and certificate, the schema, the administrator's key")
+    # All services of openQA require it, so they start anew, too.
+    run(["systemctl", "restart", "openqa-configure.service"], seconds=_START_SECONDS)
+    run(["systemctl", "start", "openqa-on-aws.target"], seconds=_START_SECONDS)
+    wait("openQA to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
+    openqa = host.layout.data / "openqa"
+    report(f"{_without_files(openqa / 'share/factory')} assets are lost")
+    report(f"{_interrupted()} jobs that ran are scheduled again")
+    report(f"{_without_assets()} jobs cannot run: their assets are lost")
+    report(f"{_without_results(openqa)} finished jobs have lost their results")
+
+
+def lost_assets(rows: Iterable[Sequence[str]], factory: Path) -> list[int]:
+    """Returns the ids of assets whose files are gone.
+
+    Args:
+        rows: type, name and id of each asset.
+        factory: the folder of all assets.
+    """
+    return [
+        int(id)
+        for kind, name, id in rows
+        if not any((factory / kind / place / name).exists() for place in ("", "fixed"))
+    ]
+
+
+def lost_results(rows: Iterable[Sequence[str]], openqa: Path) -> list[int]:
+    """Returns the ids of jobs whose folders of results are gone.
+
+    Args:
+        rows: id, folder, and whether it is archived (``t``), of each job that ever had one.
+        openqa: openQA's folder.
+    """
+    roots = {"f": openqa / "testresults", "t": openqa / "archive/testresults"}
+    return [
+        int(id)
+        for id, folder, archived in rows
+        if not (roots[archived] / f"{int(id) // 1000:05d}" / folder).is_dir()
+    ]
+
+
+def _without_files(factory: Path) -> int:
+    """Has openQA look for the file of an asset that is gone whenever it needs it: it has no size then."""
+    if gone := lost_assets(_rows("select type, name, id from assets where size is not null"), factory):
+        _sql(f"update assets set size = null where id in ({_list(gone)})")  # noqa: S608  # numbers
+    return len(gone)
+
+
+def _interrupted() -> int:
+    """Ends the jobs that ran, as openQA ends those of a dead worker, and restarts them."""
+    running = _ids(f"select id from jobs where state in ({_texts(_UNFINISHED)}) order by id")  # noqa: S608
+    for job in running:
+        _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=INTERRUPTED)
+    # Also those that an earlier attempt has ended and no more, or that lacked an asset then.
+    ended = _ids(
+        f"select id from jobs where reason = '{INTERRUPTED}' and clone_id is null order by id"  # noqa: S608
+    )
+    restarted = 0
+    for job in ended:
+        answer = _api("POST", f"jobs/{job}/restart")
+        restarted += bool(answer.get("result"))
+    return restarted
+
+
+def _without_assets() -> int:
+    """Ends the scheduled jobs whose assets are gone, by openQA's own judgement of what a job needs."""
+    count = 0
+    # One that waits for another may yet get its assets from that.
+    for job in _ids("select id from jobs where state = 'scheduled' and blocked_by_id is null order by id"):
+        answer = json.loads(ready.get(f"http://127.0.0.1/api/v1/jobs/{job}?check_assets=1"))
+        missing = answer["job"].get("missing_assets") or []
+        if missing:
+            reason = f"{NO_ASSETS}: {', '.join(missing)}"
+            _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=reason)
+            count += 1
+    return count
+
+
+def _without_results(openqa: Path) -> int:
+    """Marks the finished jobs whose results are gone. openQA's API does not change a result."""
+    rows = _rows(
+        "select id, result_dir, archived from jobs where state = 'done' and result_dir is not null "
+        "and coalesce(reason, '') not like 'restore: %' order by id"
+    )
+    if gone := lost_results(rows, openqa):
+        _sql(
+            "update jobs set result = 'incomplete', t_updated = now(), "  # noqa: S608  # numbers
+            f"reason = '{NO_RESULTS} (it was ' || result || coalesce(': ' || reason, '') || ')' "
+            f"where id in ({_list(gone)})"
+        )
+    return len(gone)
+
+
+def _answers(host: Host) -> bool | None:
+    try:
+        ready.check_webui(host)
+    except (HostError, OSError, ValueError):
+        return None
+    return True
+
+
+def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:
+    words = [f"{name}={value}" for name, value in parameters.items()]
+    # With the key of client.conf, which no command line shows.
+    command = ["podman", "exec", "--env=OPENQA_CONFIG=/etc/openqa", _CONTAINER, "openqa-cli", "api"]
+    answer = run([*command, "--host=http://localhost:9526", f"--method={method}", path, *words], seconds=120)
+    try:
+        found: Mapping[str, Any] = json.loads(answer)
+    except ValueError as error:
+        raise HostError(f"openQA's answer to {method} {path} is no JSON: {answer[:200]!r}") from error
+    return found
+
+
+def _ids(sql: str) -> list[int]:
+    return [int(row[0]) for row in _rows(sql)]
+
+
+def _rows(sql: str) -> list[list[str]]:
+    return [line.split("\t") for line in _sql(sql).splitlines()]
+
+
+def _sql(sql: str) -> str:
+    return run(
+        [
+            *("podman", "exec", "--interactive", "--env=PGSERVICEFILE=/etc/openqa/pg_service.conf"),
+            *("--env=PGSERVICE=openqa", _CONTAINER, "psql", "--no-psqlrc", "--quiet", "--tuples-only"),
+            *("--no-align", "--field-separator=\t", "--no-password", "--set=ON_ERROR_STOP=1"),
+        ],
+        # As input: a list of ids may be longer than a command line.
+        stdin=f"{sql};\n",
+        seconds=600,
+    )
+
+
+def _list(ids: Iterable[int]) -> str:
+    return ", ".join(map(str, ids))
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return ", ".join(f"'{text}'" for text in texts)
