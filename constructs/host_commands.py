@@ -14,6 +14,7 @@ from constructs.names import Role, arn, prefix
 from constructs.policy_documents import allow, document
 
 from settings import Environment
+from settings.messages import COMPOSE, UPDATE
 
 # Systems Manager's longest; how long a restore takes is the database's size's affair.
 _TIMEOUT_SECONDS = 48 * 3600
@@ -81,6 +82,17 @@ RESTORE = HostCommand(
 )
 RECONCILE = HostCommand(
     name="reconcile", description="brings openQA in line with a restored database", words="reconcile"
+)
+SCHEDULE = HostCommand(
+    name="schedule",
+    description="schedules a compose or an update of Fedora's",
+    words="schedule {{ Kind }} {{ What }}",
+    parameters={
+        "Kind": Parameter(pattern="^(compose|update)$", description="compose or update"),
+        "What": Parameter(
+            pattern=f"^({COMPOSE}|{UPDATE})$", description="the compose's address, or the update's id"
+        ),
+    },
 )
 
 

@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ops.deployment import DeploymentError, OpenQa, connect
+from ops.hosts import StatefulHost
 from settings import Environment
+from settings.messages import COMPOSE, UPDATE
 from userdata.messages.openqa import posted
 from userdata.messages.rules import IDENTITY
 
 _SETTING = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
 # The build's own, which openQA cannot tell from what it has.
 _NEEDED = IDENTITY[:-1]
+_ARTICLE = {"compose": "a compose", "update": "an update"}
+_WHAT = {
+    "compose": "the https:// address of a compose, without spaces or queries",
+    "update": "the id of an update, such as FEDORA-2026-0123456789",
+}
+# No more than the document of Systems Manager allows.
+_PATTERN = {"compose": re.compile(COMPOSE), "update": re.compile(UPDATE)}
 
 
 def add_command(commands: Any) -> None:
@@ -34,6 +43,14 @@ def add_command(commands: Any) -> None:
         help=f"openQA's settings; {', '.join(_NEEDED)} must be among them, and BUILD should be",
     )
     iso.set_defaults(run=run_iso)
+    for kind, what in (("compose", "URL"), ("update", "ID")):
+        action = actions.add_parser(
+            kind,
+            help=f"schedule {_ARTICLE[kind]} of Fedora's, as its messages would",
+            description="Has fedora_openqa do it on the web UI's host, and shows what that says.",
+        )
+        action.add_argument("what", metavar=what, help=_WHAT[kind])
+        action.set_defaults(run=run_fedora, kind=kind)
 
 
 def run_iso(environment: Environment, options: argparse.Namespace) -> int:
@@ -52,6 +69,31 @@ def run_iso(environment: Environment, options: argparse.Namespace) -> int:
     settings = parse(options.settings)
     openqa = connect(environment=environment.name, region=environment.region, url=options.url)
     return show(openqa, openqa.request("POST", "isos", data=settings))
+
+
+def run_fedora(environment: Environment, options: argparse.Namespace) -> int:
+    """Schedules a compose or an update of Fedora's; returns 0.
+
+    Args:
+        environment: where.
+        options: ``kind`` and ``what``.
+
+    Raises:
+        DeploymentError: it is none, the environment has no fedora_openqa, or that failed.
+    """
+    schedule = environment.schedule
+    if schedule is None or schedule.program != "fedora_openqa":
+        raise DeploymentError(
+            f"{environment.name} does not schedule with fedora_openqa: "
+            'its [schedule] needs program = "fedora_openqa"'
+        )
+    if not _PATTERN[options.kind].fullmatch(options.what):
+        raise DeploymentError(f"{options.what!r} is no {options.kind}; allowed: {_WHAT[options.kind]}")
+    host = StatefulHost(environment, "webui")
+    if (instance := host.instance()) is None:
+        raise DeploymentError(f"{environment.name} has no web UI host in service")
+    host.run(instance, "schedule", {"Kind": options.kind, "What": options.what})
+    return 0
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:

@@ -21,6 +21,9 @@ PORT = 5671
 # Fedora's broker for everyone, and its archive (fedora-infra/fedora-messaging; apps.fedoraproject.org).
 FEDORA_BROKER = "amqps://fedora@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
 FEDORA_ARCHIVE = "https://apps.fedoraproject.org/datagrepper/v2/search"
+# What may be scheduled by hand: addresses as composes of Fedora have them, and ids of Bodhi's updates.
+COMPOSE = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/+-]*"
+UPDATE = r"FEDORA-(EPEL-)?[0-9]{4}-[0-9a-f]{10}"
 _FIELD = Annotated[str, Field(pattern=rf"^{rules.FIELD}$")]
 _PARAMETER = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
 

@@ -7,7 +7,7 @@ from constructs import Construct
 from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
-from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
+from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
 from constructs.names import database_ca_parameter
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
@@ -54,7 +54,8 @@ class WebUiStack(EnvironmentStack):
             self, ["webui", "proxy", "sample"], environment=environment, architecture=architecture
         )
         consumer: dict[str, PublishedFile | None] = {}
-        if environment.schedule and environment.schedule.program == "fedora_openqa":
+        fedora = environment.schedule is not None and environment.schedule.program == "fedora_openqa"
+        if fedora:
             # In no AMI: it is built from git, for who wants it.
             consumer["consumer"] = publish_recipe(self, "consumer", system("consumer", ""), architecture)
         secrets = storage.secrets
@@ -107,7 +108,13 @@ class WebUiStack(EnvironmentStack):
         ContentAlarms(self, "Content", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
-        HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])
+        HostCommands(
+            self,
+            "Commands",
+            environment=environment,
+            role="webui",
+            commands=[RECONCILE, PROGRESS, *([SCHEDULE] if fedora else [])],
+        )
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)
         CfnOutput(self, "WebUiGroup", value=host.group.ref)

@@ -16,7 +16,7 @@ from ops import hosts
 OUTPUTS = {
     "DatabaseGroup": "openqa-dev-database",
     "WebUiGroup": "openqa-dev-webui",
-    **{f"{name}Command": name.lower() for name in ("Backup", "Restore", "Progress", "Reconcile")},
+    **{f"{name}Command": name.lower() for name in ("Backup", "Restore", "Progress", "Reconcile", "Schedule")},
 }
 
 
@@ -131,6 +131,38 @@ def test_a_failure_is_the_hosts_own_sentence(ssm: Ssm, capsys: pytest.CaptureFix
         "to replace it, say --yes-overwrite"
     )
     assert "reconcile" not in [document for document, _ in ssm.sent]
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("compose", "https://kojipkgs.example.org/compose/44/Fedora-44-20261101.n.0/compose"),
+        ("update", "FEDORA-2026-0123456789"),
+    ],
+)
+def test_fedoras_own_by_hand(ssm: Ssm, kind: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--env=fedora", "schedule", kind, what]) == 0
+    document, parameters = ssm.sent[0]
+    assert (document, parameters["Kind"], parameters["What"]) == ("schedule", [kind], [what])
+    assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind", "what", "reason"),
+    [
+        ("fedora", "compose", "https://example.org/a b", "is no compose; allowed: the https:// address"),
+        ("fedora", "compose", "FEDORA-2026-0123456789", "is no compose"),
+        ("fedora", "update", "FEDORA-2026-0123456789; reboot", "is no update; allowed: the id of an update"),
+        ("dev", "update", "FEDORA-2026-0123456789", "dev does not schedule with fedora_openqa"),
+    ],
+)
+def test_what_is_none_of_fedoras_is_not_sent(
+    ssm: Ssm, environment: str, kind: str, what: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([f"--env={environment}", "schedule", kind, what]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert reason in said
+    assert not ssm.sent
 
 
 def test_a_host_without_an_agent(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:

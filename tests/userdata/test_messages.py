@@ -18,7 +18,8 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import roles
+from userdata.host import messages, roles
+from userdata.host.errors import HostError
 from userdata.messages import archive, fedora, rules
 from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import KEEP_SECONDS, SAVE_SECONDS, Memory
@@ -406,3 +407,26 @@ def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:
     assert conf["schedule"]["arches"] == "aarch64,x86_64"
     unit = (folder.parents[2] / "etc/containers/systemd/openqa-fedora-scheduler.container").read_text()
     assert "RestartSec=60" in unit
+
+
+def test_fedoras_own_by_hand(tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str], *, seconds: float) -> str:
+        ran.append(arguments)
+        return "scheduled\n2 jobs\n"
+
+    monkeypatch.setattr(messages, "run", run)
+    said: list[str] = []
+    host = machine.host(tmp_path, "webui-fedora-messages")
+    messages.schedule_by_hand(host, "update", "FEDORA-2", said.append)
+    assert ran == [
+        [
+            *("podman", "exec", "openqa-fedora-scheduler", "fedora-openqa", "update"),
+            *("--openqa-hostname=http://webui.test.openqa.internal", "FEDORA-2"),
+        ]
+    ]
+    assert said == ["scheduled", "2 jobs"]
+    other = machine.host(tmp_path / "other", "webui")
+    with pytest.raises(HostError, match="fedora_openqa is not here"):
+        messages.schedule_by_hand(other, "update", "FEDORA-2", said.append)

@@ -15,6 +15,7 @@ from userdata.host import (
     document,
     images,
     mesh,
+    messages,
     progress,
     rds,
     ready,
@@ -88,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "--to", required=True, metavar="NAME[:PORT]", help="the server, with an empty database"
     )
     moving.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
+    scheduling = commands.add_parser("schedule", help="schedule a compose or an update of Fedora's")
+    scheduling.add_argument("kind", choices=("compose", "update"))
+    scheduling.add_argument("what", help="the compose's address, or the update's id")
     commands.add_parser("reconcile", help="bring openQA in line with a restored database")
     told = commands.add_parser("progress", help="print what a command said so far that was given --run NAME")
     told.add_argument("name")
@@ -158,6 +162,9 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     elif options.command == "reconcile":
         with progress.kept(layout, options.run, say=_say) as report:
             reconcile.reconcile(host, report)
+    elif options.command == "schedule":
+        with progress.kept(layout, options.run, say=_say) as report:
+            messages.schedule_by_hand(host, options.kind, options.what, report)
     elif options.command == "move":
         _move(options, host)
     elif options.command == "assets":

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from userdata.host import render
+from userdata.host.commands import run
 from userdata.host.document import Document, Schedule
+from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
 
@@ -22,6 +24,8 @@ USER = 604
 # openQA's in every container image (userdata/containers/base).
 FEDORA_USER = 601
 WEBUI = "http://127.0.0.1"
+# It asks Fedora's servers for what is in a compose.
+_BY_HAND_SECONDS = 900
 _TLS = {"authority": "ca", "certificate": "certificate", "key": "key"}
 
 
@@ -123,6 +127,29 @@ def fedora_files(
 
 def _stem(kind: Literal["config", "quadlets"], consumer: FedoraConsumer) -> str:
     return consumer.name if kind == "config" else f"openqa-{consumer.name}"
+
+
+def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], None]) -> None:
+    """Has fedora_openqa schedule a compose or an update, in its scheduler's container.
+
+    Args:
+        host: the web UI's host.
+        kind: ``compose`` or ``update``.
+        what: the compose's address, or the update's id.
+        report: takes each line that the program says.
+
+    Raises:
+        HostError: the host has no fedora_openqa, or that failed.
+    """
+    schedule = host.document.schedule
+    if schedule is None or schedule.program != "fedora_openqa":
+        raise HostError(
+            'fedora_openqa is not here: the environment needs [schedule] program = "fedora_openqa"'
+        )
+    server = f"--openqa-hostname=http://{host.document.webui_host}"
+    command = ["podman", "exec", "openqa-fedora-scheduler", "fedora-openqa", kind, server, what]
+    for line in run(command, seconds=_BY_HAND_SECONDS).splitlines():
+        report(line)
 
 
 def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
