@@ -47,8 +47,8 @@ test-local: setup machine golden ## Run the local cloud's tests of one pytest ma
 	$(SUDO) $(PYTHON) -m pytest tests/backup tests/localcloud -m "$(M)"
 
 .PHONY: test-faults
-test-faults: setup machine images ## Break the backups at random: make test-faults N=20 SEED=7
-	$(SUDO) FAULTS=$(N) SEED=$(SEED) $(PYTHON) -m pytest tests/backup -k random_faults
+test-faults: setup machine golden ## Break backups and lose hosts at random: make test-faults N=20 SEED=7
+	$(SUDO) FAULTS=$(N) SEED=$(SEED) $(PYTHON) -m pytest tests/backup tests/localcloud/test_heal.py -k random_faults -s
 
 .PHONY: check
 check: setup ## Lint, formats and types

@@ -18,6 +18,7 @@ import aws_cdk as cdk
 
 import settings
 from images.bundle import write_bundle
+from stacks.builders import BuildersStack
 from stacks.database import DatabaseStack
 from stacks.dns import DnsStack
 from stacks.network import NetworkStack
@@ -42,9 +43,14 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         network=network,
         storage=storage,
         zone=zone,
+        database=database.endpoint,
         bundle=bundle,
     )
     workers = WorkersStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
+    if storage.disk_images is not None:
+        BuildersStack(
+            app, environment=environment, network=network, bucket=storage.disk_images, bundle=bundle
+        )
     # A host comes up only when what it talks to is there.
     webui.add_stack_dependency(database)
     workers.add_stack_dependency(webui)

@@ -21,10 +21,12 @@ class BackupBucket(Construct):
         bucket: the bucket.
         name: the bucket's name.
         logs: the name of the bucket of access logs: its own, and the load balancer's.
+        log_bucket: that bucket.
     """
 
     name: str
     logs: str
+    log_bucket: s3.IBucket
 
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
@@ -49,6 +51,7 @@ class BackupBucket(Construct):
             )
         )
         self.logs = logs.bucket_name
+        self.log_bucket = logs
         asked = environment.backups
         lock = asked.object_lock_days
         bucket = s3.Bucket(

@@ -161,6 +161,51 @@ class HostRole(Construct):
             because="Which objects there will be is not known before; all are the host's own.",
         )
 
+    def allow_publish_images(self, *, bucket: str, prefix: str) -> None:
+        """Lets a host publish disk images below a prefix, and read there what it published: never delete.
+
+        Args:
+            bucket: the bucket's name.
+            prefix: what its keys begin with.
+        """
+        begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
+        # Without it S3 would not tell what is not there from what may not be read.
+        self._allow(["s3:ListBucket"], [begin])
+        self._allow(
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
+            [f"{begin}/{prefix}*"],
+            because="Which images there will be is not known before; all are the host's own.",
+        )
+
+    def allow_read_images(self, bucket: str) -> None:
+        """Lets a host read published disk images; ``bucket`` is the bucket's name."""
+        begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
+        # Without it S3 would not tell what is not there from what may not be read.
+        self._allow(["s3:ListBucket"], [begin])
+        self._allow(
+            ["s3:GetObject"],
+            [f"{begin}/*"],
+            because="Which images there will be is not known before, and nothing else is in the bucket.",
+        )
+
+    def allow_empty_own_group(self, group: str) -> None:
+        """Lets a host set the size of its own group, and see which hosts are in it.
+
+        Args:
+            group: the Auto Scaling group's name.
+        """
+        self._allow(
+            ["autoscaling:SetDesiredCapacity"],
+            [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
+            because="The ARN of a group holds a random id before the name, which alone is known.",
+        )
+        self._allow(
+            ["autoscaling:DescribeAutoScalingGroups"],
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because="Auto Scaling's Describe actions know no resources.",
+        )
+
     def allow_read_parameter(self, name: str) -> None:
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])

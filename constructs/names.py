@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from settings import Environment
+from settings import Architecture, Environment
 
-Role = Literal["database", "webui", "worker"]
+Role = Literal["database", "webui", "worker", "builder"]
 SecretName = Literal["database", "api-key", "sign-in", "broker"]
 
 LAUNCH_HOOK = "ready"
@@ -35,6 +35,16 @@ def host_group(environment: Environment, role: Role) -> str:
 def fleet_group(environment: Environment, fleet: str) -> str:
     """Returns the name of a worker fleet's Auto Scaling group."""
     return f"{prefix(environment)}-fleet-{fleet}"
+
+
+def builder_group(environment: Environment, architecture: Architecture) -> str:
+    """Returns the name of the Auto Scaling group of an architecture's builder of disk images."""
+    return f"{prefix(environment)}-builder-{architecture}"
+
+
+def images_prefix(architecture: Architecture) -> str:
+    """Returns what the keys of an architecture's disk images begin with."""
+    return f"{architecture}/"
 
 
 def private_zone(environment: Environment) -> str:

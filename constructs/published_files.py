@@ -48,10 +48,18 @@ def publish_recipes(
     """
     if environment.image.golden:
         return dict.fromkeys(names)
-    return {name: _publish_recipe(stack, name, environment.os, architecture) for name in names}
+    return {name: publish_recipe(stack, name, environment.os, architecture) for name in names}
 
 
-def _publish_recipe(stack: Stack, name: str, os: str, architecture: str) -> PublishedFile:
+def publish_recipe(stack: Stack, name: str, os: str, architecture: str) -> PublishedFile:
+    """Publishes a container image's archive or an artifact, whatever the AMI holds.
+
+    Args:
+        stack: the stack whose instances fetch it.
+        name: the recipe's name.
+        os: what it runs.
+        architecture: the processor that it is for.
+    """
     # The CDK CLI runs this when it publishes: synth needs no image built.
     location = stack.synthesizer.add_file_asset(
         source_hash=recipe_hash(name, os, architecture),

@@ -6,16 +6,27 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK, Role, backup_prefix, private_zone
+from constructs.names import (
+    LAUNCH_HOOK,
+    TERMINATE_HOOK,
+    Role,
+    backup_prefix,
+    images_prefix,
+    private_zone,
+)
 from constructs.published_files import PublishedFile
 
-from images.recipe import recipe_hash, reference
-from settings import Architecture, Environment, Fleet
+from images.recipe import recipe_hash, reference, system
+from settings import Architecture, Builder, Content, Environment, Fleet
 
 Document = Mapping[str, Any]
 
 # What openQA's web UI may fetch assets from.
-DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {"sample": (), "fedora": ("fedoraproject.org",)}
+DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {
+    "sample": (),
+    "example": (),
+    "fedora": ("fedoraproject.org",),
+}
 
 
 # From launch to the first job, until launches have told better: metal goes through its firmware's tests.
@@ -58,7 +69,10 @@ def host_document(
         "golden": environment.image.golden,
         "session_manager": environment.session_manager,
         "images": {
-            name: {"reference": reference(name, environment.os, architecture), **_place(file)}
+            name: {
+                "reference": reference(name, system(name, environment.os), architecture),
+                **_place(file),
+            }
             for name, file in images.items()
         },
         "secrets": dict(secrets),
@@ -85,9 +99,15 @@ def state_document(*, volume: str, interface: str, address: IPv4Address, subnet:
     }
 
 
-def backup_document(role: Role, bucket: str) -> Document:
+def backup_document(environment: Environment, role: Role, bucket: str) -> Document:
     """Returns what the database's and the web UI's documents hold about the backup bucket."""
-    return {"backup": {"bucket": bucket, "prefix": backup_prefix(role)}}
+    return {
+        "backup": {
+            "bucket": bucket,
+            "prefix": backup_prefix(role),
+            "keep_days": environment.backups.keep_days,
+        }
+    }
 
 
 def database_document(*, memory_mib: int) -> Document:
@@ -96,7 +116,12 @@ def database_document(*, memory_mib: int) -> Document:
 
 
 def webui_document(
-    environment: Environment, *, architecture: Architecture, url: str, sample: PublishedFile | None
+    environment: Environment,
+    *,
+    architecture: Architecture,
+    url: str,
+    sample: PublishedFile | None,
+    database: str | None = None,
 ) -> Document:
     """Returns the web UI's part.
 
@@ -105,9 +130,11 @@ def webui_document(
         architecture: the host's processor.
         url: what people type to get there.
         sample: where the sample's disk image is; None: in the AMI.
+        database: the name of RDS's server; None: the database is a host of ours.
     """
     profile = environment.content.profile
     return {
+        **({"rds": database} if database else {}),
         "artifacts": {
             "sample": {"hash": recipe_hash("sample", environment.os, architecture), **_place(sample)}
         },
@@ -117,6 +144,7 @@ def webui_document(
             "sign_in": environment.sign_in.model_dump(mode="json"),
             "download_domains": list(DOWNLOAD_DOMAINS[profile]),
             "profile": profile,
+            "content": _content(environment.content),
         },
     }
 
@@ -142,6 +170,30 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
     }
 
 
+def builder_document(builder: Builder, *, bucket: str) -> Document:
+    """Returns the part of a builder of disk images; ``bucket`` is where it publishes them."""
+    return {
+        "builder": {
+            "architecture": builder.architecture,
+            "program": builder.program,
+            "git": builder.git,
+            "ref": builder.ref,
+            "kvm": builder.kvm,
+            "hours": builder.hours,
+            "bucket": bucket,
+            "prefix": images_prefix(builder.architecture),
+        }
+    }
+
+
+def disk_images_document(environment: Environment, bucket: str | None) -> Document:
+    """Returns what the web UI's document holds about disk images; nothing where there are no builders."""
+    if bucket is None:
+        return {}
+    architectures = [builder.architecture for builder in environment.builders]
+    return {"disk_images": {"bucket": bucket, "architectures": architectures}}
+
+
 def fleet_facts(fleet: Fleet) -> Document:
     """Returns what the fleets' controller knows of a fleet beside its group; see `fleet.facts`."""
     return {
@@ -151,6 +203,22 @@ def fleet_facts(fleet: Fleet) -> Document:
         "boot_seconds": BOOT_SECONDS[fleet.virtualization],
         "one_host": fleet.network in ("tap", "vde") and not fleet.mesh,
         "warm": list(fleet.warm),
+    }
+
+
+def _content(content: Content) -> Document:
+    def source(address: str | None, ref: str) -> Document | None:
+        return {"address": address, "ref": ref} if address else None
+
+    return {
+        "distri": content.distri,
+        "tests": source(content.tests, content.tests_ref),
+        "needles": source(content.needles, content.needles_ref),
+        "loader": content.loader,
+        "templates": list(content.templates),
+        "refresh_minutes": content.refresh_minutes,
+        "asset_limits": dict(content.asset_limits),
+        "cloudinit": content.cloudinit,
     }
 
 

@@ -16,11 +16,24 @@ def schedule_document(environment: Environment) -> Document:
         "schedule": {
             "program": schedule.program,
             "broker": schedule.broker,
-            "queue": messages.queue(
-                schedule, account=environment.account, region=environment.region, name=environment.name
-            ),
+            "queue": _queue(environment, schedule, "scheduler"),
             "exchange": messages.EXCHANGE,
             "archive": schedule.archive,
             "rules": [rule.model_dump(mode="json") for rule in schedule.rules],
+            "architectures": sorted({fleet.architecture for fleet in environment.fleets if fleet.max}),
+            "reports": {
+                name: {"to": target, "queue": _queue(environment, schedule, name)}
+                for name, target in schedule.reports.items()
+            },
         }
     }
+
+
+def _queue(environment: Environment, schedule: messages.Schedule, purpose: str) -> str:
+    return messages.queue(
+        schedule,
+        account=environment.account,
+        region=environment.region,
+        name=environment.name,
+        purpose=purpose,
+    )

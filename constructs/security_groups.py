@@ -13,7 +13,7 @@ from constructs.names import prefix
 
 from settings import Environment
 
-Group = Literal["load-balancer", "webui", "database", "worker"]
+Group = Literal["load-balancer", "webui", "database", "worker", "builder"]
 Peer = Literal["clients", "developers", "internet"]
 
 ANYWHERE = "0.0.0.0/0"
@@ -22,6 +22,7 @@ DESCRIPTIONS: Mapping[Group, str] = {
     "webui": "The web UI host and its fixed interface",
     "database": "The database host and its fixed interface",
     "worker": "Worker hosts",
+    "builder": "Builders of disk images",
 }
 
 
@@ -61,11 +62,20 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         ("database", "internet", (80, 80), "Packages"),
         ("worker", "internet", None, "Whatever the systems under test download"),
     ]
+    if environment.database.engine == "rds":
+        table = [row for row in table if row[:2] != ("database", "internet")]
+    elif environment.database.rds:
+        table.append(("database", "database", (5432, 5432), "Moving to RDS: from our host"))
     if environment.schedule:
         port = environment.schedule.port
         table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
+    if environment.builders:
+        table += [
+            ("builder", "internet", (443, 443), "AWS, packages, git and what is installed into images"),
+            ("builder", "internet", (80, 80), "Packages and what is installed into images"),
+        ]
     return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)
 
 
@@ -82,12 +92,14 @@ class SecurityGroups(Construct):
         webui: the id of the web UI host's group.
         database: the id of the database host's group.
         worker: the id of the worker hosts' group.
+        builder: the id of the builders' group, where there are any.
     """
 
     load_balancer: str
     webui: str
     database: str
     worker: str
+    builder: str
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: str) -> None:
         super().__init__(scope, id)
@@ -107,6 +119,7 @@ class SecurityGroups(Construct):
                 security_group_egress=_egress(name, table, peers),
             )
             for name, description in DESCRIPTIONS.items()
+            if name != "builder" or environment.builders
         }
         if environment.public:
             acknowledge(
@@ -122,6 +135,8 @@ class SecurityGroups(Construct):
         self.webui = ids["webui"]
         self.database = ids["database"]
         self.worker = ids["worker"]
+        if environment.builders:
+            self.builder = ids["builder"]
 
     def _between(self, flow: Flow, source: str, target: str) -> None:
         name = f"{_camel(flow.source)}To{_camel(flow.target)}{flow.ports[0] if flow.ports else ''}"

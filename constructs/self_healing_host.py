@@ -137,7 +137,7 @@ class SelfHealingHost(Construct):
                     address=state.address,
                     subnet=state.subnet,
                 ),
-                **backup_document(role, backups),
+                **backup_document(environment, role, backups),
                 **document,
             },
             bundle=bundle,

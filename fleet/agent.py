@@ -193,8 +193,25 @@ class Stateful:
             interface.detach(ec2, interface=self._host.document.interface.id, instance=self._host.instance)
 
 
+class Builder:
+    """A builder of disk images: what it has not published is lost, and shown nowhere."""
+
+    def drain(self) -> None:
+        """Does nothing: it is told to go when its work is over, or not wanted."""
+
+    def busy(self) -> int:
+        """Returns 0."""
+        return 0
+
+    def stop(self) -> None:
+        """Ends the work."""
+        run(["systemctl", "stop", "disk-image-build.service"])
+
+
 def role_of(host: Host) -> Role:
     """Returns what this host can do."""
+    if host.document.builder is not None:
+        return Builder()
     worker = host.document.worker
     if worker is None:
         return Stateful(host)

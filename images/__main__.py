@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     building = commands.add_parser("build", help="build all container images and the sample's CD")
     building.set_defaults(run=_build)
     one = commands.add_parser("archive", help="build one, unless it is built, and print its path")
-    one.add_argument("name", choices=recipe.IMAGES + recipe.ARTIFACTS)
+    one.add_argument("name", choices=recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS)
     one.set_defaults(run=_archive)
     listing = commands.add_parser("list", help="show all images and artifacts, and which are built")
     listing.set_defaults(run=_list)
@@ -96,7 +96,7 @@ def _clean(options: argparse.Namespace) -> None:
 def _outdated() -> Iterator[Path]:
     current = {
         build.archive_path(name, os, architecture)
-        for name in recipe.IMAGES + recipe.ARTIFACTS
+        for name in recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS
         for os in recipe.SYSTEMS
         for architecture in recipe.ARCHITECTURES
     }

@@ -13,6 +13,8 @@ from pathlib import Path
 
 IMAGES = ("database", "webui", "proxy", "worker")
 ARTIFACTS = ("sample",)
+# Built only for a deployment that wants it, from git; what it is made of is Fedora's on every host.
+ON_DEMAND = ("consumer",)
 SYSTEMS = ("debian", "fedora")
 ARCHITECTURES = ("x86_64", "aarch64")
 
@@ -30,6 +32,7 @@ PARENTS = {
     "proxy": "base",
     "webui": "openqa",
     "worker": "openqa",
+    "consumer": "base",
 }
 
 _USERDATA = Path(__file__).parent.parent / "userdata"
@@ -46,6 +49,11 @@ def sources(name: str) -> Path:
     if name in ARTIFACTS:
         return _USERDATA / "content" / name / "image"
     raise ValueError(f"no image or artifact {name!r}: allowed are {', '.join(IMAGES + ARTIFACTS)}")
+
+
+def system(name: str, os: str) -> str:
+    """Returns what an image's containers run, on hosts that run ``os``."""
+    return "fedora" if name in ON_DEMAND else os
 
 
 def recipe_hash(name: str, os: str, architecture: str) -> str:

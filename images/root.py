@@ -24,7 +24,6 @@ BASE = DebianRoot(
         "curl",
         "dbus",
         "e2fsprogs",
-        "fuse-overlayfs",  # not in the cloud image: podman needs it where its storage lies on an overlay
         "iproute2",
         "iputils-ping",
         "kmod",

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, stack_outputs
 from ops.hosts import StatefulHost
+from ops.kept_assets import KeptAssets
 from settings import Environment
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -52,12 +53,16 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the bucket cannot be read.
     """
     bucket = Bucket(environment)
+    print(bucket.assets.summary())
     bases = bucket.bases()
     for base in bases:
         print(
             f"{base.finished}  PostgreSQL {base.postgres}  cluster {base.system}  timeline {base.timeline}  "
             f"{base.bytes / 1024**2:.1f} MiB  {base.rows.get('jobs', 0)} jobs"
         )
+    if environment.database.engine == "rds":
+        print("the database's present backups are RDS's own: aws rds describe-db-instance-automated-backups")
+        return 0
     if not bases:
         print(f"{environment.name} has no base backup")
         return 1
@@ -82,10 +87,12 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     for base in bucket.bases():
         same = [wal.name for wal in bucket.segments(base.system)]
         wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
+    wrong += bucket.assets.damage()
     for line in wrong:
         print(line)
     print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
-    return 1 if wrong or not count else 0
+    expected = environment.database.engine == "container"
+    return 1 if wrong or (expected and not count) else 0
 
 
 def take(environment: Environment, options: argparse.Namespace) -> int:
@@ -129,6 +136,7 @@ class Bucket:
         stack = f"openqa-{environment.name}-storage"
         self.name = stack_outputs(stack=stack, region=environment.region)["BackupBucket"]
         self._s3 = boto3.client("s3", region_name=environment.region)
+        self.assets = KeptAssets(self._s3, self.name)
         self._found: Sequence[Found] | None = None
 
     def found(self) -> Sequence[Found]:

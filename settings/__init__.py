@@ -6,7 +6,8 @@ allowed.
 """
 
 from settings.advice import warnings
-from settings.content import KNOWN_CLASSES, NEEDS, Content, Need
+from settings.builder import Builder
+from settings.content import KNOWN_CLASSES, PROFILES, Content, Need
 from settings.fields import Architecture, OperatingSystem
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -18,7 +19,9 @@ from settings.model import (
     Fleet,
     Image,
     Network,
+    Rds,
     SignIn,
+    StatefulHost,
     Subnets,
     WebUi,
 )
@@ -28,10 +31,11 @@ __all__ = [
     "ENVIRONMENTS",
     "FEDORA_ACCOUNTS",
     "KNOWN_CLASSES",
-    "NEEDS",
+    "PROFILES",
     "RESERVED_NETWORKS",
     "Architecture",
     "Backups",
+    "Builder",
     "Content",
     "Database",
     "Domain",
@@ -41,8 +45,10 @@ __all__ = [
     "Need",
     "Network",
     "OperatingSystem",
+    "Rds",
     "SettingsError",
     "SignIn",
+    "StatefulHost",
     "Subnets",
     "WebUi",
     "load",

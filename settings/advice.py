@@ -22,7 +22,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
 def _unknown_classes(environment: Environment) -> Iterator[str]:
     profile = environment.content.profile
     for fleet in environment.fleets:
-        known = KNOWN_CLASSES[fleet.architecture] | KNOWN_CLASSES[profile]
+        known = KNOWN_CLASSES[fleet.architecture] | environment.content.known_classes
         for name in fleet.classes:
             if name not in known:
                 yield (

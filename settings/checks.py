@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 from fleet import catalogue
 from settings import messages
-from settings.content import NEEDS
+from settings.builder import Builder
+from settings.content import ARCHITECTURES, Content
 from settings.model import (
     FEDORA_ACCOUNTS,
     MESH_HOSTS,
     PRIVATE_NETWORKS,
+    RDS_DAYS,
     RESERVED_NETWORKS,
     ZONE_LETTERS,
+    Database,
     Environment,
     Fleet,
     SignIn,
@@ -27,21 +30,28 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from network_problems
     if not network_problems:
         yield from _address_problems(environment)
+    yield from _database_problems(environment)
     yield from _host_problems(environment)
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
+    yield from _content_problems(environment.content, local=environment.kind == "local")
     if environment.schedule:
-        yield from messages.problems(environment.schedule)
+        yield from messages.problems(environment.schedule, profile=environment.content.profile)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
+    for builder in environment.builders:
+        unknown += list(
+            _unknown_types(f"builders.{builder.architecture}.instance_types", *builder.instance_types)
+        )
     yield from unknown
     yield from _fleet_names(environment)
     yield from _coverage_problems(environment)
     if not unknown:
         for fleet in environment.fleets:
             yield from _fleet_problems(environment, fleet)
+        yield from _builder_problems(environment)
         yield from _quota_problems(environment)
 
 
@@ -81,6 +91,28 @@ def _address_problems(environment: Environment) -> Iterator[Problem]:
     if environment.database.address == environment.webui.address:
         allowed = "two different addresses"
         yield Problem("webui.address", environment.webui.address, "the database host's address too", allowed)
+
+
+def _database_problems(environment: Environment) -> Iterator[Problem]:
+    database = environment.database
+    container = {key: getattr(database, key) for key in ("instance_type", "address", "volume_gib")}
+    missing = [key for key, value in container.items() if value is None]
+    if database.engine == "container" or len(missing) < len(container):
+        for key in missing:
+            yield Problem(f"database.{key}", None, "", allowed(Database.model_fields[key]))
+    if database.engine == "rds" and database.rds is None:
+        yield Problem("database.rds", None, "", "a table with instance_class and volume_gib")
+    if database.rds is None:
+        return
+    if environment.kind == "local":
+        yield Problem("database.rds", "a table", "one machine has no RDS", "no such table")
+    if environment.region.startswith(("cn-", "us-gov-")):
+        wrong = f"where RDS's certificates of {environment.region} are is not known"
+        yield Problem("database.rds", "a table", wrong, "no such table")
+    kept = environment.backups.keep_days
+    if kept > RDS_DAYS:
+        wrong = "more than RDS keeps its own backups"
+        yield Problem("backups.keep_days", kept, wrong, f"1 to {RDS_DAYS}, or no [database.rds]")
 
 
 def _host_problems(environment: Environment) -> Iterator[Problem]:
@@ -154,15 +186,10 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     key = f"fleets.{fleet.name}"
     if fleet.min > fleet.max:
         yield Problem(f"{key}.min", fleet.min, f"more than max = {fleet.max}", f"0 to {fleet.max}")
-    if fleet.architecture == "aarch64" and environment.image.aarch64 is None:
-        wrong = "image.aarch64 is not set"
-        yield Problem(f"{key}.architecture", fleet.architecture, wrong, '"x86_64", or set image.aarch64')
+    yield from _machine_problems(environment, fleet, key)
     if fleet.virtualization == "none" and fleet.kvm:
         wrong = "no KVM without virtualization"
         yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested", or kvm = false')
-    if fleet.virtualization == "nested" and fleet.architecture == "aarch64":
-        wrong = "aarch64 instances have no nested virtualization"
-        yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
     foreign = "qemu_x86_64" if fleet.architecture == "aarch64" else "qemu_aarch64"
     if foreign in fleet.classes:
         wrong = f"promises another architecture than {fleet.architecture}"
@@ -194,18 +221,6 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
 
 def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterator[Problem]:
     key = f"fleets.{fleet.name}.instance_types"
-    facts = catalogue.load()[name]
-    if facts.architecture != fleet.architecture:
-        wrong = f"{facts.architecture}, but the fleet is {fleet.architecture}"
-        yield Problem(key, name, wrong, f"types with architecture {fleet.architecture}")
-    if fleet.virtualization == "metal" and not facts.metal:
-        yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
-    if fleet.virtualization == "nested" and facts.metal:
-        wrong = 'a metal type, but virtualization = "nested"'
-        yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
-    if fleet.virtualization == "nested" and not facts.metal and not facts.nested:
-        allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
-        yield Problem(key, name, "no nested virtualization", allowed)
     workers = fleet.workers(name)
     if not workers:
         allowed = (
@@ -213,7 +228,7 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
             f"of memory and {catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
-    for need in NEEDS[environment.content.profile].get(fleet.architecture, ()):
+    for need in environment.content.needs(fleet.architecture):
         if not need.classes or not need.classes <= set(fleet.classes):
             continue
         together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
@@ -226,12 +241,81 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
             yield Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
 
 
+def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
+    """Find what is wrong with the machines of a fleet or a builder, whatever they are for."""
+    if hosts.architecture == "aarch64" and environment.image.aarch64 is None:
+        wrong = "image.aarch64 is not set"
+        yield Problem(f"{key}.architecture", hosts.architecture, wrong, '"x86_64", or set image.aarch64')
+    if hosts.virtualization == "nested" and hosts.architecture == "aarch64":
+        wrong = "aarch64 instances have no nested virtualization"
+        yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
+    kind = "fleet" if isinstance(hosts, Fleet) else "builder"
+    key = f"{key}.instance_types"
+    for name in hosts.instance_types:
+        facts = catalogue.load()[name]
+        if facts.architecture != hosts.architecture:
+            wrong = f"{facts.architecture}, but the {kind} is {hosts.architecture}"
+            yield Problem(key, name, wrong, f"types with architecture {hosts.architecture}")
+        if hosts.virtualization == "metal" and not facts.metal:
+            yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
+        if hosts.virtualization == "nested" and facts.metal:
+            wrong = 'a metal type, but virtualization = "nested"'
+            yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
+        if hosts.virtualization == "nested" and not facts.metal and not facts.nested:
+            allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
+            yield Problem(key, name, "no nested virtualization", allowed)
+
+
+def _builder_problems(environment: Environment) -> Iterator[Problem]:
+    made = [builder.architecture for builder in environment.builders]
+    for architecture in sorted({one for one in made if made.count(one) > 1}):
+        wrong = "two builders have this architecture"
+        yield Problem("builders.architecture", architecture, wrong, "one builder for each architecture")
+    for builder in environment.builders:
+        key = f"builders.{builder.architecture}"
+        yield from _machine_problems(environment, builder, key)
+        if builder.program == "createhdds":
+            if environment.os != "fedora":
+                wrong = f"it needs packages that {environment.os} does not have"
+                yield Problem(f"{key}.program", "createhdds", wrong, '"sample", or os = "fedora"')
+            if not builder.kvm:
+                wrong = "createhdds installs systems in guests, which takes KVM"
+                yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested"')
+            for name in ("git", "ref"):
+                if getattr(builder, name) is None:
+                    wrong = ""
+                    allowed = "where createhdds is: an https:// address and a branch, tag or commit"
+                    yield Problem(f"{key}.{name}", None, wrong, allowed)
+
+
+def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
+    for key, address in (("tests", content.tests), ("needles", content.needles)):
+        if address and address.startswith("http://") and not local:
+            wrong = "anyone on the way could change what is run"
+            yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
+    if content.needles and not content.tests:
+        wrong = "the sample's needles come with it"
+        yield Problem("content.needles", content.needles, wrong, "nothing without content.tests")
+    if content.templates and not content.tests:
+        wrong = "there is no repository that has them"
+        yield Problem("content.templates", content.templates, wrong, "nothing without content.tests")
+    if not content.templates and content.loader != "scenarios":
+        wrong = f"loader {shown(content.loader)} has nothing to load"
+        yield Problem("content.templates", content.templates, wrong, "one file or more")
+    suffixes = {"fifloader": (".json",), "openqa": (".json", ".yaml"), "scenarios": (".yaml",)}
+    allowed = suffixes[content.loader]
+    for name in content.templates:
+        if not name.endswith(allowed):
+            wrong = f"no file for loader {shown(content.loader)}"
+            yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(allowed)}")
+
+
 def _coverage_problems(environment: Environment) -> Iterator[Problem]:
     fleets = [fleet for fleet in environment.fleets if fleet.max > 0]
-    architectures = sorted({"x86_64"} | {fleet.architecture for fleet in fleets})
+    served = {"x86_64"} | {fleet.architecture for fleet in fleets}
     profile = environment.content.profile
-    for architecture in architectures:
-        for need in NEEDS[profile].get(architecture, ()):
+    for architecture in (name for name in sorted(ARCHITECTURES) if name in served):
+        for need in environment.content.needs(architecture):
             classes = need.classes | {f"qemu_{architecture}"}
             if not any(
                 fleet.architecture == architecture and classes <= set(fleet.classes) for fleet in fleets
@@ -265,4 +349,6 @@ def _vcpus(environment: Environment) -> tuple[int, int]:
         largest = max(types[name].vcpu for name in fleet.instance_types)
         on_demand += largest * fleet.on_demand_max
         spot += largest * (fleet.max - fleet.on_demand_max)
+    for builder in environment.builders:
+        on_demand += max(types[name].vcpu for name in builder.instance_types)
     return on_demand, spot

@@ -1,17 +1,67 @@
-"""What is tested: content profiles and what their jobs need."""
+"""What is tested: content profiles, where their tests come from, and what their jobs need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from settings.fields import Settings
+from pydantic import Field, model_validator
+
+from settings.fields import Architecture, Settings
+
+ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
+# What a profile says where the environment file says nothing.
+# Fedora: fedora-infra/ansible, roles/openqa/server; the address is the Forge's, to which Pagure moved. Its
+# scheduler takes the first job group for Fedora's composes, and groups are made in the order of their limits.
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "sample": {"distri": "sample"},
+    "example": {
+        "distri": "example",
+        "tests": "https://github.com/os-autoinst/os-autoinst-distri-example.git",
+        "loader": "scenarios",
+        "templates": ("scenario-definitions.yaml",),
+    },
+    "fedora": {
+        "distri": "fedora",
+        "tests": "https://forge.fedoraproject.org/quality/os-autoinst-distri-fedora.git",
+        "loader": "fifloader",
+        "templates": ("templates.fif.json", "templates-updates.fif.json"),
+        "classes": {"tap": 6, "tap2": 3, "tpm": 1},
+        "asset_limits": {"fedora": 500, "Fedora AArch64": 350, "Fedora Updates": 250},
+        "cloudinit": True,
+    },
+}
+# Classes that jobs may ask for beside those that their content names: what openQA's worker gives itself on a
+# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
+KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
+    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
+    "aarch64": frozenset({"qemu_aarch64", "metal"}),
+    "sample": frozenset({"tap", "tpm"}),
+}
+
+RepositoryAddress = Field(
+    max_length=500,
+    pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:-]*/[^\s'\"\\]+$",
+    description="the https:// address of a git repository that asks for no password",
+)
+GitRef = Field(
+    max_length=200,
+    pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+/-]*$",
+    description='a branch, a tag or a commit, or "HEAD" for the repository\'s default branch',
+)
+TemplateFile = Field(
+    max_length=200,
+    pattern=r"^([A-Za-z0-9_*][A-Za-z0-9_.*+ -]*/)*[A-Za-z0-9_*][A-Za-z0-9_.*+ -]*\.(json|yaml)$",
+    description='files of the tests\' repository that end in .json or .yaml, such as "job_groups/*.yaml"',
+)
+WorkerClass = Field(pattern=r"^[A-Za-z0-9_.+:-]+$")
+GroupName = Field(min_length=1, max_length=200, pattern=r"^[^\r\n=]*[^\s=][^\r\n=]*$")
 
 
 @dataclass(frozen=True)
 class Need:
-    """Jobs of a content profile that only some workers can run.
+    """Jobs that only some workers can run.
 
     Attributes:
         classes: Worker classes the jobs ask for, beside the architecture's ``qemu_…``.
@@ -22,29 +72,78 @@ class Need:
     cluster: int = 1
 
 
-# Fedora: WORKER_CLASS and PARALLEL_WITH in the job templates of its test distribution.
-FEDORA_NEEDS = (
-    Need(),
-    Need(frozenset({"tap"}), cluster=6),
-    Need(frozenset({"tap2"}), cluster=3),
-    Need(frozenset({"tpm"})),
-)
-# By content profile and architecture. Only x86_64 must be there; others count where a fleet has them.
-NEEDS: Mapping[str, Mapping[str, tuple[Need, ...]]] = {
-    "sample": {"x86_64": (Need(),)},
-    "fedora": {"x86_64": FEDORA_NEEDS, "aarch64": FEDORA_NEEDS},
-}
-# Classes that jobs may ask for: the tests of each content profile, what openQA's worker gives itself on a
-# processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
-KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
-    "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
-    "aarch64": frozenset({"qemu_aarch64", "metal"}),
-    "sample": frozenset({"tap", "tpm"}),
-    "fedora": frozenset({"tap", "tap2", "tpm"}),
-}
-
-
 class Content(Settings):
-    """What is tested."""
+    """What is tested. The profile fills in what is not set."""
 
-    profile: Literal["sample", "fedora"]
+    profile: Literal["sample", "fedora", "example"]
+    # DISTRI of the jobs, and the folder of the tests.
+    distri: Annotated[
+        str,
+        Field(
+            max_length=40,
+            pattern=r"^[a-z][a-z0-9_-]*$",
+            description="up to 40 lowercase letters, digits, - and _, starting with a letter",
+        ),
+    ] = ""
+    # None: the sample that comes with the hosts.
+    tests: Annotated[str | None, RepositoryAddress] = None
+    tests_ref: Annotated[str, GitRef] = "HEAD"
+    # None: the needles are in the tests' repository.
+    needles: Annotated[str | None, RepositoryAddress] = None
+    needles_ref: Annotated[str, GitRef] = "HEAD"
+    # fifloader: Fedora's, a program of the tests' repository. openqa: openQA's templates (.json), and job
+    # groups (.yaml, one a group). scenarios: nothing is loaded, who schedules names the file.
+    loader: Literal["fifloader", "openqa", "scenarios"] = "scenarios"
+    templates: Annotated[
+        tuple[Annotated[str, TemplateFile], ...],
+        Field(description=f"a list of {TemplateFile.description}"),
+    ] = ()
+    refresh_minutes: Annotated[
+        int, Field(ge=1, le=360, description="a whole number of minutes from 1 to 360")
+    ] = 30
+    # Worker classes that jobs ask for, each with the number of jobs of the largest parallel cluster of it.
+    classes: Annotated[
+        dict[Annotated[str, WorkerClass], Annotated[int, Field(ge=1, le=1000)]],
+        Field(
+            default_factory=dict,
+            description="a table of worker classes (letters, digits and any of _ . + : -) with the number of "
+            "jobs of the largest parallel cluster, 1 to 1000, such as { tap = 6 }",
+        ),
+    ]
+    # What openQA keeps for a job group, in GB; groups that are missing are made, in this order.
+    asset_limits: Annotated[
+        dict[Annotated[str, GroupName], Annotated[int, Field(ge=1, le=1_000_000)]],
+        Field(
+            default_factory=dict,
+            description="a table of job groups (one line without =) with whole numbers of GB from 1 to "
+            "1000000, such as { fedora = 500 }",
+        ),
+    ]
+    # iso/fixed/cloudinit.iso, for tests that boot cloud images.
+    cloudinit: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        profile = data.get("profile")
+        known = PROFILES.get(profile if isinstance(profile, str) else "", {})
+        # Another loader does not read the profile's templates.
+        other = data.get("loader", known.get("loader")) != known.get("loader")
+        return {key: value for key, value in known.items() if not (other and key == "templates")} | data
+
+    def needs(self, architecture: Architecture) -> tuple[Need, ...]:
+        """Tell what the jobs of an architecture need. Only x86_64 must be there.
+
+        Args:
+            architecture: The processor.
+        """
+        if architecture != "x86_64" and self.profile == "sample":
+            return ()
+        return (Need(), *(Need(frozenset({name}), cluster) for name, cluster in self.classes.items()))
+
+    @property
+    def known_classes(self) -> frozenset[str]:
+        """Classes that jobs may ask for, whatever the processor."""
+        return KNOWN_CLASSES.get(self.profile, frozenset()) | frozenset(self.classes)

@@ -20,7 +20,9 @@ def _address(value: object) -> object:
 
 
 Cidr = Annotated[IPv4Network, BeforeValidator(_network)]
-Address = Annotated[IPv4Address, BeforeValidator(_address), Field(description="an IPv4 address in quotes")]
+IpAddress = Field(description="an IPv4 address in quotes")
+Address = Annotated[IPv4Address, BeforeValidator(_address), IpAddress]
+OptionalAddress = Annotated[IPv4Address | None, BeforeValidator(_address), IpAddress]
 Gib = Field(ge=1, le=65536, description="a whole number of GiB from 1 to 65536, EBS's range for gp3")
 Name = Field(
     max_length=16,
@@ -30,9 +32,8 @@ Name = Field(
 Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
 Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
-InstanceTypeName = Annotated[
-    str, Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
-]
+InstanceType = Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
+InstanceTypeName = Annotated[str, InstanceType]
 DnsName = Annotated[
     str,
     Field(

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from settings.fields import Settings
+from settings.fields import DnsName, Settings
 from settings.problem import Problem, shown
 from userdata.messages import rules
 
@@ -49,7 +49,7 @@ class Rule(Settings):
 
 
 class Schedule(Settings):
-    """A broker whose messages schedule jobs."""
+    """A broker whose messages schedule jobs. Program ``fedora_openqa`` knows broker and archive."""
 
     # rules: those below. fedora_openqa: Fedora's own program, which knows Fedora's composes and updates.
     program: Literal["rules", "fedora_openqa"] = "rules"
@@ -74,7 +74,7 @@ class Schedule(Settings):
         str | None,
         Field(
             # The host's security group lets 80 and 443 out.
-            pattern=r"^https?://[^\s/?#:@]+(/[^\s?#]*)?$",
+            pattern=r"^https?://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/-]*)?$",
             description="the http(s):// address of a search as datagrepper's, without a port, such as "
             f"{FEDORA_ARCHIVE}",
         ),
@@ -82,6 +82,29 @@ class Schedule(Settings):
     rules: Annotated[
         tuple[Rule, ...], Field(description="a [[schedule.rules]] table with topic and post for each")
     ] = ()
+    # Where fedora_openqa reports results to. Fedora's own take them from Fedora's own openQA alone.
+    report_resultsdb: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^\s/\"\\]+/[^\s\"\\]*$",
+            description="the http(s):// address of ResultsDB's API",
+        ),
+    ] = None
+    report_wiki: DnsName | None = None
+    reports_are_fedoras_own: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("program") == "fedora_openqa":
+            return {"broker": FEDORA_BROKER, "archive": FEDORA_ARCHIVE} | data
+        return data
+
+    @property
+    def reports(self) -> Mapping[str, str]:
+        """Where results are reported to, by the setting that says so."""
+        said = {"report_resultsdb": self.report_resultsdb, "report_wiki": self.report_wiki}
+        return {name: target for name, target in said.items() if target is not None}
 
     @property
     def port(self) -> int:
@@ -104,20 +127,44 @@ def queue(schedule: Schedule, *, account: str, region: str, name: str, purpose: 
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"openqa:{account}/{region}/{name}/{purpose}"))
 
 
-def problems(schedule: Schedule) -> Iterator[Problem]:
-    """Find what no single field shows."""
+def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
+    """Find what no single field shows.
+
+    Args:
+        schedule: The settings.
+        profile: The content's.
+    """
     if schedule.program == "rules" and not schedule.rules:
         wrong = 'program = "rules" has none to follow'
         yield Problem("schedule.rules", (), wrong, "one [[schedule.rules]] table or more")
     if schedule.program != "rules" and schedule.rules:
         wrong = f"program = {shown(schedule.program)} has its own"
         yield Problem("schedule.rules", [rule.topic for rule in schedule.rules], wrong, 'program = "rules"')
+    if schedule.program == "fedora_openqa" and profile != "fedora":
+        wrong = f"content {shown(profile)} has no jobs for Fedora's composes and updates"
+        yield Problem("schedule.program", schedule.program, wrong, '"rules", or content.profile = "fedora"')
+    yield from _report_problems(schedule)
     size = len(schedule.model_dump_json(include={"rules"}))
     if size > RULES_BYTES:
         wrong = f"{size} bytes in all, which user data has no room for"
         yield Problem("schedule.rules", len(schedule.rules), wrong, f"{RULES_BYTES} bytes")
     for number, rule in enumerate(schedule.rules, 1):
         yield from _rule_problems(f"schedule.rules.{number}.post", rule)
+
+
+def _report_problems(schedule: Schedule) -> Iterator[Problem]:
+    for name, target in schedule.reports.items():
+        if schedule.program != "fedora_openqa":
+            wrong = f"program = {shown(schedule.program)} reports nothing"
+            yield Problem(f"schedule.{name}", target, wrong, 'program = "fedora_openqa"')
+        elif not schedule.reports_are_fedoras_own:
+            wrong = "Fedora takes results from its own openQA alone"
+            allowed = "none, or reports_are_fedoras_own = true as well, which only Fedora may say"
+            yield Problem(f"schedule.{name}", target, wrong, allowed)
+    if schedule.reports_are_fedoras_own and not schedule.reports:
+        wrong = "there is nothing to report to"
+        allowed = "false, or report_resultsdb or report_wiki as well"
+        yield Problem("schedule.reports_are_fedoras_own", True, wrong, allowed)
 
 
 def _rule_problems(key: str, rule: Rule) -> Iterator[Problem]:

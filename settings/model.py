@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fleet import catalogue, schedule
+from settings.builder import Builder
 from settings.content import Content
 from settings.fields import (
     Address,
@@ -20,9 +21,11 @@ from settings.fields import (
     Gib,
     Hosts,
     ImageName,
+    InstanceType,
     InstanceTypeName,
     Name,
     OperatingSystem,
+    OptionalAddress,
     Settings,
     Text,
     Vcpus,
@@ -42,6 +45,7 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
+RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
 # What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
@@ -144,17 +148,51 @@ class SignIn(Settings):
         return data
 
 
-class _Host(Settings):
+class StatefulHost(Settings):
+    """A host with a volume and a fixed address."""
+
     instance_type: InstanceTypeName
     address: Address  # fixed, inside the zone's private subnet
     volume_gib: Annotated[int, Gib]
 
 
-class Database(_Host):
-    """The PostgreSQL host."""
+class Rds(Settings):
+    """A PostgreSQL that AWS runs, in two availability zones."""
+
+    instance_class: Annotated[
+        str,
+        Field(
+            pattern=r"^db\.[a-z0-9-]+\.[a-z0-9]+$", description="an RDS instance class such as db.m7g.large"
+        ),
+    ]
+    volume_gib: Annotated[
+        int,
+        Field(ge=20, le=65536, description="a whole number of GiB from 20 to 65536, RDS's range for gp3"),
+    ]
 
 
-class WebUi(_Host):
+class Database(Settings):
+    """PostgreSQL: in a container on a host of ours, or RDS; while the one moves to the other, both."""
+
+    # Which of them openQA uses.
+    engine: Literal["container", "rds"] = "container"
+    # The host of the container: all three or none. With engine "rds" volume and address stay, and no host.
+    instance_type: Annotated[str | None, InstanceType] = None
+    address: OptionalAddress = None
+    volume_gib: Annotated[int | None, Gib] = None
+    rds: Rds | None = None
+
+    @property
+    def host(self) -> StatefulHost | None:
+        """The host of the container, its volume and its address; None: they are not wanted."""
+        if self.instance_type is None or self.address is None or self.volume_gib is None:
+            return None
+        return StatefulHost(
+            instance_type=self.instance_type, address=self.address, volume_gib=self.volume_gib
+        )
+
+
+class WebUi(StatefulHost):
     """The web UI host."""
 
 
@@ -311,11 +349,15 @@ class Environment(Settings):
     # None: nothing is scheduled but by hand.
     schedule: Schedule | None = None
     fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
+    builders: Annotated[
+        tuple[Builder, ...], Field(description="a [[builders]] table for each architecture")
+    ] = ()
 
     @property
-    def hosts(self) -> Mapping[str, Database | WebUi]:
+    def hosts(self) -> Mapping[str, StatefulHost]:
         """The hosts with a fixed address, by role."""
-        return {"database": self.database, "webui": self.webui}
+        host = self.database.host
+        return {**({"database": host} if host else {}), "webui": self.webui}
 
     @property
     def disposable(self) -> bool:

@@ -11,10 +11,22 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from settings.builder import Builder
 from settings.checks import problems
 from settings.content import Content
 from settings.messages import Rule, Schedule
-from settings.model import Backups, Database, Domain, Environment, Fleet, Image, Network, SignIn, WebUi
+from settings.model import (
+    Backups,
+    Database,
+    Domain,
+    Environment,
+    Fleet,
+    Image,
+    Network,
+    Rds,
+    SignIn,
+    WebUi,
+)
 from settings.problem import Problem, allowed, shown
 
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"
@@ -87,17 +99,21 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "content": Content,
     "schedule": Schedule,
     "fleets": Fleet,
+    "builders": Builder,
 }
+# Lists of tables, and the key by which each table goes.
+LISTS = {"fleets": "name", "builders": "architecture"}
 
 
 def _key(document: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
-    """Name a place in the document; a fleet goes by its name."""
+    """Name a place in the document; a fleet goes by its name, a builder by its architecture."""
     parts: list[str] = []
     for part in location:
         name = str(part)
-        if isinstance(part, int) and parts == ["fleets"]:
-            fleet = document["fleets"][part]
-            name = str(fleet.get("name", part + 1)) if isinstance(fleet, dict) else str(part + 1)
+        if isinstance(part, int) and len(parts) == 1 and parts[0] in LISTS:
+            table = document[parts[0]][part]
+            key = LISTS[parts[0]]
+            name = str(table.get(key, part + 1)) if isinstance(table, dict) else str(part + 1)
         elif isinstance(part, int):
             name = str(part + 1)
         parts.append(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else shown(name))
@@ -117,9 +133,11 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
 
 def _model(location: tuple[int | str, ...]) -> type[BaseModel]:
     """Find the model that a key belongs to: a table's, or the environment for the tables themselves."""
+    if location[:2] == ("database", "rds") and len(location) > 2:
+        return Rds
     if location[:2] == ("schedule", "rules") and len(location) > 3:
         return Rule
-    inside = len(location) > (2 if location[0] == "fleets" else 1)
+    inside = len(location) > (2 if location[0] in LISTS else 1)
     return SECTIONS.get(str(location[0]), Environment) if inside else Environment
 
 

@@ -1,4 +1,4 @@
-"""The database host."""
+"""The database: a host of ours, RDS, or both while the one moves to the other."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.backup_alarms import BackupAlarms
 from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
+from constructs.managed_database import ManagedDatabase
 from constructs.names import database_ca_parameter, metric_namespace
 from constructs.published_files import publish_recipes
+from constructs.retained_state import RetainedState
 from constructs.role_document import database_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
 from images.bundle import Bundle
-from settings import Environment
+from settings import Environment, StatefulHost
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 
 
 class DatabaseStack(EnvironmentStack):
-    """PostgreSQL on a host of its own."""
+    """PostgreSQL.
+
+    Attributes:
+        endpoint: the name of RDS's server, where openQA uses it; None: openQA uses our host.
+    """
+
+    endpoint: str | None
 
     def __init__(
         self,
@@ -31,8 +39,42 @@ class DatabaseStack(EnvironmentStack):
         storage: StorageStack,
         bundle: Bundle,
     ) -> None:
-        super().__init__(scope, "database", environment=environment, description="the database host")
-        facts = catalogue.load()[environment.database.instance_type]
+        asked = environment.database
+        super().__init__(
+            scope,
+            "database",
+            environment=environment,
+            description="the database" if asked.rds else "the database host",
+            holds_state=asked.rds is not None,
+        )
+        self.endpoint = None
+        if asked.rds:
+            managed = ManagedDatabase(
+                self,
+                "Managed",
+                environment=environment,
+                settings=asked.rds,
+                subnets=[network.private_subnets[zone] for zone in environment.network.availability_zones],
+                security_group=network.security_groups.database,
+                password=storage.secrets.database,
+            )
+            # A web UI that goes back to our host still imports it while this stack is deployed.
+            endpoint = self.export_value(managed.endpoint)
+            self.endpoint = endpoint if asked.engine == "rds" else None
+            CfnOutput(self, "DatabaseEndpoint", value=managed.endpoint)
+        if asked.engine == "container" and asked.host and storage.database:
+            self._add_host(environment, asked.host, storage.database, network, storage, bundle)
+
+    def _add_host(
+        self,
+        environment: Environment,
+        asked: StatefulHost,
+        state: RetainedState,
+        network: NetworkStack,
+        storage: StorageStack,
+        bundle: Bundle,
+    ) -> None:
+        facts = catalogue.load()[asked.instance_type]
         host = SelfHealingHost(
             self,
             "Host",
@@ -41,7 +83,7 @@ class DatabaseStack(EnvironmentStack):
             instance_type=facts.name,
             subnet=network.host_subnets[environment.network.zone],
             security_group=network.security_groups.database,
-            state=storage.database,
+            state=state,
             backups=storage.backups,
             images=publish_recipes(
                 self, ["database"], environment=environment, architecture=facts.architecture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, RemovalPolicy
 from constructs import Construct
 from constructs.backup_bucket import BackupBucket
+from constructs.disk_images import DiskImages
 from constructs.generated_secrets import GeneratedSecrets
 from constructs.names import private_zone
 from constructs.retained_state import RetainedState
@@ -19,18 +20,20 @@ class StorageStack(EnvironmentStack):
     """The state of an environment: every other stack can be destroyed and made again.
 
     Attributes:
-        database: the database host's volume and interface.
+        database: the database host's volume and interface; None: there is no such host.
         webui: the web UI host's volume and interface.
         backups: the name of the backup bucket.
         logs: the name of the bucket of access logs.
         secrets: the secrets.
+        disk_images: the name of the bucket of disk images; None: the environment has no builders.
     """
 
-    database: RetainedState
+    database: RetainedState | None
     webui: RetainedState
     backups: str
     logs: str
     secrets: GeneratedSecrets
+    disk_images: str | None
 
     def __init__(self, scope: Construct, *, environment: Environment, network: NetworkStack) -> None:
         super().__init__(
@@ -42,18 +45,23 @@ class StorageStack(EnvironmentStack):
         )
         policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN
         subnet = network.private_subnets[environment.network.zone]
-        self.database = RetainedState(
-            self,
-            "Database",
-            environment=environment,
-            role="database",
-            address=environment.database.address,
-            volume_gib=environment.database.volume_gib,
-            subnet=subnet,
-            security_group=network.security_groups.database,
-            zone_id=network.zone_id,
-            zone_name=private_zone(environment),
-        )
+        self.database = None
+        if host := environment.database.host:
+            self.database = RetainedState(
+                self,
+                "Database",
+                environment=environment,
+                role="database",
+                address=host.address,
+                volume_gib=host.volume_gib,
+                subnet=subnet,
+                security_group=network.security_groups.database,
+                zone_id=network.zone_id,
+                zone_name=private_zone(environment),
+            )
+            # A database host that goes still imports them while this stack is deployed.
+            self.export_value(self.database.volume)
+            self.export_value(self.database.interface)
         self.webui = RetainedState(
             self,
             "WebUi",
@@ -73,3 +81,8 @@ class StorageStack(EnvironmentStack):
         if environment.backups.snapshots:
             Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
         CfnOutput(self, "BackupBucket", value=backups.name)
+        self.disk_images = None
+        if environment.builders:
+            images = DiskImages(self, "DiskImages", logs=backups.log_bucket, removal_policy=policy)
+            self.disk_images = self.export_value(images.name)
+            CfnOutput(self, "DiskImagesBucket", value=images.name)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
+from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, HostCommands
 from constructs.names import database_ca_parameter
-from constructs.published_files import publish_recipes
-from constructs.role_document import webui_document
+from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
+from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
 from images.bundle import Bundle
+from images.recipe import system
 from settings import Environment
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
@@ -32,6 +34,7 @@ class WebUiStack(EnvironmentStack):
         network: NetworkStack,
         storage: StorageStack,
         zone: str | None,
+        database: str | None,
         bundle: Bundle,
     ) -> None:
         """Makes the stack.
@@ -42,6 +45,7 @@ class WebUiStack(EnvironmentStack):
             network: the network's stack.
             storage: the storage's stack.
             zone: the id of the domain's hosted zone; None: there is no domain.
+            database: the name of RDS's server; None: the database is a host of ours.
             bundle: what instances run.
         """
         super().__init__(scope, "webui", environment=environment, description="the web UI host")
@@ -49,6 +53,10 @@ class WebUiStack(EnvironmentStack):
         files = publish_recipes(
             self, ["webui", "proxy", "sample"], environment=environment, architecture=architecture
         )
+        consumer: dict[str, PublishedFile | None] = {}
+        if environment.schedule and environment.schedule.program == "fedora_openqa":
+            # In no AMI: it is built from git, for who wants it.
+            consumer["consumer"] = publish_recipe(self, "consumer", system("consumer", ""), architecture)
         secrets = storage.secrets
         door = FrontDoor(
             self,
@@ -70,24 +78,33 @@ class WebUiStack(EnvironmentStack):
             security_group=network.security_groups.webui,
             state=storage.webui,
             backups=storage.backups,
-            images={name: files[name] for name in ("webui", "proxy")},
+            images={name: files[name] for name in ("webui", "proxy")} | consumer,
             secrets={
                 "database": secrets.database,
                 "api_key": secrets.api_key,
                 "sign_in": secrets.sign_in,
-                "broker": secrets.broker,
+                **({"broker": secrets.broker} if secrets.broker else {}),
             },
             bundle=bundle,
             document={
                 **webui_document(
-                    environment, architecture=architecture, url=door.url, sample=files["sample"]
+                    environment,
+                    architecture=architecture,
+                    url=door.url,
+                    sample=files["sample"],
+                    database=database,
                 ),
+                **disk_images_document(environment, storage.disk_images),
                 **schedule_document(environment),
             },
             target_groups=[door.target_group],
         )
-        host.role.allow_read_parameter(database_ca_parameter(environment))
+        if database is None:
+            host.role.allow_read_parameter(database_ca_parameter(environment))
         FleetController(self, "Controller", environment=environment, role=host.role)
+        if storage.disk_images is not None:
+            host.role.allow_read_images(storage.disk_images)
+        ContentAlarms(self, "Content", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         HostCommands(self, "Commands", environment=environment, role="webui", commands=[RECONCILE, PROGRESS])

@@ -7,7 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
   cat >&2 <<'TEXT'
-usage: install.sh [--role database|webui|worker]… [--document FILE | --session-manager REGION]
+usage: install.sh [--role database|webui|worker|builder]… [--document FILE | --session-manager REGION]
   --role               install for this role; all roles unless given
   --document           a host document: its images are installed, and the Session Manager agent if it says so
   --session-manager    without a document: install the Session Manager agent, from this region's bucket
@@ -85,6 +85,22 @@ if wants_tap; then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi
   sh "$here/containers/worker/fedora-firmware.sh"
+fi
+
+# Builders come up seldom, and only some of them run createhdds: its packages are in no golden image.
+builds_with_createhdds() {
+  [[ -n "$document" ]] && python3 -c 'import json, sys
+sys.exit((json.load(open(sys.argv[1])).get("builder") or {}).get("program") != "createhdds")' "$document"
+}
+
+if builds_with_createhdds; then
+  missing=()
+  for package in "${createhdds_packages[@]}"; do
+    os_is_installed "$package" || missing+=("$package")
+  done
+  if ((${#missing[@]})); then
+    os_install "${missing[@]}"
+  fi
 fi
 
 images=("${roles[@]}")

@@ -1,4 +1,4 @@
-"""A database host without a machine: real PostgreSQL, real mount, our own programs; namespaces of its own.
+"""A stateful host without a machine: real PostgreSQL, real mount, our own programs; namespaces of its own.
 
 podman and systemd are played by ``bin/``; the bucket is moto's, mounted by the local cloud's stand-in for
 mount-s3. All ends with the first process.
@@ -7,20 +7,25 @@ mount-s3. All ends with the first process.
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images import cache, recipe
 from tests.userdata import machine
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).with_name("bin")
-BUCKET, PREFIX = "backups", "database/"
+BUCKET = "backups"
 ENDPOINT = "http://127.0.0.1:5000"
 _SET_UP = f"""
 mount --make-rshared /
@@ -39,10 +44,12 @@ class BareHost:
     Attributes:
         pid: of the first process of its namespaces.
         image: the files of the database's container image.
+        role: what the host is.
     """
 
     pid: int
     image: Path
+    role: str = "database"
 
     def command(self, script: str) -> list[str]:
         """The words that run a shell script on the host."""
@@ -82,10 +89,11 @@ class BareHost:
         assert done.returncode == 0, (arguments, done.stdout[-2000:], done.stderr[-4000:])
         return done.stdout
 
-    def sql(self, text: str) -> str:
+    def sql(self, text: str, *, seconds: float = 120) -> str:
         return self.output(
             "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX "
-            f"-v ON_ERROR_STOP=1 -c {shlex.quote(text)}"
+            f"-v ON_ERROR_STOP=1 -c {shlex.quote(text)}",
+            seconds=seconds,
         )
 
     def python(self, script: str) -> Any:
@@ -95,7 +103,7 @@ class BareHost:
     def mount(self) -> None:
         """Mounts the bucket as backup-mount.service does."""
         self.output(
-            f"python -m localcloud.mountpoint --prefix={PREFIX} --region={machine.REGION} --allow-other "
+            f"python -m localcloud.mountpoint --prefix={self.role}/ --region={machine.REGION} --allow-other "
             "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
             f"--endpoint-url={ENDPOINT} --force-path-style {BUCKET} /srv/backups </dev/null >/dev/null 2>&1"
         )
@@ -125,10 +133,65 @@ def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
         time.sleep(0.2)
 
 
+def image_archive() -> Path:
+    """Where the database's container image is, once it is built."""
+    name = recipe.archive_name("database", "debian", platform.machine())
+    return cache.root() / "images" / f"debian-{platform.machine()}" / name
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpacks a container image's files into a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+        blobs = folder / "blobs/sha256"
+
+        def blob(digest: str) -> Path:
+            return blobs / digest.removeprefix("sha256:")
+
+        index = json.loads((folder / "index.json").read_text())
+        for layer in json.loads(blob(index["manifests"][0]["digest"]).read_text())["layers"]:
+            subprocess.run(
+                ["tar", "--extract", f"--file={blob(layer['digest'])}", f"--directory={root}"], check=True
+            )
+
+
+@contextmanager
+def running(image: Path, role: str = "database") -> Iterator[BareHost]:
+    """A host with an empty bucket, for as long as it is needed.
+
+    Args:
+        image: the files of the database's container image; no other host needs them.
+        role: what the host is; a database host's database runs.
+    """
+    with subprocess.Popen(
+        [
+            *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("sleep", "infinity"),
+        ]
+    ) as keeper:
+        aws = None
+        try:
+            children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children")
+            while not (first := children.read_text().split()):
+                time.sleep(0.05)
+            made = BareHost(pid=int(first[0]), image=image, role=role)
+            aws = prepare(made)
+            yield made
+        finally:
+            keeper.kill()
+            if aws is not None:
+                aws.wait()
+
+
 def prepare(host: BareHost) -> subprocess.Popen[bytes]:
     """Makes the host and AWS; returns AWS's process."""
     host.output(_SET_UP)
-    document = {**machine.read("database"), "backup": {"bucket": BUCKET, "prefix": PREFIX}}
+    document = {
+        **machine.read(host.role),
+        "backup": {"bucket": BUCKET, "prefix": f"{host.role}/", "keep_days": 35},
+    }
     text = shlex.quote(json.dumps(document))
     host.output(f"echo {text} >/run/host.json")
     aws = subprocess.Popen(
@@ -152,5 +215,6 @@ def prepare(host: BareHost) -> subprocess.Popen[bytes]:
         )
     )
     host.mount()
-    host.start()
+    if host.role == "database":
+        host.start()
     return aws

@@ -327,6 +327,7 @@ def test_workers_of_a_tap_host_are_told_too(monkeypatch: pytest.MonkeyPatch) -> 
         ("worker-vde", agent.ContainerWorkers),
         ("worker-tap", agent.HostWorkers),
         ("worker-mesh", agent.HostWorkers),
+        ("builder", agent.Builder),
     ],
 )
 def test_each_kind_of_host_goes_its_way(tmp_path: Path, name: str, kind: type) -> None:

@@ -1,10 +1,9 @@
-"""The embedded AWS for tests, and a runtime that boots nothing: it only reports."""
+"""The embedded AWS for tests, and a runtime that boots nothing: it only reports, at once."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ from localcloud.aws.server import Server, start
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
-BOOT_SECONDS = 0.3  # of an instance that comes up, or fails to
 
 
 def open_server() -> tuple[Server, str]:
@@ -42,7 +40,6 @@ class FakeRuntime:
         self.outcome = outcome or FakeRuntime.succeed
         self.drained: list[str] = []
         self._done: set[str] = set()
-        self._booting: dict[str, float] = {}  # until when
         self._stopped = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -76,9 +73,6 @@ class FakeRuntime:
         elif instance.state == "stopping":
             self.cloud.set_state(instance.id, "stopped")
         elif instance.state == "running" and instance.id not in self._done:
-            # No boot is over at once: CloudFormation would find the failure of a successor, too.
-            if time.monotonic() < self._booting.setdefault(instance.id, time.monotonic() + BOOT_SECONDS):
-                return
             self._done.add(instance.id)
             self.outcome(self, instance)
         elif instance.target_lifecycle_state == "Terminated" and instance.id not in self.drained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -71,7 +72,11 @@ def deploy(client: Client, name: str, resources: dict[str, Any], **rest: Any) ->
         if "does not exist" not in str(error):
             raise
         cloudformation.create_stack(StackName=name, TemplateBody=body, Capabilities=capabilities)
-    return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    while (stack := cloudformation.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith(
+        "_IN_PROGRESS"
+    ):
+        time.sleep(0.1)
+    return stack
 
 
 def reasons(client: Client, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import settings
 from ops import __main__ as main
 from ops import backups
 from userdata.host.backup import manifests, names, store
-from userdata.host.backup.manifests import Base, Wal
+from userdata.host.backup.manifests import Asset, Base, Inventory, Wal
 
 SYSTEM = "7500000000000000001"
 SIZE = 4 * 1024 * 1024
@@ -139,3 +140,44 @@ def test_gaps_are_what_is_missing_among_later_ones(there: set[int]) -> None:
     expected = [n for n in range(3, max(there, default=2)) if n not in there]
     found = backups.gaps(BASE, [*archived, "000000020000000000000099", "00000002.history"])
     assert found == [f"0000000100000000{number:08X}" for number in expected]
+
+
+def put_asset(s3: Any, body: bytes) -> str:
+    """An asset with its inventory; returns the key of its content."""
+    digest = hashlib.sha256(b"image").hexdigest()
+    folder = f"webui/{names.ASSETS}/{digest}"
+    sent = Asset(object="a", sha256=digest, bytes=5, sent=NOON)
+    inventory = Inventory(
+        environment="dev",
+        taken=NOON,
+        assets={"hdd/fixed/disk.qcow2": digest},
+        sizes={"hdd/fixed/disk.qcow2": 5},
+        modified={"hdd/fixed/disk.qcow2": 1},
+        configuration={"openqa.ini": ""},
+    )
+    for key, content in {
+        f"{folder}/a": body,
+        f"{folder}/a.json": manifests.encode(sent),
+        f"webui/{names.INVENTORIES}/b.json": manifests.encode(inventory),
+        f"webui/{names.INVENTORIES}/c.json": manifests.encode(inventory)[:-9],
+    }.items():
+        s3.put_object(Bucket="backups", Key=key, Body=content)
+    return f"{folder}/a"
+
+
+def test_fixed_assets_are_listed_and_verified(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(s3, tmp_path, "000000010000000000000003")
+    assert run("list") == 0
+    assert "no fixed assets" in capsys.readouterr().out
+    put_asset(s3, b"image")
+    assert run("list") == 0
+    assert f"{NOON}  1 fixed assets" in capsys.readouterr().out
+    assert run("verify") == 0
+    key = put_asset(s3, b"other")
+    assert run("verify") == 1
+    assert f"hdd/fixed/disk.qcow2: {key}: is not what was written" in capsys.readouterr().out
+    s3.delete_object(Bucket="backups", Key=key)
+    assert run("verify") == 1
+    assert f"{key}: is missing" in capsys.readouterr().out

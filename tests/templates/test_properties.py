@@ -110,7 +110,7 @@ def test_no_secret_in_a_template(environment: Synthesized) -> None:
 
 def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesized) -> None:
     templates = list(launch_templates(environment))
-    assert len(templates) == 2 + len(environment.environment.fleets)
+    assert len(templates) == 2 + len(environment.environment.fleets) + len(environment.environment.builders)
     for template in templates:
         text = user_data(template)
         assert len(re.sub(r"\$\{(ImportValue|Ref|GetAtt) [^}]*\}", "x" * REFERENCE_LENGTH, text)) < (
@@ -173,7 +173,7 @@ def test_buckets_are_encrypted_and_private(environment: Synthesized) -> None:
 
 def test_hooks_in_every_group(environment: Synthesized) -> None:
     groups = environment.properties("AWS::AutoScaling::AutoScalingGroup")
-    assert len(groups) == 2 + len(environment.environment.fleets)
+    assert len(groups) == 2 + len(environment.environment.fleets) + len(environment.environment.builders)
     for group in groups:
         hooks = group["LifecycleHookSpecificationList"]
         assert {

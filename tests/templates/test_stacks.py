@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from constructs.role_document import webui_document
 
 import settings
 from fleet import catalogue, facts
 from images import recipe
-from settings import Environment
+from settings import Environment, load
 from tests.templates.synthesis import Json, Synthesized, document, synthesize
+from tests.userdata.machine import DOCUMENTS
+from userdata.host import space
 from userdata.host.backup import base, rehearsal
+from userdata.host.content import refresh
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 TEMPLATE = "AWS::EC2::LaunchTemplate"
@@ -491,6 +495,32 @@ def test_document_of_the_webui(production: Synthesized, local: Synthesized) -> N
     assert document(template(local, "webui"))["secrets"]["sign_in"] is None
 
 
+def test_fedora_schedules_with_its_own_program(
+    synthesized: Callable[[str], Synthesized], production: Synthesized
+) -> None:
+    fedora = synthesized("fedora")
+    made = document(template(fedora, "webui"))
+    assert set(made["images"]) == {"webui", "proxy", "consumer"}
+    # From git, and Fedora's on every host.
+    reference = recipe.reference("consumer", "fedora", "x86_64")
+    assert made["images"]["consumer"]["reference"] == reference
+    assert made["schedule"]["architectures"] == ["aarch64", "x86_64"]
+    assert made["schedule"]["reports"] == {}
+    assert "broker" not in made["secrets"]
+    out = {rule["FromPort"] for rule in egress_of_the_webui(fedora)}
+    assert out == {80, 443, 5671}
+    assert {rule["FromPort"] for rule in egress_of_the_webui(production)} == {80, 443}
+
+
+def egress_of_the_webui(synthesized: Synthesized) -> list[Json]:
+    found = [
+        made["SecurityGroupEgress"]
+        for made in synthesized.properties("AWS::EC2::SecurityGroup", "network")
+        if made["GroupDescription"].endswith("The web UI host and its fixed interface")
+    ]
+    return [rule for rules in found for rule in rules if rule["CidrIp"] == "0.0.0.0/0"]
+
+
 def test_images_come_from_the_ami_or_the_staging_bucket(production: Synthesized, local: Synthesized) -> None:
     golden = document(template(local, "webui"))
     assert golden["golden"] is True
@@ -579,7 +609,11 @@ def test_the_controller_may_size_the_environments_own_fleets(environment: Synthe
 
 
 def test_alarms_about_the_controller(environment: Synthesized) -> None:
-    alarms = environment.properties("AWS::CloudWatch::Alarm", "webui")
+    alarms = [
+        alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if "-controller-" in alarm["AlarmName"]
+    ]
     found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in alarms}
     assert set(found) == {"breaker", "silent", "blind"}
     assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
@@ -587,6 +621,33 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
     assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "RoundsBlind"}
     for alarm in alarms:
         assert "docs/fleet.md" in alarm["AlarmDescription"]
+
+
+def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
+    found = {
+        alarm["MetricName"]: alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if "-controller-" not in alarm["AlarmName"]
+    }
+    published = Path(refresh.__file__).read_text() + Path(space.__file__).read_text()
+    assert set(found) == {"ContentFailed", "VolumeFreePercent"}
+    for metric, alarm in found.items():
+        assert f"{metric}=" in published
+        assert alarm["Namespace"] == f"openQA/{environment.environment.name}"
+        assert alarm["TreatMissingData"] == "breaching"
+        assert alarm["Period"] <= 86400
+    assert found["VolumeFreePercent"]["Threshold"] > 5  # where openQA stops
+    # Two rounds of the timer are in a period, so that one alone rings no bell.
+    minutes = environment.environment.content.refresh_minutes
+    assert found["ContentFailed"]["Period"] > 2 * 60 * minutes
+
+
+def test_fedoras_web_ui_is_told_what_the_approved_files_are_made_of() -> None:
+    told = webui_document(
+        load("fedora"), architecture="x86_64", url="https://openqa.example.org", sample=None
+    )["webui"]
+    approved = json.loads((DOCUMENTS / "webui-fedora.json").read_text())["webui"]
+    assert told == approved
 
 
 def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> None:

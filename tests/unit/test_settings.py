@@ -15,7 +15,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import settings
-from settings import Environment, Fleet, Network, SettingsError, load, names, reading
+from settings import (
+    Architecture,
+    Content,
+    Environment,
+    Fleet,
+    Network,
+    SettingsError,
+    content,
+    load,
+    names,
+    reading,
+)
 
 BASE = """
 kind = "dev"
@@ -68,6 +79,9 @@ classes = ["qemu_x86_64"]
 instance_types = ["m5.metal"]
 virtualization = "metal"
 """
+
+DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
+RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
 
 Edit = tuple[str, str] | str  # what stands in BASE and what to put there, or text to put in front
 
@@ -186,6 +200,53 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
+    **{
+        f"content, {name}": ([('profile = "sample"\n', f'profile = "sample"\n{text}\n')], said)
+        for name, (text, said) in {
+            "address": (
+                'tests = "git@example.org:tests.git"',
+                ['content.tests = "git@example.org:tests.git"', "https:// address of a git repository"],
+            ),
+            "address without TLS": (
+                'tests = "http://example.org/tests.git"',
+                [
+                    'content.tests = "http://example.org/tests.git"',
+                    "anyone on the way",
+                    "an https:// address",
+                ],
+            ),
+            "needles alone": (
+                'needles = "https://example.org/needles.git"',
+                ["content.needles", "the sample's needles", "nothing without content.tests"],
+            ),
+            "ref": ('tests_ref = "--upload-pack=x"', ['tests_ref = "--upload-pack=x"', "a branch, a tag"]),
+            "distribution": ('distri = "../x"', ['content.distri = "../x"', "lowercase letters"]),
+            "loader": ('loader = "perl"', ['content.loader = "perl"', '"fifloader" or "openqa"']),
+            "templates outside": (
+                'templates = ["../x.json"]',
+                ['content.templates.1 = "../x.json"', ".json or .yaml"],
+            ),
+            "templates of nothing": (
+                'templates = ["x.yaml"]',
+                ["content.templates", "no repository that has them", "nothing without content.tests"],
+            ),
+            "nothing to load": (
+                'tests = "https://example.org/tests.git"\nloader = "openqa"',
+                ["content.templates = []", 'loader "openqa" has nothing to load', "one file or more"],
+            ),
+            "a file for another loader": (
+                'tests = "https://example.org/tests.git"\nloader = "fifloader"\ntemplates = ["a.yaml"]',
+                ['content.templates = "a.yaml"', 'no file for loader "fifloader"', "end in .json"],
+            ),
+            "refresh": ("refresh_minutes = 0", ["content.refresh_minutes = 0", "from 1 to 360"]),
+            "limit": (
+                'asset_limits = { "a group" = -1 }',
+                ['content.asset_limits."a group" = -1', "whole numbers of GB"],
+            ),
+            "classes": ("classes = { tap = 0 }", ["content.classes.tap = 0", "{ tap = 6 }"]),
+            "cloudinit": ('cloudinit = "yes"', ['content.cloudinit = "yes"', "true or false"]),
+        }.items()
+    },
     "backups, days": (
         [("[content]", "[backups]\nkeep_days = 0\n[content]")],
         ["backups.keep_days = 0", "from 1 to 3650"],
@@ -374,6 +435,47 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "web UI type without image": (
         [set_to("instance_type", '"t3.large"', '"t4g.large"')],
         ['webui.instance_type = "t4g.large"', "image.aarch64"],
+    ),
+    "database without a volume": (
+        [("volume_gib = 20\n", "")],
+        ["database.volume_gib is missing", "a whole number of GiB from 1 to 65536"],
+    ),
+    "database engine": (
+        [('instance_type = "t3.medium"', 'engine = "aurora"\ninstance_type = "t3.medium"')],
+        ['database.engine = "aurora"', '"container" or "rds"'],
+    ),
+    "rds without its table": (
+        [('instance_type = "t3.medium"', 'engine = "rds"\ninstance_type = "t3.medium"')],
+        ["database.rds is missing", "instance_class and volume_gib"],
+    ),
+    "rds with half a host": (
+        [(DATABASE, f'engine = "rds"\ninstance_type = "t3.medium"\nvolume_gib = 20\n{RDS}')],
+        ["database.address is missing", "an IPv4 address in quotes"],
+    ),
+    "rds class": (
+        [(DATABASE, f'engine = "rds"\n{RDS}'.replace("db.t4g", "t4g"))],
+        ['database.rds.instance_class = "t4g.medium"', "such as db.m7g.large"],
+    ),
+    "rds key": (
+        [(DATABASE, f'engine = "rds"\n{RDS}multi_az = false\n')],
+        ["database.rds.multi_az = false: unknown key", "instance_class, volume_gib"],
+    ),
+    "rds on one machine": (
+        [(DATABASE, f'engine = "rds"\n{RDS}'), set_to("kind", '"dev"', '"local"')],
+        ["database.rds", "one machine has no RDS"],
+    ),
+    "rds in China": (
+        [
+            (DATABASE, f'engine = "rds"\n{RDS}'),
+            set_to("region", '"us-east-1"', '"cn-north-1"'),
+            set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["cn-north-1a", "cn-north-1b"]'),
+            ('zone = "us-east-1a"', 'zone = "cn-north-1a"'),
+        ],
+        ["database.rds", "RDS's certificates of cn-north-1"],
+    ),
+    "rds keeps no longer": (
+        [(DATABASE, f'engine = "rds"\n{RDS}\n[backups]\nkeep_days = 36\n')],
+        ["backups.keep_days = 36: more than RDS", "1 to 35"],
     ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
@@ -621,6 +723,8 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
             lambda e: e.fleets[0].virtualization,
             "none",
         ),
+        ([(DATABASE, f'engine = "rds"\n{RDS}')], lambda e: e.database.host, None),
+        ([(DATABASE, DATABASE + RDS)], lambda e: e.database.engine, "container"),
         ([("10.40.128.10", "10.40.128.4")], lambda e: str(e.database.address), "10.40.128.4"),
         ([("10.40.128.10", "10.40.143.254")], lambda e: str(e.database.address), "10.40.143.254"),
         (
@@ -667,11 +771,34 @@ def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts:
     assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
 
 
-@pytest.mark.parametrize("profile", settings.NEEDS)
-def test_the_classes_that_tests_need_are_known(profile: str) -> None:
-    for architecture, needs in settings.NEEDS[profile].items():
-        known = settings.KNOWN_CLASSES[profile] | settings.KNOWN_CLASSES[architecture]
-        assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+@pytest.mark.parametrize("profile", settings.PROFILES)
+@pytest.mark.parametrize("architecture", content.ARCHITECTURES)
+def test_the_classes_that_tests_need_are_known(profile: str, architecture: Architecture) -> None:
+    made = Content.model_validate({"profile": profile})
+    known = made.known_classes | settings.KNOWN_CLASSES[architecture]
+    needs = made.needs(architecture)
+    assert known >= {f"qemu_{architecture}", *(name for need in needs for name in need.classes)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "templates"),
+    [
+        ({}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"tests": "https://example.org/fork.git"}, ("templates.fif.json", "templates-updates.fif.json")),
+        ({"templates": ("a.json",)}, ("a.json",)),
+        ({"loader": "scenarios"}, ()),
+    ],
+)
+def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tuple[str, ...]) -> None:
+    made = Content.model_validate({"profile": "fedora"} | keys)
+    assert made.templates == templates
+    assert made.distri == "fedora"
+    assert made.cloudinit
+
+
+def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
+    said = refusal(tmp_path, ('profile = "sample"\n', 'profile = "sample"\nclasses = { tap = 6 }\n'))
+    assert any("hold qemu_x86_64, tap" in line for line in said)
 
 
 def fleet(**keys: Any) -> Fleet:
@@ -789,10 +916,10 @@ def test_mutations_raise_nothing_but_settings_errors(
             assert "allowed: " in line
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@given(text=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "here.toml").write_bytes(content)
+def test_any_file_raises_nothing_but_settings_errors(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "here.toml").write_bytes(text)
     with pytest.raises(SettingsError):
         load("here", tmp_path)
 

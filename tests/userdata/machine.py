@@ -15,14 +15,17 @@ import pytest
 
 from tests.prerequisites import missing
 from userdata.host import disks, document, images, interface, kvm, mesh, ready, roles, tap, volume
+from userdata.host.content import refresh
 from userdata.host.host import Host
 from userdata.host.layout import Layout
 
 REPOSITORY = Path(__file__).parent.parent.parent
 DOCUMENTS = Path(__file__).parent / "documents"
 NAMES = (
-    *("database", "webui", "webui-messages", "worker", "worker-emulated", "worker-vde"),
+    *("database", "webui", "webui-fedora", "webui-messages", "webui-fedora-messages"),
+    *("worker", "worker-emulated", "worker-vde"),
     *("worker-tap", "worker-tap-fedora", "worker-mesh"),
+    "builder",
 )
 REGION = "us-east-1"
 INSTANCE = "i-0123456789abcdef0"
@@ -60,7 +63,7 @@ class Programs:
 
 def install(programs: Programs, patch: pytest.MonkeyPatch) -> None:
     """Puts the programs in place of all that modules imported. Certificates stay real."""
-    for module in (disks, images, interface, kvm, mesh, ready, roles, tap, volume):
+    for module in (disks, images, interface, kvm, mesh, ready, refresh, roles, tap, volume):
         if hasattr(module, "run"):
             patch.setattr(module, "run", programs.run)
 

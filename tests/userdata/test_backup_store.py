@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userdata.host.backup import archive, choose, manifests, names, store
+from userdata.host.backup import archive, assets, choose, manifests, names, store
 from userdata.host.backup.archive import GapError
 from userdata.host.backup.choose import Lineage, Target
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -315,3 +315,23 @@ def test_a_base_backup_is_due_once_a_night() -> None:
     assert choose.is_due([two - timedelta(seconds=1)], NOON)
     assert not choose.is_due([NOON - day], two - timedelta(seconds=1))
     assert choose.is_due([NOON - day], two)
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed"),
+    [
+        ("hdd/fixed/disk.qcow2", True),
+        ("repo/fixed/a/b", True),
+        ("hdd/disk.qcow2", False),
+        ("hdd/fixed", False),
+        ("hdd/fixed/../../../../etc/passwd", False),
+        ("/etc/fixed/passwd", False),
+    ],
+)
+def test_only_fixed_assets_are_restored(name: str, fixed: bool) -> None:
+    assert assets.is_fixed(name) == fixed
+
+
+def test_content_is_sent_again_before_it_expires() -> None:
+    assert not assets.due(NOON, NOON + timedelta(days=23), keep_days=35)
+    assert assets.due(NOON, NOON + timedelta(days=24), keep_days=35)

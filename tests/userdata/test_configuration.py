@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interface, kvm, names, render, roles, tap, volume
+from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, volume
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -44,7 +44,7 @@ def configured(
     monkeypatch.setattr(volume, "find_device", lambda *_: Path("/dev/null"))
     monkeypatch.setattr(volume, "ensure_filesystem", lambda *_: False)
     monkeypatch.setattr(kvm, "group", lambda: 992)
-    programs.answers["podman run"] = "K"
+    programs.answers |= {"podman run": "K", "sh -c timeout": "K"}
     roles.prepare(made)
     roles.configure(made)
     return request.param, made
@@ -112,7 +112,8 @@ def test_quadlets_start_with_the_target_and_never_pull(configured: tuple[str, Ho
     _, host = configured
     containers = list(host.layout.quadlets.glob("*.container"))
     worker = host.document.worker
-    assert bool(containers) is not (worker is not None and worker.network == "tap")
+    without = host.document.role == "builder" or (worker is not None and worker.network == "tap")
+    assert bool(containers) is not without
     for path in containers:
         text = path.read_text()
         assert "Pull=never" in text, path
@@ -129,6 +130,35 @@ def test_database_publishes_its_certificate_authority(tmp_path: Path, aws: None)
     roles.configure(host)
     parameter = boto3.client("ssm", region_name=machine.REGION).get_parameter(Name="/openqa/test/database-ca")
     assert parameter["Parameter"]["Value"] == (host.layout.data / "certificates/ca.crt").read_text()
+
+
+def test_webui_of_rds_verifies_its_name_with_amazons_certificates(
+    tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = machine.host(tmp_path, {**machine.read("webui"), "rds": "name.rds.amazonaws.com"})
+    machine.store_secrets("test")
+    machine.keep_sample(host)
+    issued = certificates.Certificates(tmp_path / "amazon")
+    certificates.ensure(issued, name="name.rds.amazonaws.com", address="10.0.0.1", uid=0)
+    assert rds.url("us-east-1").startswith("https://truststore.pki.rds.amazonaws.com/us-east-1/")
+    monkeypatch.setattr(rds, "url", lambda region: issued.ca.as_uri())
+    roles.configure(host)
+    config = host.layout.config
+    assert (config / "database-ca.crt").read_text() == issued.ca.read_text()
+    for name in ("database.ini", "pg_service.conf"):
+        text = (config / name).read_text()
+        assert "host=name.rds.amazonaws.com" in text
+        assert "sslmode=verify-full" in text
+    assert host.document.database_host == "name.rds.amazonaws.com"
+    # On a day on which they cannot be fetched, those of before serve; at first there must be some.
+    monkeypatch.setattr(rds, "url", lambda region: (tmp_path / "nothing").as_uri())
+    roles.configure(host)
+    assert (config / "database-ca.crt").read_text() == issued.ca.read_text()
+    with pytest.raises(HostError, match="nothing"):
+        rds.certificates("us-east-1", kept=tmp_path / "other")
+    monkeypatch.setattr(rds, "url", lambda region: issued.server_key.as_uri())
+    with pytest.raises(HostError, match="holds no certificates"):
+        rds.certificates("us-east-1", kept=tmp_path / "other")
 
 
 def test_webui_waits_for_the_certificate(tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import hmac
 import json
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,7 +19,7 @@ import pytest
 
 from tests.userdata import machine
 from userdata.host import roles
-from userdata.messages import archive, rules
+from userdata.messages import archive, fedora, rules
 from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import KEEP_SECONDS, SAVE_SECONDS, Memory
 from userdata.messages.openqa import OpenQa, Posted, RefusedError, UnavailableError, posted
@@ -317,3 +319,90 @@ def test_a_client_certificate(tmp_path: Path, aws: None) -> None:
     texts = [(folder / listen[name]).read_text() for name in ("authority", "certificate", "key")]
     assert texts == ["A", "B", "C"]
     assert listen["password"] == "p"
+
+
+def caught_up(server: Server, memory: Memory, *, now: float, jobs: tuple[str, ...] = ()) -> list[str]:
+    consumed: list[str] = []
+    fedora.catch_up(
+        memory,
+        server.url,
+        topics=("a.b",),
+        has_jobs=lambda build: build in jobs,
+        consume=lambda message: consumed.append(message.id),
+        now=now,
+    )
+    return consumed
+
+
+def test_what_fedoras_consumer_missed(server: Server, memory: Memory) -> None:
+    def listed(identifier: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {"id": identifier, "topic": "a.b", "body": body}
+
+    found = [
+        listed("compose", {"compose_id": "F-1"}),
+        listed("new", {"update": {"alias": "FEDORA-1"}}),
+        listed("had", {"update": {"alias": "FEDORA-2"}}),
+        {"id": "none"},
+    ]
+    assert caught_up(server, memory, now=fedora.YOUNG_SECONDS) == []
+    assert server.asked == []
+    server.answers = [(200, json.dumps({"raw_messages": found, "pages": 1}).encode())] * 2
+    now = 5000.0
+    assert caught_up(server, memory, now=now, jobs=("Update-FEDORA-2",)) == ["compose", "new"]
+    assert memory.since == now - fedora.YOUNG_SECONDS
+    assert caught_up(server, memory, now=now + 60) == []
+
+
+def test_what_fedoras_consumer_cannot_do_is_tried_again(server: Server, memory: Memory) -> None:
+    def consume(_: Message) -> None:
+        raise OSError("openQA is away")
+
+    listed = {"id": "1", "topic": "a.b", "body": {"compose_id": "F-1"}}
+    server.answers = [(200, json.dumps({"raw_messages": [listed], "pages": 1}).encode())]
+    with pytest.raises(OSError, match="openQA is away"):
+        fedora.catch_up(
+            memory, server.url, topics=("a.b",), has_jobs=lambda _: False, consume=consume, now=5000.0
+        )
+    assert (memory.since, memory.knows("1")) == (0, False)
+
+
+def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:
+    """Facts of fedora-infra/ansible's roles/openqa/dispatcher and of fedora_openqa's own samples."""
+    folder = Path(__file__).parent / "golden/webui-fedora-messages/run/openqa-on-aws/config"
+    scheduler, resultsdb, wiki = (
+        tomllib.loads((folder / f"fedora-{name}.toml").read_text())
+        for name in ("scheduler", "report-resultsdb", "report-wiki")
+    )
+    callbacks = [
+        file["callback"].removeprefix("fedora_openqa.consumer:") for file in (scheduler, resultsdb, wiki)
+    ]
+    assert callbacks == ["OpenQAScheduler", "OpenQAResultsDBReporter", "OpenQAWikiReporter"]
+    for file in (scheduler, resultsdb, wiki):
+        assert file["amqp_url"] == "amqps://fedora:@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
+        assert "passive_declares" not in file, "only for Fedora's own durable queues"
+        place = "/etc/fedora-messaging"
+        assert file["tls"] == {
+            "ca_cert": f"{place}/cacert.pem",
+            "keyfile": f"{place}/fedora-key.pem",
+            "certfile": f"{place}/fedora-cert.pem",
+        }
+        ((name, queue),) = file["queues"].items()
+        assert queue == {"durable": False, "auto_delete": True, "exclusive": True, "arguments": {}}
+        assert file["qos"] == {"prefetch_size": 0, "prefetch_count": 25}
+        (binding,) = file["bindings"]
+        assert (binding["queue"], binding["exchange"]) == (name, "amq.topic")
+    assert {
+        key.removeprefix("org.fedoraproject.prod.") for key in scheduler["bindings"][0]["routing_keys"]
+    } == {
+        "pungi.compose.status.change",
+        "bodhi.update.status.testing.koji-build-group.build.complete",
+        "coreos.build.state.change",
+    }
+    assert scheduler["consumer_config"]["update_arches"] == ["aarch64", "x86_64"]
+    assert resultsdb["consumer_config"]["resultsdb_url"] == "https://resultsdb.example.org/api/v2.0/"
+    assert wiki["consumer_config"]["wiki_hostname"] == "wiki.example.org"
+    conf = configparser.ConfigParser()
+    conf.read(folder / "schedule.conf")
+    assert conf["schedule"]["arches"] == "aarch64,x86_64"
+    unit = (folder.parents[2] / "etc/containers/systemd/openqa-fedora-scheduler.container").read_text()
+    assert "RestartSec=60" in unit

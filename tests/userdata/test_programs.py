@@ -124,6 +124,14 @@ def test_cloud_init_takes_the_user_data_for_a_script(tmp_path: Path) -> None:
     assert "text/x-shellscript" in said
 
 
+def test_cloud_init_takes_what_cloud_images_are_told(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "content/cloudinit/user-data", tmp_path)
+    said = inside(golden_root(), tmp_path, "cloud-init schema --config-file /mnt/user-data 2>&1")
+    assert "Valid schema" in said
+    assert "Warning" not in said
+    assert "deprecat" not in said.lower()
+
+
 @pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft"])
 def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
     shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")

@@ -141,6 +141,16 @@ def test_a_disk_that_is_not_blank_is_never_formatted(disk: Path, position: int, 
     assert not any(call[0].startswith("mkfs") for call in programs.calls)
 
 
+def test_a_disk_whose_beginning_is_lost_is_never_formatted(disk: Path) -> None:
+    machine.program("mkfs.ext4", arguments=("-V",))
+    with disk.open("r+b") as file:
+        file.truncate(256 * 1024 * 1024)
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", str(disk)], check=True)
+        file.write(bytes(volume.BLANK_BYTES))
+    with pytest.raises(HostError, match="not blank: refusing to format"):
+        volume.ensure_filesystem(disk)
+
+
 def test_an_unreadable_disk_is_not_taken_for_a_blank_one(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be read"):
         volume.ensure_filesystem(tmp_path / "missing")

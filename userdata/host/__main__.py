@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import logging
 import sys
 from pathlib import Path
 
-from userdata.host import aws, disks, document, images, mesh, progress, ready, reconcile, roles, tap
-from userdata.host.backup import awaiting, base, choose, rehearsal, restore
+from userdata.host import (
+    aws,
+    disks,
+    document,
+    images,
+    mesh,
+    progress,
+    rds,
+    ready,
+    reconcile,
+    roles,
+    space,
+    tap,
+)
+from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
+from userdata.host.content import refresh
+from userdata.host.disk_images import build, fetch
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -58,11 +74,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     restoring.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
     restoring.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    keeping = commands.add_parser(
+        "assets", help="fixed assets and openQA's configuration in the backup bucket"
+    )
+    keeping.add_argument(
+        "action",
+        choices=("keep", "backup", "restore"),
+        help="keep: restore what a new volume lacks, and back up",
+    )
+    keeping.add_argument("--yes-overwrite", action="store_true", help="replace assets that differ")
+    moving = commands.add_parser("move", help="copy the database to another server, such as RDS")
+    moving.add_argument(
+        "--to", required=True, metavar="NAME[:PORT]", help="the server, with an empty database"
+    )
+    moving.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
     commands.add_parser("reconcile", help="bring openQA in line with a restored database")
     told = commands.add_parser("progress", help="print what a command said so far that was given --run NAME")
     told.add_argument("name")
     told.add_argument("--after", type=int, default=0, help="leave out so many lines")
     commands.add_parser("initialise", help="make an empty database although there are backups")
+    commands.add_parser("build", help="on a builder: bring the disk images up to date and publish them")
+    commands.add_parser("build-over", help="on a builder: tell how it went and let the host go")
+    commands.add_parser("fetch-images", help="on the web UI's host: show the disk images that were published")
+    content = commands.add_parser("content", help="bring tests, needles and job templates up to date")
+    content.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
+    content.add_argument("--again", action="store_true", help="load all job templates again")
+    commands.add_parser("space", help="tell how much of the data volume is free")
     commands.add_parser("ready", help="wait until the role works, then report it")
     failure = commands.add_parser("fail", help="report that this host failed")
     failure.add_argument("reason", help="used where no command left a better one")
@@ -121,8 +158,26 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
     elif options.command == "reconcile":
         with progress.kept(layout, options.run, say=_say) as report:
             reconcile.reconcile(host, report)
+    elif options.command == "move":
+        _move(options, host)
+    elif options.command == "assets":
+        _assets(options, host)
     elif options.command == "initialise":
         awaiting.initialise(host)
+    elif options.command == "build":
+        logging.getLogger(build.__name__).setLevel(logging.INFO)
+        build.await_service(host)
+        build.build(host)
+        write_private(host.layout.built, "", mode=0o644)
+    elif options.command == "build-over":
+        build.over(host, Metadata())
+    elif options.command == "fetch-images":
+        logging.getLogger(fetch.__name__).setLevel(logging.INFO)
+        fetch.fetch(host)
+    elif options.command == "content":
+        refresh.refresh(host, rewritten=options.rewritten, again=options.again, report=_say)
+    elif options.command == "space":
+        space.tell(host)
     elif options.command == "ready":
         ready.await_ready(host)
         if host.layout.awaits_restore.exists():
@@ -133,6 +188,10 @@ def _run(options: argparse.Namespace, layout: Layout) -> None:
         failure = layout.state / "failure"
         if not failure.exists():
             write_private(failure, options.reason, mode=0o644)
+        if host.document.builder is not None:
+            # Its group would try again and again.
+            with contextlib.suppress(HostError):
+                build.over(host, Metadata())
         signals.fails()
 
 
@@ -141,6 +200,21 @@ def _backup(options: argparse.Namespace, host: Host, report: progress.Report) ->
         taken = base.take_when_due(host) if options.when_due else base.take(host)
     if taken is not None:
         report(f"base backup {taken.attempt}: {taken.bytes} bytes, finished at {taken.finished}")
+
+
+def _move(options: argparse.Namespace, host: Host) -> None:
+    if options.ca is None:
+        trusted = rds.certificates(host.document.region, kept=host.layout.data / "rds-ca.crt")
+    else:
+        trusted = options.ca.read_text(encoding="ascii")
+    move.move(host, options.to, certificates=trusted, report=_say)
+
+
+def _assets(options: argparse.Namespace, host: Host) -> None:
+    if options.action == "restore":
+        assets.restore(host, overwrite=options.yes_overwrite, report=_say)
+    else:
+        {"keep": assets.keep, "backup": assets.back_up}[options.action](host, _say)
 
 
 def _say(line: str) -> None:

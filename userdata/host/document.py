@@ -10,7 +10,7 @@ from typing import Any
 
 from userdata.host.errors import HostError
 
-ROLES = ("database", "webui", "worker")
+ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
 TOPOLOGIES = ("host", "mesh")
 
@@ -36,10 +36,11 @@ class Interface:
 
 @dataclass(frozen=True)
 class Backup:
-    """Where the host's backups go: what the host may write of the backup bucket."""
+    """Where the host's backups go: what it may write of the backup bucket, and for how long that stays."""
 
     bucket: str
     prefix: str
+    keep_days: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,28 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A git repository and what of it."""
+
+    address: str
+    ref: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is tested; see settings/content.py."""
+
+    distri: str
+    tests: Source | None
+    needles: Source | None
+    loader: str
+    templates: tuple[str, ...]
+    refresh_minutes: int
+    asset_limits: Mapping[str, int]
+    cloudinit: bool
+
+
+@dataclass(frozen=True)
 class WebUi:
     """What the web UI serves."""
 
@@ -60,6 +83,7 @@ class WebUi:
     sign_in: Mapping[str, Any]
     download_domains: tuple[str, ...]
     profile: str
+    content: Content
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,8 @@ class Schedule:
         exchange: What the queue gets its messages from.
         archive: Where what was missed can be asked for; None: nowhere.
         rules: The rules, as `userdata.messages.rules.Rule` takes them.
+        architectures: Those of the fleets.
+        reports: Where results are reported to, and the queue for it, by the setting's name.
     """
 
     program: str
@@ -81,6 +107,8 @@ class Schedule:
     exchange: str
     archive: str | None
     rules: tuple[Mapping[str, Any], ...]
+    architectures: tuple[str, ...]
+    reports: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -118,6 +146,28 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class DiskImages:
+    """Where the web UI's host finds the disk images that builders publish."""
+
+    bucket: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What a builder of disk images runs, and where it publishes them."""
+
+    architecture: str
+    program: str
+    git: str | None
+    ref: str | None
+    kvm: bool
+    hours: int
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class Document:
     """The parsed host document; see docs/architecture.md for its form."""
 
@@ -133,6 +183,7 @@ class Document:
     zone: str
     golden: bool
     session_manager: bool
+    rds: str | None
     images: Mapping[str, Stored]
     artifacts: Mapping[str, Stored]
     secrets: Mapping[str, str]
@@ -142,6 +193,8 @@ class Document:
     database: Database | None
     webui: WebUi | None
     worker: Worker | None
+    disk_images: DiskImages | None
+    builder: Builder | None
     schedule: Schedule | None
 
     @property
@@ -151,8 +204,8 @@ class Document:
 
     @property
     def database_host(self) -> str:
-        """The database's name in the private zone."""
-        return f"database.{self.zone}"
+        """The database's name: RDS's own, which its certificate holds, or that in the private zone."""
+        return self.rds or f"database.{self.zone}"
 
     @property
     def webui_host(self) -> str:
@@ -215,6 +268,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         zone=data["zone"],
         golden=data["golden"],
         session_manager=data["session_manager"],
+        rds=data.get("rds"),
         images={
             name: Stored(name=image["reference"], bucket=image.get("bucket"), key=image.get("key"))
             for name, image in data["images"].items()
@@ -230,6 +284,8 @@ def _parse(data: Mapping[str, Any]) -> Document:
         database=_database(data.get("database")),
         webui=_webui(data.get("webui")),
         worker=_worker(data.get("worker")),
+        disk_images=_disk_images(data.get("disk_images")),
+        builder=_builder(data.get("builder")),
         schedule=_schedule(data.get("schedule")),
     )
 
@@ -245,7 +301,7 @@ def _interface(data: Mapping[str, Any] | None) -> Interface | None:
 def _backup(data: Mapping[str, Any] | None) -> Backup | None:
     if not data:
         return None
-    return Backup(bucket=data["bucket"], prefix=data["prefix"])
+    return Backup(bucket=data["bucket"], prefix=data["prefix"], keep_days=int(data["keep_days"]))
 
 
 def _database(data: Mapping[str, Any] | None) -> Database | None:
@@ -263,7 +319,48 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
         profile=data["profile"],
+        content=_content(data["content"]),
     )
+
+
+def _disk_images(data: Mapping[str, Any] | None) -> DiskImages | None:
+    if not data:
+        return None
+    return DiskImages(bucket=data["bucket"], architectures=tuple(data["architectures"]))
+
+
+def _builder(data: Mapping[str, Any] | None) -> Builder | None:
+    if not data:
+        return None
+    return Builder(
+        architecture=data["architecture"],
+        program=data["program"],
+        git=data["git"],
+        ref=data["ref"],
+        kvm=data["kvm"],
+        hours=int(data["hours"]),
+        bucket=data["bucket"],
+        prefix=data["prefix"],
+    )
+
+
+def _content(data: Mapping[str, Any]) -> Content:
+    return Content(
+        distri=data["distri"],
+        tests=_source(data["tests"]),
+        needles=_source(data["needles"]),
+        loader=data["loader"],
+        templates=tuple(data["templates"]),
+        refresh_minutes=int(data["refresh_minutes"]),
+        asset_limits={name: int(limit) for name, limit in data["asset_limits"].items()},
+        cloudinit=data["cloudinit"],
+    )
+
+
+def _source(data: Mapping[str, Any] | None) -> Source | None:
+    if not data:
+        return None
+    return Source(address=data["address"], ref=data["ref"])
 
 
 def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
@@ -276,6 +373,8 @@ def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
         exchange=data["exchange"],
         archive=data["archive"],
         rules=tuple(data["rules"]),
+        architectures=tuple(data["architectures"]),
+        reports=data["reports"],
     )
 
 

@@ -13,8 +13,8 @@ from userdata.host.document import Document, Stored
 from userdata.host.errors import HostError
 
 # What each role runs.
-IMAGES = {"database": ("database",), "webui": ("webui", "proxy"), "worker": ("worker",)}
-ARTIFACTS = {"database": (), "webui": ("sample",), "worker": ()}
+IMAGES = {"database": ("database",), "webui": ("webui", "proxy"), "worker": ("worker",), "builder": ()}
+ARTIFACTS = {"database": (), "webui": ("sample",), "worker": (), "builder": ()}
 _ARCHIVE = ".oci.tar"
 _ARTIFACT = ".iso"
 

@@ -92,24 +92,50 @@ def prove(image: str, *, architecture: str, folder: Path) -> None:
     Raises:
         HostError: the guest did not run, with the reason.
     """
-    guest = GUESTS[architecture]
-    program = folder / "kvm-proof.img"
-    program.write_bytes(guest.program)
+    program = _write(GUESTS[architecture], folder)
     inside = f"/{program.name}"
-    qemu = [argument.format(program=inside) for argument in guest.arguments]
-    # The guest's own exit code is success; anything else fails with its reason.
-    script = (
-        f'timeout {SECONDS} "$@"; code=$?; '
-        f"[ $code -eq {guest.exit_code} ] || {{ echo QEMU exit code $code >&2; exit 1; }}"
-    )
     # No limit of processes, which would need a controller that not every machine has.
     command = [
         *("podman", "run", "--rm", "--pull=never", "--network=none", "--pids-limit=0"),
         *(f"--device={DEVICE}", "--user=_openqa-worker", f"--group-add={group()}", "--cap-drop=all"),
         *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
         f"--volume={program}:{inside}:ro",
-        *(image, "sh", "-c", script, "qemu", *qemu),
+        *(image, *_qemu(GUESTS[architecture], inside)),
     ]
+    _judge(command)
+
+
+def prove_here(*, architecture: str, folder: Path) -> None:
+    """Runs the guest with this host's own QEMU.
+
+    Args:
+        architecture: ``x86_64`` or ``aarch64``.
+        folder: where to put the guest's program.
+
+    Raises:
+        HostError: the guest did not run, with the reason.
+    """
+    guest = GUESTS[architecture]
+    _judge(_qemu(guest, str(_write(guest, folder))))
+
+
+def _write(guest: Guest, folder: Path) -> Path:
+    program = folder / "kvm-proof.img"
+    program.write_bytes(guest.program)
+    return program
+
+
+def _qemu(guest: Guest, program: str) -> list[str]:
+    qemu = [argument.format(program=program) for argument in guest.arguments]
+    # The guest's own exit code is success; anything else fails with its reason.
+    script = (
+        f'timeout {SECONDS} "$@"; code=$?; '
+        f"[ $code -eq {guest.exit_code} ] || {{ echo QEMU exit code $code >&2; exit 1; }}"
+    )
+    return ["sh", "-c", script, "qemu", *qemu]
+
+
+def _judge(command: list[str]) -> None:
     try:
         output = run(command, seconds=SECONDS + 30)
     except HostError as error:

@@ -68,6 +68,16 @@ class Layout:
         return self.root / "var/lib/openqa"
 
     @property
+    def images(self) -> Path:
+        """Where a builder makes disk images."""
+        return self.root / "var/lib/openqa-disk-images"
+
+    @property
+    def built(self) -> Path:
+        """Exists once a builder has published all disk images."""
+        return self.runtime / "built"
+
+    @property
     def units(self) -> Path:
         """The administrator's systemd units."""
         return self.root / "etc/systemd/system"

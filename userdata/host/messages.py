@@ -1,30 +1,132 @@
-"""The consumer of messages on the web UI's host: what it is given, in memory and for its eyes alone."""
+"""The consumers of messages on the web UI's host: what they are given, in memory and for their eyes alone.
+
+Fedora's keys, callbacks and settings are those of fedora-infra/ansible (roles/openqa/dispatcher).
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from userdata.host.document import Document
+from userdata.host import render
+from userdata.host.document import Document, Schedule
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
 
 # The user of roles/messages/units/openqa-messages.service; no other process has it.
 USER = 604
+# openQA's in every container image (userdata/containers/base).
+FEDORA_USER = 601
 WEBUI = "http://127.0.0.1"
 _TLS = {"authority": "ca", "certificate": "certificate", "key": "key"}
 
 
+_PRODUCTION = "org.fedoraproject.prod"
+_SCHEDULER_KEYS = (
+    f"{_PRODUCTION}.pungi.compose.status.change",
+    f"{_PRODUCTION}.bodhi.update.status.testing.koji-build-group.build.complete",
+    f"{_PRODUCTION}.coreos.build.state.change",
+)
+_REPORTERS = {
+    "report_resultsdb": ("OpenQAResultsDBReporter", "resultsdb_url", ("done", "create", "restart")),
+    "report_wiki": ("OpenQAWikiReporter", "wiki_hostname", ("done",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedoraConsumer:
+    """A consumer of fedora_openqa's.
+
+    Attributes:
+        name: Its container is ``openqa-NAME``.
+        app: What it tells the broker that it is.
+        callback: The class of ``fedora_openqa.consumer``.
+        url: The broker's address, with an empty password, as fedora-messaging wants it.
+        queue: The queue's name.
+        keys: The routing keys.
+        config: What the class wants to know beside openQA's address.
+    """
+
+    name: str
+    app: str
+    callback: str
+    url: str
+    queue: str
+    keys: tuple[str, ...]
+    config: Mapping[str, Any]
+
+
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host a consumer of messages."""
-    return ("messages",) if document.schedule else ()
+    if document.schedule is None:
+        return ()
+    return ("messages",) if document.schedule.program == "rules" else ("fedora-messages",)
+
+
+def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer]:
+    """Yields the consumers of fedora_openqa's that a host runs.
+
+    Args:
+        schedule: the settings.
+        url: what people type to get to the web UI.
+    """
+    broker = schedule.broker.replace("@", ":@", 1)
+    yield FedoraConsumer(
+        name="fedora-scheduler",
+        app="openQA on AWS, scheduler",
+        callback="OpenQAScheduler",
+        url=broker,
+        queue=schedule.queue,
+        keys=_SCHEDULER_KEYS,
+        config={"update_arches": list(schedule.architectures)},
+    )
+    for name, report in sorted(schedule.reports.items()):
+        callback, target, events = _REPORTERS[name]
+        yield FedoraConsumer(
+            name=f"fedora-{name.replace('_', '-')}",
+            app=f"openQA on AWS, {name.replace('_', ' ')}",
+            callback=callback,
+            url=broker,
+            queue=report["queue"],
+            keys=tuple(f"{_PRODUCTION}.openqa.job.{event}" for event in events),
+            config={target: report["to"], "openqa_baseurl": url, "do_report": True},
+        )
+
+
+def fedora_files(
+    host: Host, kind: Literal["config", "quadlets"], context: Mapping[str, Any]
+) -> list[render.File]:
+    """Renders a file of a kind for each of Fedora's consumers.
+
+    Args:
+        host: the host.
+        kind: the folder of templates below ``roles/fedora-messages/consumer``.
+        context: what all templates may name.
+
+    Raises:
+        HostError: a template names what is not in the context, or is malformed.
+    """
+    document = host.document
+    if document.schedule is None or document.webui is None or document.schedule.program == "rules":
+        return []
+    folder = host.layout.bundle / "userdata/roles/fedora-messages/consumer" / kind
+    return [
+        render.File(file.path.with_stem(_stem(kind, consumer)), file.text)
+        for consumer in fedora_consumers(document.schedule, url=document.webui.url)
+        for file in render.render(folder, {**context, "consumer": consumer})
+    ]
+
+
+def _stem(kind: Literal["config", "quadlets"], consumer: FedoraConsumer) -> str:
+    return consumer.name if kind == "config" else f"openqa-{consumer.name}"
 
 
 def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
-    """Writes the consumer's settings, and makes the folder of what it remembers.
+    """Makes the folder of what a consumer remembers, and writes the settings of the one that follows rules.
 
     A secret of no use is the consumer's affair, which says so: it keeps nobody from the web UI.
 
@@ -37,9 +139,12 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     schedule = host.document.schedule
     if schedule is None:
         return
+    if schedule.program != "rules":
+        _folder(host.layout.data / "schedule", user=FEDORA_USER)
+        return
     folder = host.layout.runtime / "messages"
-    _folder(folder)
-    _folder(host.layout.data / "schedule")
+    _folder(folder, user=USER)
+    _folder(host.layout.data / "schedule", user=USER)
     given = _given(broker)
     for name, there in _TLS.items():
         _write(folder / f"{name}.pem", given.get(there, ""))
@@ -68,11 +173,11 @@ def _given(broker: str | None) -> Mapping[str, str]:
     )
 
 
-def _folder(path: Path) -> None:
+def _folder(path: Path, *, user: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     if os.geteuid() == 0:
-        os.lchown(path, USER, USER)
+        os.lchown(path, user, user)
 
 
 def _write(path: Path, text: str) -> None:

@@ -32,7 +32,8 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
     Raises:
         HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
-    check = {"database": _database, "webui": check_webui, "worker": _worker}[host.document.role]
+    checks = {"database": _database, "webui": check_webui, "worker": _worker, "builder": _builder}
+    check = checks[host.document.role]
     last = ""
 
     def ready() -> bool | None:
@@ -127,6 +128,11 @@ def _worker(host: Host) -> None:
     missing = missing_workers(workers, host=host.instance, count=worker.count(host.instance_type))
     if missing:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
+
+
+def _builder(host: Host) -> None:
+    # It builds once this host is in service.
+    run(["systemctl", "is-active", "disk-image-build.service"])
 
 
 def _failed_units() -> dict[str, str]:

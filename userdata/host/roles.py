@@ -18,6 +18,7 @@ from userdata.host import (
     messages,
     names,
     postgres_tls,
+    rds,
     render,
     secrets,
     sizing,
@@ -29,16 +30,18 @@ from userdata.host.aws import call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
+from userdata.host.content import refresh
 from userdata.host.document import Document
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
 # The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
-USERS = {"database": 603, "webui": 601, "worker": 602}
+USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
-    *("", "archive", "db", "images", "testresults", "webui", "webui/cache", "share", "share/tests"),
+    *("", "archive", "content", "db", "images", "testresults", "webui", "webui/cache"),
+    *("share", "share/tests"),
     *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
     *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
 )
@@ -47,8 +50,11 @@ _DIGITS = frozenset("0123456789abcdef")
 
 def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host's role."""
+    if document.builder is not None:
+        return ("common", "builder")
     if document.worker is None:
-        return ("common", "stateful", document.role, *messages.folders(document))
+        images = ("images",) if document.disk_images else ()
+        return ("common", "stateful", document.role, *messages.folders(document), *images)
     if document.worker.network == "tap":
         mesh = ("mesh",) if document.worker.mesh else ()
         return ("common", "fleet", "tap", f"tap-{document.os}", *mesh)
@@ -71,6 +77,10 @@ def prepare(host: Host) -> None:
             image = host.document.images["worker"].name
             kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
         names.take(host)
+    builder = host.document.builder
+    if builder is not None and builder.kvm:
+        host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kvm.prove_here(architecture=builder.architecture, folder=host.layout.runtime)
     run(["hostnamectl", "hostname", host.name])
     fixed = host.document.interface
     facts: dict[str, Any] = {}
@@ -103,6 +113,7 @@ def configure(host: Host) -> None:
         "database": _configure_database,
         "webui": _configure_webui,
         "worker": _configure_worker,
+        "builder": _configure_builder,
     }[host.document.role](host, values)
     user = USERS[host.document.role]
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -110,6 +121,8 @@ def configure(host: Host) -> None:
     for folder in folders(host.document):
         files = render.render(_roles(host) / folder / "config", context)
         render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
+    files = messages.fedora_files(host, "config", context)
+    render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
 
 
 def renew_certificate(host: Host) -> None:
@@ -141,6 +154,8 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "webui": document.webui,
         "webui_host": document.webui_host,
         "worker": document.worker,
+        "schedule": document.schedule,
+        "builder": document.builder,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
         "vde_sockets": vde.SOCKETS,
@@ -163,6 +178,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
             files = render.render(_roles(host) / folder / kind, values)
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
+    render.write(messages.fedora_files(host, "quadlets", values), host.layout.quadlets, mode=0o644)
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "enable", "--quiet", *(str(unit.path) for unit in units if "[Install]" in unit.text)])
     # They must leave the fixed interface to openqa-interface.service, from the moment that it appears.
@@ -189,13 +205,27 @@ def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]
     return context(host, {"memory": sizing.postgres_memory(database.memory_mib)})
 
 
+def webui_configuration(host: Host) -> dict[str, str]:
+    """Returns openQA's configuration files by name, with placeholders for all secrets."""
+    placeholder = "PLACEHOLDER"
+    values = {
+        "database": placeholder * 2,
+        "api_key": "0" * 32,
+        "sign_in": json.dumps({"key": placeholder, "secret": placeholder}),
+    }
+    files = render.render(_roles(host) / "webui/config", _webui_context(host, values))
+    return {file.path.as_posix(): file.text for file in files}
+
+
+def give_to_webui(path: Path) -> None:
+    """Makes the web UI's services own a file or folder."""
+    _give(path, USERS["webui"])
+
+
 def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
-    webui = host.document.webui
-    if webui is None:
-        raise HostError("host document: the key 'webui' is missing")
-    key, secret = _api_key(values)
+    found = _webui_context(host, values)
     _lay_out(host)
-    messages.configure(host, key=key, secret=secret, broker=values.get("broker"))
+    messages.configure(host, key=found["api_key"], secret=found["api_secret"], broker=values.get("broker"))
     certificate = _database_ca(host)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(
@@ -204,6 +234,14 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         uid=_owner(USERS["webui"]),
         gid=_owner(USERS["webui"]),
     )
+    return found
+
+
+def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    webui = host.document.webui
+    if webui is None:
+        raise HostError("host document: the key 'webui' is missing")
+    key, secret = _api_key(values)
     return context(
         host,
         {
@@ -236,6 +274,10 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     return context(host, facts)
 
 
+def _configure_builder(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
+    return context(host, {})
+
+
 def _lay_out(host: Host) -> None:
     user = USERS["webui"]
     openqa = host.layout.data / "openqa"
@@ -245,26 +287,17 @@ def _lay_out(host: Host) -> None:
     for name, target in (("factory", "share/factory"), ("tests", "share/tests")):
         if not (openqa / name).is_symlink():
             (openqa / name).symlink_to(target)
-    if host.document.webui is not None and host.document.webui.profile == "sample":
-        _install_sample(host, openqa / "share")
+    refresh.lay_out(host)
+    _install_sample(host, openqa / "share")
 
 
 def _install_sample(host: Host, share: Path) -> None:
-    user = USERS["webui"]
-    shutil.copytree(
-        host.layout.bundle / "userdata/content/sample",
-        share / "tests/sample",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("image"),
-    )
-    for path in (share / "tests/sample", *(share / "tests/sample").rglob("*")):
-        _give(path, user)
     artifact = host.document.artifacts["sample"]
     source = host.layout.state / "artifacts" / f"sample-{artifact.name}.iso"
     target = share / "factory/iso/fixed/sample.iso"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         shutil.copyfile(source, target)
-        _give(target, user)
+        _give(target, USERS["webui"])
 
 
 def _certificates(host: Host) -> Certificates:
@@ -282,6 +315,8 @@ def _ensure_certificate(host: Host) -> bool:
 
 
 def _database_ca(host: Host) -> str:
+    if host.document.rds:
+        return rds.certificates(host.document.region, kept=host.layout.data / "rds-ca.crt")
     ssm = host.client("ssm")
 
     def published() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ FREE_SECONDS = 600
 APPEAR_SECONDS = 120
 # A file system, partition table, LUKS or LVM header has something in the first MiB.
 BLANK_BYTES = 1024 * 1024
+# An ext4 whose beginning is lost still has copies of its superblock, at the beginning of some of its groups.
+GROUP_BYTES = 128 * 1024 * 1024
+BLOCK_BYTES = 4096
 
 
 def device_path(volume: str) -> Path:
@@ -88,14 +92,22 @@ def ensure_filesystem(device: Path) -> bool:
 
 
 def is_blank(device: Path) -> bool:
-    """Returns whether the first MiB of a device holds nothing but zeros.
+    """Returns whether a device holds nothing but zeros where data would have left a trace.
+
+    These places are its first MiB, and the beginning of what would be ext4's groups.
 
     Raises:
         HostError: it cannot be read.
     """
+
+    def zeros(position: int, size: int) -> bool:
+        file.seek(position)
+        return not any(file.read(size))
+
     try:
         with device.open("rb") as file:
-            return not any(file.read(BLANK_BYTES))
+            groups = range(GROUP_BYTES, file.seek(0, os.SEEK_END), GROUP_BYTES)
+            return zeros(0, BLANK_BYTES) and all(zeros(group, BLOCK_BYTES) for group in groups)
     except OSError as error:
         raise HostError(f"{device} cannot be read: {error.strerror}") from error
 

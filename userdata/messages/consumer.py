@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pika
 from pika.exceptions import AMQPError
@@ -24,6 +24,7 @@ from userdata.messages.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
+PORT = 5671  # AMQP with TLS
 PREFETCH = 25  # messages, as Fedora's own consumers
 POLL_SECONDS = 1.0
 AGAIN_SECONDS = 5.0  # openQA, when it did not answer
@@ -102,27 +103,24 @@ class Consumer:
         # They outlive the connection that brought them: the broker may have forgotten them with its queue.
         self._waiting: deque[_Waiting] = deque()
         self._not_before = 0.0
+        self._pause = RECONNECT_SECONDS[0]
         self._caught_up = settings.archive is None
         self._archive_due = 0.0
 
     def run(self) -> None:
         """Consume; does not return."""
-        pause = RECONNECT_SECONDS[0]
         while True:
-            began = self._clock()
             try:
                 self._consume()
             except (AMQPError, OSError) as error:
                 log.warning("the broker is away: %s", _words(error))
             for waiting in self._waiting:
                 waiting.tag = None
-            if self._clock() - began > RECONNECT_SECONDS[1]:
-                pause = RECONNECT_SECONDS[0]
-            until = self._clock() + pause
+            until = self._clock() + self._pause
             while self._clock() < until:
                 self._work(None)
                 time.sleep(POLL_SECONDS)
-            pause = min(2 * pause, RECONNECT_SECONDS[1])
+            self._pause = min(2 * self._pause, RECONNECT_SECONDS[1])
 
     def _consume(self) -> None:
         connection = pika.BlockingConnection(parameters(self._settings))
@@ -136,6 +134,7 @@ class Consumer:
             channel.basic_qos(prefetch_count=PREFETCH)
             channel.basic_consume(queue, on_message_callback=self._receive)
             log.info("listening on %s", urlsplit(self._settings.broker).hostname)
+            self._pause = RECONNECT_SECONDS[0]
             # Only now nothing more can be missed. Whatever comes both ways is dealt with once.
             self._caught_up, self._archive_due = self._settings.archive is None, 0.0
             while True:
@@ -204,27 +203,29 @@ class Consumer:
             channel.basic_ack(waiting.tag)
 
 
-def parameters(settings: Settings) -> pika.URLParameters:
+def parameters(settings: Settings) -> pika.ConnectionParameters:
     """Return how to connect: TLS that is verified, with a client certificate or a password."""
     parts = urlsplit(settings.broker)
-    user = unquote(parts.username or "guest")
-    port = f":{parts.port}" if parts.port else ""
-    place = f"{parts.hostname}{port}{parts.path}"
-    made = pika.URLParameters(f"amqps://{quote(user, safe='')}@{place}")
     context = ssl.create_default_context(cafile=settings.authority)
     # Brokers' own authorities seldom have all that RFC 5280 asks for, which newer Pythons insist on.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    credentials = pika.PlainCredentials(unquote(parts.username or ""), settings.password or "")
     if settings.certificate and settings.key:
         context.load_cert_chain(settings.certificate, settings.key)
-        made.credentials = pika.credentials.ExternalCredentials()
-    else:
-        made.credentials = pika.PlainCredentials(user, settings.password or "")
-    made.ssl_options = pika.SSLOptions(context, parts.hostname)
-    made.heartbeat = _HEARTBEAT_SECONDS
-    made.socket_timeout = made.stack_timeout = made.blocked_connection_timeout = _PATIENCE_SECONDS
-    made.tcp_options = _KEEPALIVE
-    made.client_properties = {"app": "openQA on AWS"}
-    return made
+        credentials = pika.credentials.ExternalCredentials()
+    return pika.ConnectionParameters(
+        host=parts.hostname,
+        port=parts.port or PORT,
+        virtual_host=unquote(parts.path.removeprefix("/")),
+        credentials=credentials,
+        ssl_options=pika.SSLOptions(context, parts.hostname),
+        heartbeat=_HEARTBEAT_SECONDS,
+        socket_timeout=_PATIENCE_SECONDS,
+        stack_timeout=_PATIENCE_SECONDS,
+        blocked_connection_timeout=_PATIENCE_SECONDS,
+        tcp_options=_KEEPALIVE,
+        client_properties={"app": "openQA on AWS"},
+    )
 
 
 def read(data: Mapping[str, Any], folder: Path) -> Settings:

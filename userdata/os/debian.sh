@@ -3,9 +3,9 @@
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
 # openssl: the database's certificates. mdadm, e2fsprogs: instance-store disks and data volumes. catatonit:
-# podman's --init. netavark, aardvark-dns, crun: podman only recommends them.
+# podman's --init. netavark, aardvark-dns, crun: podman only recommends them. xorriso: cloudinit.iso.
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute2
-  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests)
+  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests xorriso)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has
 # (userdata/containers/{openqa,worker}), Open vSwitch, and what our switch service needs.
@@ -16,6 +16,9 @@ case $(uname -m) in
   x86_64) tap_packages+=(qemu-system-x86 ovmf) ;;
   aarch64) tap_packages+=(qemu-system-arm qemu-efi-aarch64) ;;
 esac
+
+# Debian has no fedfind: settings/checks.py refuses createhdds on it.
+createhdds_packages=()
 
 # What checks the signatures of AWS's packages.
 signature_packages=(curl gpg gpgv)

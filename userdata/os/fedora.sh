@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2034  # read by install.sh
 
 packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm openssl iproute
-  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests)
+  python3-boto3 python3-jinja2 python3-pika python3-psycopg2 python3-requests xorriso)
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.
 tap_packages=(openqa-worker os-autoinst os-autoinst-openvswitch openqa-client git optipng rsync
@@ -11,6 +11,14 @@ tap_packages=(openqa-worker os-autoinst os-autoinst-openvswitch openqa-client gi
 case $(uname -m) in
   x86_64) tap_packages+=(qemu-system-x86 edk2-ovmf) ;;
   aarch64) tap_packages+=(qemu-system-aarch64 edk2-aarch64) ;;
+esac
+
+# What createhdds imports and runs, as on the workers that run it for Fedora (fedora-infra/ansible).
+createhdds_packages=(git libvirt-daemon libvirt-daemon-kvm python3-libvirt python3-libguestfs
+  python3-fedfind qemu-kvm virt-install)
+case $(uname -m) in
+  x86_64) createhdds_packages+=(edk2-ovmf) ;;
+  aarch64) createhdds_packages+=(edk2-aarch64) ;;
 esac
 
 # What checks the signatures of AWS's packages.

@@ -20,6 +20,7 @@ from localcloud.aws.autoscaling.model import (
     Template,
     Wait,
 )
+from localcloud.aws.autoscaling.schedule import Action, following
 from localcloud.aws.service import Refusal
 from localcloud.aws.world import World
 
@@ -70,6 +71,8 @@ class AutoScaling:
     def step(self, now: datetime) -> None:
         """Move all groups as far as they can go, and tell if anything changed."""
         with self.world.changed:
+            for group in self.groups.values():
+                self._act(group, now)
             moved = [group.step(self.machines, now) for group in self.groups.values()]
             if any(moved):
                 self.world.touch()
@@ -382,6 +385,84 @@ class AutoScaling:
         for name in _processes(p):
             group.suspended.pop(name, None)
         self._moved()
+
+    # -- scheduled actions
+
+    def put_scheduled_update_group_action(self, p: Parameters) -> None:
+        """Add or change a scheduled action."""
+        group = self.group(p["AutoScalingGroupName"])
+        if unknown := sorted({"StartTime", "EndTime", "Time"} & p.keys()):
+            raise _invalid(f"The local cloud does not support {', '.join(unknown)} of scheduled actions")
+        if p.get("TimeZone", "Etc/UTC") not in ("Etc/UTC", "UTC"):
+            raise _invalid("The local cloud knows no TimeZone of scheduled actions but Etc/UTC")
+        sizes = {name: p.get(name) for name in ("MinSize", "MaxSize", "DesiredCapacity")}
+        if all(value is None for value in sizes.values()):
+            raise _invalid("At least one of min/max/desired capacity should be provided")
+        recurrence = p.get("Recurrence", "")
+        try:
+            coming = following(recurrence, self.world.clock())
+        except ValueError as error:
+            raise _invalid(f"Given recurrence string:{recurrence} is invalid") from error
+        group.actions[p["ScheduledActionName"]] = Action(
+            name=p["ScheduledActionName"],
+            recurrence=recurrence,
+            minimum=sizes["MinSize"],
+            maximum=sizes["MaxSize"],
+            desired=sizes["DesiredCapacity"],
+            next=coming,
+        )
+        self.world.touch()
+
+    def delete_scheduled_action(self, p: Parameters) -> None:
+        """Delete a scheduled action."""
+        group = self.group(p["AutoScalingGroupName"])
+        if group.actions.pop(p["ScheduledActionName"], None) is None:
+            raise _invalid("Scheduled action name not found")
+        self.world.touch()
+
+    def describe_scheduled_actions(self, p: Parameters) -> Parameters:
+        """Describe the scheduled actions of a group, or of all."""
+        name = p.get("AutoScalingGroupName")
+        groups = [self.group(name)] if name else list(self.groups.values())
+        wanted = p.get("ScheduledActionNames")
+        return {
+            "ScheduledUpdateGroupActions": [
+                {
+                    "AutoScalingGroupName": group.name,
+                    "ScheduledActionName": action.name,
+                    "ScheduledActionARN": (
+                        f"arn:aws:autoscaling:{self.world.region}:{self.world.account}"
+                        f":scheduledUpdateGroupAction:{uuid.uuid5(uuid.NAMESPACE_OID, group.arn)}"
+                        f":autoScalingGroupName/{group.name}:scheduledActionName/{action.name}"
+                    ),
+                    "StartTime": action.next,
+                    "Recurrence": action.recurrence,
+                    "MinSize": action.minimum,
+                    "MaxSize": action.maximum,
+                    "DesiredCapacity": action.desired,
+                    "TimeZone": "Etc/UTC",
+                }
+                for group in groups
+                for action in group.actions.values()
+                if not wanted or action.name in wanted
+            ]
+        }
+
+    def _act(self, group: Group, now: datetime) -> None:
+        for action in group.actions.values():
+            if now < action.next:
+                continue
+            action.next = following(action.recurrence, now)
+            if "ScheduledActions" in group.suspended:
+                continue
+            if action.minimum is not None:
+                group.minimum = action.minimum
+            if action.maximum is not None:
+                group.maximum = action.maximum
+            desired = group.desired if action.desired is None else action.desired
+            group.desired = min(max(desired, group.minimum), group.maximum)
+            group.changed = f" (the scheduled action {action.name} was executed)"
+            group.retry = None
 
     # -- lifecycle hooks
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from localcloud.aws.autoscaling.schedule import Action
+
 LAUNCHING = "autoscaling:EC2_INSTANCE_LAUNCHING"
 TERMINATING = "autoscaling:EC2_INSTANCE_TERMINATING"
 RETRY = timedelta(seconds=10)
@@ -161,6 +163,7 @@ class Group:
     cooldown: int = 300
     termination_policies: list[str] = field(default_factory=lambda: ["Default"])
     suspended: dict[str, str] = field(default_factory=dict)
+    actions: dict[str, Action] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     activities: list[Activity] = field(default_factory=list)
     retry: datetime | None = None

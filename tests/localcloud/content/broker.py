@@ -38,6 +38,8 @@ ssl_options.fail_if_no_peer_cert = true
 auth_mechanisms.1 = EXTERNAL
 ssl_cert_login_from = common_name
 load_definitions = {folder}/definitions.json
+# Its own entry in /proc is not there for it, as /proc is that of other processes.
+vm_memory_calculation_strategy = erlang
 log.console = true
 log.file = false
 """

@@ -45,7 +45,8 @@ def archive(path: Path, name: str, *, system: str, mount: Path = store.MOUNT) ->
         _check_header(path, segment, system)
     attempt = names.attempt()
     folder = mount / names.wal_folder(system, name)
-    written = store.write(folder / f"{attempt}.gz", _chunks(path), compress=True)
+    digest = hashlib.sha256()
+    written = store.write(folder / f"{attempt}.gz", _chunks(path, digest), compress=True)
     if written.plain_bytes != path.stat().st_size:
         raise HostError(f"{path}: changed while it was archived")
     manifest = Wal(
@@ -53,7 +54,7 @@ def archive(path: Path, name: str, *, system: str, mount: Path = store.MOUNT) ->
         object=f"{attempt}.gz",
         sha256=written.sha256,
         bytes=written.bytes,
-        plain_sha256=written.plain_sha256,
+        plain_sha256=digest.hexdigest(),
         plain_bytes=written.plain_bytes,
         system=system,
         archived=manifests.now(),
@@ -146,9 +147,10 @@ def _restore(path: Path, manifest: Wal, target: Path) -> None:
     temporary.replace(target)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, digest: hashlib._Hash) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(store.CHUNK):
+            digest.update(chunk)
             yield chunk
 
 

@@ -86,10 +86,59 @@ class Base:
         return moment(self.finished)
 
 
-M = TypeVar("M", Wal, Base)
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """The manifest of an asset's content.
+
+    Attributes:
+        object: the name of the object beside the manifest.
+        sha256: of the object.
+        bytes: of the object.
+        sent: when, in ISO 8601.
+    """
+
+    object: str
+    sha256: str
+    bytes: int
+    sent: str
+
+    @property
+    def end(self) -> datetime:
+        """When it was sent."""
+        return moment(self.sent)
 
 
-def encode(manifest: Wal | Base) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """What an openQA had, each asset's content being in the bucket.
+
+    Attributes:
+        environment: whose it is.
+        taken: when, in ISO 8601.
+        assets: the SHA-256 of each fixed asset, by its path below ``share/factory``.
+        sizes: their sizes in bytes.
+        modified: when each was modified, in nanoseconds since 1970.
+        configuration: openQA's configuration files, with placeholders for secrets.
+    """
+
+    environment: str
+    taken: str
+    assets: Mapping[str, str]
+    sizes: Mapping[str, int]
+    modified: Mapping[str, int]
+    configuration: Mapping[str, str]
+
+    @property
+    def end(self) -> datetime:
+        """When it was taken."""
+        return moment(self.taken)
+
+
+Manifest = Wal | Base | Asset | Inventory
+M = TypeVar("M", Wal, Base, Asset, Inventory)
+
+
+def encode(manifest: Manifest) -> bytes:
     """Returns the manifest's JSON."""
     kind = type(manifest).__name__.lower()
     return (json.dumps({"format": FORMAT, "kind": kind, **asdict(manifest)}, indent=1) + "\n").encode()
@@ -99,7 +148,7 @@ def decode(kind: type[M], text: bytes) -> M:
     """Reads a manifest.
 
     Args:
-        kind: :class:`Wal` or :class:`Base`.
+        kind: the class of such manifests.
         text: its JSON.
 
     Raises:
@@ -120,7 +169,7 @@ def decode(kind: type[M], text: bytes) -> M:
         if not _fits(value, str(known[name])):
             raise ManifestError(f"its {name} is {value!r}")
     try:
-        for name in ("archived", "started", "finished"):
+        for name in ("archived", "started", "finished", "sent", "taken"):
             if name in data:
                 moment(data[name])
     except ValueError as error:
@@ -152,4 +201,5 @@ def _fits(value: Any, kind: str) -> bool:
         return type(value) is int and value >= 0
     if kind == "int | None":
         return value is None or type(value) is int
-    return isinstance(value, dict) and all(type(count) is int for count in value.values())
+    wanted = str if kind == "Mapping[str, str]" else int
+    return isinstance(value, dict) and all(type(entry) is wanted for entry in value.values())

@@ -5,7 +5,11 @@
     postgres/SYSTEM/wal/GROUP/NAME/ATTEMPT.gz       a file of the WAL archive
     postgres/SYSTEM/wal/GROUP/NAME/ATTEMPT.json
 
-SYSTEM is the cluster's system identifier, so that no cluster's WAL ever meets another's.
+SYSTEM is the cluster's system identifier, so that no cluster's WAL ever meets another's. The web UI host's:
+
+    openqa/assets/SHA256/ATTEMPT                    an asset's content
+    openqa/assets/SHA256/ATTEMPT.json
+    openqa/inventories/ATTEMPT.json                 which assets there were, under which names
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from pathlib import PurePosixPath
 from userdata.host.errors import HostError
 
 CLUSTERS = PurePosixPath("postgres")
+ASSETS = PurePosixPath("openqa/assets")
+INVENTORIES = PurePosixPath("openqa/inventories")
 BASE = "base.tar.gz"
 MANIFEST = "manifest.json"
 _SEGMENT = re.compile(r"[0-9A-F]{24}")

@@ -25,7 +25,7 @@ Report = Callable[[str], None]
 DATA = "17"
 POSTGRES = 603
 _SECONDS = 12 * 3600
-_PAUSE = 1.0
+_PAUSE = 0.2
 _REPORT_SECONDS = 10.0
 # Beside the data: WAL that is replayed, and what the replay adds.
 _ROOM = 1.3

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from userdata.host.backup import manifests, names
-from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.backup.manifests import Asset, Base, Inventory, M, ManifestError, Wal
 from userdata.host.errors import HostError
 
 MOUNT = Path("/srv/backups")
@@ -18,15 +21,17 @@ CHUNK = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 # The fastest: the host has better to do than to save some bytes.
 _LEVEL = 1
+# Chunks that are read and compressed while others are hashed and written.
+_AHEAD = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the object's size and hash, and those of the data before compression."""
+    """What was written: the object's size and hash, and the size of the data before compression."""
 
     sha256: str
     bytes: int
-    plain_sha256: str
     plain_bytes: int
 
 
@@ -54,15 +59,14 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
         HostError: any doubt whether the bucket has it all.
     """
     compressor = zlib.compressobj(_LEVEL, wbits=_GZIP) if compress else None
-    stored, plain = hashlib.sha256(), hashlib.sha256()
+    stored = hashlib.sha256()
     stored_bytes = plain_bytes = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         try:
-            for given, part in _stored(chunks, compressor):
-                plain.update(given)
-                plain_bytes += len(given)
+            for given, part in _ahead(_stored(chunks, compressor)):
+                plain_bytes += given
                 stored.update(part)
                 stored_bytes += len(part)
                 _write_all(descriptor, part)
@@ -75,7 +79,7 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
         raise HostError(f"{path}: {error.strerror}") from error
     if size != stored_bytes:
         raise HostError(f"{path}: has {size} bytes, {stored_bytes} were written")
-    return Written(stored.hexdigest(), stored_bytes, plain.hexdigest(), plain_bytes)
+    return Written(stored.hexdigest(), stored_bytes, plain_bytes)
 
 
 def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[bytes]:
@@ -94,7 +98,7 @@ def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[by
     expander = zlib.decompressobj(wbits=_GZIP) if compressed else None
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
+            for chunk in _ahead(iter(lambda: file.read(CHUNK), b"")):
                 digest.update(chunk)
                 count += len(chunk)
                 plain = expander.decompress(chunk) if expander else chunk
@@ -117,7 +121,7 @@ def find_bases(mount: Path = MOUNT) -> list[Base]:
     found = []
     for system in _entries(mount / names.CLUSTERS):
         for folder in _entries(system / "base"):
-            manifest = _manifest(folder / names.MANIFEST)
+            manifest = _manifest(Base, folder / names.MANIFEST)
             if manifest is not None and manifest.system == system.name and manifest.attempt == folder.name:
                 found.append(manifest)
     return sorted(found, key=lambda base: base.end)
@@ -138,6 +142,24 @@ def find_wal(system: str, name: str, mount: Path = MOUNT) -> list[Wal]:
         if (manifest.system, manifest.name, manifest.object) == (system, name, f"{path.stem}.gz"):
             found.append(manifest)
     return found
+
+
+def find_assets(sha256: str, mount: Path = MOUNT) -> list[Asset]:
+    """Returns the manifests of all complete attempts to send an asset's content, the oldest first."""
+    found = []
+    for path in _entries(mount / names.ASSETS / sha256):
+        manifest = _manifest(Asset, path) if path.suffix == ".json" else None
+        if manifest is not None and (manifest.sha256, manifest.object) == (sha256, path.stem):
+            found.append(manifest)
+    return sorted(found, key=lambda asset: asset.end)
+
+
+def newest_inventory(mount: Path = MOUNT) -> Inventory | None:
+    """Returns the newest inventory; None: there is none."""
+    for path in reversed(_entries(mount / names.INVENTORIES)):
+        if (manifest := _manifest(Inventory, path)) is not None:
+            return manifest
+    return None
 
 
 def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> str | None:
@@ -161,9 +183,9 @@ def relative(path: Path, mount: Path = MOUNT) -> PurePosixPath:
     return PurePosixPath(path.relative_to(mount))
 
 
-def _manifest(path: Path) -> Base | None:
+def _manifest(kind: type[M], path: Path) -> M | None:
     try:
-        return manifests.decode(Base, path.read_bytes())
+        return manifests.decode(kind, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ManifestError):
         # An attempt that was not completed.
         return None
@@ -171,11 +193,21 @@ def _manifest(path: Path) -> Base | None:
         raise HostError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Iterator[tuple[bytes, bytes]]:
+def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Iterator[tuple[int, bytes]]:
     for chunk in chunks:
-        yield chunk, compressor.compress(chunk) if compressor else chunk
+        yield len(chunk), compressor.compress(chunk) if compressor else chunk
     if compressor:
-        yield b"", compressor.flush()
+        yield 0, compressor.flush()
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yields what another thread makes, some in advance."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        made = deque(pool.submit(next, iterator, None) for _ in range(_AHEAD))
+        while (item := made.popleft().result()) is not None:
+            made.append(pool.submit(next, iterator, None))
+            yield item
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -56,6 +56,34 @@ class LaunchTemplate(
         }
 
 
+class ScheduledAction(
+    Type,
+    type="AWS::AutoScaling::ScheduledAction",
+    properties="DesiredCapacity MaxSize MinSize Recurrence TimeZone",
+    immutable="AutoScalingGroupName",
+):
+    """A scheduled action of a group."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        name = c.name(255)
+        c.call("autoscaling", "put_scheduled_update_group_action", ScheduledActionName=name, **p)
+        c.created(name)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another under its name."""
+        c.call("autoscaling", "put_scheduled_update_group_action", ScheduledActionName=c.id, **new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call(
+            "autoscaling",
+            "delete_scheduled_action",
+            AutoScalingGroupName=p["AutoScalingGroupName"],
+            ScheduledActionName=c.id,
+        )
+
+
 _SIZES = ("MinSize", "MaxSize", "DesiredCapacity")
 _GROUP = (
     "Cooldown DesiredCapacity HealthCheckGracePeriod HealthCheckType LaunchTemplate "
@@ -131,23 +159,39 @@ class AutoScalingGroup(
                 f"Failed Scaling Activity: {failed[0]}"
             )
 
-    def _signals(self, c: Context, count: int, timeout: str, percent: int) -> None:
-        """Wait for as many signals; too many failures fail the resource."""
-        told: set[tuple[str, str]] = set()
+    def _signals(
+        self, c: Context, count: int, timeout: str, percent: int, *, awaited: set[str] | None = None
+    ) -> None:
+        """Wait for as many signals; too many failures fail the resource at once.
+
+        Args:
+            c: The context.
+            count: How many signals there are to be.
+            timeout: How long to wait, as an ISO 8601 duration.
+            percent: How many of them must tell of success.
+            awaited: The instances whose signals count; None counts all.
+        """
+        counted: dict[str, str] = {}
         needed = -(-count * percent // 100)
 
         def number(status: str) -> int:
-            return sum(value == status for value in c.resource.signals.values())
+            return sum(value == status for value in counted.values())
 
-        def done() -> bool:
-            for signal in list(c.resource.signals.items()):
-                if signal not in told:
-                    told.add(signal)
-                    c.progress(f"Received {signal[1]} signal with UniqueId {signal[0]}")
+        def decided() -> bool:
             return number("SUCCESS") >= needed or number("FAILURE") > count - needed
 
+        def done() -> bool:
+            # In the order of their arrival: what comes after the one that decides is too late.
+            for unique, status in list(c.resource.signals.items()):
+                if decided():
+                    break
+                if counted.get(unique) != status and (awaited is None or unique in awaited):
+                    counted[unique] = status
+                    c.progress(f"Received {status} signal with UniqueId {unique}")
+            return decided()
+
         if not c.wait(done, duration(timeout)):
-            missing = count - len(c.resource.signals)
+            missing = count - len(counted)
             raise ResourceError(
                 f"Failed to receive {missing} resource signal(s) within the specified duration"
             )
@@ -312,7 +356,10 @@ class AutoScalingGroup(
             f"New instance(s) added to autoscaling group - Waiting on {len(fresh)} resource signal(s) with a "
             f"timeout of {pause}."
         )
-        self._signals(c, len(fresh), pause, int(policy.get("MinSuccessfulInstancesPercent", 100)))
+        # One that is on its way out may still signal, as the successors do of a host that failed an update.
+        awaited = {instance["InstanceId"] for instance in fresh}
+        percent = int(policy.get("MinSuccessfulInstancesPercent", 100))
+        self._signals(c, len(fresh), pause, percent, awaited=awaited)
 
     def _resize(self, c: Context, minimum: int, desired: int) -> None:
         c.call(

@@ -47,6 +47,8 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
         (f'{BROKER}queue = "mine"\n{RULE}', "a UUID in lowercase"),
         (f'{BROKER}archive = "http://a:8080/search"\n{RULE}', "without a port"),
         (BROKER, 'program = "rules" has none to follow'),
+        ('program = "fedora_openqa"', 'content "sample" has no jobs for Fedora'),
+        (f'{BROKER}report_wiki = "wiki.example.org"\n{RULE}', 'program = "rules" reports nothing'),
         (BROKER + RULE.replace("org.example.#", "org..b"), 'schedule.rules.1.topic = "org..b"'),
         (BROKER + RULE.replace('"{id}"', '"1"'), "the same for every message"),
         (BROKER + RULE.replace('"{id}"', '"{id"'), 'no field in braces at "{id"'),
@@ -61,3 +63,42 @@ def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         load(tmp_path, text)
     assert reason in str(refusal.value)
+
+
+FEDORA = (settings.ENVIRONMENTS / "fedora.toml").read_text()
+
+
+def fedora(directory: Path, text: str) -> messages.Schedule:
+    program = 'program = "fedora_openqa"\n'
+    assert program in FEDORA
+    (directory / "f.toml").write_text(FEDORA.replace(program, program + text))
+    found = settings.load("f", directory).schedule
+    assert found is not None
+    return found
+
+
+def test_fedoras_program_knows_its_broker(tmp_path: Path) -> None:
+    schedule = fedora(tmp_path, "")
+    assert (schedule.broker, schedule.archive) == (messages.FEDORA_BROKER, messages.FEDORA_ARCHIVE)
+    assert schedule.reports == {}
+
+
+TARGETS = {"report_wiki": "fedoraproject.org", "report_resultsdb": "https://resultsdb.example.org/api/v2.0/"}
+
+
+@pytest.mark.parametrize(("name", "target"), TARGETS.items())
+def test_results_are_reported_only_where_two_settings_say_so(tmp_path: Path, name: str, target: str) -> None:
+    said = f'{name} = "{target}"\n'
+    for text, reason in (
+        (said, "Fedora takes results from its own openQA alone"),
+        (said + "reports_are_fedoras_own = false\n", "Fedora takes results from its own openQA alone"),
+        ("reports_are_fedoras_own = true\n", "there is nothing to report to"),
+    ):
+        with pytest.raises(SettingsError, match=reason):
+            fedora(tmp_path, text)
+    assert fedora(tmp_path, said + "reports_are_fedoras_own = true\n").reports == {name: target}
+
+
+def test_fedoras_program_takes_no_rules(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="has its own"):
+        fedora(tmp_path, RULE)

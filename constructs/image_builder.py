@@ -1,0 +1,158 @@
+"""A builder of disk images: an Auto Scaling group that is empty but while it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import aws_autoscaling as autoscaling
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.host_launch_template import HostLaunchTemplate
+from constructs.host_role import HostRole
+from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.names import builder_group, images_prefix, metric_namespace
+from constructs.published_files import PublishedFile
+from constructs.role_document import builder_document, host_document
+
+from images.bundle import Bundle
+from settings import Builder, Environment
+
+READY_SECONDS = 1800  # createhdds' packages
+METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything
+STOP_SECONDS = 300
+
+_Group = autoscaling.CfnAutoScalingGroup
+
+
+class ImageBuilder(Construct):
+    """The builder of an architecture.
+
+    A schedule, or an operator, sets the group's size to one; the host itself sets it back to none.
+
+    Attributes:
+        group_name: the Auto Scaling group's name.
+    """
+
+    group_name: str
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        builder: Builder,
+        subnets: Sequence[str],
+        security_group: str,
+        machine_image: str,
+        bucket: str,
+        bundle: Bundle,
+        published_bundle: PublishedFile,
+    ) -> None:
+        """Makes the builder.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            builder: the builder's settings.
+            subnets: the ids of the subnets that it may boot in.
+            security_group: the id of the group that says who may talk to it.
+            machine_image: the id of the AMI that it boots.
+            bucket: the name of the bucket of disk images.
+            bundle: what instances run.
+            published_bundle: where it is.
+        """
+        super().__init__(scope, id)
+        name = builder_group(environment, builder.architecture)
+        self.group_name = name
+        role = HostRole(self, "Role", environment=environment, description=f"{name}: builds disk images")
+        role.allow_own_group(name)
+        role.allow_empty_own_group(name)
+        role.allow_publish_images(bucket=bucket, prefix=images_prefix(builder.architecture))
+        role.allow_publish_metrics(metric_namespace(environment))
+        role.allow_read_files([published_bundle])
+        tags = {"openqa:environment": environment.name, "openqa:role": "builder"}
+        template = HostLaunchTemplate(
+            self,
+            "Launch",
+            environment=environment,
+            name=name,
+            instance_type=builder.instance_types[0],
+            image=machine_image,
+            role=role,
+            security_groups=[security_group],
+            document={
+                **host_document(
+                    environment,
+                    role="builder",
+                    group=name,
+                    architecture=builder.architecture,
+                    images={},
+                    secrets={},
+                ),
+                **builder_document(builder, bucket=bucket),
+            },
+            bundle=bundle,
+            published_bundle=published_bundle,
+            root_gib=builder.volume_gib,
+            nested_virtualization=builder.virtualization == "nested",
+            tags=tags,
+        )
+        several = len(builder.instance_types) > 1
+        group = _Group(
+            self,
+            "Group",
+            auto_scaling_group_name=name,
+            min_size="0",
+            max_size="1",
+            vpc_zone_identifier=list(subnets),
+            launch_template=None if several else template.specification,
+            mixed_instances_policy=_types(builder, template.specification) if several else None,
+            lifecycle_hook_specification_list=lifecycle_hooks(
+                ready_seconds=METAL_READY_SECONDS if builder.virtualization == "metal" else READY_SECONDS,
+                drain_seconds=STOP_SECONDS,
+            ),
+            tags=[
+                {"key": key, "value": value, "propagateAtLaunch": True}
+                for key, value in {"Name": name, **tags}.items()
+            ],
+        )
+        acknowledge(
+            group,
+            "AwsSolutions::AwsSolutions-AS3",
+            reason="Hosts report through lifecycle hooks, and builders by a metric with an alarm.",
+        )
+        if several:
+            acknowledge(
+                group,
+                "AwsSolutions::AwsSolutions-EC26",
+                reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
+            )
+        if builder.schedule:
+            autoscaling.CfnScheduledAction(
+                self,
+                "Schedule",
+                auto_scaling_group_name=group.ref,
+                desired_capacity=1,
+                recurrence=builder.schedule,
+                time_zone="Etc/UTC",
+            )
+
+
+def _types(
+    builder: Builder, template: _Group.LaunchTemplateSpecificationProperty
+) -> _Group.MixedInstancesPolicyProperty:
+    return _Group.MixedInstancesPolicyProperty(
+        launch_template=_Group.LaunchTemplateProperty(
+            launch_template_specification=template,
+            overrides=[
+                _Group.LaunchTemplateOverridesProperty(instance_type=name) for name in builder.instance_types
+            ],
+        ),
+        instances_distribution=_Group.InstancesDistributionProperty(
+            on_demand_allocation_strategy="prioritized",
+            on_demand_base_capacity=0,
+            on_demand_percentage_above_base_capacity=100,
+        ),
+    )

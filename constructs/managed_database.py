@@ -1,0 +1,131 @@
+"""PostgreSQL that AWS runs: RDS in two availability zones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import CfnDeletionPolicy, SecretValue
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_rds as rds
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.names import prefix
+
+from settings import Environment, Rds
+
+# The version of userdata/containers/database: dumps load into the same.
+POSTGRES = "17"
+_FULL = 0.1  # of the volume is left
+
+
+class ManagedDatabase(Construct):
+    """The instance, with openQA's database and role; it rings when it runs full or busy.
+
+    Attributes:
+        endpoint: the name of its server, which its certificate holds.
+    """
+
+    endpoint: str
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        settings: Rds,
+        subnets: Sequence[str],
+        security_group: str,
+        password: str,
+    ) -> None:
+        """Makes it.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            settings: those of the instance.
+            subnets: the ids of private subnets in two zones or more.
+            security_group: the id of the group that says who may talk to it.
+            password: the ARN of the secret with the role's password.
+        """
+        super().__init__(scope, id)
+        name = f"{prefix(environment)}-database"
+        group = rds.CfnDBSubnetGroup(
+            self, "Subnets", db_subnet_group_description=f"{name}: private", subnet_ids=list(subnets)
+        )
+        parameters = rds.CfnDBParameterGroup(
+            self,
+            "Parameters",
+            description=f"{name}: TLS only",
+            family=f"postgres{POSTGRES}",
+            parameters={"rds.force_ssl": "1", "log_min_duration_statement": "5000", "log_lock_waits": "1"},
+        )
+        instance = rds.CfnDBInstance(
+            self,
+            "Instance",
+            engine="postgres",
+            engine_version=POSTGRES,
+            db_instance_class=settings.instance_class,
+            multi_az=True,
+            db_name="openqa",
+            master_username="openqa",
+            # A reference that CloudFormation resolves: the template has no password.
+            master_user_password=SecretValue.secrets_manager(password).unsafe_unwrap(),
+            allocated_storage=str(settings.volume_gib),
+            storage_type="gp3",
+            storage_encrypted=True,
+            db_subnet_group_name=group.ref,
+            vpc_security_groups=[security_group],
+            publicly_accessible=False,
+            db_parameter_group_name=parameters.ref,
+            ca_certificate_identifier="rds-ca-rsa2048-g1",
+            auto_minor_version_upgrade=True,
+            backup_retention_period=environment.backups.keep_days,
+            delete_automated_backups=environment.disposable,
+            copy_tags_to_snapshot=True,
+            deletion_protection=not environment.disposable,
+            enable_cloudwatch_logs_exports=["postgresql"],
+            tags=[{"key": "Name", "value": name}, {"key": "openqa:environment", "value": environment.name}],
+        )
+        policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.SNAPSHOT
+        instance.cfn_options.deletion_policy = policy
+        instance.cfn_options.update_replace_policy = policy
+        self.endpoint = instance.attr_endpoint_address
+        acknowledge(
+            instance,
+            "AwsSolutions::AwsSolutions-RDS11",
+            reason="Another port would hide nothing: one security group reaches it, and TLS is required.",
+        )
+        if environment.disposable:
+            acknowledge(
+                instance,
+                "AwsSolutions::AwsSolutions-RDS10",
+                reason="The environment says that its state may be destroyed together with its stacks.",
+            )
+        for metric, comparison, threshold, meaning in (
+            (
+                "FreeStorageSpace",
+                "LessThanThreshold",
+                _FULL * settings.volume_gib * 1024**3,
+                "the database's volume is nine tenths full",
+            ),
+            ("CPUUtilization", "GreaterThanThreshold", 90, "the database is busy for a quarter of an hour"),
+        ):
+            cloudwatch.CfnAlarm(
+                self,
+                metric,
+                alarm_name=f"{name}-{metric}",
+                alarm_description=f"{prefix(environment)}: {meaning}",
+                namespace="AWS/RDS",
+                metric_name=metric,
+                dimensions=[
+                    cloudwatch.CfnAlarm.DimensionProperty(name="DBInstanceIdentifier", value=instance.ref)
+                ],
+                statistic="Average",
+                period=300,
+                evaluation_periods=3,
+                comparison_operator=comparison,
+                threshold=threshold,
+                treat_missing_data="breaching",
+            )

@@ -1,0 +1,98 @@
+"""``images``: have disk images built, and show which there are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deployment import DeploymentError, stack_outputs
+from settings import Environment
+from userdata.host.disk_images.manifest import Manifest
+from userdata.host.disk_images.store import Store
+from userdata.host.errors import HostError
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to the parser's subcommands."""
+    parser = commands.add_parser("images", help="build or list the disk images of the tests")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    building = actions.add_parser("build", help="start the builders, which go away when they are done")
+    building.add_argument("--arch", choices=("x86_64", "aarch64"), help="only this one's (default: all)")
+    building.set_defaults(run=build)
+    listing = actions.add_parser("list", help="show what the builders published")
+    listing.set_defaults(run=show)
+
+
+def build(environment: Environment, options: argparse.Namespace) -> int:
+    """Starts builders; one that is at work stays the only one.
+
+    Raises:
+        DeploymentError: there is no such builder, or AWS refused.
+    """
+    wanted = [
+        builder.architecture
+        for builder in environment.builders
+        if options.arch in (None, builder.architecture)
+    ]
+    if not wanted:
+        raise DeploymentError(f"{environment.name} has no such builder: see [[builders]] of its file")
+    client = boto3.client("autoscaling", region_name=environment.region)
+    for architecture in wanted:
+        name = f"openqa-{environment.name}-builder-{architecture}"
+        try:
+            groups = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+            if not groups:
+                raise DeploymentError(f"{environment.name} is not deployed with a builder of {architecture}")
+            if groups[0]["DesiredCapacity"]:
+                there = ", ".join(entry["InstanceId"] for entry in groups[0]["Instances"]) or "coming up"
+                print(f"{architecture}: a builder is at work already: {there}")
+                continue
+            client.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=1)
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot start the builder {name}: {error}") from error
+        print(f"{architecture}: a builder comes up; it goes away when its images are published")
+    return 0
+
+
+def show(environment: Environment, options: argparse.Namespace) -> int:
+    """Lists the published images; returns 1 where a builder has published none.
+
+    Raises:
+        DeploymentError: the bucket cannot be read.
+    """
+    missing = False
+    for architecture, manifest in read(environment).items():
+        if manifest is None:
+            print(f"{architecture}: nothing has been published yet")
+            missing = True
+            continue
+        print(
+            f"{architecture}: {len(manifest.images)} images, current at {manifest.checked or 'no time yet'}"
+        )
+        for image in manifest.images:
+            print(f"  {image.name}  {image.bytes / 1024**3:.1f} GiB  sha256 {image.sha256}")
+    return int(missing)
+
+
+def read(environment: Environment) -> dict[str, Manifest | None]:
+    """Returns what each builder published, by architecture.
+
+    Raises:
+        DeploymentError: the environment has no builders, or the bucket cannot be read.
+    """
+    outputs = stack_outputs(stack=f"openqa-{environment.name}-storage", region=environment.region)
+    if "DiskImagesBucket" not in outputs:
+        raise DeploymentError(f"{environment.name} is not deployed with builders of disk images")
+    s3 = boto3.client("s3", region_name=environment.region)
+    try:
+        return {
+            builder.architecture: Store(
+                s3, bucket=outputs["DiskImagesBucket"], prefix=f"{builder.architecture}/"
+            ).read()[0]
+            for builder in environment.builders
+        }
+    except HostError as error:
+        raise DeploymentError(str(error)) from error

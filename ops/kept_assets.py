@@ -1,0 +1,93 @@
+"""What the backup bucket holds of openQA's fixed assets and configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deployment import DeploymentError
+from userdata.host.backup import manifests, names
+from userdata.host.backup.manifests import Asset, Inventory, M, ManifestError
+
+# The web UI host's part of the bucket: constructs/names.py, backup_prefix.
+PREFIX = "webui/"
+_CHUNK = 1024 * 1024
+
+
+class KeptAssets:
+    """The web UI's part of an environment's backup bucket, as its operator reads it.
+
+    Raises:
+        DeploymentError: by every method: the bucket cannot be read.
+    """
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        self._s3, self._bucket = s3, bucket
+
+    def inventory(self) -> Inventory | None:
+        """Returns the newest inventory; None: there is none."""
+        for key in sorted(self._keys(f"{PREFIX}{names.INVENTORIES}/"), reverse=True):
+            if (found := self._manifest(Inventory, key)) is not None:
+                return found
+        return None
+
+    def summary(self) -> str:
+        """Returns the newest inventory in a line."""
+        found = self.inventory()
+        if found is None:
+            return "no fixed assets and no configuration of openQA are backed up"
+        size = sum(found.sizes.values()) / 1024**2
+        return (
+            f"{found.taken}  {len(found.assets)} fixed assets, {size:.1f} MiB, and "
+            f"{len(found.configuration)} files of openQA's configuration"
+        )
+
+    def damage(self) -> list[str]:
+        """Returns what is wrong with the assets of the newest inventory: nothing, if each can be restored."""
+        found = self.inventory()
+        if found is None:
+            return []
+        wrong = {sha256: self._content_damage(sha256) for sha256 in set(found.assets.values())}
+        return [f"{name}: {wrong[sha256]}" for name, sha256 in found.assets.items() if wrong[sha256]]
+
+    def _content_damage(self, sha256: str) -> str | None:
+        folder = f"{PREFIX}{names.ASSETS}/{sha256}"
+        reason: str | None = f"{folder}: is missing"
+        for key in self._keys(f"{folder}/"):
+            manifest = self._manifest(Asset, key) if key.endswith(".json") else None
+            if manifest is not None:
+                reason = self._object_damage(f"{folder}/{manifest.object}", sha256)
+                if reason is None:
+                    return None
+        return reason
+
+    def _object_damage(self, key: str, sha256: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].iter_chunks(_CHUNK):
+                digest.update(chunk)
+        except self._s3.exceptions.NoSuchKey:
+            return f"{key}: is missing"
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
+        return None if digest.hexdigest() == sha256 else f"{key}: is not what was written"
+
+    def _manifest(self, kind: type[M], key: str) -> M | None:
+        try:
+            return manifests.decode(kind, self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        except ManifestError:
+            # An attempt that was not completed.
+            return None
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        try:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", []))
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot list the bucket {self._bucket}: {error}") from error

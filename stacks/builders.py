@@ -1,0 +1,49 @@
+"""The builders of disk images."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput
+from constructs import Construct
+from constructs.disk_images import DiskImageAlarms
+from constructs.image_builder import ImageBuilder
+from constructs.machine_image import machine_image
+from constructs.published_files import publish_bundle
+
+from images.bundle import Bundle
+from settings import Environment
+from stacks.environment_stack import EnvironmentStack
+from stacks.network import NetworkStack
+
+
+class BuildersStack(EnvironmentStack):
+    """A builder for each architecture that the environment names, and the alarms about them."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        environment: Environment,
+        network: NetworkStack,
+        bucket: str,
+        bundle: Bundle,
+    ) -> None:
+        super().__init__(
+            scope, "builders", environment=environment, description="the builders of disk images"
+        )
+        published_bundle = publish_bundle(self, bundle)
+        for builder in environment.builders:
+            name = f"Builder{builder.architecture.replace('_', '').title()}"
+            made = ImageBuilder(
+                self,
+                name,
+                environment=environment,
+                builder=builder,
+                subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
+                security_group=network.security_groups.builder,
+                machine_image=machine_image(self, environment=environment, architecture=builder.architecture),
+                bucket=bucket,
+                bundle=bundle,
+                published_bundle=published_bundle,
+            )
+            CfnOutput(self, f"{name}Group", value=made.group_name)
+        DiskImageAlarms(self, "Alarms", environment=environment)

@@ -1,0 +1,151 @@
+"""Fixed assets in the bucket, over a real mount: what is sent, what comes back, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backup.bare_host import BUCKET, BareHost, running
+from tests.prerequisites import missing
+from tests.userdata import machine
+
+pytestmark = pytest.mark.backup
+
+FIXED = "/srv/data/openqa/share/factory/hdd/fixed"
+OBJECTS = "find /srv/backups/openqa/assets -type f ! -name '*.json' | sort"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[BareHost]:
+    """A web UI host with an empty bucket."""
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        missing("a mount needs root and /dev/fuse")
+    with running(Path("/"), "webui") as made:
+        lose_the_volume(made)
+        yield made
+
+
+def lose_the_volume(host: BareHost) -> None:
+    host.output(f"rm -rf /srv/data/*; mkdir -p {FIXED} {FIXED}/../../tmp")
+
+
+def objects(host: BareHost) -> list[str]:
+    # Listings of the mount may be a second old.
+    time.sleep(1.1)
+    return host.output(OBJECTS).split()
+
+
+def sums(host: BareHost) -> str:
+    return host.output(f"cd {FIXED}/../..; find */fixed -type f -exec sha256sum {{}} + | sort -k 2")
+
+
+def inventories(host: BareHost) -> list[str]:
+    time.sleep(1.1)
+    return host.output("ls /srv/backups/openqa/inventories/*").split()
+
+
+def test_what_is_new_is_sent_and_what_is_not_is_not(host: BareHost) -> None:
+    host.output(f"head -c 9M /dev/urandom >{FIXED}/one.raw; head -c 1M /dev/urandom >{FIXED}/two.qcow2")
+    assert "2 fixed assets" in host.does("assets keep")
+    first = objects(host)
+    assert len(first) == 2
+    assert host.does("assets keep") == ""
+    # The same content under another name, or touched, is there already.
+    host.output(
+        f"cp {FIXED}/two.qcow2 {FIXED}/three.qcow2; touch {FIXED}/one.raw; ln -s one.raw {FIXED}/link.raw"
+    )
+    assert "3 fixed assets" in host.does("assets keep")
+    assert objects(host) == first
+    host.output(f"head -c 2M /dev/urandom >{FIXED}/two.qcow2")
+    host.does("assets keep")
+    assert len(objects(host)) == 3
+
+
+def test_openqas_configuration_is_kept_without_secrets(host: BareHost) -> None:
+    kept = json.loads(host.output(f"cat {inventories(host)[-1]}"))["configuration"]
+    assert "[global]" in kept["openqa.ini"]
+    assert set(kept) > {"nginx.conf", "database.ini"}
+    secrets = {
+        machine.PASSWORD,
+        machine.API_KEY[:16],
+        machine.API_KEY[16:],
+        *json.loads(machine.SIGN_IN).values(),
+    }
+    assert not [secret for secret in secrets if secret in "".join(kept.values())]
+
+
+def test_a_new_volume_gets_them_back_before_anything_is_backed_up(host: BareHost) -> None:
+    expected, before = sums(host), inventories(host)
+    lose_the_volume(host)
+    # What a new host lays there itself stays.
+    host.output(f"echo other >{FIXED}/three.qcow2")
+    shown = host.does("assets keep")
+    assert "hdd/fixed/three.qcow2 is there already" in shown
+    assert host.output(f"cat {FIXED}/three.qcow2") == "other"
+    assert host.output(f"stat --format=%u {FIXED}/one.raw") == "601"
+    host.does("assets restore")
+    assert host.output(f"cat {FIXED}/three.qcow2") == "other"
+    # To go back, an earlier inventory must be the newest.
+    host.output(f"rm {FIXED}/three.qcow2; cp {FIXED}/two.qcow2 {FIXED}/four.raw")
+    host.does("assets keep")
+    host.output(f"rm {FIXED}/four.raw")
+    host.does("assets restore")
+    assert host.output(f"cmp {FIXED}/two.qcow2 {FIXED}/four.raw") == ""
+    assert len(inventories(host)) == len(before) + 2
+    assert [line for line in expected.splitlines() if "three" not in line] == [
+        line for line in sums(host).splitlines() if "four" not in line
+    ]
+
+
+def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
+    (attempt,) = [path for path in objects(host) if host.output(f"stat --format=%s {path}") == str(9 << 20)]
+    key = "webui" + attempt.removeprefix("/srv/backups")
+    version = host.python(
+        "import boto3\n"
+        f"s3, place = boto3.client('s3'), {{'Bucket': {BUCKET!r}, 'Key': {key!r}}}\n"
+        "body = s3.get_object(**place)['Body'].read()\n"
+        f"print('\"' + s3.put_object(**place, Body=body[:-9] + bytes(9))['VersionId'] + '\"')"
+    )
+    expected = sums(host)
+    lose_the_volume(host)
+    time.sleep(1.1)
+    refused = host.host("assets keep")
+    assert refused.returncode == 1
+    assert attempt in refused.stderr
+    assert "assets backup" in refused.stderr
+    # The others are back, and the inventory that names the damaged one is still the newest.
+    assert host.output(f"ls {FIXED}").split() == ["four.raw", "two.qcow2"]
+    host.python(
+        f"import boto3; boto3.client('s3').delete_object(Bucket={BUCKET!r}, Key={key!r}, "
+        f"VersionId={version!r}); print('null')"
+    )
+    time.sleep(1.1)
+    host.does("assets keep")
+    assert sums(host) == expected
+
+
+def test_a_killed_writer_leaves_nothing_that_counts(host: BareHost) -> None:
+    host.output(f"head -c 64M /dev/urandom >{FIXED}/large.raw")
+    before = inventories(host)
+    host.run(
+        "python -m tests.backup.command assets keep & for i in $(seq 400); do "
+        f"[ $({OBJECTS} | wc -l) -gt 3 ] && break; sleep 0.05; done; kill -9 $!; wait $!"
+    )
+    assert inventories(host) == before
+    assert "large.raw" in host.does("assets keep")
+    lose_the_volume(host)
+    assert "hdd/fixed/large.raw" in host.does("assets keep")
+    assert host.output(f"stat --format=%s {FIXED}/large.raw") == str(64 << 20)
+
+
+def test_without_the_mount_nothing_happens(host: BareHost) -> None:
+    host.kill_mount()
+    refused = host.host("assets keep")
+    host.mount()
+    assert refused.returncode == 1
+    assert "the backup bucket is not mounted" in refused.stderr

@@ -1,0 +1,329 @@
+"""A push reaches the web UI and the workers; one that is broken changes nothing and is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.addresses import DEVELOPER
+from tests.localcloud.deployed import SAMPLE, Deployment, until
+
+pytestmark = pytest.mark.content
+
+SERVICE = "content.service"
+SHARED = "/srv/data/openqa/share"
+CURRENT = "/srv/data/openqa/content/current"
+DOCUMENT = "/etc/openqa-on-aws/host.json"
+FIFLOADER = Path(__file__).with_name("fifloader.py")
+JOB = json.loads((SAMPLE / "job.json").read_text())
+TABLES: dict[str, list[dict[str, Any]]] = {
+    "Machines": [
+        {
+            "name": "64bit",
+            "backend": "qemu",
+            "settings": [
+                {"key": key, "value": JOB[key]}
+                for key in ("WORKER_CLASS", "QEMUCPUS", "QEMURAM", "QEMUVGA", "BOOTFROM")
+            ],
+        }
+    ],
+    "Products": [
+        {"name": "", "arch": "x86_64", "distri": "pushed", "flavor": "cd", "version": "1", "settings": []}
+    ],
+    "TestSuites": [{"name": "smoke", "settings": [{"key": "MODULES", "value": "fresh"}]}],
+}
+GROUP = """\
+defaults:
+  x86_64:
+    machine: 64bit
+    priority: 50
+products:
+  cd:
+    distri: pushed
+    flavor: cd
+    version: "1"
+scenarios:
+  x86_64:
+    cd:
+      - smoke
+"""
+FRESH = """\
+use Mojo::Base 'basetest', -signatures;
+use testapi;
+
+sub run ($self) { record_info 'fresh', 'NUMBER' }
+
+1;
+"""
+FIF: dict[str, Any] = {
+    "Machines": {"fif": {"backend": "qemu", "settings": {"WORKER_CLASS": "qemu_x86_64"}}},
+    "Products": {
+        "cd": {"arch": "x86_64", "distri": "pushed", "flavor": "fif", "version": "1", "settings": {}}
+    },
+    "Profiles": {"only": {"machine": "fif", "product": "cd"}},
+    "TestSuites": {"converted": {"profiles": {"only": 30}, "settings": {"MODULES": "fresh"}}},
+}
+
+
+def git(*words: str) -> str:
+    quiet = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
+    done = subprocess.run(["git", *who, *words], env=os.environ | quiet, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Pushed:
+    """A repository outside the VPC, and the web UI's host that follows it."""
+
+    def __init__(self, made: Deployment, folder: Path) -> None:
+        self.made = made
+        self.webui = made.serving("webui")[0]
+        self.tree = folder / "tree"
+        self._served = folder / "served"
+        self._bare = self._served / "tests.git"
+        shutil.copytree(SAMPLE, self.tree, ignore=shutil.ignore_patterns("image", "*.json"))
+        git("init", "--quiet", str(self.tree))
+        git("init", "--quiet", "--bare", str(self._bare))
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def serve(self) -> None:
+        """Answers at port 80 of an address outside the VPC."""
+        words = [sys.executable, "-m", "http.server", f"--bind={DEVELOPER}", f"--directory={self._served}"]
+        command = f"exec ip netns exec outside {shlex.join([*words, '80'])}"
+        enter = ["nsenter", f"--target={self.made.cloud.pid}", "--mount", "--net", "sh", "-c"]
+        with (self._served.parent / "server.log").open("wb") as log:
+            self._server = subprocess.Popen([*enter, command], stdout=log, stderr=log)
+        probe = f"ip netns exec outside bash -c ': </dev/tcp/{DEVELOPER}/80'"
+
+        def listening() -> bool | None:
+            return subprocess.run([*enter, probe], capture_output=True).returncode == 0 or None
+
+        until("the repository is served", listening, seconds=60)
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.terminate()
+            self._server.wait()
+            self._server = None
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree / name).write_text(text)
+
+    def push(self, files: dict[str, str], *options: str) -> str:
+        """Commits files, pushes, and returns the commit."""
+        self.write(files)
+        git("-C", str(self.tree), "add", "--all")
+        git("-C", str(self.tree), "commit", "--quiet", "--message=push", *options)
+        git("-C", str(self.tree), "push", "--quiet", "--force", str(self._bare), "HEAD:main")
+        # For a server that only has files.
+        git("-C", str(self._bare), "update-server-info")
+        return git("-C", str(self.tree), "rev-parse", "HEAD")
+
+    def back(self) -> None:
+        """Takes the last push back, as who broke it would: history goes on."""
+        git("-C", str(self.tree), "revert", "--no-edit", "HEAD")
+        git("-C", str(self.tree), "push", "--quiet", str(self._bare), "HEAD:main")
+        git("-C", str(self._bare), "update-server-info")
+
+    def run(self, *words: str, check: bool = True) -> str:
+        return self.made.run(self.webui, *words, check=check, seconds=300).stdout
+
+    def refresh(self) -> bool:
+        """Lets the timer's service run; whether it succeeded."""
+        done = self.made.run(self.webui, "systemctl", "start", SERVICE, check=False, seconds=300)
+        return done.returncode == 0
+
+    def said(self) -> str:
+        return self.run("journalctl", "--unit", SERVICE, "--lines=5", "--output=cat")
+
+    def told(self) -> tuple[int, int]:
+        """How often CloudWatch was told of a run, and of one that failed."""
+        now = datetime.now(UTC)
+        answer = self.made.cloud.client("cloudwatch").get_metric_statistics(
+            Namespace=f"openQA/{self.made.name}",
+            MetricName="ContentFailed",
+            StartTime=now - timedelta(hours=3),
+            EndTime=now + timedelta(minutes=2),
+            Period=60,
+            Statistics=["SampleCount", "Sum"],
+        )
+        points = answer["Datapoints"]
+        return int(sum(p["SampleCount"] for p in points)), int(sum(p["Sum"] for p in points))
+
+    def shown(self) -> dict[str, Any]:
+        """What openQA and the workers have."""
+        groups = self.made.openqa.request("GET", "job_groups")
+        return {
+            "release": self.run("readlink", CURRENT).strip(),
+            "files": self.run(
+                "sh", "-c", f"cd {SHARED}/tests/pushed && find . -type f | xargs sha256sum | sort"
+            ),
+            "groups": {group["name"]: (group["template"], group["size_limit_gb"]) for group in groups},
+            "suites": self.made.openqa.request("GET", "test_suites"),
+            "machines": self.made.openqa.request("GET", "machines"),
+        }
+
+
+@pytest.fixture(scope="module")
+def pushed(content: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+    made = Pushed(content, tmp_path_factory.mktemp("repository"))
+    yield made
+    made.stop()
+
+
+def test_a_host_comes_up_without_its_repository(pushed: Pushed) -> None:
+    def tried() -> tuple[int, int] | None:
+        return pushed.told() if pushed.told()[0] else None
+
+    runs, failed = until("the first run is told", tried, seconds=60)
+    assert runs == failed
+    assert "Couldn't connect" in pushed.said() or "Failed to connect" in pushed.said()
+    assert pushed.run("ls", f"{CURRENT}/").split() == ["sample"]
+    assert pushed.run("systemctl", "is-active", "content.timer").strip() == "active"
+
+
+def test_a_push_reaches_openqa(pushed: Pushed) -> None:
+    pushed.serve()
+    pushed.push({"templates/tables.json": json.dumps(TABLES), "templates/groups/pushed.yaml": GROUP})
+    runs, failed = pushed.told()
+    assert pushed.refresh(), pushed.said()
+    assert pushed.told() == (runs + 1, failed)
+    shown = pushed.shown()
+    assert "./main.pm" in shown["files"]
+    assert shown["groups"] == {"first": (None, 3), "pushed": (GROUP, 7)}
+    # No group is made before the limits': some schedulers know theirs by its number.
+    groups = pushed.made.openqa.request("GET", "job_groups")
+    assert sorted((group["id"], group["name"]) for group in groups)[0][1] == "first"
+    assert pushed.run("ls", f"{CURRENT}/").split() == ["pushed", "sample"]
+    label = pushed.run(
+        "blkid", "-p", "-o", "value", "-s", "LABEL", f"{SHARED}/factory/iso/fixed/cloudinit.iso"
+    )
+    assert label.strip() == "cidata"
+
+
+def test_nothing_new_changes_nothing(pushed: Pushed) -> None:
+    before = pushed.shown()
+    assert pushed.refresh(), pushed.said()
+    assert pushed.shown() == before
+
+
+def test_openqa_cannot_write_there_and_who_follows_the_repository_has_no_key(pushed: Pushed) -> None:
+    inside = ("podman", "exec", "openqa-webui")
+    assert pushed.made.run(
+        pushed.webui, *inside, "touch", "/var/lib/openqa/share/tests/pushed/x", check=False
+    ).returncode
+    other = ("podman", "exec", "--user=604", "openqa-gru", "cat", "/etc/openqa/client.conf")
+    assert pushed.made.run(pushed.webui, *other, check=False).returncode
+
+
+def test_the_next_job_runs_what_was_pushed(pushed: Pushed) -> None:
+    pushed.push({"tests/fresh.pm": FRESH})
+    assert pushed.refresh(), pushed.said()
+    answer = pushed.made.openqa.request(
+        "POST",
+        "isos",
+        data={"DISTRI": "pushed", "VERSION": "1", "FLAVOR": "cd", "ARCH": "x86_64", "ISO": "sample.iso"}
+        | {"BUILD": "pushed"},
+    )
+    job = pushed.made.passed(answer["ids"], seconds=300)[0]
+    details = pushed.made.openqa.request("GET", f"jobs/{job['id']}/details")["job"]
+    assert [module["name"] for module in details["testresults"]] == ["fresh"]
+    assert job["group"] == "pushed"
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"templates/tables.json": "unlink 'x'"}, "templates/tables.json is not JSON"),
+        ({"templates/tables.json": '{"Machines": [{"name": "x"}]}'}, "Machines 1 lacks backend"),
+        ({"templates/groups/pushed.yaml": "scenarios: 1\n"}, "pushed.yaml: /"),
+        (
+            {
+                "templates/tables.json": json.dumps(
+                    TABLES | {"TestSuites": [{"name": "smoke", "settings": [{"key": "X", "value": "1"}]}]}
+                ),
+                "templates/groups/pushed.yaml": GROUP.replace("machine: 64bit", "machine: nowhere"),
+            },
+            "Machine 'nowhere' is invalid",
+        ),
+    ],
+    ids=["no JSON", "table", "schema", "refused by openQA"],
+)
+def test_a_broken_push_changes_nothing_and_is_told(
+    pushed: Pushed, files: dict[str, str], reason: str
+) -> None:
+    before, (runs, failed) = pushed.shown(), pushed.told()
+    pushed.push(files | {"tests/fresh.pm": "broken"})
+    assert not pushed.refresh()
+    assert reason in pushed.said()
+    assert pushed.told() == (runs + 1, failed + 1)
+    assert pushed.shown() == before
+    pushed.back()
+
+
+def test_a_rewritten_history_is_taken_only_by_an_operators_word(pushed: Pushed) -> None:
+    assert pushed.refresh(), pushed.said()
+    before, (runs, failed) = pushed.shown(), pushed.told()
+    commit = pushed.push({"tests/fresh.pm": FRESH.replace("NUMBER", "rewritten")}, "--amend")
+    assert not pushed.refresh()
+    assert f"{commit} of http://{DEVELOPER}/tests.git does not follow from" in pushed.said()
+    assert pushed.told() == (runs + 1, failed + 1)
+    assert pushed.shown() == before
+    python = ("env", "PYTHONPATH=/opt/openqa-on-aws", "python3", "-m", "userdata.host")
+    assert commit in pushed.run(*python, "content", "--rewritten")
+    assert "rewritten" in pushed.run("cat", f"{CURRENT}/pushed/tests/fresh.pm")
+
+
+def test_a_loader_of_the_repository_is_asked_first_and_then_run(pushed: Pushed) -> None:
+    document = json.loads(pushed.run("cat", DOCUMENT))
+    changed = json.loads(json.dumps(document))
+    changed["webui"]["content"] |= {"loader": "fifloader", "templates": ["templates.fif.json"]}
+    tables = json.loads(json.dumps(FIF))
+    # openqa-load-templates --clean takes nothing away that a group's YAML names.
+    groups = {group["name"]: group["id"] for group in pushed.made.openqa.request("GET", "job_groups")}
+    pushed.made.openqa.request(
+        "POST",
+        f"job_templates_scheduling/{groups['pushed']}",
+        data={"schema": "JobTemplates-01.yaml", "template": "products: {}\nscenarios: {}\n"},
+    )
+    try:
+        pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(changed))
+        pushed.push({"fifloader.py": FIFLOADER.read_text(), "templates.fif.json": json.dumps(tables)})
+        assert pushed.refresh(), pushed.said()
+        shown = pushed.shown()
+        assert "converted" in shown["groups"]
+        assert [machine["name"] for machine in shown["machines"]["Machines"]] == ["fif"]
+        assert [suite["name"] for suite in shown["suites"]["TestSuites"]] == ["converted"]
+        tables["TestSuites"]["converted"]["profiles"] = {"none": 1}
+        pushed.push({"templates.fif.json": json.dumps(tables)})
+        assert not pushed.refresh()
+        assert "fifloader: KeyError: 'none'" in pushed.said()
+        assert pushed.shown() == shown
+        pushed.back()
+    finally:
+        pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(document))
+
+
+def test_what_is_free_is_told_and_cleanups_are_asked_for(pushed: Pushed) -> None:
+    metrics = pushed.made.cloud.client("cloudwatch").list_metrics(Namespace=f"openQA/{pushed.made.name}")
+    assert "VolumeFreePercent" in {metric["MetricName"] for metric in metrics["Metrics"]}
+    # One that Debian's openQA has, and one that it is too old for.
+    for task in ("audit-event-cleanup", "scheduled-product-cleanup"):
+        pushed.run("systemctl", "start", f"openqa-enqueue@{task}.service")
+    result = pushed.run(
+        "systemctl", "show", "--property=Result", "openqa-enqueue@audit-event-cleanup.service"
+    )
+    assert result.strip() == "Result=success"

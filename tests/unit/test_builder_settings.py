@@ -1,0 +1,119 @@
+"""Builders of disk images in environment files: what is refused, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from settings import SettingsError, load
+from tests.unit.test_settings import BASE
+
+SAMPLE = """
+[[builders]]
+architecture = "x86_64"
+instance_types = ["m8i.large"]
+virtualization = "nested"
+program = "sample"
+"""
+CREATEHDDS = (
+    SAMPLE.replace('"sample"', '"createhdds"') + 'git = "https://git.example.org/createhdds"\nref = "main"\n'
+)
+FEDORA = BASE.replace('kind = "dev"', 'kind = "dev"\nos = "fedora"')
+KEY = "here.toml: builders.x86_64."
+
+
+def write(directory: Path, text: str) -> Path:
+    (directory / "here.toml").write_text(text)
+    return directory
+
+
+def refusals(directory: Path, text: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load("here", write(directory, text))
+    return [line.partition("/")[2] for line in str(caught.value).splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("base", "before", "after", "expected"),
+    [
+        (
+            BASE,
+            'program = "sample"',
+            'program = "other"',
+            'program = "other"; allowed: "createhdds" or "sample"',
+        ),
+        (BASE, 'program = "sample"\n', "", 'program is missing; allowed: "createhdds" or "sample"'),
+        (BASE, "m8i.large", "m8i.tiny", 'instance_types = "m8i.tiny": unknown instance type'),
+        (BASE, "m8i.large", "m5.metal", 'a metal type, but virtualization = "nested"'),
+        (BASE, "m8i.large", "t3.medium", '"t3.medium": no nested virtualization'),
+        (BASE, "m8i.large", "m7g.metal", "aarch64, but the builder is x86_64"),
+        (BASE, '"nested"', '"metal"', 'not a metal type, but virtualization = "metal"'),
+        (BASE, "[[builders]]", "[[builders]]\nhours = 48", "hours = 48; allowed: a whole number of hours"),
+        (BASE, "[[builders]]", "[[builders]]\nnumber = 2", "number = 2: unknown key"),
+    ],
+)
+def test_refusals(tmp_path: Path, base: str, before: str, after: str, expected: str) -> None:
+    assert before in SAMPLE
+    (line, *_) = refusals(tmp_path, base + SAMPLE.replace(before, after))
+    assert line.startswith(KEY)
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    "cron", ["30 3 * * *", "0 */6 * * *", "0 4 1,15 * *", "15 2 * 1-6 0,6", "59 23 31 12 7", "* * * * *"]
+)
+def test_a_schedule(tmp_path: Path, cron: str) -> None:
+    environment = load("here", write(tmp_path, f'{BASE}{SAMPLE}schedule = "{cron}"\n'))
+    assert environment.builders[0].schedule == cron
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "",
+        "daily",
+        "30 3 * *",
+        "60 3 * * *",
+        "0 24 * * *",
+        "0 0 0 * *",
+        "0 0 * 13 *",
+        "0 0 * * 8",
+        "a b c d e",
+    ],
+)
+def test_no_schedule(tmp_path: Path, cron: str) -> None:
+    (line,) = refusals(tmp_path, f'{BASE}{SAMPLE}schedule = "{cron}"\n')
+    assert line.startswith(f"{KEY}schedule = ")
+    assert "five fields of numbers" in line
+
+
+def test_two_for_one_architecture(tmp_path: Path) -> None:
+    (line,) = refusals(tmp_path, BASE + SAMPLE + SAMPLE)
+    assert 'builders.architecture = "x86_64": two builders have this architecture' in line
+
+
+def test_createhdds_needs_fedora_kvm_and_an_address(tmp_path: Path) -> None:
+    assert load("here", write(tmp_path, FEDORA + CREATEHDDS)).builders[0].kvm
+    (line,) = refusals(tmp_path, BASE + CREATEHDDS)
+    assert 'program = "createhdds": it needs packages that debian does not have' in line
+    (line,) = refusals(tmp_path, FEDORA + CREATEHDDS.replace('"nested"', '"none"'))
+    assert 'virtualization = "none": createhdds installs systems in guests, which takes KVM' in line
+    lines = refusals(tmp_path, FEDORA + SAMPLE.replace('"sample"', '"createhdds"'))
+    assert [line.split(";")[0] for line in lines] == [f"{KEY}git is missing", f"{KEY}ref is missing"]
+
+
+def test_aarch64_needs_an_image(tmp_path: Path) -> None:
+    text = (
+        SAMPLE.replace('"x86_64"', '"aarch64"')
+        .replace("m8i.large", "m7g.metal")
+        .replace('"nested"', '"metal"')
+    )
+    (line,) = refusals(tmp_path, BASE + text)
+    assert 'builders.aarch64.architecture = "aarch64": image.aarch64 is not set' in line
+
+
+def test_a_builder_counts_against_the_quota(tmp_path: Path) -> None:
+    assert load("here", write(tmp_path, "vcpu_quota = 118\n" + BASE + SAMPLE))
+    (line,) = refusals(tmp_path, "vcpu_quota = 117\n" + BASE + SAMPLE)
+    assert "vcpu_quota = 117" in line

@@ -1,0 +1,15 @@
+-- The administrator that machines sign in as. It has today's API key and no other. The key travels as
+-- parameters, so that no server's log quotes it.
+begin;
+insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
+delete from api_keys using users
+  where users.id = api_keys.user_id and users.username = 'openqa-on-aws' and users.provider = ''
+    and (api_keys.key <> $1 or api_keys.secret <> $2)
+  \bind '0123456789abcdef' 'fedcba9876543210' \g
+insert into api_keys (key, secret, user_id, t_created, t_updated)
+  select $1, $2, id, now(), now() from users where username = 'openqa-on-aws' and provider = ''
+  on conflict (key) do nothing
+  \bind '0123456789abcdef' 'fedcba9876543210' \g
+commit;

@@ -1,0 +1,341 @@
+"""Tests that follow a repository: releases, checks, loading, what a failure leaves. Git and HTTP are real."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.userdata import machine
+from userdata.host import space
+from userdata.host.backup.base import alone
+from userdata.host.content import refresh, repository, templates, trees
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+TABLES = json.dumps({"Machines": [{"name": "64bit", "backend": "qemu"}]})
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class OpenQa:
+    """What is asked of openQA, and a git repository that it may be about."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        self.refuses = ""
+        self.groups: list[dict[str, Any]] = []
+        self.machines: list[str] = []
+        self.inside = folder / "data/openqa/content"
+        self.tree = folder / "tree"
+        self.bare = folder / "served/tests.git"
+        self._git("init", "--quiet", "--initial-branch=main", str(self.tree))
+        self._git("init", "--quiet", "--bare", str(self.bare))
+
+    def push(self, files: dict[str, str], *options: str) -> str:
+        for name, text in files.items():
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree / name).write_text(text)
+        at = ("-C", str(self.tree))
+        self._git(*at, "add", "--all")
+        self._git(*at, "commit", "--quiet", "--message=push", *options)
+        self._git(*at, "push", "--quiet", "--force", str(self.bare), "HEAD:main")
+        self._git("-C", str(self.bare), "update-server-info")
+        return self._git(*at, "rev-parse", "HEAD")
+
+    def run(self, *words: str, user: str = "604", folder: str = repository.INSIDE, seconds: int = 0) -> str:
+        """Plays the container: git is git, and what is for openQA is noted."""
+        if words[0] != "git":
+            line = " ".join(words)
+            self.asked.append(line)
+            if self.refuses and self.refuses in line:
+                raise HostError(f"podman exec: exit code 1: {self.refuses} is refused")
+            if "load-templates" in words[0]:
+                self.machines = ["64bit"]
+            if "job_groups" in words:
+                self.groups.append({"id": 1, "name": words[-1].removeprefix("name="), "size_limit_gb": None})
+            return ""
+        return self._git(*(word.replace(repository.INSIDE, str(self.inside)) for word in words[1:]))
+
+    def get(self, path: str) -> Any:
+        return self.groups if path == "job_groups" else {"Machines": self.machines}
+
+    def loads(self) -> list[str]:
+        """What was loaded since the last time that this was asked."""
+        found = [line.split()[-1] for line in self.asked if "load-templates" in line]
+        self.asked.clear()
+        return found
+
+    def _git(self, *words: str) -> str:
+        who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        quiet = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+        done = subprocess.run(
+            ["git", *who, *words],
+            cwd=self.inside if self.inside.exists() else None,
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise HostError(f"git: exit code {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def openqa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenQa:
+    made = OpenQa(tmp_path)
+    monkeypatch.setattr(repository, "inside", made.run)
+    monkeypatch.setattr(templates, "inside", made.run)
+    monkeypatch.setattr(templates, "_get", made.get)
+    return made
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "served").mkdir(exist_ok=True)
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/tests.git"
+        server.shutdown()
+
+
+@pytest.fixture
+def host(tmp_path: Path, openqa: OpenQa, web: str, aws: None) -> Host:
+    data = machine.read("webui")
+    data["webui"]["content"] |= {
+        "distri": "pushed",
+        "tests": {"address": web, "ref": "main"},
+        "loader": "openqa",
+        "templates": ["*.json"],
+    }
+    made = machine.host(tmp_path, data)
+    made.layout.data.mkdir(parents=True)
+    (made.layout.data / "openqa").symlink_to(tmp_path / "data/openqa")
+    (tmp_path / "data/openqa/share/tests").mkdir(parents=True)
+    (tmp_path / "data/openqa/share/factory/iso/fixed").mkdir(parents=True)
+    made.layout.runtime.mkdir(parents=True)
+    refresh.lay_out(made)
+    return made
+
+
+def follow(host: Host, *, rewritten: bool = False, again: bool = False) -> list[str]:
+    said: list[str] = []
+    refresh.refresh(host, rewritten=rewritten, again=again, report=said.append)
+    return said
+
+
+def current(host: Host) -> Path:
+    return (refresh.folder(host) / "current").resolve()
+
+
+def figures(host: Host) -> list[str]:
+    found = host.client("cloudwatch").list_metrics(Namespace="openQA/test")["Metrics"]
+    return sorted({metric["MetricName"] for metric in found})
+
+
+def test_a_push_is_released_once(host: Host, openqa: OpenQa) -> None:
+    commit = openqa.push({"main.pm": "one", "tables.json": TABLES})
+    assert follow(host)[0].startswith(f"tests: {commit} of http://")
+    assert openqa.loads() == ["tables.json"]
+    tests = host.layout.data / "openqa/share/tests"
+    assert (tests / "pushed/main.pm").read_text() == "one"
+    assert (current(host) / "pushed/main.pm").read_text() == "one"
+    assert (current(host) / "sample/main.pm").is_file()
+    release = current(host)
+    assert follow(host) == []
+    assert current(host) == release
+    assert openqa.loads() == []
+    assert figures(host) == ["ContentFailed"]
+
+
+def test_only_changed_templates_are_loaded(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"a.json": TABLES, "b.json": TABLES})
+    follow(host)
+    assert openqa.loads() == ["a.json", "b.json"]
+    openqa.push({"b.json": TABLES + " "})
+    follow(host)
+    assert openqa.loads() == ["b.json"]
+    follow(host, again=True)
+    assert openqa.loads() == ["a.json", "b.json"]
+    openqa.machines = []  # a new database
+    follow(host)
+    assert openqa.loads() == ["a.json", "b.json"]
+
+
+def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    stamp = (current(host) / "pushed/main.pm").stat().st_mtime_ns
+    refresh.lay_out(host)
+    assert (current(host) / "pushed/main.pm").stat().st_mtime_ns == stamp
+    openqa.loads()
+    assert follow(host) == []
+    assert openqa.loads() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "refused", "reason", "loads"),
+    [
+        ({"tables.json": "{"}, "", "templates: tables.json is not JSON", []),
+        ({"tables.json": '{"JobGroups": []}'}, "", "must be an object of Machines", []),
+        # openQA refuses the new ones; then it gets the old ones again.
+        ({"tables.json": TABLES + " ", "x.json": TABLES}, "x.json", "x.json is refused", 3),
+    ],
+)
+def test_a_failure_leaves_what_was_there(
+    host: Host, openqa: OpenQa, files: dict[str, str], refused: str, reason: str, loads: Any
+) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    openqa.loads()
+    release, state = current(host), (refresh.folder(host) / "state.json").read_text()
+    openqa.push(files | {"main.pm": "two"})
+    openqa.refuses = refused
+    with pytest.raises(HostError, match=reason):
+        follow(host)
+    assert openqa.loads() == (["tables.json", "x.json", "tables.json"] if refused else loads)
+    assert current(host) == release
+    assert (refresh.folder(host) / "state.json").read_text() == state
+    assert (refresh.folder(host) / "tests/main.pm").read_text() == "one"
+    assert (refresh.folder(host) / "tests/tables.json").read_text() == TABLES
+
+
+def test_history_must_go_on(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    commit = openqa.push({"main.pm": "two"}, "--amend")
+    with pytest.raises(HostError, match=f"{commit} of http.* does not follow from"):
+        follow(host)
+    assert (current(host) / "pushed/main.pm").read_text() == "one"
+    assert commit in follow(host, rewritten=True)[0]
+
+
+@pytest.mark.parametrize(("ref", "reason"), [("none", "couldn't find remote ref none"), ("main", "main: ")])
+def test_an_unreachable_ref_or_repository_is_named(host: Host, openqa: OpenQa, ref: str, reason: str) -> None:
+    address = "http://127.0.0.1:9/tests.git"
+    if ref == "none":
+        openqa.push({"tables.json": TABLES})
+        assert host.document.webui is not None
+        assert host.document.webui.content.tests is not None
+        address = host.document.webui.content.tests.address
+    with pytest.raises(HostError, match=f"tests from {address} at {ref}: .*") as failure:
+        repository.Repository("tests", address, ref).fetch()
+    assert reason in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["link.json", "folder.json"])
+def test_templates_are_files_of_the_tests(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tree/folder.json").mkdir(parents=True)
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "tree/link.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(HostError, match=f"{name} is no file of the tests"):
+        templates.find(tmp_path / "tree", [name])
+    with pytest.raises(HostError, match=r"the tests have no file none\.json"):
+        templates.find(tmp_path / "tree", ["none.json"])
+
+
+def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(openqa: OpenQa) -> None:
+    files = ["a.json", "b.json"]
+    templates.check(Path("/"), "/inner", files, loader="fifloader")
+    assert openqa.asked == ["python3 fifloader.py --clean a.json b.json"]
+    templates.load("/inner", files, loader="fifloader", changed=["b.json"])
+    assert openqa.asked[1:] == [
+        "python3 fifloader.py --load --clean --loader=/opt/bin/load-templates.sh "
+        "--host=http://localhost:9526 a.json b.json"
+    ]
+    templates.load("/inner", files, loader="fifloader", changed=[])
+    assert len(openqa.asked) == 2
+
+
+def test_limits_are_told_where_they_differ(openqa: OpenQa) -> None:
+    openqa.groups = [
+        {"id": 1, "name": "same", "size_limit_gb": 5},
+        {"id": 2, "name": "other", "size_limit_gb": None},
+        {"id": 3, "name": "left alone", "size_limit_gb": 1},
+    ]
+    templates.limit_assets({"same": 5, "other": 7})
+    assert len(openqa.asked) == 1
+    assert openqa.asked[0].endswith(
+        "--host=http://localhost:9526 --method=PUT job_groups/2 name=other size_limit_gb=7"
+    )
+
+
+def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, tests, tree = (tmp_path / name for name in ("content", "tests", "tree"))
+    for folder in (content, tests, tree):
+        folder.mkdir()
+    (tree / "products/x").mkdir(parents=True)
+    (tmp_path / "needles").mkdir()
+    (tmp_path / "needles/a.json").write_text("needle")
+    parts = {"x": tree, "x/products/x/needles": tmp_path / "needles"}
+    (tree / "main.pm").write_text("1")
+    trees.publish(content, tests, parts)
+    assert (tests / "x/products/x/needles/a.json").read_text() == "needle"
+    monkeypatch.chdir(content / "current")
+    for number in (2, 3):
+        (tree / "main.pm").unlink()  # as git does
+        (tree / "main.pm").write_text(str(number))
+        if number == 2:
+            trees.publish(content, tests, parts)
+            assert Path("x/main.pm").read_text() == "1"
+    trees.publish(content, tests, parts)
+    assert (tests / "x/main.pm").read_text() == "3"
+    assert sorted(path.name for path in (content / "releases").iterdir()) == ["2", "3"]
+    assert [path.name for path in tests.iterdir()] == ["x"]
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/x").symlink_to("/")
+    with pytest.raises(HostError, match="tests/x is no folder: move it away"):
+        trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path})
+
+
+def test_cloudinit_is_made_once(
+    host: Host, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iso = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
+
+    def xorriso(arguments: list[str]) -> str:
+        Path(arguments[arguments.index("-output") + 1]).write_text("image")
+        return programs.run(arguments)
+
+    monkeypatch.setattr(refresh, "run", xorriso)
+    refresh._make_cloudinit(host)
+    refresh._make_cloudinit(host)
+    assert iso.read_text() == "image"
+    (made,) = programs.started("xorriso", "-as", "mkisofs")
+    assert made[6:10] == ("-volid", "cidata", "-joliet", "-rational-rock")
+    assert [Path(word).name for word in made[10:]] == ["user-data", "meta-data"]
+
+
+def test_what_is_free_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    space.tell(host)
+    assert figures(host) == ["VolumeFreePercent"]
+    (host.layout.data / "openqa").unlink()
+    with pytest.raises(HostError, match="the data volume: No such file"):
+        space.tell(host)
+
+
+def test_a_second_one_does_not_start(host: Host, openqa: OpenQa) -> None:
+    with (
+        alone(host, "content"),
+        pytest.raises(HostError, match="another content runs on this host"),
+    ):
+        follow(host)
+    assert boto3.client("cloudwatch", region_name=machine.REGION).list_metrics()["Metrics"]

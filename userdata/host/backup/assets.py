@@ -1,0 +1,243 @@
+"""Backups of fixed assets and of openQA's configuration, and the way back.
+
+Content that is in the bucket is not sent again, unless it would expire: an asset that is gone from openQA
+goes from the bucket in its time, and nobody needs to delete. An inventory, written last, says which assets
+there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+from userdata.host import roles
+from userdata.host.backup import manifests, names, store
+from userdata.host.backup.base import alone
+from userdata.host.backup.manifests import Asset, Inventory
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+
+Report = Callable[[str], None]
+
+# Of the days after which the bucket drops an object: then it is sent again.
+_RENEW = 2 / 3
+# On the volume: what the bucket has of an earlier volume was restored.
+_MARK = "assets-kept"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A fixed asset as it is on the volume."""
+
+    path: Path
+    bytes: int
+    modified: int
+
+
+def keep(host: Host, report: Report = print) -> None:
+    """What the timer does: restores what a new volume lacks, then backs up.
+
+    Raises:
+        HostError: something could not be restored or sent.
+    """
+    with alone(host, "backup of assets"):
+        store.require_mount()
+        if not (host.layout.data / _MARK).exists():
+            try:
+                _restore(host, overwrite=False, report=report)
+            except HostError as error:
+                raise HostError(
+                    f"{error}; to go on without, run 'PYTHONPATH={host.layout.bundle} "
+                    "python3 -m userdata.host assets backup'"
+                ) from error
+        _back_up(host, report)
+
+
+def back_up(host: Host, report: Report = print) -> None:
+    """Backs up what is there, although something of an earlier volume may be missing: the operator's word.
+
+    Raises:
+        HostError: something could not be sent.
+    """
+    with alone(host, "backup of assets"):
+        store.require_mount()
+        _back_up(host, report)
+
+
+def restore(host: Host, *, overwrite: bool, report: Report = print) -> None:
+    """Restores the assets of the newest inventory.
+
+    Args:
+        host: this host.
+        overwrite: whether to replace assets that are there and differ.
+        report: takes the progress, a line at a time.
+
+    Raises:
+        HostError: there is no backup, or something of it is damaged or cannot be read; the rest is restored.
+    """
+    with alone(host, "backup of assets"):
+        store.require_mount()
+        if store.newest_inventory() is None:
+            raise HostError("the backup bucket holds no assets of this environment")
+        _restore(host, overwrite=overwrite, report=report)
+
+
+def due(sent: datetime, now: datetime, *, keep_days: int) -> bool:
+    """Returns whether what was sent at a time is to be sent again, before the bucket drops it.
+
+    Args:
+        sent: when.
+        now: the time.
+        keep_days: how long the bucket keeps it.
+    """
+    return now - sent > timedelta(days=keep_days) * _RENEW
+
+
+def is_fixed(name: str) -> bool:
+    """Returns whether a path below ``share/factory`` is that of a fixed asset, and leads nowhere else."""
+    parts = PurePosixPath(name).parts
+    return len(parts) >= 3 and parts[1] == "fixed" and not {"/", "..", "."} & set(parts)
+
+
+def _back_up(host: Host, report: Report) -> None:
+    keep_days = _keep_days(host)
+    before = store.newest_inventory()
+    found = dict(_fixed(_factory(host)))
+    sums = {name: _sum(name, asset, before) for name, asset in found.items()}
+    for name, asset in found.items():
+        attempts = store.find_assets(sums[name])
+        if not attempts or due(attempts[-1].end, datetime.now(UTC), keep_days=keep_days):
+            report(f"sending {name} ({asset.bytes >> 20} MiB)")
+            _send(asset, sums[name])
+    now = Inventory(
+        environment=host.document.environment,
+        taken=manifests.now(),
+        assets=sums,
+        sizes={name: asset.bytes for name, asset in found.items()},
+        modified={name: asset.modified for name, asset in found.items()},
+        configuration=roles.webui_configuration(host),
+    )
+    if before is None or _content(before) != _content(now) or due(before.end, now.end, keep_days=keep_days):
+        path = store.MOUNT / names.INVENTORIES / f"{names.attempt()}.json"
+        store.write(path, [manifests.encode(now)], compress=False)
+        report(f"backed up: {len(found)} fixed assets and openQA's configuration")
+    (host.layout.data / _MARK).touch()
+
+
+def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
+    inventory = store.newest_inventory()
+    if inventory is None:
+        return
+    factory = _factory(host)
+    there = dict(_fixed(factory))
+    wrong = []
+    for name, sha256 in inventory.assets.items():
+        if not is_fixed(name):
+            raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
+        size, modified = inventory.sizes[name], inventory.modified[name]
+        present = there.get(name)
+        if present is not None and (present.bytes, present.modified) == (size, modified):
+            continue
+        if present is not None and not overwrite:
+            report(f"{name} is there already, and stays")
+            continue
+        report(f"restoring {name} ({size >> 20} MiB)")
+        try:
+            _fetch(sha256, factory / name, modified=modified, scratch=factory / "tmp")
+        except HostError as error:
+            report(f"REFUSED: {error}")
+            wrong.append(str(error))
+    if wrong:
+        raise HostError("; ".join(wrong))
+
+
+def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
+    reason = f"{store.MOUNT / names.ASSETS / sha256}: there is no such content, which {target.name} had"
+    for asset in reversed(store.find_assets(sha256)):
+        temporary = scratch / f"{names.attempt()}.fetching"
+        content = store.read(
+            store.MOUNT / names.ASSETS / sha256 / asset.object,
+            sha256=sha256,
+            size=asset.bytes,
+            compressed=False,
+        )
+        try:
+            with temporary.open("wb") as file:
+                for chunk in content:
+                    file.write(chunk)
+            os.utime(temporary, ns=(modified, modified))
+            roles.give_to_webui(temporary)
+            _make_folders(target.parent)
+            temporary.replace(target)
+        except OSError as error:
+            raise HostError(f"{target}: {error.strerror}") from error
+        except HostError as error:
+            # Another attempt may be sound.
+            reason = str(error)
+            continue
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    raise HostError(reason)
+
+
+def _make_folders(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir()
+        roles.give_to_webui(folder)
+
+
+def _send(asset: Found, sha256: str) -> None:
+    attempt = names.attempt()
+    folder = store.MOUNT / names.ASSETS / sha256
+    written = store.write(folder / attempt, _chunks(asset.path), compress=False)
+    if written.sha256 != sha256:
+        raise HostError(f"{asset.path}: changed while it was sent")
+    manifest = Asset(object=attempt, sha256=sha256, bytes=written.bytes, sent=manifests.now())
+    store.write(folder / f"{attempt}.json", [manifests.encode(manifest)], compress=False)
+
+
+def _sum(name: str, asset: Found, before: Inventory | None) -> str:
+    """The content's SHA-256; what was not modified is not read again."""
+    known = (before.sizes.get(name), before.modified.get(name)) if before else None
+    if before and known == (asset.bytes, asset.modified):
+        return before.assets[name]
+    digest = hashlib.sha256()
+    for chunk in _chunks(asset.path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _content(inventory: Inventory) -> tuple[object, ...]:
+    return (inventory.assets, inventory.sizes, inventory.modified, inventory.configuration)
+
+
+def _fixed(factory: Path) -> Iterator[tuple[str, Found]]:
+    for path in sorted(factory.glob("*/fixed/**/*")):
+        if path.is_file() and not path.is_symlink():
+            about = path.stat()
+            yield path.relative_to(factory).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(store.CHUNK):
+                yield chunk
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _factory(host: Host) -> Path:
+    return host.layout.data / "openqa/share/factory"
+
+
+def _keep_days(host: Host) -> int:
+    if host.document.backup is None:
+        raise HostError("host document: the key 'backup' is missing")
+    return host.document.backup.keep_days

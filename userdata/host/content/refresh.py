@@ -1,0 +1,244 @@
+"""Brings what is tested up to date, or leaves all as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from userdata.host import figures
+from userdata.host.backup.base import alone
+from userdata.host.commands import run
+from userdata.host.content import templates, trees
+from userdata.host.content.repository import USER, Repository
+from userdata.host.document import Content
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+from userdata.host.secrets import write_private
+
+Report = Callable[[str], None]
+SAMPLE = "sample"
+
+
+@dataclass(frozen=True)
+class State:
+    """What openQA and the workers have.
+
+    Attributes:
+        commits: by the repository's name, with its address and ref: what is in the newest release.
+        templates: what openQA loaded: SHA-256 by file.
+        loader: what loaded it.
+    """
+
+    commits: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+    loader: str = ""
+
+
+def lay_out(host: Host) -> None:
+    """At every start, before openQA: the sample's tests as the bundle has them, beside what was loaded.
+
+    Raises:
+        HostError: a folder is in the way.
+    """
+    content = _content(host)
+    own, shared = folder(host), host.layout.data / "openqa/share/tests"
+    own.mkdir(exist_ok=True)
+    for name in ("tests", "needles"):
+        (own / name).mkdir(exist_ok=True)
+        _give(own / name)
+    _give(own)
+    parts = _published(host)
+    if not (content.tests and content.distri == SAMPLE):
+        bundled = own / "bundled"
+        shutil.rmtree(bundled, ignore_errors=True)
+        # With the time of now, by which workers see that a file is another.
+        shutil.copytree(
+            host.layout.bundle / "userdata/content/sample",
+            bundled,
+            ignore=shutil.ignore_patterns("image"),
+            copy_function=shutil.copy,
+        )
+        parts = {SAMPLE: bundled, **{name: tree for name, tree in parts.items() if name != SAMPLE}}
+    trees.publish(own, shared, parts)
+
+
+def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
+    """Brings tests, needles, templates and limits up to date, and tells CloudWatch whether it could.
+
+    Args:
+        host: the web UI's.
+        rewritten: take a history that does not follow from the one that was loaded.
+        again: load all templates, also those that openQA should have.
+        report: is told what was done.
+
+    Raises:
+        HostError: it could not; tests and templates are those from before.
+    """
+    failed = 1.0
+    try:
+        with alone(host, "content"):
+            _refresh(host, rewritten=rewritten, again=again, report=report)
+        failed = 0.0
+    finally:
+        figures.put(host, ContentFailed=failed)
+
+
+def folder(host: Host) -> Path:
+    """Returns where repositories and releases are."""
+    return host.layout.data / "openqa/content"
+
+
+def load_state(path: Path) -> State:
+    """Reads the state; where there is none, nothing was loaded yet."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        commits = {name: tuple(value) for name, value in data["commits"].items()}
+        return State(commits=commits, templates=data["templates"], loader=data["loader"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return State()
+
+
+def _refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
+    content = _content(host)
+    if content.cloudinit:
+        _make_cloudinit(host)
+    if content.tests:
+        _follow(host, content, rewritten=rewritten, again=again, report=report)
+    if content.asset_limits:
+        templates.limit_assets(content.asset_limits)
+
+
+def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, report: Report) -> None:
+    path = folder(host) / "state.json"
+    before = load_state(path)
+    repositories = [
+        Repository(name, source.address, source.ref)
+        for name, source in (("tests", content.tests), ("needles", content.needles))
+        if source
+    ]
+    commits = {
+        repository.name: (_next(repository, before, rewritten=rewritten), repository.address, repository.ref)
+        for repository in repositories
+    }
+    for repository in repositories:
+        repository.check_out(commits[repository.name][0])
+    same_loader = before.loader == content.loader
+    empty = content.loader != "scenarios" and templates.is_empty()
+    known = before.templates if same_loader and not again and not empty else {}
+    # Groups come before templates, whose loader would make them in an order of its own.
+    templates.make_groups(content.asset_limits)
+    loaded = _load(host, content, known, repositories, before)
+    published = (folder(host) / "current" / content.distri).is_dir()
+    if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
+        return
+    trees.publish(folder(host), host.layout.data / "openqa/share/tests", _parts(host, content))
+    for repository in repositories:
+        repository.keep(commits[repository.name][0])
+    write_private(
+        path, json.dumps(asdict(State(commits=commits, templates=loaded, loader=content.loader))), mode=0o644
+    )
+    for name, (commit, address, _) in commits.items():
+        report(f"{name}: {commit} of {address}")
+
+
+def _next(repository: Repository, before: State, *, rewritten: bool) -> str:
+    commit = repository.fetch()
+    old = before.commits.get(repository.name)
+    if old is None or old[1:] != (repository.address, repository.ref) or rewritten:
+        return commit
+    if not repository.follows(commit, old[0]):
+        raise HostError(
+            f"{repository.name}: {commit} of {repository.address} does not follow from {old[0]}, which is "
+            "loaded: if its history was meant to be rewritten, run 'python3 -m userdata.host content "
+            "--rewritten' on this host"
+        )
+    return commit
+
+
+def _load(
+    host: Host,
+    content: Content,
+    known: Mapping[str, str],
+    repositories: list[Repository],
+    before: State,
+) -> dict[str, str]:
+    """Loads the changed templates of the working trees, or puts trees and templates back."""
+    tree, inner = folder(host) / "tests", repositories[0].tree
+    begun = False
+    try:
+        files = templates.find(tree, content.templates)
+        wanted = templates.digests(tree, files, loader=content.loader)
+        changed = [name for name, digest in wanted.items() if known.get(name) != digest]
+        if changed:
+            templates.check(tree, inner, files, loader=content.loader)
+            begun = True
+            templates.load(inner, files, loader=content.loader, changed=changed)
+    except HostError as error:
+        try:
+            _put_back(inner, repositories, before, templates_too=begun)
+        except HostError as other:
+            raise HostError(f"{error}; what was there before could not be put back: {other}") from error
+        raise
+    return wanted
+
+
+def _put_back(inner: str, repositories: list[Repository], before: State, *, templates_too: bool) -> None:
+    for repository in repositories:
+        if old := before.commits.get(repository.name):
+            repository.check_out(old[0])
+    if templates_too and "tests" in before.commits:
+        files = [name for name in before.templates if name != templates.FIFLOADER]
+        templates.load(inner, files, loader=before.loader, changed=before.templates)
+
+
+def _parts(host: Host, content: Content) -> dict[str, Path]:
+    """The trees of the next release."""
+    own = folder(host)
+    parts = {} if content.distri == SAMPLE else {SAMPLE: own / "bundled"}
+    parts[content.distri] = own / "tests"
+    if content.needles:
+        # As openQA looks for them: lib/OpenQA/Utils.pm, productdir.
+        product = f"products/{content.distri}"
+        within = f"{product}/" if (own / "tests" / product).is_dir() else ""
+        parts[f"{content.distri}/{within}needles"] = own / "needles"
+    return parts
+
+
+def _published(host: Host) -> dict[str, Path]:
+    """The trees of the newest release that are still wanted."""
+    content = _content(host)
+    current = folder(host) / "current" / content.distri
+    return {content.distri: current} if content.tests and current.is_dir() else {}
+
+
+def _make_cloudinit(host: Host) -> None:
+    source = host.layout.bundle / "userdata/content/cloudinit"
+    files = [source / "user-data", source / "meta-data"]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    made = folder(host) / "cloudinit.sha256"
+    target = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
+    if target.exists() and made.exists() and made.read_text(encoding="ascii") == digest:
+        return
+    new = target.with_name(f".{target.name}.new")
+    new.unlink(missing_ok=True)
+    options = ("-quiet", "-output", str(new), "-volid", "cidata", "-joliet", "-rational-rock")
+    run(["xorriso", "-as", "mkisofs", *options, *map(str, files)])
+    new.chmod(0o644)
+    new.replace(target)
+    made.write_text(digest, encoding="ascii")
+
+
+def _content(host: Host) -> Content:
+    if host.document.webui is None:
+        raise HostError("host document: the key 'webui' is missing")
+    return host.document.webui.content
+
+
+def _give(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, USER, USER)

@@ -1,0 +1,104 @@
+"""A git repository and its working tree, handled in a container by a user that owns nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from userdata.host.commands import run
+from userdata.host.errors import HostError
+
+# It has git and openQA's tools; the user can read no configuration there, so no key either.
+CONTAINER = "openqa-gru"
+USER = 604
+INSIDE = "/var/lib/openqa/content"
+
+_SECONDS = 3600
+_CANDIDATE = "refs/openqa/candidate"
+_LOADED = "refs/openqa/loaded"
+
+
+def inside(*words: str, user: str = str(USER), folder: str = INSIDE, seconds: int = 300) -> str:
+    """Runs a command in the container and returns what it printed.
+
+    Args:
+        words: the command.
+        user: who runs it.
+        folder: where.
+        seconds: when it is killed.
+
+    Raises:
+        HostError: it failed; with its last line.
+    """
+    return run(
+        [
+            *("podman", "exec", f"--user={user}", f"--workdir={folder}"),
+            *("--env=HOME=/tmp", "--env=LC_ALL=C.UTF-8", "--env=PYTHONDONTWRITEBYTECODE=1"),
+            *("--env=GIT_TERMINAL_PROMPT=0", CONTAINER, "timeout", "--kill-after=10", str(seconds)),
+            *words,
+        ],
+        seconds=seconds + 60,
+    )
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where tests or needles come from.
+
+    Attributes:
+        name: ``tests`` or ``needles``: its working tree's folder.
+        address: the repository's.
+        ref: what of it.
+    """
+
+    name: str
+    address: str
+    ref: str
+
+    @property
+    def tree(self) -> str:
+        """The working tree, in the container."""
+        return f"{INSIDE}/{self.name}"
+
+    def fetch(self) -> str:
+        """Fetches what the ref is now and returns its commit. The working tree stays as it is.
+
+        Raises:
+            HostError: the repository does not answer, or has no such ref.
+        """
+        inside("git", "init", "--quiet", "--bare", f"{self.name}.git")
+        # No hooks, no helpers: nothing but the repository's data.
+        self._git(
+            *("-c", "protocol.allow=never", "-c", "protocol.https.allow=always"),
+            *("-c", "protocol.http.allow=always", "-c", "http.lowSpeedLimit=1000"),
+            *("-c", "http.lowSpeedTime=60", "fetch", "--quiet", "--no-tags"),
+            *(self.address, f"+{self.ref}:{_CANDIDATE}"),
+        )
+        return self._git("rev-parse", "--verify", f"{_CANDIDATE}^{{commit}}").strip()
+
+    def follows(self, new: str, old: str) -> bool:
+        """Returns whether a commit has another in its history."""
+        return self._git("rev-list", "--count", f"{new}..{old}").strip() == "0"
+
+    def check_out(self, commit: str) -> None:
+        """Makes the working tree what a commit says; files that it does not change are not touched.
+
+        Raises:
+            HostError: it could not.
+        """
+        self._git("checkout", "--quiet", "--force", "--detach", commit)
+        self._git("clean", "--quiet", "-ffdx")
+
+    def keep(self, commit: str) -> None:
+        """Keeps a commit from being forgotten."""
+        self._git("update-ref", _LOADED, commit)
+
+    def _git(self, *words: str) -> str:
+        try:
+            return inside(
+                *("git", f"--git-dir={self.name}.git", f"--work-tree={self.tree}"),
+                *("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words),
+                seconds=_SECONDS,
+            )
+        except HostError as error:
+            reason = str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
+            raise HostError(f"{self.name} from {self.address} at {self.ref}: {reason}") from error

@@ -1,0 +1,185 @@
+"""Job templates: checked before openQA gets them, and loaded file by file where they changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from userdata.host.content.repository import inside
+from userdata.host.errors import HostError
+
+OPENQA = "/usr/share/openqa"
+# In the pod all services share the loopback; client.conf has a key for this name.
+HOST = "http://localhost:9526"
+FIFLOADER = "fifloader.py"
+_LOADER = "/opt/bin/load-templates.sh"
+_SCHEMAS = {"openqa": "JobTemplates-01.yaml", "scenarios": "JobScenarios-01.yaml"}
+# What openqa-load-templates reads, and the keys without which openQA refuses an entry. It adds job groups
+# only to an openQA that has none of them: they are YAML's.
+_TABLES: Mapping[str, frozenset[str]] = {
+    "Machines": frozenset({"name", "backend"}),
+    "TestSuites": frozenset({"name"}),
+    "Products": frozenset({"arch", "distri", "flavor", "version"}),
+    "JobTemplates": frozenset(),
+}
+_SECONDS = 1800
+_ANSWER_SECONDS = 60
+
+
+def find(tree: Path, patterns: Sequence[str]) -> list[str]:
+    """Returns the template files of a working tree, in the order of the patterns.
+
+    Raises:
+        HostError: a pattern matches nothing, or something that is no file of the tree.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        paths = sorted(tree.glob(pattern))
+        if not paths:
+            raise HostError(f"templates: the tests have no file {pattern}")
+        for path in paths:
+            if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(tree.resolve()):
+                raise HostError(f"templates: {path.relative_to(tree)} is no file of the tests")
+        found += [str(path.relative_to(tree)) for path in paths]
+    return list(dict.fromkeys(found))
+
+
+def digests(tree: Path, files: Iterable[str], *, loader: str) -> dict[str, str]:
+    """Returns the SHA-256 of each file that decides what is loaded."""
+    names = [*files, *(find(tree, [FIFLOADER]) if loader == "fifloader" else [])]
+    return {name: hashlib.sha256((tree / name).read_bytes()).hexdigest() for name in names}
+
+
+def check(tree: Path, inner: str, files: Sequence[str], *, loader: str) -> None:
+    """Checks templates with what openQA and their own repository have for it; loads nothing.
+
+    Args:
+        tree: the working tree.
+        inner: the same, in the container.
+        files: the template files.
+        loader: ``fifloader``, ``openqa`` or ``scenarios``.
+
+    Raises:
+        HostError: they are not in order.
+    """
+    if loader == "fifloader":
+        # Without --load it only checks: its input and what it makes of that, each against its schema.
+        _run("fifloader", "python3", FIFLOADER, "--clean", *files, folder=inner)
+        return
+    for name in (name for name in files if name.endswith(".json")):
+        check_tables(name, (tree / name).read_text(encoding="utf-8", errors="replace"))
+    if documents := [name for name in files if name.endswith(".yaml")]:
+        schema = f"{OPENQA}/public/schema/{_SCHEMAS[loader]}"
+        _run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents, folder=inner)
+
+
+def check_tables(name: str, text: str) -> None:
+    """Checks what openqa-load-templates is to read.
+
+    Raises:
+        HostError: it is no JSON, or openQA would refuse it.
+    """
+    try:
+        # Never anything else: openqa-load-templates runs it as a Perl program then.
+        data = json.loads(text)
+    except ValueError as error:
+        raise HostError(f"templates: {name} is not JSON: {error}") from error
+    if not isinstance(data, dict) or not set(data) <= set(_TABLES):
+        raise HostError(f"templates: {name} must be an object of {', '.join(_TABLES)}")
+    for table, entries in data.items():
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise HostError(f"templates: {name}: {table} must be a list of objects")
+        for number, entry in enumerate(entries, 1):
+            if missing := sorted(_TABLES[table] - set(entry)):
+                raise HostError(f"templates: {name}: {table} {number} lacks {', '.join(missing)}")
+
+
+def load(inner: str, files: Sequence[str], *, loader: str, changed: Iterable[str]) -> None:
+    """Has openQA take templates.
+
+    Args:
+        inner: the working tree, in the container.
+        files: the template files.
+        loader: ``fifloader``, ``openqa`` or ``scenarios``.
+        changed: those of the files that openQA does not have yet.
+
+    Raises:
+        HostError: openQA refused them.
+    """
+    names = set(changed)
+    if loader == "fifloader" and names:
+        loading = ("--load", "--clean", f"--loader={_LOADER}", f"--host={HOST}")
+        _run("fifloader", "python3", FIFLOADER, *loading, *files, folder=inner, user="geekotest")
+    if loader != "openqa":
+        return
+    # The tables first: job groups name what is in them.
+    for name in sorted(names, key=lambda name: (name.endswith(".yaml"), files.index(name))):
+        if name.endswith(".json"):
+            options = (f"--host={HOST}", "--update", name)
+            _run(f"templates {name}", _LOADER, *options, folder=inner, user="geekotest")
+        else:
+            group = Path(name).stem
+            make_groups([group])
+            _api(
+                *("--method=POST", "job_templates_scheduling", f"name={group}"),
+                *(f"schema={_SCHEMAS[loader]}", "--param-file", f"template={inner}/{name}"),
+            )
+
+
+def is_empty() -> bool:
+    """Returns whether openQA has no templates at all, as after its database was made anew."""
+    return not _get("machines")["Machines"]
+
+
+def make_groups(names: Iterable[str]) -> None:
+    """Makes the job groups that openQA does not have, in this order."""
+    there = {group["name"] for group in _get("job_groups")}
+    for name in names:
+        if name not in there:
+            _api("--method=POST", "job_groups", f"name={name}")
+
+
+def limit_assets(limits: Mapping[str, int]) -> None:
+    """Tells openQA how much a job group may keep; groups are made where they are missing.
+
+    Args:
+        limits: GB by the job group's name.
+
+    Raises:
+        HostError: openQA refused it.
+    """
+    make_groups(limits)
+    for group in _get("job_groups"):
+        limit = limits.get(group["name"])
+        if limit is not None and group["size_limit_gb"] != limit:
+            _api(
+                *("--method=PUT", f"job_groups/{group['id']}", f"name={group['name']}"),
+                f"size_limit_gb={limit}",
+            )
+
+
+def _api(*words: str) -> None:
+    # What openQA answers goes to standard output, and is the reason of a failure.
+    command = 'exec openqa-cli api "$@" 2>&1'
+    _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user="geekotest")
+
+
+def _run(what: str, *words: str, folder: str = "/", user: str | None = None) -> str:
+    try:
+        return inside(*words, folder=folder, seconds=_SECONDS, **({"user": user} if user else {}))
+    except HostError as error:
+        reason = str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
+        raise HostError(f"{what}: {reason}") from error
+
+
+def _get(path: str) -> Any:
+    try:
+        address = f"http://127.0.0.1/api/v1/{path}"
+        with urllib.request.urlopen(address, timeout=_ANSWER_SECONDS) as answer:
+            return json.loads(answer.read())
+    except (OSError, ValueError) as error:
+        raise HostError(f"openQA: {path}: {error}") from error

@@ -1,0 +1,85 @@
+"""Releases of tests, and how one takes another's place."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from userdata.host.errors import HostError
+
+# linux/fcntl.h, linux/fs.h
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+# The newest, and the one before it: a worker may be in the middle of it.
+_KEPT = 2
+
+
+def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
+    """Makes a release and lets workers and openQA have it.
+
+    Args:
+        content: the folder of releases.
+        tests: openQA's ``share/tests``.
+        parts: trees by where they go: ``DISTRI``, then what goes into it, such as ``DISTRI/needles``.
+
+    Raises:
+        HostError: a folder is in the way, or the file system cannot exchange two.
+    """
+    distributions = [name for name in parts if "/" not in name]
+    for name in distributions:
+        if (tests / name).is_symlink() or (tests / name).is_file():
+            raise HostError(f"{tests / name} is no folder: move it away")
+    releases = content / "releases"
+    releases.mkdir(exist_ok=True)
+    numbers = sorted(int(path.name) for path in releases.iterdir() if path.name.isdigit())
+    number = numbers[-1] + 1 if numbers else 1
+    release = releases / f"{number}.new"
+    shutil.rmtree(release, ignore_errors=True)
+    release.mkdir()
+    for name, tree in parts.items():
+        if (release / name).is_dir():
+            shutil.rmtree(release / name)
+        link(tree, release / name)
+    release.rename(releases / str(number))
+    _point(content / "current", Path("releases") / str(number))
+    for name in distributions:
+        _replace(tests / name, releases / str(number) / name)
+    for old in [*numbers, number][:-_KEPT]:
+        shutil.rmtree(releases / str(old))
+
+
+def link(tree: Path, target: Path) -> None:
+    """Copies a tree by hard links; folders are this process's own."""
+    shutil.copytree(tree, target, symlinks=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    os.link(source, target, follow_symlinks=False)
+
+
+def _point(link: Path, target: Path) -> None:
+    new = link.with_name(f"{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _replace(path: Path, tree: Path) -> None:
+    new = path.with_name(f".{path.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    link(tree, new)
+    if path.exists():
+        _exchange(new, path)
+        shutil.rmtree(new)
+    else:
+        new.rename(path)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(first), os.fsencode(second)
+    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
+        raise HostError(f"{first} and {second} cannot change places: {os.strerror(ctypes.get_errno())}")

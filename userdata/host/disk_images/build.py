@@ -1,0 +1,226 @@
+"""What a builder host does: bring the images up to date, publish them, and go away.
+
+The program is createhdds, or speaks as it does: in the folder of the images, ``check --clean`` exits with 0
+when all of them are current, and ``all --clean`` makes what is missing or outdated. It gives an image its
+name when it is complete. Images that are published already stand there as empty files of their size and time:
+that is all it looks at, and they need not be fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from userdata.host.aws import call, wait
+from userdata.host.backup import manifests as times
+from userdata.host.disk_images.manifest import NAME, Image, Manifest
+from userdata.host.disk_images.store import Store
+from userdata.host.document import Builder
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+from userdata.host.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+# Objects expire after three times as long: constructs/disk_images.py.
+RENEW = timedelta(days=30)
+TURN_SECONDS = 3600
+SERVICE_SECONDS = 900
+LEAVE_SECONDS = 3600
+
+# Runs the program with some arguments in the folder of the images; returns its exit code.
+Program = Callable[..., int]
+
+
+def build(host: Host, *, program: Program | None = None) -> Manifest:
+    """Brings the images up to date and publishes them.
+
+    Args:
+        host: a builder, in service.
+        program: what makes the images; None: the one that the host's document names.
+
+    Returns:
+        What was published.
+
+    Raises:
+        HostError: some images could not be made; those that could are published all the same.
+    """
+    builder = settings(host)
+    store = Store(host.client("s3"), bucket=builder.bucket, prefix=builder.prefix)
+    await_turn(host)
+    before, tag = store.read()
+    stored = {image: store.stored(image) for image in (before.images if before else ())}
+    kept = [image for image, since in stored.items() if since is not None]
+    marks = place(host.layout.images, kept)
+    current = update(program or _program(host, builder))
+    images = []
+    for path in sorted(host.layout.images.iterdir()):
+        if not NAME.fullmatch(path.name):
+            continue
+        old = next((image for image in kept if image.name == path.name), None)
+        if old is None or marks[old.name] != _mark(path):
+            log.info("publishing %s", path.name)
+            images.append(store.put(path))
+        else:
+            since = stored[old]
+            due = since is not None and datetime.now(UTC) - since > RENEW
+            images.append(store.renew(old) if due else old)
+    if not images:
+        raise HostError(f"the program of the builder made no image: {builder.program}")
+    before_checked = before.checked if before else None
+    checked = times.now() if current else before_checked
+    made = Manifest(checked=checked, images=tuple(images))
+    store.write(made, tag=tag)
+    if not current:
+        raise HostError(f"after {ATTEMPTS} attempts some images are still missing or outdated")
+    return made
+
+
+def settings(host: Host) -> Builder:
+    """Returns what the document says of this builder.
+
+    Raises:
+        HostError: nothing.
+    """
+    if host.document.builder is None:
+        raise HostError("host document: the key 'builder' is missing")
+    return host.document.builder
+
+
+def await_service(host: Host) -> None:
+    """Waits until the host has told that it works; its group would not let it go before.
+
+    Raises:
+        HostError: it did not in time.
+    """
+    ready = host.layout.state / "ready"
+    wait("this host to be ready", lambda: ready.exists() or None, seconds=SERVICE_SECONDS)
+
+
+def await_turn(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Waits until no other host of the group is left: one that was told to go may still be at work.
+
+    Raises:
+        HostError: it stays, or AWS does not tell.
+    """
+
+    def alone() -> bool | None:
+        answer = call(
+            f"group {host.document.group}",
+            host.client("autoscaling").describe_auto_scaling_groups,
+            AutoScalingGroupNames=[host.document.group],
+        )
+        members = [entry for group in answer["AutoScalingGroups"] for entry in group["Instances"]]
+        return {member["InstanceId"] for member in members} <= {host.instance} or None
+
+    wait("another builder to be gone", alone, seconds=TURN_SECONDS, pause=5, sleep=sleep)
+
+
+def place(folder: Path, images: Iterable[Image]) -> dict[str, tuple[int, int]]:
+    """Empties a folder and puts a stand-in there for each image; returns by what each is known again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marks = {}
+    for image in images:
+        path = folder / image.name
+        path.touch()
+        os.truncate(path, image.bytes)
+        os.utime(path, (image.modified, image.modified))
+        marks[image.name] = _mark(path)
+    return marks
+
+
+def update(program: Program) -> bool:
+    """Has the program make what is missing or outdated; returns whether all is current in the end."""
+    for _ in range(ATTEMPTS):
+        if program("check", "--clean") == 0:
+            return True
+        program("all", "--clean")
+    return program("check", "--clean") == 0
+
+
+def over(host: Host, metadata: Metadata) -> None:
+    """Tells how it went, and has the group end this host.
+
+    Raises:
+        HostError: AWS did not take it.
+    """
+    try:
+        tell(host, failed=not host.layout.built.exists())
+    except HostError as error:  # a host that stays is worse than one that says nothing
+        log.warning("%s", error)
+    leave(host, metadata)
+
+
+def tell(host: Host, *, failed: bool) -> None:
+    """Tells CloudWatch whether a run failed.
+
+    Raises:
+        HostError: it did not take it.
+    """
+    architecture = {"Name": "Architecture", "Value": settings(host).architecture}
+    call(
+        "metric ImagesFailed",
+        host.client("cloudwatch").put_metric_data,
+        Namespace=f"openQA/{host.document.environment}",
+        MetricData=[
+            {"MetricName": "ImagesFailed", "Value": float(failed), "Dimensions": [architecture]},
+        ],
+    )
+
+
+def leave(host: Host, metadata: Metadata, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Sets the group's size to zero, unless this host is on its way out already.
+
+    Raises:
+        HostError: AWS did not take it for an hour.
+    """
+    said = ""
+
+    def going() -> bool | None:
+        nonlocal said
+        try:
+            # Another host may be there in this one's place: it must stay.
+            if metadata.find("autoscaling/target-lifecycle-state") != "Terminated":
+                call(
+                    f"group {host.document.group}",
+                    host.client("autoscaling").set_desired_capacity,
+                    AutoScalingGroupName=host.document.group,
+                    DesiredCapacity=0,
+                )
+        except HostError as error:
+            said = str(error)
+            return None
+        return True
+
+    try:
+        wait("the group to let this host go", going, seconds=LEAVE_SECONDS, pause=10, sleep=sleep)
+    except HostError as error:
+        raise HostError(f"{error}: {said}") from error
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns
+
+
+def _program(host: Host, builder: Builder) -> Program:
+    script = host.layout.bundle / "userdata/roles/builder/programs" / f"{builder.program}.sh"
+    environment = {**os.environ, "GIT_ADDRESS": builder.git or "", "GIT_REF": builder.ref or ""}
+
+    def run(*arguments: str) -> int:
+        log.info("%s %s", builder.program, " ".join(arguments))
+        done = subprocess.run(
+            ["bash", str(script), *arguments], cwd=host.layout.images, env=environment, check=False
+        )
+        log.info("%s %s: exit code %d", builder.program, " ".join(arguments), done.returncode)
+        return done.returncode
+
+    return run

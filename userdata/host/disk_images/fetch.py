@@ -1,0 +1,173 @@
+"""What the web UI's host does: ``hdd/fixed`` shows what the builders published, and what others put there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from userdata.host.aws import call
+from userdata.host.backup.manifests import moment
+from userdata.host.disk_images.manifest import Image, Manifest
+from userdata.host.disk_images.store import Store
+from userdata.host.document import DiskImages
+from userdata.host.errors import HostError
+from userdata.host.host import Host
+from userdata.host.secrets import write_private
+
+log = logging.getLogger(__name__)
+
+# openQA schedules nothing below this share of free room.
+FREE = 0.05
+USER = 601
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image that this host has put there: from which object, of which architecture."""
+
+    key: str
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are, all on the volume: renaming is one step."""
+
+    shown: Path
+    partial: Path
+    record: Path
+
+
+def fetch(host: Host) -> None:
+    """Shows new images and takes away those that are gone; tells how old the builders' last checks are.
+
+    Raises:
+        HostError: something of it failed; the rest was done.
+    """
+    wanted = host.document.disk_images
+    if wanted is None:
+        raise HostError("host document: the key 'disk_images' is missing")
+    places = _places(host)
+    shutil.rmtree(places.partial, ignore_errors=True)
+    places.partial.mkdir(parents=True)
+    wrong = []
+    read: dict[str, Manifest] = {}
+    stores = _stores(host, wanted)
+    for architecture, store in stores.items():
+        try:
+            manifest, _ = store.read()
+            if manifest is not None:
+                read[architecture] = manifest
+                if manifest.checked is not None:
+                    _tell_age(host, architecture, manifest.checked)
+        except HostError as error:
+            wrong.append(str(error))
+    shown = _record(places)
+    for name, (architecture, image) in choose(read).items():
+        there = shown.get(name)
+        if there and there.key == image.key and _looks_right(places.shown / name, image):
+            continue
+        try:
+            _show(stores[architecture], image, places)
+        except HostError as error:
+            wrong.append(str(error))
+            continue
+        shown[name] = Shown(image.key, architecture)
+        _remember(places, shown)
+        log.info("%s is new", name)
+    for name in gone(shown, read):
+        (places.shown / name).unlink(missing_ok=True)
+        del shown[name]
+        _remember(places, shown)
+        log.info("%s is gone", name)
+    if wrong:
+        raise HostError("; ".join(wrong))
+
+
+def choose(manifests: Mapping[str, Manifest]) -> dict[str, tuple[str, Image]]:
+    """Returns the images to show, by name, each with its architecture.
+
+    Some images are for every architecture, and each builder makes them: the first one's is shown.
+    """
+    chosen: dict[str, tuple[str, Image]] = {}
+    for architecture, manifest in manifests.items():
+        for image in manifest.images:
+            chosen.setdefault(image.name, (architecture, image))
+    return chosen
+
+
+def gone(shown: Mapping[str, Shown], manifests: Mapping[str, Manifest]) -> list[str]:
+    """Returns which images to take away: their own builder has published a manifest, and none has them.
+
+    Args:
+        shown: what is there of the builders.
+        manifests: those that could be read.
+    """
+    names = choose(manifests)
+    return sorted(name for name, of in shown.items() if of.architecture in manifests and name not in names)
+
+
+def _stores(host: Host, wanted: DiskImages) -> dict[str, Store]:
+    s3 = host.client("s3")
+    return {
+        architecture: Store(s3, bucket=wanted.bucket, prefix=f"{architecture}/")
+        for architecture in wanted.architectures
+    }
+
+
+def _places(host: Host) -> Places:
+    own = host.layout.data / "disk-images"
+    fixed = host.layout.data / "openqa/share/factory/hdd/fixed"
+    return Places(shown=fixed, partial=own / "partial", record=own / "shown.json")
+
+
+def _show(store: Store, image: Image, places: Places) -> None:
+    room = os.statvfs(places.partial)
+    if (room.f_bavail * room.f_frsize - image.bytes) < FREE * room.f_blocks * room.f_frsize:
+        raise HostError(f"{image.name}: no room on the volume for {image.bytes} bytes")
+    path = store.fetch(image, places.partial)
+    if os.geteuid() == 0:
+        os.chown(path, USER, USER)
+    path.chmod(0o644)
+    path.replace(places.shown / image.name)
+
+
+def _looks_right(path: Path, image: Image) -> bool:
+    return path.is_file() and path.stat().st_size == image.bytes
+
+
+def _record(places: Places) -> dict[str, Shown]:
+    try:
+        data = json.loads(places.record.read_text(encoding="utf-8"))
+        return {name: Shown(**entry) for name, entry in data.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise HostError(f"{places.record}: cannot be read: {error}") from error
+
+
+def _remember(places: Places, shown: Mapping[str, Shown]) -> None:
+    text = json.dumps({name: asdict(entry) for name, entry in shown.items()}, indent=1)
+    write_private(places.record, text, mode=0o644)
+
+
+def _tell_age(host: Host, architecture: str, checked: str) -> None:
+    age = (datetime.now(UTC) - moment(checked)).total_seconds()
+    call(
+        "metric ImagesAgeSeconds",
+        host.client("cloudwatch").put_metric_data,
+        Namespace=f"openQA/{host.document.environment}",
+        MetricData=[
+            {
+                "MetricName": "ImagesAgeSeconds",
+                "Value": age,
+                "Dimensions": [{"Name": "Architecture", "Value": architecture}],
+            }
+        ],
+    )

@@ -1,0 +1,108 @@
+"""What Fedora's consumer missed: ``python3 -m userdata.messages.fedora ARCHIVE STATE``, in its container.
+
+Its queue goes with its connection; what is published then, or while openQA is away, never reaches it.
+Now and then this asks the archive and has the consumer's own class deal with what it did not schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from userdata.messages import archive, rules
+from userdata.messages.archive import ArchiveError
+from userdata.messages.memory import OVERLAP_SECONDS, Memory
+from userdata.messages.rules import Message, RuleError
+
+log = logging.getLogger(__name__)
+
+# Younger messages are the consumer's, which may be at work on them.
+YOUNG_SECONDS = 900.0
+
+
+def catch_up(
+    memory: Memory,
+    url: str,
+    *,
+    topics: tuple[str, ...],
+    has_jobs: Callable[[str], bool],
+    consume: Callable[[Message], None],
+    now: float,
+) -> None:
+    """Deal with what was published since the last time.
+
+    Args:
+        memory: What was dealt with, and until when.
+        url: The archive.
+        topics: The consumer's.
+        has_jobs: Whether openQA has jobs of a build.
+        consume: The consumer's own way to deal with a message.
+        now: Seconds since the epoch.
+
+    Raises:
+        ArchiveError: The archive does not answer, or not as it should.
+    """
+    start, end = memory.since - OVERLAP_SECONDS, now - YOUNG_SECONDS
+    if end <= memory.since:
+        return
+    for found in archive.read(url, topics=topics, start=start, end=end):
+        try:
+            message = rules.of(found.get("topic"), found.get("id"), found.get("body"))
+        except RuleError as error:
+            log.warning("a message of the archive is skipped: %s", error)
+            continue
+        if memory.knows(message.id):
+            continue
+        build = update(message)
+        # Composes are asked for by fedora_openqa itself; updates it would schedule anew.
+        if build is None or not has_jobs(build):
+            consume(message)
+        memory.add(message.id, now=now)
+    memory.all_done(now=end)
+
+
+def update(message: Message) -> str | None:
+    """Return the build of the update that a message is about; None if it is about none."""
+    alias = rules.find(message.body, "update.alias")
+    return f"Update-{alias}" if isinstance(alias, str) else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Catches up once; returns the exit code.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(prog="python3 -m userdata.messages.fedora", description=__doc__)
+    parser.add_argument("archive", help="where the archive is searched")
+    parser.add_argument("state", type=Path, help="the file of what was dealt with")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    settings: Any = importlib.import_module("fedora_messaging.config").conf
+    messages: Any = importlib.import_module("fedora_messaging.message")
+    openqa: Any = importlib.import_module("openqa_client.client")
+    scheduler: Any = importlib.import_module("fedora_openqa.consumer").OpenQAScheduler()
+    api = openqa.OpenQA_Client(settings["consumer_config"]["openqa_hostname"])
+    try:
+        catch_up(
+            Memory(options.state, now=time.time()),
+            options.archive,
+            topics=tuple(settings["bindings"][0]["routing_keys"]),
+            has_jobs=lambda build: bool(api.openqa_request("GET", "jobs", {"build": build})["jobs"]),
+            consume=lambda message: scheduler(messages.Message(topic=message.topic, body=message.body)),
+            now=time.time(),
+        )
+    except ArchiveError as error:
+        log.error("what was missed is not known yet: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
