@@ -21,6 +21,7 @@ pytestmark = pytest.mark.restore
 
 # At most so much of what was committed may be missing, in seconds.
 LOSS = 60
+ARCHIVE_TIMEOUT = 30
 # No good-bye: neither the last write-ahead log is archived nor anything written. The volume is empty then.
 LOSE = """
 device=$(findmnt --noheadings --output SOURCE /srv/data)
@@ -130,7 +131,8 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
         print(f"{len(missing)} of {len(committed)} commits are missing, of the last {seconds:.0f} s")
     assert kept <= committed.keys() | {max(committed) + 1}
     assert seconds <= LOSS
-    assert max(committed.values()) - min(committed.values()) > LOSS, "it says little"
+    # Longer than PostgreSQL keeps a segment to itself, or it says little.
+    assert max(committed.values()) - min(committed.values()) > ARCHIVE_TIMEOUT
     assert {"checking what was restored", "1 finished jobs have lost their results"} <= set(said.splitlines())
 
     lost = made.job(passed)
