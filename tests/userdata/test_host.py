@@ -397,7 +397,7 @@ def test_readiness_ends_when_a_unit_is_hopeless(
     def refuse(_: str) -> str:
         raise ConnectionRefusedError("refused")
 
-    monkeypatch.setattr(ready, "_get", refuse)
+    monkeypatch.setattr(ready, "get", refuse)
     programs.answers[command] = answer
     programs.answers["journalctl"] = "\n".join(
         json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": text})
@@ -414,7 +414,7 @@ def test_readiness_gives_up_with_the_last_reason(
     tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [json.dumps({"workers": []})]
-    monkeypatch.setattr(ready, "_get", lambda _: answers[0])
+    monkeypatch.setattr(ready, "get", lambda _: answers[0])
     host = machine.host(tmp_path, "worker-emulated")
     with pytest.raises(HostError, match=r"waited 0 s for the worker to work; .*worker 1 is not registered"):
         ready.await_ready(host, seconds=0, sleep=lambda _: None)
