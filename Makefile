@@ -36,7 +36,7 @@ test: setup machine check golden ## Run every check and every test, the local de
 	@# Apart, because the local cloud changes moto for the whole of a process. Two modules at a time, because
 	@# most of a deployment's time is waiting.
 	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud $(TWO) --dist=loadfile
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadgroup
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadfile
 
 .PHONY: test-fast
 test-fast: setup ## Run the unit and template tests alone

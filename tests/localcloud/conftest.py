@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
@@ -16,13 +19,21 @@ from tests.prerequisites import require_machine
 QUICK = {"machine", "parametrize", "usefixtures"}
 
 
+class ByDeployment(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A module's tests stay in one of several processes, and a package's, which share a deployment."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::", 1)[0])
+        return str(file.parent if (self.config.rootpath / file.parent / "__init__.py").exists() else file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByDeployment:
+    return ByDeployment(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules, and packages, stay in one process when there are several; those that deploy come first."""
-    markers = {item: {mark.name for mark in item.iter_markers()} - QUICK for item in items}
-    items.sort(key=lambda item: not markers[item])
-    for item in items:
-        path = item.path.parent if (item.path.parent / "__init__.py").exists() else item.path
-        item.add_marker(pytest.mark.xdist_group(path.stem))
+    """Those that deploy come first, so that the last ones are short."""
+    items.sort(key=lambda item: not {mark.name for mark in item.iter_markers()} - QUICK)
 
 
 @pytest.fixture(scope="session")
