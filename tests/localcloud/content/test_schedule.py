@@ -101,16 +101,15 @@ def load_templates(made: Deployment) -> None:
     machine = {"WORKER_CLASS": settings["WORKER_CLASS"]}
     product = {"distri": "sample", "version": VERSION, "flavor": "cd", "arch": "x86_64"}
 
-    def post(table: str, values: dict[str, Any], more: dict[str, str] | None = None) -> None:
-        data = values | {f"settings[{key}]": value for key, value in (more or {}).items()}
-        made.openqa.request("POST", table, data=data)
+    def create(table: str, settings: dict[str, str], **values: str) -> None:
+        made.openqa.request("POST", table, json={**values, "settings": settings})
 
-    post("machines", {"name": VERSION, "backend": "qemu"}, machine)
-    post("test_suites", {"name": VERSION}, own)
-    post("products", {"name": VERSION, **product})
-    post("job_groups", {"name": VERSION})
+    create("machines", machine, name=VERSION, backend="qemu")
+    create("test_suites", own, name=VERSION)
+    create("products", {}, name=VERSION, **product)
+    made.openqa.request("POST", "job_groups", data={"name": VERSION})
     names = {"group_name": VERSION, "machine_name": VERSION, "test_suite_name": VERSION, "prio": 50}
-    post("job_templates", names | product)
+    made.openqa.request("POST", "job_templates", data=names | product)
 
 
 @pytest.fixture(scope="module")
