@@ -100,12 +100,12 @@ class BareHost:
         """What a script prints as JSON."""
         return json.loads(self.output(f"python -c {shlex.quote(script)}"))
 
-    def mount(self) -> None:
-        """Mounts the bucket as backup-mount.service does."""
+    def mount(self, bucket: str = BUCKET) -> None:
+        """Mounts a bucket as backup-mount.service does."""
         self.output(
             f"python -m localcloud.mountpoint --prefix={self.role}/ --region={machine.REGION} --allow-other "
             "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
-            f"--endpoint-url={ENDPOINT} --force-path-style {BUCKET} /srv/backups </dev/null >/dev/null 2>&1"
+            f"--endpoint-url={ENDPOINT} --force-path-style {bucket} /srv/backups </dev/null >/dev/null 2>&1"
         )
 
     def kill_mount(self) -> None:

@@ -411,3 +411,38 @@ def test_an_empty_database_needs_a_word(host: BareHost) -> None:
     # Its log and its backups never meet the old cluster's.
     assert "base backup" in host.does("backup --when-due")
     assert int(host.output("ls /srv/backups/postgres | wc -l")) == 2
+
+
+# As `aws s3 sync` does, and with another environment's password.
+COPY = f"""
+import boto3
+s3 = boto3.client("s3", region_name={machine.REGION!r})
+s3.create_bucket(Bucket="fresh")
+for page in s3.get_paginator("list_objects_v2").paginate(Bucket={BUCKET!r}, Prefix="database/"):
+    for key in (found["Key"] for found in page["Contents"]):
+        s3.copy_object(Bucket="fresh", Key=key, CopySource={{"Bucket": {BUCKET!r}, "Key": key}})
+boto3.client("secretsmanager", region_name={machine.REGION!r}).put_secret_value(
+    SecretId="openqa/test/database", SecretString="another0password")
+print("null")
+"""
+LOG_IN = "PGPASSWORD={} PGSSLMODE=require psql -h 127.0.0.1 -U openqa -d openqa -qAtXc 'select 1'"
+
+
+def test_a_copy_of_the_bucket_restores_a_fresh_environment(host: BareHost) -> None:
+    host.does("backup")
+    row = commit(host)
+    archive_all(host)
+    host.lose_everything_but_the_bucket()
+    host.kill_mount()
+    host.python(COPY)
+    host.output(f'sed -i \'s/"bucket": "{BUCKET}"/"bucket": "fresh"/\' /run/host.json')
+    host.mount("fresh")
+    host.start()
+    assert not works(host)
+    host.does("restore --to latest")
+    assert host.sql(f"select count(*) from probe where id = {row}") == "1"
+    assert host.output(f"podman exec openqa-database env {LOG_IN.format('another0password')}") == "1"
+    assert host.run(f"podman exec openqa-database env {LOG_IN.format(machine.PASSWORD)}").returncode
+    # Its own backups go on there.
+    assert "base backup" in host.does("backup --when-due")
+    archive_all(host)
