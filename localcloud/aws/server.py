@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from moto.core.base_backend import BackendDict
 from moto.core.exceptions import ServiceException
+from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
@@ -53,6 +54,7 @@ class Server:
         # A new server is a new AWS.
         for services in BackendDict._instances:  # type: ignore[misc]
             services.clear()
+        s3_backends.bucket_accounts.clear()
         self.world = World(region=region, account=account)
         self.cloudformation = CloudFormation(self.world)
         self._servers: list[BaseWSGIServer] = []
