@@ -402,17 +402,6 @@ def test_everything_but_the_bucket_is_lost(host: BareHost) -> None:
     assert works(host)
 
 
-def test_an_empty_database_needs_a_word(host: BareHost) -> None:
-    host.lose_everything_but_the_bucket()
-    host.start()
-    assert not works(host)
-    host.does("initialise")
-    assert works(host)
-    # Its log and its backups never meet the old cluster's.
-    assert "base backup" in host.does("backup --when-due")
-    assert int(host.output("ls /srv/backups/postgres | wc -l")) == 2
-
-
 # As `aws s3 sync` does, and with another environment's password.
 COPY = f"""
 import boto3
@@ -446,3 +435,14 @@ def test_a_copy_of_the_bucket_restores_a_fresh_environment(host: BareHost) -> No
     # Its own backups go on there.
     assert "base backup" in host.does("backup --when-due")
     archive_all(host)
+
+
+def test_an_empty_database_needs_a_word(host: BareHost) -> None:
+    host.lose_everything_but_the_bucket()
+    host.start()
+    assert not works(host)
+    host.does("initialise")
+    assert works(host)
+    # Its log and its backups never meet the old cluster's.
+    assert "base backup" in host.does("backup --when-due")
+    assert int(host.output("ls /srv/backups/postgres | wc -l")) == 2
