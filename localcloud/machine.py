@@ -105,10 +105,10 @@ class Machine:
         for path in (upper, self.directory / "root", upper / "etc/systemd/network"):
             path.mkdir(parents=True, exist_ok=True)
         # podman's storage, which on this overlay would have to do with FUSE: see machine.sh.
-        (upper / "etc/containers").mkdir()
-        (upper / "etc/containers/storage.conf").write_text(_STORAGE)
-        for name in ("containers", "images"):
-            (self.directory / name).mkdir(exist_ok=True)
+        (self.directory / "containers").mkdir(exist_ok=True)
+        if self._images is not None:
+            (upper / "etc/containers").mkdir(exist_ok=True)
+            (upper / "etc/containers/storage.conf").write_text(_STORAGE)
         (upper / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (upper / "etc/hostname").write_text(
             private_name(self.primary.address, region=self.primary.region).partition(".")[0] + "\n"
@@ -119,6 +119,12 @@ class Machine:
             Link(name="ens5", address=self.primary.address, mac=self.primary.mac, namespace=self.id)
         )
 
+    @property
+    def _images(self) -> Path | None:
+        """podman's storage of a root that has images."""
+        stores = (root / "var/lib/containers/storage" for root in self.lower)
+        return next((store for store in stores if store.is_dir()), None)
+
     def start(self) -> None:
         """Boot it. Its console goes to the file, appended."""
         # An overlay mounted volatile leaves a mark in its work directory that forbids a second mount.
@@ -128,14 +134,20 @@ class Machine:
         cgroup.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("machine.sh")
         lower = ":".join(map(str, self.lower))
-        stores = (root / "var/lib/containers/storage" for root in self.lower)
-        images = next((store for store in stores if store.is_dir()), self.directory / "images")
         with self.console.open("ab") as console:
             self._process = subprocess.Popen(
                 [
                     *("nsenter", f"--net=/run/netns/{self.id}"),
                     *("unshare", "--mount", "--propagation", "private"),
-                    *("bash", str(script), self.id, self.cgroup, lower, str(self.directory), str(images)),
+                    *(
+                        "bash",
+                        str(script),
+                        self.id,
+                        self.cgroup,
+                        lower,
+                        str(self.directory),
+                        str(self._images or ""),
+                    ),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -7,7 +7,7 @@
 #   CGROUP     the machine's cgroup, below /sys/fs/cgroup
 #   LOWER      the root file systems below, as overlayfs's lowerdir option
 #   DIRECTORY  holds upper/, work/, root/ and containers/
-#   IMAGES     podman's storage of the root file systems
+#   IMAGES     podman's storage of the root file systems; empty where they have none
 set -Eeuo pipefail
 id=$1 cgroup=$2 lower=$3 directory=$4 images=$5
 
@@ -25,7 +25,10 @@ if [[ -e /dev/kvm ]]; then
 fi
 
 # An overlay cannot lie on an overlay: containers are in a folder of their own, over the images below.
-storage=("--bind=$directory/containers:/var/lib/containers" "--bind-ro=$images:/usr/lib/containers/storage")
+storage=("--bind=$directory/containers:/var/lib/containers")
+if [[ -n "$images" ]]; then
+  storage+=("--bind-ro=$images:/usr/lib/containers/storage")
+fi
 
 # seccomp: nspawn's filter refuses calls that podman's run-time needs.
 # The network below /proc/sys is the machine's own and must be writable, as it is with --private-network,
