@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
-from constructs.acknowledged import acknowledge
+from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
-from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.names import builder_group, images_prefix, metric_namespace
 from constructs.published_files import PublishedFile
 from constructs.role_document import builder_document, host_document
@@ -20,8 +19,6 @@ from settings import Builder, Environment
 READY_SECONDS = 1800  # createhdds' packages
 METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything
 STOP_SECONDS = 300
-
-_Group = autoscaling.CfnAutoScalingGroup
 
 
 class ImageBuilder(Construct):
@@ -99,36 +96,18 @@ class ImageBuilder(Construct):
             nested_virtualization=builder.virtualization == "nested",
             tags=tags,
         )
-        several = len(builder.instance_types) > 1
-        group = _Group(
+        group = host_group(
             self,
-            "Group",
-            auto_scaling_group_name=name,
-            min_size="0",
-            max_size="1",
-            vpc_zone_identifier=list(subnets),
-            launch_template=None if several else template.specification,
-            mixed_instances_policy=_types(builder, template.specification) if several else None,
-            lifecycle_hook_specification_list=lifecycle_hooks(
-                ready_seconds=METAL_READY_SECONDS if builder.virtualization == "metal" else READY_SECONDS,
-                drain_seconds=STOP_SECONDS,
-            ),
-            tags=[
-                {"key": key, "value": value, "propagateAtLaunch": True}
-                for key, value in {"Name": name, **tags}.items()
-            ],
+            name=name,
+            sizes=(0, 1),
+            subnets=subnets,
+            template=template,
+            instance_types=builder.instance_types,
+            ready_seconds=METAL_READY_SECONDS if builder.virtualization == "metal" else READY_SECONDS,
+            drain_seconds=STOP_SECONDS,
+            tags=tags,
+            why_no_notifications="Hosts report through lifecycle hooks, builders by a metric with an alarm.",
         )
-        acknowledge(
-            group,
-            "AwsSolutions::AwsSolutions-AS3",
-            reason="Hosts report through lifecycle hooks, and builders by a metric with an alarm.",
-        )
-        if several:
-            acknowledge(
-                group,
-                "AwsSolutions::AwsSolutions-EC26",
-                reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
-            )
         if builder.schedule:
             autoscaling.CfnScheduledAction(
                 self,
@@ -138,21 +117,3 @@ class ImageBuilder(Construct):
                 recurrence=builder.schedule,
                 time_zone="Etc/UTC",
             )
-
-
-def _types(
-    builder: Builder, template: _Group.LaunchTemplateSpecificationProperty
-) -> _Group.MixedInstancesPolicyProperty:
-    return _Group.MixedInstancesPolicyProperty(
-        launch_template=_Group.LaunchTemplateProperty(
-            launch_template_specification=template,
-            overrides=[
-                _Group.LaunchTemplateOverridesProperty(instance_type=name) for name in builder.instance_types
-            ],
-        ),
-        instances_distribution=_Group.InstancesDistributionProperty(
-            on_demand_allocation_strategy="prioritized",
-            on_demand_base_capacity=0,
-            on_demand_percentage_above_base_capacity=100,
-        ),
-    )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
-from constructs.acknowledged import acknowledge
+from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_names import HostNames
 from constructs.host_role import HostRole
-from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.mesh_group import MeshGroup
 from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
@@ -25,8 +23,6 @@ from settings import Environment, Fleet
 READY_SECONDS = 900
 METAL_READY_SECONDS = 2700  # a metal type takes over 20 minutes at times, before it boots anything
 DRAIN_SECONDS = 1800  # a hundred heartbeats of this reach the 48 hours that a job may take at most
-
-_Group = autoscaling.CfnAutoScalingGroup
 
 
 class WorkerFleet(Construct):
@@ -119,37 +115,20 @@ class WorkerFleet(Construct):
             nested_virtualization=fleet.virtualization == "nested",
             tags=tags,
         )
-        mixed = len(fleet.instance_types) > 1 or fleet.spot_share > 0
-        group = _Group(
+        host_group(
             self,
-            "Group",
-            auto_scaling_group_name=name,
-            min_size=str(fleet.min),
-            max_size=str(fleet.max),
-            vpc_zone_identifier=list(subnets),
-            launch_template=None if mixed else template.specification,
-            mixed_instances_policy=_mixed(fleet, template.specification) if mixed else None,
-            new_instances_protected_from_scale_in=True,
-            lifecycle_hook_specification_list=lifecycle_hooks(
-                ready_seconds=METAL_READY_SECONDS if fleet.virtualization == "metal" else READY_SECONDS,
-                drain_seconds=DRAIN_SECONDS,
-            ),
-            tags=[
-                {"key": key, "value": value, "propagateAtLaunch": True}
-                for key, value in {"Name": name, **tags}.items()
-            ],
+            name=name,
+            sizes=(fleet.min, fleet.max),
+            subnets=subnets,
+            template=template,
+            instance_types=fleet.instance_types,
+            ready_seconds=METAL_READY_SECONDS if fleet.virtualization == "metal" else READY_SECONDS,
+            drain_seconds=DRAIN_SECONDS,
+            tags=tags,
+            why_no_notifications="Hosts report through lifecycle hooks; fleets change size all day.",
+            spot_share=fleet.spot_share,
+            protected=True,
         )
-        acknowledge(
-            group,
-            "AwsSolutions::AwsSolutions-AS3",
-            reason="Hosts report through lifecycle hooks; fleets change size all day.",
-        )
-        if mixed:
-            acknowledge(
-                group,
-                "AwsSolutions::AwsSolutions-EC26",
-                reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
-            )
         # Not in the web UI host's document: a changed fleet must not replace that host.
         ssm.CfnParameter(
             self,
@@ -159,22 +138,3 @@ class WorkerFleet(Construct):
             description=f"{name}: what the fleets' controller knows of it",
             value=json.dumps({"group": name, **fleet_facts(fleet)}),
         )
-
-
-def _mixed(
-    fleet: Fleet, template: _Group.LaunchTemplateSpecificationProperty
-) -> _Group.MixedInstancesPolicyProperty:
-    return _Group.MixedInstancesPolicyProperty(
-        launch_template=_Group.LaunchTemplateProperty(
-            launch_template_specification=template,
-            overrides=[
-                _Group.LaunchTemplateOverridesProperty(instance_type=name) for name in fleet.instance_types
-            ],
-        ),
-        instances_distribution=_Group.InstancesDistributionProperty(
-            on_demand_allocation_strategy="prioritized",
-            on_demand_base_capacity=0,
-            on_demand_percentage_above_base_capacity=round(100 * (1 - fleet.spot_share)),
-            spot_allocation_strategy="price-capacity-optimized",
-        ),
-    )

@@ -1,0 +1,93 @@
+"""An Auto Scaling group of hosts that come and go: of one instance type, or of several, or partly spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import aws_autoscaling as autoscaling
+from constructs import Construct
+from constructs.acknowledged import acknowledge
+from constructs.host_launch_template import HostLaunchTemplate
+from constructs.lifecycle_hooks import lifecycle_hooks
+
+_Group = autoscaling.CfnAutoScalingGroup
+
+
+def host_group(
+    scope: Construct,
+    *,
+    name: str,
+    sizes: tuple[int, int],
+    subnets: Sequence[str],
+    template: HostLaunchTemplate,
+    instance_types: Sequence[str],
+    ready_seconds: int,
+    drain_seconds: int,
+    tags: Mapping[str, str],
+    why_no_notifications: str,
+    spot_share: float = 0,
+    protected: bool | None = None,
+) -> _Group:
+    """Makes the group, as ``Group`` of what it belongs to.
+
+    Args:
+        scope: what it belongs to.
+        name: its name.
+        sizes: how few and how many hosts it has.
+        subnets: the ids of the subnets that hosts boot in.
+        template: what hosts are.
+        instance_types: the types that hosts may be, the preferred one first.
+        ready_seconds: how long a host may take until it is ready.
+        drain_seconds: how long the group waits for a host's sign of life while it drains.
+        tags: of hosts, beside their name.
+        why_no_notifications: why the group needs none, for AwsSolutions-AS3.
+        spot_share: of the hosts, from 0 to 1.
+        protected: whether new hosts are protected from scale-in; None: not said.
+
+    Returns:
+        The group.
+    """
+    mixed = len(instance_types) > 1 or spot_share > 0
+    group = _Group(
+        scope,
+        "Group",
+        auto_scaling_group_name=name,
+        min_size=str(sizes[0]),
+        max_size=str(sizes[1]),
+        vpc_zone_identifier=list(subnets),
+        launch_template=None if mixed else template.specification,
+        mixed_instances_policy=_mixed(template, instance_types, spot_share) if mixed else None,
+        new_instances_protected_from_scale_in=protected,
+        lifecycle_hook_specification_list=lifecycle_hooks(
+            ready_seconds=ready_seconds, drain_seconds=drain_seconds
+        ),
+        tags=[
+            {"key": key, "value": value, "propagateAtLaunch": True}
+            for key, value in {"Name": name, **tags}.items()
+        ],
+    )
+    acknowledge(group, "AwsSolutions::AwsSolutions-AS3", reason=why_no_notifications)
+    if mixed:
+        acknowledge(
+            group,
+            "AwsSolutions::AwsSolutions-EC26",
+            reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
+        )
+    return group
+
+
+def _mixed(
+    template: HostLaunchTemplate, instance_types: Sequence[str], spot_share: float
+) -> _Group.MixedInstancesPolicyProperty:
+    return _Group.MixedInstancesPolicyProperty(
+        launch_template=_Group.LaunchTemplateProperty(
+            launch_template_specification=template.specification,
+            overrides=[_Group.LaunchTemplateOverridesProperty(instance_type=name) for name in instance_types],
+        ),
+        instances_distribution=_Group.InstancesDistributionProperty(
+            on_demand_allocation_strategy="prioritized",
+            on_demand_base_capacity=0,
+            on_demand_percentage_above_base_capacity=round(100 * (1 - spot_share)),
+            spot_allocation_strategy="price-capacity-optimized",
+        ),
+    )
