@@ -12,7 +12,6 @@ from pathlib import Path
 
 from userdata.host import (
     aws,
-    disks,
     document,
     images,
     mesh,
@@ -66,15 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     def here(name: str, command: HostCommand, told: str) -> argparse.ArgumentParser:
         return anywhere(name, lambda options, layout: command(options, this_host(layout, Metadata())), told)
 
-    anywhere("role", lambda _, layout: print(document.load(layout.document).role), "print the host's role")
     added = anywhere("images", _images, "load container images and keep artifacts")
     added.add_argument("--role", action="append", default=[], choices=document.ROLES)
     added.add_argument("--document", type=Path, help="load what it names instead of all that is there")
-    anywhere(
-        "disks",
-        lambda _, layout: disks.set_up(layout),
-        "at every start of a worker host: pools and cache on instance-store disks",
-    )
     anywhere("switch", _switch, "serve the switch that os-autoinst asks for VLANs; does not return")
     added = anywhere("progress", _progress, "print what a command said so far that was given --run NAME")
     added.add_argument("name")

@@ -1,21 +1,36 @@
 """A worker host's instance-store disks: pools and cache are on them, formatted anew at each boot.
 
 What is on them never outlives a stop of the instance, so nothing here is worth keeping: no journal, RAID 0.
+
+``python3 -m userdata.host.disks`` is a program of its own: all of openQA waits for it, and most of the other
+commands' time goes into loading what AWS's services are asked with.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from userdata.host.commands import run
+from userdata.host.errors import HostError
 from userdata.host.layout import Layout
 
 # What the disks call themselves (EC2 user guide, "NVMe SSD volumes"); their names change from boot to boot.
 MODEL = "Amazon EC2 NVMe Instance Storage"
 ARRAY = Path("/dev/md/openqa")
 FORMAT_SECONDS = 900
+
+
+def main(layout: Layout) -> int:
+    """Sets the disks up; returns the exit code, and a failure's reason goes to stderr."""
+    try:
+        set_up(layout)
+    except HostError as error:
+        print(f"openqa-on-aws: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def find(root: Path = Path("/")) -> list[Path]:
@@ -87,3 +102,7 @@ def _number(device: Path) -> str | None:
         return None
     number = device.stat().st_rdev
     return f"{os.major(number)}:{os.minor(number)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Layout()))

@@ -1,13 +1,18 @@
 #!/bin/bash
-# Waits until the cache service has its minion. A worker that starts before asks again only after minutes.
-#   usage: await-cache.sh URL
+# Waits until the cache service answers, or has its minion. A worker that starts before asks again only after
+# minutes.
+#   usage: await-cache.sh URL [minion]
 set -Eeuo pipefail
 
-for ((second = 0; second < 60; second++)); do
-  if curl --silent --max-time 5 "$1/info" | grep --quiet '"workers":[1-9]'; then
+case ${2:-} in
+  minion) expected='"workers":[1-9]' ;;
+  *) expected='"workers":' ;;
+esac
+while ((SECONDS < 60)); do
+  if curl --silent --max-time 5 "$1/info" | grep --quiet "$expected"; then
     exit 0
   fi
-  sleep 1
+  sleep 0.1
 done
-echo "the cache service has no minion after 60 s" >&2
+echo "the cache service has no ${2:-answer} after 60 s" >&2
 exit 1
