@@ -32,7 +32,7 @@ cat >/etc/openqa-on-aws/host.json <<'DOCUMENT'
 DOCUMENT
 
 step="installing python3-boto3"
-if ! python3 -c 'import boto3' 2>/dev/null; then
+if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("boto3") is None)'; then
   # The one thing that cannot come from the bundle's table of operating systems: it is what fetches it.
   if command -v dnf >/dev/null; then
     dnf --assumeyes --quiet install python3-boto3

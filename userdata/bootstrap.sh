@@ -28,7 +28,7 @@ step() {
 }
 
 started=$SECONDS
-role=$(python3 -m userdata.host role)
+role=$(python3 -c 'import json; print(json.load(open("/etc/openqa-on-aws/host.json"))["role"])')
 step "installing for the role $role" bash "$root/userdata/install.sh" --role "$role" --document /etc/openqa-on-aws/host.json
 step "preparing the host" python3 -m userdata.host prepare
 step "starting the agent" systemctl start openqa-agent.service

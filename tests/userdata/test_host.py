@@ -467,16 +467,11 @@ def test_unknown_networks_are_refused(key: str, allowed: str) -> None:
 def test_a_command_that_fails_leaves_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = machine.host(tmp_path, "database").layout
     layout.document.write_text("{")
-    assert main.main(["role"], layout) == 1
+    assert main.main(["images", "--document", str(layout.document)], layout) == 1
     said = capsys.readouterr().err
     assert "is not JSON" in said
     assert "Traceback" not in said
     assert "is not JSON" in (layout.state / "failure").read_text()
-
-
-def test_the_role_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["role"], machine.host(tmp_path, "worker").layout) == 0
-    assert capsys.readouterr().out == "worker\n"
 
 
 @pytest.mark.parametrize(

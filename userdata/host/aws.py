@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import boto3
@@ -20,11 +21,17 @@ _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeou
 
 def client(service: str, region: str, *, config: Config = _CONFIG) -> Any:  # boto3 brings no types
     """Returns a client that retries, with the instance role's credentials."""
+    return _session().client(service, region_name=region, config=config)
+
+
+@cache
+def _session() -> boto3.Session:
+    """One for all clients: it reads what it knows of AWS, and asks for the role's credentials, once."""
     session = botocore.session.get_session()
     # A role's credentials may appear some seconds after the instance; botocore asks once, for a second.
     session.set_config_variable("metadata_service_timeout", 5)
     session.set_config_variable("metadata_service_num_attempts", 10)
-    return boto3.Session(botocore_session=session).client(service, region_name=region, config=config)
+    return boto3.Session(botocore_session=session)
 
 
 def call(what: str, function: Callable[..., T], **arguments: Any) -> T:

@@ -179,8 +179,10 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
             render.write(files, target, mode=0o644)
             units += files if kind == "units" else []
     render.write(messages.fedora_files(host, "quadlets", values), host.layout.quadlets, mode=0o644)
+    enabled = [str(unit.path) for unit in units if "[Install]" in unit.text]
+    # It would make systemd read everything anew by itself, and once is enough.
+    run(["systemctl", "enable", "--quiet", "--no-reload", *enabled])
     run(["systemctl", "daemon-reload"])
-    run(["systemctl", "enable", "--quiet", *(str(unit.path) for unit in units if "[Install]" in unit.text)])
     # They must leave the fixed interface to openqa-interface.service, from the moment that it appears.
     for manager in _active("systemd-networkd.service", "NetworkManager.service"):
         run(["systemctl", "reload-or-restart", manager])
