@@ -49,13 +49,26 @@ if [[ -n "$session_manager_region" ]]; then
   bash "$here/session-manager/install.sh" "$session_manager_region"
 fi
 
-missing=()
-for package in "${packages[@]}"; do
-  os_is_installed "$package" || missing+=("$package")
-done
+# Usage: find_missing PACKAGE…; sets "missing".
+find_missing() {
+  missing=()
+  # The usual case, with a golden image: one question instead of one for each.
+  os_is_installed "$@" && return
+  local package
+  for package; do
+    os_is_installed "$package" || missing+=("$package")
+  done
+}
+
+find_missing "${packages[@]}"
 if ((${#missing[@]})); then
   os_install "${missing[@]}"
 fi
+
+# Nobody in a VPC answers multicast: each name that does not exist would take seconds, and cloud-init asks for
+# one at every host's first boot.
+mkdir -p /etc/systemd/resolved.conf.d
+printf '[Resolve]\nLLMNR=no\n' >/etc/systemd/resolved.conf.d/openqa-on-aws.conf
 
 # Hosts that keep state mount the backup bucket.
 if ((${#roles[@]} == 0)) || [[ " ${roles[*]} " =~ " database "|" webui " ]]; then
@@ -77,10 +90,7 @@ if wants_tap; then
   id geekotest &>/dev/null || useradd --system --user-group --uid 601 --home-dir /var/lib/openqa geekotest
   id _openqa-worker &>/dev/null || useradd --system --user-group --uid 602 --groups geekotest,kvm \
     --home-dir /run/openqa --shell /bin/bash _openqa-worker
-  missing=()
-  for package in "${tap_packages[@]}"; do
-    os_is_installed "$package" || missing+=("$package")
-  done
+  find_missing "${tap_packages[@]}"
   if ((${#missing[@]})); then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi
@@ -94,10 +104,7 @@ sys.exit((json.load(open(sys.argv[1])).get("builder") or {}).get("program") != "
 }
 
 if builds_with_createhdds; then
-  missing=()
-  for package in "${createhdds_packages[@]}"; do
-    os_is_installed "$package" || missing+=("$package")
-  done
+  find_missing "${createhdds_packages[@]}"
   if ((${#missing[@]})); then
     os_install "${missing[@]}"
   fi

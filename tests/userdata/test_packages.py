@@ -89,3 +89,38 @@ def test_fedoras_own_firmware_is_left_alone(tmp_path: Path) -> None:
     firmware(tmp_path)
     assert own.read_text() == "Fedora's"
     assert len(list(own.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        (("podman",), True),
+        (("podman", "curl"), True),
+        (("podman", "removed"), False),
+        (("unknown",), False),
+        (("podman", "unknown", "curl"), False),
+    ],
+)
+def test_packages_are_installed_when_all_are(tmp_path: Path, asked: tuple[str, ...], there: bool) -> None:
+    # As dpkg-query speaks of what is there, of what left its configuration, and of what it never saw.
+    program = tmp_path / "dpkg-query"
+    program.write_text(
+        "#!/bin/bash\nstatus=0\nshift 3\n"
+        "for package; do case $package in removed) echo config-files ;; podman | curl) echo installed ;;\n"
+        "  *) echo dpkg-query: no packages found matching $package >&2; status=1 ;;\nesac; done\n"
+        "exit $status\n"
+    )
+    program.chmod(0o755)
+    done = subprocess.run(
+        [
+            "bash",
+            "-euc",
+            '. "$1"; shift; os_is_installed "$@"',
+            "bash",
+            str(USERDATA / "os/debian.sh"),
+            *asked,
+        ],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert (done.returncode == 0) is there

@@ -117,6 +117,11 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     assert "warn" not in said
 
 
+def test_golden_hosts_ask_no_neighbours_for_names(tmp_path: Path) -> None:
+    said = inside(golden_root(), tmp_path, "systemd-analyze cat-config systemd/resolved.conf")
+    assert "LLMNR=no" in said.splitlines()
+
+
 def test_cloud_init_takes_the_user_data_for_a_script(tmp_path: Path) -> None:
     text = user_data("{}", BUNDLE_BUCKET="b", BUNDLE_KEY="k", BUNDLE_SHA256="0")
     (tmp_path / "user-data").write_text(text)

@@ -29,8 +29,10 @@ os_install() {
     install --no-install-recommends "$@"
 }
 
+# Usage: os_is_installed PACKAGE…; all of them.
 os_is_installed() {
-  [[ "$(dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+  ! grep --quiet --line-regexp --invert-match installed \
+    <<<"$(dpkg-query --show --showformat '${db:Status-Status}\n' "$@" 2>&1)"
 }
 
 # AWS names its folders after the package system's architectures:

@@ -28,8 +28,9 @@ os_install() {
   dnf --assumeyes --quiet --setopt=install_weak_deps=False install "$@"
 }
 
+# Usage: os_is_installed PACKAGE…; all of them.
 os_is_installed() {
-  rpm --query --quiet "$1"
+  rpm --query --quiet "$@"
 }
 
 # AWS names its folders by GOARCH:
