@@ -122,6 +122,7 @@ class Seen:
         jobs: All scheduled jobs, blocked ones too.
         hosts: All hosts of the fleets.
         fleets: The fleets.
+        recent: How many of the jobs that ended last asked for which classes.
     """
 
     now: float
@@ -130,6 +131,7 @@ class Seen:
     jobs: Sequence[Job]
     hosts: Sequence[Host]
     fleets: Sequence[Fleet]
+    recent: Mapping[Classes, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +162,13 @@ class Rules:
         clock_seconds: Times may lie so far in the future: clocks differ.
         unknown_seconds: Taken for a job of which nothing is known; openQA's default limit is two hours.
         linger: An idle host stays for this share of its boot time.
+        linger_roomy: The same for roomy hosts: those that are not quick, where there are none with less than
+            `roomy_slots` workers. They bring room not only for what waits now but for what comes after it,
+            which would else wait for as long as they boot. So they also are launched as soon as a job finds
+            no free worker.
+        roomy_slots: See there.
+        fill: So much of a roomy host's free workers' time jobs to come are taken to use, if they are like
+            those that ended last.
         caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
         quick_seconds: Hosts that boot in this time are drained for thrift, and launched to spare.
@@ -167,6 +176,9 @@ class Rules:
             hosts: the first to come up serve, what still boots then is cancelled. Boot times scatter, and
             the last hosts make the longest waits. At most a quarter of a fleet's maximum is to spare.
         spare_slow: The same for hosts that take longer to boot: there it costs much.
+        scatter: The longest of several jobs is taken to be their times' norm of this order: six makes 1.12 of
+            two alike, 1.26 of four and 1.59 of sixteen, about what is to be expected of the longest where
+            times scatter by a quarter.
         overdue: A host that boots for so many times its boot time is not counted on.
         headroom: Hosts are drained if the others have room for the load and this share more.
         thrift: A quick host is drained if what else it would cost, times this, is more than new hosts would.
@@ -180,13 +192,17 @@ class Rules:
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
     linger: float = 0.1
+    linger_roomy: float = 1.25
+    roomy_slots: int = 16
+    fill: float = 0.3
     caution: float = 1.6
     foresight: float = 1.0
     quick_seconds: float = 600.0
     spare: float = 1.5
     spare_slow: float = 0.1
+    scatter: float = 6.0
     overdue: float = 2.0
-    headroom: float = 1.0
+    headroom: float = 4.0
     thrift: float = 0.4
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
@@ -307,6 +323,7 @@ class _Plan:
                 self.room[fleet.name] = 0
                 self.held[fleet.name] = reason
         self.patience: dict[Classes, float] = {}
+        self.roomy = {fleet.name for fleet in seen.fleets if self._roomy(fleet)}
         slowest = max((fleet.boot_seconds for fleet in seen.fleets), default=0.0)
         self.board = Board(until=self.now + slowest)
         self.ends: dict[int, float] = {}
@@ -326,8 +343,10 @@ class _Plan:
                 rank = (1, free_at[0], host.id)
             else:
                 ends = [self._end(running) for running in host.running]
-                free_at = ends + [self.now] * (fleet.slots - len(ends))
                 rank = (0, -sum(ends) + self.now * len(ends), host.id)
+                if fleet.name in self.roomy:
+                    ends = [math.inf] * len(ends)  # who finds no free worker has a host launched
+                free_at = ends + [self.now] * (fleet.slots - len(ends))
             if not host.outdated or host.state is State.BOOTING:
                 left.append((rank, Place(host.id, fleet.classes, fleet.one_host, free_at)))
         for host in self.seen.hosts:
@@ -437,29 +456,43 @@ class _Plan:
         """Choose the fleet where an hour of work costs least.
 
         A host is paid from its launch until the last of its jobs ends, and works for all of them:
-        price * (boot + longest) / sum of the jobs' times. It gets the jobs in the order of the queue.
+        price * (boot + longest) / sum of the jobs' times. It gets the jobs in the order of the queue; a roomy
+        one will get others later: the more of the jobs that ended last it suits, the more of them.
         """
         best: tuple[float, Fleet, list[Unit]] | None = None
         for fleet in candidates:
             if not self.room[fleet.name]:
                 continue
             fitting: list[Unit] = []
-            used, work, longest = 0, 0.0, 0.0
+            used, work, powers = 0, 0.0, 0.0
             for unit in islice(left, WINDOW * fleet.slots):
                 if used + unit.size <= fleet.slots:
                     durations = self._durations(unit)
                     fitting.append(unit)
                     used += unit.size
                     work += sum(durations)
-                    longest = max(longest, *durations)
+                    powers += sum(seconds**self.rules.scatter for seconds in durations)
                     if used == fleet.slots:
                         break
             if not fitting:
                 continue
+            longest = powers ** (1 / self.rules.scatter)
+            if fleet.name in self.roomy:
+                work += self.rules.fill * self._suited(fleet) * (fleet.slots - used) * longest
             cost = fleet.price * (fleet.boot_seconds + longest) / max(1.0, work)
             if best is None or cost < best[0]:
                 best = (cost, fleet, fitting)
         return best and best[1:]
+
+    def _roomy(self, fleet: Fleet) -> bool:
+        """Tell whether a fleet's hosts bring room for more than what waits now (`Rules.linger_roomy`)."""
+        sizes = (other.slots for other in self.seen.fleets if fleet.classes <= other.classes)
+        return fleet.boot_seconds > self.rules.quick_seconds and min(sizes) >= self.rules.roomy_slots
+
+    def _suited(self, fleet: Fleet) -> float:
+        """The share of the jobs that ended last that a fleet's workers could have done."""
+        suiting = sum(count for classes, count in self.seen.recent.items() if classes <= fleet.classes)
+        return suiting / max(1, sum(self.seen.recent.values()))
 
     def _launch_spares(self) -> None:
         """Launch some more hosts where many boot, and cancel those that boot although nothing needs them."""
@@ -562,7 +595,8 @@ class _Plan:
             fleet = self.fleets[host.fleet]
             if host.state is not State.READY or host.running or host.idle_since is None:
                 continue
-            lingered = self.now - host.idle_since >= self.rules.linger * fleet.boot_seconds
+            linger = self.rules.linger_roomy if fleet.name in self.roomy else self.rules.linger
+            lingered = self.now - host.idle_since >= linger * fleet.boot_seconds
             unused = host.outdated or (lingered and not places[host.id].used)
             if unused and (spare[fleet.name] > 0 or host.outdated):
                 released.append(host.id)

@@ -6,14 +6,14 @@ Pure functions, but for `Memory`: what only who has watched for a while can know
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet import schedule
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
-from fleet.openqa import Job
+from fleet.openqa import Classes, Job
 from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State
 from fleet.reading import ListedJob, ListedWorker, Queue
 
@@ -37,6 +37,7 @@ class Memory:
         lost: Since when each host in service has no connected worker.
         told: When each host was told to go.
         usual: For each kind of job, how long it usually takes, in seconds.
+        recent: How many of the jobs that ended last asked for which classes.
     """
 
     waiting: dict[int, float] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Memory:
     lost: dict[str, float] = field(default_factory=dict)
     told: dict[str, float] = field(default_factory=dict)
     usual: dict[tuple[str, ...], float] = field(default_factory=dict)
+    recent: Counter[Classes] = field(default_factory=Counter)
 
     def idle_since(self, host: str, idle: bool, now: float) -> float | None:
         """Note whether a host is idle, and tell since when; None if it is not."""
@@ -53,7 +55,9 @@ class Memory:
         return None
 
     def learn(self, ended: Iterable[ListedJob]) -> None:
-        """Learn from jobs that ended how long such jobs take, each kind from its newest ones."""
+        """Learn from the jobs that ended last how long such jobs take, and what workers they need."""
+        ended = list(ended)
+        self.recent = Counter(job.classes for job in ended)
         times: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
         for job in sorted(ended, key=lambda job: job.id, reverse=True):
             if job.started is not None and job.finished is not None and job.finished > job.started:
@@ -142,6 +146,7 @@ def look(
         jobs=_jobs(queue.jobs, on_workers, memory, now),
         hosts=hosts,
         fleets=fleets,
+        recent=memory.recent,
     )
     for remembered in (memory.idle, memory.lost, memory.told):
         for gone in remembered.keys() - present:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 
-from fleet.openqa import Free, Job, Unit, assign
+from fleet.openqa import Classes, Free, Job, Unit, assign
 from fleet.policies import Policy
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
@@ -23,6 +23,7 @@ from fleet.simulate.workload import Post, Task
 
 QUIET_SECONDS = 30.0
 GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
+RECENT_JOBS = 1000  # the controller reads a page of those that ended last
 SHUTDOWN_SECONDS = 10.0  # for the lifecycle hook to complete, then billing ends
 
 
@@ -140,6 +141,7 @@ class World:
         self.running: dict[int, tuple[_Machine, float, int]] = {}
         self.tries: defaultdict[int, int] = defaultdict(int)
         self.undone = len(self.tasks)
+        self.recent: deque[Classes] = deque(maxlen=RECENT_JOBS)
         self.look_at = math.inf
         self.fetching: list[tuple[float, int, float, Callable[[], None]]] = []
         self.fetched = 0.0  # bytes that each fetch would have had if it had begun at the start
@@ -281,6 +283,7 @@ class World:
         if self.running.get(task.id, (None, 0.0, 0))[2] != attempt:
             return
         self._stop(task)
+        self.recent.append(task.classes)
         if passed:
             self.undone -= 1
             for child in self.children.pop(task.id, ()):
@@ -438,6 +441,7 @@ class World:
             jobs=tuple(self.jobs.values()),
             hosts=tuple(machine.view for machine in self.machines.values()),
             fleets=tuple(self.seen_fleets.values()),
+            recent=Counter(self.recent),
         )
         self._act(self.policy.decide(seen))
         if self.jobs or self.machines:

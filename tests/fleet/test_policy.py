@@ -111,6 +111,49 @@ def test_the_cheaper_fleet_is_chosen_and_the_next_where_it_is_full() -> None:
     assert decision.desired == {"dear": 1, "small": 2}
 
 
+# Boots take twenty minutes, and there are no small ones.
+METAL = Fleet(name="metal", classes=PLAIN, slots=24, price=4.0, boot_seconds=1200, max=9)
+BIGGER = replace(METAL, name="bigger", slots=48, price=4.9)
+
+
+def test_jobs_that_scatter_get_hosts_of_their_own() -> None:
+    # A large host costs 2 % less a worker, but the last of its eight jobs keeps it longer.
+    decision = plainly(see(jobs=[job(n) for n in range(8)], fleets=(LARGE, SMALL)))
+    assert decision.desired == {"large": 0, "small": 8}
+
+
+def test_a_roomy_host_is_larger_than_what_waits_needs_if_others_like_it_will_come() -> None:
+    seen = see(jobs=[job(n) for n in range(10)], fleets=(METAL, BIGGER))
+    assert plainly(seen).desired == {"metal": 1, "bigger": 0}
+    assert plainly(replace(seen, recent={PLAIN: 100})).desired == {"metal": 0, "bigger": 1}
+
+
+def test_of_equal_roomy_hosts_the_one_that_suits_more_is_launched() -> None:
+    tap = replace(METAL, name="tap", classes=TAP)
+    seen = see(jobs=[job(1)], fleets=(METAL, tap))
+    assert plainly(replace(seen, recent={PLAIN: 80})).desired == {"metal": 1, "tap": 0}
+    assert plainly(replace(seen, recent={PLAIN: 80, TAP: 20})).desired == {"metal": 0, "tap": 1}
+
+
+def test_a_roomy_host_is_launched_as_soon_as_no_worker_is_free() -> None:
+    full = host("h1", METAL, jobs=24)
+    # They end while a new host would still boot.
+    full = replace(full, running=tuple(replace(busy, expected_seconds=700) for busy in full.running))
+    assert plainly(see(jobs=[job(1)], hosts=[full], fleets=(METAL,))).desired == {"metal": 2}
+    # Where there are small hosts, too, jobs wait for the workers that are there.
+    small = replace(METAL, name="small", slots=4, price=1.0)
+    decision = plainly(see(jobs=[job(1)], hosts=[full], fleets=(METAL, small)))
+    assert decision.desired == {"metal": 1, "small": 0}
+
+
+def test_an_idle_roomy_host_stays_longer() -> None:
+    idle = host("h1", METAL, idle_since=NOW - 1400)
+    assert plainly(see(hosts=[idle], fleets=(METAL,))).release == ()
+    assert plainly(see(hosts=[replace(idle, idle_since=NOW - 1600)], fleets=(METAL,))).release == ("h1",)
+    small = replace(METAL, name="small", slots=4, price=1.0)
+    assert plainly(see(hosts=[idle], fleets=(METAL, small))).release == ("h1",)
+
+
 def test_idle_hosts_go() -> None:
     decision = plainly(see(hosts=[host("h1", SMALL)], fleets=(SMALL,)))
     assert decision.release == ("h1",)

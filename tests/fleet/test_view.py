@@ -209,6 +209,7 @@ def test_how_long_jobs_take_is_learned_from_the_newest_of_their_kind() -> None:
     ended = [job(id, scheduled=False, started=0.0, finished=100.0 * id) for id in range(1, 21)]
     memory.learn([*ended, job(30, started=5.0), job(31, started=5.0, finished=5.0)])
     assert memory.usual == {("base", "", "", ""): 1600.0}
+    assert look(memory=memory).seen.recent == {PLAIN: len(ended) + 2}
     assert look(jobs=(job(40),), memory=memory).seen.jobs[0].expected_seconds == 1600.0
 
 
