@@ -15,6 +15,9 @@ How it decides:
    longer than new hosts for them would cost (`_Plan._wasteful`). A drained host finishes its jobs and takes
    no more: openQA deals jobs out at random, so a large host would else never be empty.
 5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released.
+
+Where all hosts are large and boot slowly (metal), what is launched for one job serves many later ones: such
+*roomy* hosts are chosen, launched and kept with those in mind (`Rules.linger_roomy`).
 """
 
 from __future__ import annotations
