@@ -123,14 +123,24 @@ def test_shipped_environments_load(name: str) -> None:
 
 def test_environments_that_are_shipped() -> None:
     assert names() == ("dev", "fedora", "local", "production", "staging")
-    production = load("production")
-    assert {(fleet.architecture, fleet.virtualization, fleet.network) for fleet in production.fleets} == {
-        ("x86_64", "nested", "user"),
-        ("x86_64", "metal", "user"),
-        ("x86_64", "nested", "tap"),
-        ("aarch64", "metal", "tap"),
-    }
     assert load("fedora").os == "fedora"
+
+
+@pytest.mark.parametrize(("name", "tap"), [("production", "nested"), ("fedora", "metal")])
+def test_all_kinds_of_fleets_are_shipped(name: str, tap: str) -> None:
+    kinds = [
+        (one.architecture, one.virtualization, one.network, sorted({"tap", "tap2"} & set(one.classes)))
+        for one in load(name).fleets
+    ]
+    assert sorted(kinds) == sorted(
+        [
+            ("x86_64", "nested", "user", []),
+            ("x86_64", "metal", "user", []),
+            ("x86_64", tap, "tap", ["tap"]),
+            ("x86_64", tap, "tap", ["tap2"]),
+            ("aarch64", "metal", "tap", ["tap", "tap2"]),
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", ["", "nowhere", "../environments/dev", "dev.toml", "\0", "\ud800"])
