@@ -287,6 +287,11 @@ class Fleet(Settings):
         return self.tap_topology == "mesh"
 
     @property
+    def one_host(self) -> bool:
+        """Whether all jobs of a cluster run on one host, because their guests meet nowhere else."""
+        return self.network in ("tap", "vde") and not self.mesh
+
+    @property
     def volume_size(self) -> int:
         """The hosts' EBS volume in GiB: as set, or else 40 for each worker beside cache and system.
 

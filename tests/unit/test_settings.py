@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Network
@@ -80,6 +81,7 @@ instance_types = ["m5.metal"]
 virtualization = "metal"
 """
 
+SAMPLE = Path(content.__file__).parents[1] / "userdata" / "content" / "sample"
 DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
 RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
 
@@ -666,6 +668,23 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
         [FEDORA_TESTS, TAP],
         [['fleets.nested.instance_types = "m8i.2xlarge": 4 workers', "6 tap jobs", "carry 6 workers"]],
     ),
+    "spot hosts for clusters over VDE": (
+        [("max = 2", 'max = 2\nnetwork = "vde"\nspot_share = 0.5')],
+        [["fleets.nested.spot_share = 0.5", "ends all jobs of its clusters", "0, or say why in spot_reason"]],
+    ),
+    **{
+        f"{network} host too small for the sample's pair": (
+            [("max = 2", f'max = 2\nworkers_per_host = 1\nnetwork = "{network}"'), (
+                'classes = ["qemu_x86_64"]', f'classes = ["qemu_x86_64", "{network}"]'
+            )],
+            [[f'"m8i.2xlarge": 1 workers a host, but 2 {network} jobs run together', "carry 2 workers"]],
+        )
+        for network in ("tap", "vde")
+    },
+    "mesh too small for the sample's pair": (
+        [TAP, ("max = 2", 'max = 1\nworkers_per_host = 1\ntap_topology = "mesh"')],
+        [['"m8i.2xlarge": 1 workers on each of up to 1 hosts, but 2 tap jobs', "2 workers or more in all"]],
+    ),
     "mesh too small for a cluster": (
         [FEDORA_TESTS, TAP, ("max = 2", 'max = 1\ntap_topology = "mesh"')],
         [['"m8i.2xlarge": 4 workers on each of up to 1 hosts, but 6 tap jobs', "6 workers or more in all"]],
@@ -766,8 +785,67 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", folder))
     assert line == (
         'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
-        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm"
+        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde"
     )
+
+
+OWN_CLUSTERS: Edit = ('profile = "sample"\n', 'profile = "sample"\nclasses = { pair = 2, alone = 1 }\n')
+OWN_CLASSES: Edit = ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "pair", "alone"]\n')
+
+
+def test_clusters_whose_guests_cannot_meet_are_told(tmp_path: Path) -> None:
+    (line,) = settings.warnings(load("here", write(tmp_path, OWN_CLUSTERS, OWN_CLASSES)))
+    assert line == (
+        'here: fleets.nested.classes = "pair": clusters of up to 2 jobs ask for it, whose guests cannot '
+        'reach each other with network = "user"; wanted: network = "tap" or "vde"'
+    )
+
+
+@pytest.mark.parametrize("network", ["tap", "vde"])
+def test_clusters_whose_guests_meet_are_not_told(tmp_path: Path, network: str) -> None:
+    folder = write(tmp_path, OWN_CLUSTERS, OWN_CLASSES, ("max = 2", f'max = 2\nnetwork = "{network}"'))
+    assert settings.warnings(load("here", folder)) == ()
+
+
+@pytest.mark.parametrize(("classes", "told"), [([], 1), (["tpm"], 1), (["tap"], 0), (["tap2"], 0)])
+def test_a_tap_fleet_to_which_no_cluster_comes_is_told(tmp_path: Path, classes: list[str], told: int) -> None:
+    folder = write(
+        tmp_path,
+        ("[[fleets]]", "[content.classes]\ntap2 = 3\n\n[[fleets]]"),
+        ('"metal"\narchitecture', '"metal"\nnetwork = "tap"\narchitecture'),
+        (
+            '"qemu_x86_64"]\ninstance_types = ["m8i',
+            '"qemu_x86_64", "tap2"]\nnetwork = "tap"\ninstance_types = ["m8i',
+        ),
+        ('classes = ["qemu_x86_64"]', f"classes = {['qemu_x86_64', *classes]}"),
+    )
+    lines = settings.warnings(load("here", folder))
+    assert len(lines) == told
+    assert all(
+        line
+        == 'here: fleets.metal.network = "tap": no cluster comes to a fleet without a class of clusters; '
+        "wanted in classes: one of tap, tap2, vde"
+        for line in lines
+    )
+
+
+def test_the_samples_clusters_are_those_of_its_jobs() -> None:
+    jobs = [json.loads(path.read_text()) for path in SAMPLE.glob("*.json")]
+    sizes = {
+        asked["WORKER_CLASS"].removeprefix("qemu_x86_64,"): sum(key.startswith("TEST:") for key in asked)
+        for asked in jobs
+        if any(key.startswith("_PARALLEL") for key in asked)
+    }
+    assert sizes == content.SAMPLE_CLUSTERS
+    made = Content.model_validate({"profile": "sample"})
+    assert made.clusters("x86_64") == sizes
+    assert made.clusters("aarch64") == {}
+
+
+@pytest.mark.parametrize(("asked", "jobs"), [(1, 2), (6, 6)])
+def test_the_largest_cluster_of_a_class_counts(asked: int, jobs: int) -> None:
+    made = Content.model_validate({"profile": "sample", "classes": {"tap": asked}})
+    assert made.clusters("x86_64")["tap"] == jobs
 
 
 @pytest.mark.parametrize(("hosts", "told"), [(5, 0), (6, 1)])
