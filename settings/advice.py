@@ -58,11 +58,15 @@ def _networks_without_clusters(environment: Environment) -> Iterator[str]:
 
 
 def _slow_fetches(environment: Environment) -> Iterator[str]:
-    name = environment.webui.instance_type
+    webui = environment.webui
     hosts = sum(fleet.max for fleet in environment.fleets)
-    gbps = catalogue.load()[name].network_gbps
-    if gbps < FETCH_GBPS * hosts:
-        yield (
-            f"{environment.name}: webui.instance_type = {shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
-            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
-        )
+    given = {
+        "instance_type": (webui.instance_type, catalogue.load()[webui.instance_type].network_gbps),
+        "volume_mibps": (webui.volume_mibps, webui.volume_gbps),
+    }
+    for key, (value, gbps) in given.items():
+        if gbps < FETCH_GBPS * hosts:
+            yield (
+                f"{environment.name}: webui.{key} = {shown(value)}: {gbps:.3g} Gbit/s for {hosts} hosts that "
+                f"may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+            )

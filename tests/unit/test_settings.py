@@ -491,6 +491,18 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
+    "volume's throughput, too little": (
+        [("volume_gib = 100", "volume_gib = 100\nvolume_mibps = 124")],
+        ["webui.volume_mibps = 124", "MiB/s from 125 to 750, gp3's range with 3000 IOPS"],
+    ),
+    "volume's throughput, more than its IOPS allow": (
+        [("volume_gib = 100", "volume_gib = 100\nvolume_mibps = 751")],
+        ["webui.volume_mibps = 751", "MiB/s from 125 to 750, gp3's range with 3000 IOPS"],
+    ),
+    "volume's throughput of the database": (
+        [("volume_gib = 20", "volume_gib = 20\nvolume_mibps = 250")],
+        ["database.volume_mibps = 250: unknown key", "volume_gib"],
+    ),
     "fleet's warm hosts": (
         [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
         ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
@@ -857,6 +869,21 @@ def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts:
     lines = settings.warnings(changed)
     assert len(lines) == told
     assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
+
+
+@pytest.mark.parametrize(("mibps", "hosts", "told"), [(125, 20, 0), (125, 21, 1), (250, 41, 0), (250, 42, 1)])
+def test_a_volume_too_slow_for_all_hosts_at_once_is_told(
+    tmp_path: Path, mibps: int, hosts: int, told: int
+) -> None:
+    environment = load("here", write(tmp_path))
+    fleet = environment.fleets[0].model_copy(update={"max": hosts})
+    webui = environment.webui.model_copy(update={"instance_type": "m7i.2xlarge", "volume_mibps": mibps})
+    lines = settings.warnings(environment.model_copy(update={"fleets": (fleet,), "webui": webui}))
+    gbps = {125: "1.05", 250: "2.1"}[mibps]
+    assert lines == told * (
+        f"here: webui.volume_mibps = {mibps}: {gbps} Gbit/s for {hosts} hosts that may fetch assets at once; "
+        f"wanted: {0.05 * hosts:g} Gbit/s, 0.05 for each",
+    )
 
 
 @pytest.mark.parametrize("profile", settings.PROFILES)
