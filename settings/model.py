@@ -52,8 +52,8 @@ SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
 # instance type's network to give, and its volume: an asset that many fetch is read from memory
 # (bench/fetch.py), but the first fetch, and all that memory does not hold, comes from the volume.
 FETCH_GBPS = 0.05
-# What gp3 gives in MiB/s: the least, which is in the volume's price, and the most with the 3000 IOPS that are
-# (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
+# What gp3 gives in MiB/s: the least, which its price covers, and the most with the 3000 IOPS that it covers
+# too (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
 # docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
 GP3_MIBPS = (125, 750)
 FEDORA_ACCOUNTS = {
