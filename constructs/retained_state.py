@@ -38,6 +38,7 @@ class RetainedState(Construct):
         role: Role,
         address: IPv4Address,
         volume_gib: int,
+        volume_mibps: int | None = None,
         subnet: str,
         security_group: str,
         zone_id: str,
@@ -52,6 +53,7 @@ class RetainedState(Construct):
             role: the host that they belong to, which is its name in the private zone, too.
             address: the interface's address, inside the subnet.
             volume_gib: the volume's size in GiB.
+            volume_mibps: its throughput in MiB/s; None: gp3's least, 125.
             subnet: the id of the private subnet in the hosts' zone.
             security_group: the id of the group that says who may talk to the address.
             zone_id: the private hosted zone's id.
@@ -69,6 +71,7 @@ class RetainedState(Construct):
             availability_zone=network.zone,
             size=volume_gib,
             volume_type="gp3",
+            throughput=volume_mibps,
             encrypted=True,
             tags=[*tags, CfnTag(key=SNAPSHOTS, value=name)],
         )

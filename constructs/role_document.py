@@ -201,7 +201,7 @@ def fleet_facts(fleet: Fleet) -> Document:
         "workers": {name: fleet.workers(name) for name in fleet.instance_types},
         "volume_gib": fleet.volume_size,
         "boot_seconds": BOOT_SECONDS[fleet.virtualization],
-        "one_host": fleet.network in ("tap", "vde") and not fleet.mesh,
+        "one_host": fleet.one_host,
         "warm": list(fleet.warm),
     }
 

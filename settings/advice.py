@@ -16,7 +16,12 @@ def warnings(environment: Environment) -> tuple[str, ...]:
     Args:
         environment: a valid one.
     """
-    return (*_unknown_classes(environment), *_slow_fetches(environment))
+    return (
+        *_unknown_classes(environment),
+        *_clusters_apart(environment),
+        *_networks_without_clusters(environment),
+        *_slow_fetches(environment),
+    )
 
 
 def _unknown_classes(environment: Environment) -> Iterator[str]:
@@ -31,12 +36,37 @@ def _unknown_classes(environment: Environment) -> Iterator[str]:
                 )
 
 
+def _clusters_apart(environment: Environment) -> Iterator[str]:
+    for fleet in environment.fleets:
+        for name, jobs in environment.content.clusters(fleet.architecture).items():
+            if fleet.network == "user" and name in fleet.classes:
+                yield (
+                    f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: clusters of up to "
+                    f'{jobs} jobs ask for it, whose guests cannot reach each other with network = "user"; '
+                    'wanted: network = "tap" or "vde"'
+                )
+
+
+def _networks_without_clusters(environment: Environment) -> Iterator[str]:
+    for fleet in environment.fleets:
+        asked = ("tap", "tap2", *environment.content.clusters(fleet.architecture))
+        if fleet.network == "tap" and not set(asked) & set(fleet.classes):
+            yield (
+                f'{environment.name}: fleets.{fleet.name}.network = "tap": no cluster comes to a fleet '
+                f"without a class of clusters; wanted in classes: one of {', '.join(dict.fromkeys(asked))}"
+            )
+
+
 def _slow_fetches(environment: Environment) -> Iterator[str]:
-    name = environment.webui.instance_type
+    webui = environment.webui
     hosts = sum(fleet.max for fleet in environment.fleets)
-    gbps = catalogue.load()[name].network_gbps
-    if gbps < FETCH_GBPS * hosts:
-        yield (
-            f"{environment.name}: webui.instance_type = {shown(name)}: {gbps:g} Gbit/s for {hosts} hosts "
-            f"that may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
-        )
+    given = {
+        "instance_type": (webui.instance_type, catalogue.load()[webui.instance_type].network_gbps),
+        "volume_mibps": (webui.volume_mibps, webui.volume_gbps),
+    }
+    for key, (value, gbps) in given.items():
+        if gbps < FETCH_GBPS * hosts:
+            yield (
+                f"{environment.name}: webui.{key} = {shown(value)}: {gbps:.3g} Gbit/s for {hosts} hosts that "
+                f"may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+            )

@@ -198,7 +198,7 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
         if fleet.network != "tap":
             wrong = f'the fleet\'s network is "{fleet.network}"'
             yield Problem(f"{key}.classes", name, wrong, f'classes other than {name}, or network = "tap"')
-    if fleet.network == "tap" and fleet.spot_share > 0 and fleet.spot_reason is None:
+    if fleet.network in ("tap", "vde") and fleet.spot_share > 0 and fleet.spot_reason is None:
         wrong = "an interrupted spot host ends all jobs of its clusters"
         yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
     if fleet.network == "vde" and environment.os != "debian":
@@ -228,17 +228,16 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
             f"of memory and {catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
-    for need in environment.content.needs(fleet.architecture):
-        if not need.classes or not need.classes <= set(fleet.classes):
+    for cluster, jobs in environment.content.clusters(fleet.architecture).items():
+        if cluster not in fleet.classes:
             continue
-        together = f"but {need.cluster} {'+'.join(need.classes)} jobs run together"
-        if fleet.mesh and 0 < workers * fleet.max < need.cluster:
-            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
-            allowed = f"types and a max that carry {need.cluster} workers or more in all"
-            yield Problem(key, name, wrong, allowed)
-        elif not fleet.mesh and workers < need.cluster:
+        together = f"but {jobs} {cluster} jobs run together"
+        if fleet.one_host and workers < jobs:
             wrong = f"{workers} workers a host, {together}"
-            yield Problem(key, name, wrong, f"types that carry {need.cluster} workers or more")
+            yield Problem(key, name, wrong, f"types that carry {jobs} workers or more")
+        elif not fleet.one_host and 0 < workers * fleet.max < jobs:
+            wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
+            yield Problem(key, name, wrong, f"types and a max that carry {jobs} workers or more in all")
 
 
 def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:

@@ -32,12 +32,15 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "cloudinit": True,
     },
 }
+# The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They demand no
+# fleet, but one that has their class must carry them.
+SAMPLE_CLUSTERS: Mapping[str, int] = {"tap": 2, "vde": 2}
 # Classes that jobs may ask for beside those that their content names: what openQA's worker gives itself on a
 # processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
 KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
     "x86_64": frozenset({"qemu_x86_64", "qemu_i686", "qemu_i586", "metal"}),
     "aarch64": frozenset({"qemu_aarch64", "metal"}),
-    "sample": frozenset({"tap", "tpm"}),
+    "sample": frozenset({"tpm", *SAMPLE_CLUSTERS}),
 }
 
 RepositoryAddress = Field(
@@ -65,11 +68,9 @@ class Need:
 
     Attributes:
         classes: Worker classes the jobs ask for, beside the architecture's ``qemu_…``.
-        cluster: Jobs of the largest parallel cluster, all of which must run on one host, or in one mesh.
     """
 
     classes: frozenset[str] = frozenset()
-    cluster: int = 1
 
 
 class Content(Settings):
@@ -141,7 +142,19 @@ class Content(Settings):
         """
         if architecture != "x86_64" and self.profile == "sample":
             return ()
-        return (Need(), *(Need(frozenset({name}), cluster) for name, cluster in self.classes.items()))
+        return (Need(), *(Need(frozenset({name})) for name in self.classes))
+
+    def clusters(self, architecture: Architecture) -> Mapping[str, int]:
+        """Tell how many jobs the largest cluster of a class has, for each class that clusters ask for.
+
+        Unlike `needs`, it demands no fleet.
+
+        Args:
+            architecture: The processor.
+        """
+        sample = SAMPLE_CLUSTERS if self.profile == "sample" and architecture == "x86_64" else {}
+        largest = {**sample, **self.classes}
+        return {name: most for name, jobs in largest.items() if (most := max(jobs, sample.get(name, 1))) > 1}
 
     @property
     def known_classes(self) -> frozenset[str]:

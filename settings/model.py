@@ -48,9 +48,14 @@ ZONE_LETTERS = "abcdefgh"
 RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
-# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. What it
-# has to give is its instance type's network: it reads an asset that many fetch from memory (bench/fetch.py).
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. It has its
+# instance type's network to give, and its volume: an asset that many fetch is read from memory
+# (bench/fetch.py), but the first fetch, and all that memory does not hold, comes from the volume.
 FETCH_GBPS = 0.05
+# What gp3 gives in MiB/s: the least, which its price covers, and the most with the 3000 IOPS that it covers
+# too (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
+# docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
+GP3_MIBPS = (125, 750)
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -195,6 +200,22 @@ class Database(Settings):
 class WebUi(StatefulHost):
     """The web UI host."""
 
+    # The volume's throughput; see GP3_MIBPS.
+    volume_mibps: Annotated[
+        int,
+        Field(
+            ge=GP3_MIBPS[0],
+            le=GP3_MIBPS[1],
+            description=f"a whole number of MiB/s from {GP3_MIBPS[0]} to {GP3_MIBPS[1]}, gp3's range with "
+            "3000 IOPS",
+        ),
+    ] = GP3_MIBPS[0]
+
+    @property
+    def volume_gbps(self) -> float:
+        """The volume's throughput in Gbit/s, for comparison with networks."""
+        return self.volume_mibps * 2**20 * 8 / 1e9
+
 
 class Backups(Settings):
     """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
@@ -285,6 +306,11 @@ class Fleet(Settings):
     def mesh(self) -> bool:
         """Whether clusters may span the fleet's hosts."""
         return self.tap_topology == "mesh"
+
+    @property
+    def one_host(self) -> bool:
+        """Whether all jobs of a cluster run on one host, because their guests meet nowhere else."""
+        return self.network in ("tap", "vde") and not self.mesh
 
     @property
     def volume_size(self) -> int:

@@ -69,6 +69,7 @@ class StorageStack(EnvironmentStack):
             role="webui",
             address=environment.webui.address,
             volume_gib=environment.webui.volume_gib,
+            volume_mibps=environment.webui.volume_mibps,
             subnet=subnet,
             security_group=network.security_groups.webui,
             zone_id=network.zone_id,

@@ -308,7 +308,13 @@ NETWORK: dict[str, Any] = {
     },
     "Volume": {
         "Type": "AWS::EC2::Volume",
-        "Properties": {"AvailabilityZone": "us-east-1a", "Size": 3, "VolumeType": "gp3", "Encrypted": True},
+        "Properties": {
+            "AvailabilityZone": "us-east-1a",
+            "Size": 3,
+            "VolumeType": "gp3",
+            "Throughput": 250,
+            "Encrypted": True,
+        },
     },
     "Second": {
         "Type": "AWS::EC2::NetworkInterface",
@@ -468,6 +474,7 @@ def test_volumes_attach_when_the_runtime_says_so(aws: Server, client: Client, ho
         found = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
         return str(found["Attachments"][0]["State"]) if found["Attachments"] else str(found["State"])
 
+    assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["Throughput"] == 250
     ec2.attach_volume(VolumeId=volume, InstanceId=host.id, Device="/dev/sdf")
     assert state() == "attaching"
     ((attachment,),) = [instance.volumes for instance in aws.cloud.instances()]

@@ -257,6 +257,8 @@ def test_volumes_and_interfaces(environment: Synthesized) -> None:
     volumes = environment.properties("AWS::EC2::Volume", "storage")
     assert {volume["Size"] for volume in volumes} == {asked.database.volume_gib, asked.webui.volume_gib}
     assert {volume["AvailabilityZone"] for volume in volumes} == {asked.network.zone}
+    throughput = {volume["Size"]: volume.get("Throughput") for volume in volumes}
+    assert throughput == {asked.database.volume_gib: None, asked.webui.volume_gib: asked.webui.volume_mibps}
     interfaces = environment.properties("AWS::EC2::NetworkInterface", "storage")
     assert {interface["PrivateIpAddress"] for interface in interfaces} == {
         str(asked.database.address),
@@ -353,7 +355,7 @@ REPLACES_A_VOLUME = (
 @pytest.mark.parametrize(
     "change",
     [
-        {"database": {"volume_gib": 999}, "webui": {"volume_gib": 9999}},
+        {"database": {"volume_gib": 999}, "webui": {"volume_gib": 9999, "volume_mibps": 750}},
         {"database": {"instance_type": "m7i.xlarge"}, "webui": {"instance_type": "m7i.xlarge"}},
         {"network": {"availability_zones": ("us-east-1a", "us-east-1d")}},
         {"network": {"egress": "public-ip"}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Network
@@ -80,6 +81,7 @@ instance_types = ["m5.metal"]
 virtualization = "metal"
 """
 
+SAMPLE = Path(content.__file__).parents[1] / "userdata" / "content" / "sample"
 DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
 RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
 
@@ -123,14 +125,24 @@ def test_shipped_environments_load(name: str) -> None:
 
 def test_environments_that_are_shipped() -> None:
     assert names() == ("dev", "fedora", "local", "production", "staging")
-    production = load("production")
-    assert {(fleet.architecture, fleet.virtualization, fleet.network) for fleet in production.fleets} == {
-        ("x86_64", "nested", "user"),
-        ("x86_64", "metal", "user"),
-        ("x86_64", "nested", "tap"),
-        ("aarch64", "metal", "tap"),
-    }
     assert load("fedora").os == "fedora"
+
+
+@pytest.mark.parametrize(("name", "tap"), [("production", "nested"), ("fedora", "metal")])
+def test_all_kinds_of_fleets_are_shipped(name: str, tap: str) -> None:
+    kinds = [
+        (one.architecture, one.virtualization, one.network, sorted({"tap", "tap2"} & set(one.classes)))
+        for one in load(name).fleets
+    ]
+    assert sorted(kinds) == sorted(
+        [
+            ("x86_64", "nested", "user", []),
+            ("x86_64", "metal", "user", []),
+            ("x86_64", tap, "tap", ["tap"]),
+            ("x86_64", tap, "tap", ["tap2"]),
+            ("aarch64", "metal", "tap", ["tap", "tap2"]),
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", ["", "nowhere", "../environments/dev", "dev.toml", "\0", "\ud800"])
@@ -479,6 +491,18 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
+    "volume's throughput, too little": (
+        [("volume_gib = 100", "volume_gib = 100\nvolume_mibps = 124")],
+        ["webui.volume_mibps = 124", "MiB/s from 125 to 750, gp3's range with 3000 IOPS"],
+    ),
+    "volume's throughput, more than its IOPS allow": (
+        [("volume_gib = 100", "volume_gib = 100\nvolume_mibps = 751")],
+        ["webui.volume_mibps = 751", "MiB/s from 125 to 750, gp3's range with 3000 IOPS"],
+    ),
+    "volume's throughput of the database": (
+        [("volume_gib = 20", "volume_gib = 20\nvolume_mibps = 250")],
+        ["database.volume_mibps = 250: unknown key", "volume_gib"],
+    ),
     "fleet's warm hosts": (
         [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
         ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
@@ -656,6 +680,23 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
         [FEDORA_TESTS, TAP],
         [['fleets.nested.instance_types = "m8i.2xlarge": 4 workers', "6 tap jobs", "carry 6 workers"]],
     ),
+    "spot hosts for clusters over VDE": (
+        [("max = 2", 'max = 2\nnetwork = "vde"\nspot_share = 0.5')],
+        [["fleets.nested.spot_share = 0.5", "ends all jobs of its clusters", "0, or say why in spot_reason"]],
+    ),
+    **{
+        f"{network} host too small for the sample's pair": (
+            [("max = 2", f'max = 2\nworkers_per_host = 1\nnetwork = "{network}"'), (
+                'classes = ["qemu_x86_64"]', f'classes = ["qemu_x86_64", "{network}"]'
+            )],
+            [[f'"m8i.2xlarge": 1 workers a host, but 2 {network} jobs run together', "carry 2 workers"]],
+        )
+        for network in ("tap", "vde")
+    },
+    "mesh too small for the sample's pair": (
+        [TAP, ("max = 2", 'max = 1\nworkers_per_host = 1\ntap_topology = "mesh"')],
+        [['"m8i.2xlarge": 1 workers on each of up to 1 hosts, but 2 tap jobs', "2 workers or more in all"]],
+    ),
     "mesh too small for a cluster": (
         [FEDORA_TESTS, TAP, ("max = 2", 'max = 1\ntap_topology = "mesh"')],
         [['"m8i.2xlarge": 4 workers on each of up to 1 hosts, but 6 tap jobs', "6 workers or more in all"]],
@@ -756,8 +797,67 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", folder))
     assert line == (
         'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
-        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm"
+        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde"
     )
+
+
+OWN_CLUSTERS: Edit = ('profile = "sample"\n', 'profile = "sample"\nclasses = { pair = 2, alone = 1 }\n')
+OWN_CLASSES: Edit = ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "pair", "alone"]\n')
+
+
+def test_clusters_whose_guests_cannot_meet_are_told(tmp_path: Path) -> None:
+    (line,) = settings.warnings(load("here", write(tmp_path, OWN_CLUSTERS, OWN_CLASSES)))
+    assert line == (
+        'here: fleets.nested.classes = "pair": clusters of up to 2 jobs ask for it, whose guests cannot '
+        'reach each other with network = "user"; wanted: network = "tap" or "vde"'
+    )
+
+
+@pytest.mark.parametrize("network", ["tap", "vde"])
+def test_clusters_whose_guests_meet_are_not_told(tmp_path: Path, network: str) -> None:
+    folder = write(tmp_path, OWN_CLUSTERS, OWN_CLASSES, ("max = 2", f'max = 2\nnetwork = "{network}"'))
+    assert settings.warnings(load("here", folder)) == ()
+
+
+@pytest.mark.parametrize(("classes", "told"), [([], 1), (["tpm"], 1), (["tap"], 0), (["tap2"], 0)])
+def test_a_tap_fleet_to_which_no_cluster_comes_is_told(tmp_path: Path, classes: list[str], told: int) -> None:
+    folder = write(
+        tmp_path,
+        ("[[fleets]]", "[content.classes]\ntap2 = 3\n\n[[fleets]]"),
+        ('"metal"\narchitecture', '"metal"\nnetwork = "tap"\narchitecture'),
+        (
+            '"qemu_x86_64"]\ninstance_types = ["m8i',
+            '"qemu_x86_64", "tap2"]\nnetwork = "tap"\ninstance_types = ["m8i',
+        ),
+        ('classes = ["qemu_x86_64"]', f"classes = {['qemu_x86_64', *classes]}"),
+    )
+    lines = settings.warnings(load("here", folder))
+    assert len(lines) == told
+    assert all(
+        line
+        == 'here: fleets.metal.network = "tap": no cluster comes to a fleet without a class of clusters; '
+        "wanted in classes: one of tap, tap2, vde"
+        for line in lines
+    )
+
+
+def test_the_samples_clusters_are_those_of_its_jobs() -> None:
+    jobs = [json.loads(path.read_text()) for path in SAMPLE.glob("*.json")]
+    sizes = {
+        asked["WORKER_CLASS"].removeprefix("qemu_x86_64,"): sum(key.startswith("TEST:") for key in asked)
+        for asked in jobs
+        if any(key.startswith("_PARALLEL") for key in asked)
+    }
+    assert sizes == content.SAMPLE_CLUSTERS
+    made = Content.model_validate({"profile": "sample"})
+    assert made.clusters("x86_64") == sizes
+    assert made.clusters("aarch64") == {}
+
+
+@pytest.mark.parametrize(("asked", "jobs"), [(1, 2), (6, 6)])
+def test_the_largest_cluster_of_a_class_counts(asked: int, jobs: int) -> None:
+    made = Content.model_validate({"profile": "sample", "classes": {"tap": asked}})
+    assert made.clusters("x86_64")["tap"] == jobs
 
 
 @pytest.mark.parametrize(("hosts", "told"), [(5, 0), (6, 1)])
@@ -769,6 +869,21 @@ def test_a_web_ui_too_small_for_all_hosts_at_once_is_told(tmp_path: Path, hosts:
     lines = settings.warnings(changed)
     assert len(lines) == told
     assert all("0.256 Gbit/s for 6 hosts" in line and "wanted: 0.3 Gbit/s" in line for line in lines)
+
+
+@pytest.mark.parametrize(("mibps", "hosts", "told"), [(125, 20, 0), (125, 21, 1), (250, 41, 0), (250, 42, 1)])
+def test_a_volume_too_slow_for_all_hosts_at_once_is_told(
+    tmp_path: Path, mibps: int, hosts: int, told: int
+) -> None:
+    environment = load("here", write(tmp_path))
+    fleet = environment.fleets[0].model_copy(update={"max": hosts})
+    webui = environment.webui.model_copy(update={"instance_type": "m7i.2xlarge", "volume_mibps": mibps})
+    lines = settings.warnings(environment.model_copy(update={"fleets": (fleet,), "webui": webui}))
+    gbps = {125: "1.05", 250: "2.1"}[mibps]
+    assert lines == told * (
+        f"here: webui.volume_mibps = {mibps}: {gbps} Gbit/s for {hosts} hosts that may fetch assets at once; "
+        f"wanted: {0.05 * hosts:g} Gbit/s, 0.05 for each",
+    )
 
 
 @pytest.mark.parametrize("profile", settings.PROFILES)
