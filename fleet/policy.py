@@ -201,7 +201,7 @@ class Rules:
     caution: float = 1.6
     foresight: float = 1.0
     quick_seconds: float = 600.0
-    spare: float = 1.5
+    spare: float = 1.2
     spare_slow: float = 0.1
     scatter: float = 6.0
     overdue: float = 2.0
