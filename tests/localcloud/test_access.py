@@ -24,6 +24,7 @@ from localcloud.cloud import RunningCloud
 from ops.deployment import OpenQa
 from tests.localcloud import websocket
 from tests.localcloud.deployed import JOB_SECONDS, SAMPLE, Deployment, deployed, until
+from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
 
 CHANGES = {
     'trusted = ["127.0.0.0/8"]\n': f'trusted = ["127.0.0.0/8"]\ndevelopers = ["{DEVELOPER}/32"]\n',
@@ -33,9 +34,6 @@ CHANGES = {
 JOB = json.loads((SAMPLE / "job.json").read_text())
 LAST_MODULE = "screen"
 
-# What bash says of a TCP connection.
-OPEN, REFUSED, SILENCE = 0, 1, 124
-PROBE_SECONDS = 2
 # Ports that nothing of openQA uses, where the tests listen.
 ANY_PORT = 8000
 FROM_ADDRESS = f"""
@@ -101,10 +99,6 @@ class Container:
         """Its own address, on its own network."""
         shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         return self.host.output("podman", "inspect", "--format", shown, self.name)
-
-
-def probe(host: str, port: int) -> tuple[str, ...]:
-    return ("timeout", str(PROBE_SECONDS), "bash", "-c", f": </dev/tcp/{host}/{port}")
 
 
 @dataclass(frozen=True)

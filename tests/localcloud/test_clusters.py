@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.localcloud.deployed import Deployment, deployed, until
+from tests.localcloud.probe import REFUSED, SILENCE, probe
 
 # A pair never fits on one host of the mesh; two of them fit on the others at a time.
 FLEETS = """\
@@ -149,6 +152,24 @@ def test_only_hosts_of_the_mesh_reach_each_other_by_gre(clusters: Deployment) ->
     assert not arrives(clusters, one, ("python3", "-c", SEND, there), stranger)
 
 
+@pytest.mark.mesh
+def test_no_ways_to_workers_without_containers_but_developer_mode(clusters: Deployment) -> None:
+    one, other = mesh(clusters)
+    (tap,), (vde,), (webui,) = (clusters.serving(group) for group in ("fleet-taps", "fleet-vde", "webui"))
+    ports = (22, 5991, 6640, 9530, 20013)
+    ways = {(source, other, port): SILENCE for source in (one, vde) for port in ports}
+    # No job runs: a host that lets the web UI come refuses it.
+    ways |= {
+        (webui, host, port): REFUSED if port == 20013 else SILENCE for host in (other, tap) for port in ports
+    }
+    addresses = {host: address(clusters, host) for host in (other, tap)}
+    with ThreadPoolExecutor(len(ways)) as pool:
+        done = pool.map(
+            lambda way: clusters.run(way[0], *probe(addresses[way[1]], way[2]), check=False).returncode, ways
+        )
+    assert dict(zip(ways, done, strict=True)) == ways
+
+
 def passes_split(made: Deployment, build: str) -> None:
     """A pair passes, and its jobs ran on two hosts."""
     jobs = made.passed(made.schedule(build, file="pair.json", **ACROSS))
@@ -168,22 +189,81 @@ def test_a_pair_is_split_over_two_hosts_and_again_when_one_is_replaced(clusters:
     passes_split(clusters, "after")
 
 
-def two_builds_do_not_meet(made: Deployment, file: str, **more: str) -> None:
-    """Two builds of a pair, with the same addresses, run at the same time and pass."""
-    jobs = made.schedule("first", file=file, **more) + made.schedule("second", file=file, **more)
-    done = made.passed(jobs)
+def two_builds(made: Deployment, file: str) -> tuple[list[int], list[int]]:
+    """Two builds of a pair, with the same addresses."""
+    return made.schedule("first", file=file), made.schedule("second", file=file)
+
+
+def do_not_meet(made: Deployment, first: list[int], second: list[int]) -> None:
+    """Both builds run at the same time and pass."""
+    done = made.passed(first + second)
     assert len(done) == 4
     assert max(job["t_started"] for job in done) < min(job["t_finished"] for job in done)
 
 
+SWITCH = """
+import socket
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(10)
+connection.connect("/run/openqa-on-aws/vde/vde.mgmt")
+def answer():
+    said = b""
+    while not said.endswith(b"vde$ "):
+        said += connection.recv(65536)
+    return said.decode()
+answer()
+connection.sendall(b"port/print\\n")
+print(answer())
+"""
+
+
+def vlans(made: Deployment, instance: str) -> dict[int, int]:
+    """The VLAN of each port of a host's VDE switch into which something is plugged."""
+    said = made.run(instance, "python3", "-c", SWITCH).stdout
+    found = re.findall(r"^Port (\d+) untagged_vlan=(\d+) ACTIVE", said, re.MULTILINE)
+    return {int(port): int(vlan) for port, vlan in found}
+
+
+def separated(made: Deployment, instance: str, *builds: list[int]) -> list[set[int]] | None:
+    """The VLANs of each build's guests, once all of them are plugged in."""
+    there = vlans(made, instance)
+    # os-autoinst (backend/qemu.pm) makes a guest's port of its worker's id.
+    ports = [[2 * made.job(job)["assigned_worker_id"] + 2 for job in build] for build in builds]
+    if not all(port in there for build in ports for port in build):
+        return None
+    return [{there[port] for port in build} for build in ports]
+
+
 @pytest.mark.vde
 def test_two_builds_over_vde(clusters: Deployment) -> None:
-    two_builds_do_not_meet(clusters, "pair-vde.json")
+    (host,) = clusters.serving("fleet-vde")
+    first, second = two_builds(clusters, "pair-vde.json")
+    jobs = first + second
+    until("all jobs run", lambda: all(clusters.job(job)["state"] == "running" for job in jobs) or None)
+    one, other = until("all guests are plugged in", lambda: separated(clusters, host, first, second))
+    assert (len(one), len(other)) == (1, 1)
+    assert one != other
+    assert 0 not in one | other
+
+    # Nothing of it takes privileges, nor a device or a bridge of the host's.
+    for container in ("openqa-vde-switch", "openqa-worker-1"):
+        shown = "{{.HostConfig.Privileged}} {{.HostConfig.Devices}} {{.State.Pid}}"
+        told = clusters.run(host, "podman", "inspect", "--format", shown, container).stdout.split()
+        assert told[:2] == ["false", "[]"]
+        status = clusters.run(host, "grep", "-E", "^(Cap|NoNewPrivs)", f"/proc/{told[2]}/status").stdout
+        assert status.count("\t0000000000000000\n") == 5, status
+        assert "NoNewPrivs:\t1\n" in status
+    links = json.loads(clusters.run(host, "ip", "-json", "-details", "link", "show").stdout)
+    assert "ens5" in {link["ifname"] for link in links}
+    assert "br0" not in {link["ifname"] for link in links}
+    assert not [link["ifname"] for link in links if link.get("linkinfo", {}).get("info_kind") == "tun"]
+
+    do_not_meet(clusters, first, second)
 
 
 @pytest.mark.tap
 def test_two_builds_over_tap(clusters: Deployment) -> None:
-    two_builds_do_not_meet(clusters, "pair.json")
+    do_not_meet(clusters, *two_builds(clusters, "pair.json"))
 
 
 @pytest.mark.tap

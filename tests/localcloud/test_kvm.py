@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import requests
 
+from localcloud.cloud import REGION
 from tests.localcloud.deployed import Deployment, deployed, until
+from userdata.host import document, names
+from userdata.host.host import Host
+from userdata.host.layout import Layout
 
 pytestmark = pytest.mark.kvm
 
@@ -168,3 +175,90 @@ def test_a_job_gets_a_tpm(made: Deployment) -> None:
     made.passed([job])
     log = requests.get(f"{made.openqa.url}/tests/{job}/file/autoinst-log.txt", timeout=60).text
     assert "-device tpm-tis,tpmdev=tpm0" in log
+
+
+ROLE_CREDENTIALS = """
+import boto3, json
+print(json.dumps(boto3.Session().get_credentials().get_frozen_credentials()))
+"""
+
+
+class PlayedHosts:
+    """More hosts of a fleet, which need not boot: they lease names in the fleet's table, with its role."""
+
+    def __init__(self, made: Deployment, group: str, directory: Path) -> None:
+        self._made = made
+        self._group = group
+        self._directory = directory
+        self._there: list[str] = []
+        (real,) = made.serving(group)
+        self._document = directory / "host.json"
+        self._document.write_text(made.run(real, "cat", "/etc/openqa-on-aws/host.json").stdout)
+        asked = made.run(real, "python3", "-c", ROLE_CREDENTIALS)
+        key, secret, token, *_ = json.loads(asked.stdout)
+        dynamodb = boto3.client(
+            "dynamodb",
+            region_name=REGION,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            aws_session_token=token,
+        )
+        self._client: Callable[[str], Any] = {"autoscaling": self, "dynamodb": dynamodb}.__getitem__
+
+    def describe_auto_scaling_groups(self, **_: Any) -> dict[str, Any]:
+        """What AWS says of the group, with the played hosts in it."""
+        real = self._made.group(self._group)["Instances"]
+        return {"AutoScalingGroups": [{"Instances": [*real, *({"InstanceId": i} for i in self._there)]}]}
+
+    def come(self, instance: str) -> Host:
+        """A host comes and takes its name."""
+        self._there.append(instance)
+        host = Host(
+            document=document.load(self._document),
+            layout=Layout(self._directory / instance),
+            instance=instance,
+            instance_type="t3.medium",
+            address="10.99.1.40",
+            client=self._client,
+        )
+        names.take(host)
+        return host
+
+    def go(self, host: Host, *, gives_back: bool) -> None:
+        """A host goes, in order or lost."""
+        if gives_back:
+            names.release(host)
+        self._there.remove(host.instance)
+
+
+def register(made: Deployment, host: Host) -> list[int]:
+    """Registers a host's workers as they do it (OpenQA::Worker::WebUIConnection); the ids of their rows."""
+    worker = {
+        "host": host.name,
+        "cpu_arch": "x86_64",
+        "mem_max": "4096",
+        "worker_class": "nobody-wants-it",
+        "websocket_api_version": "1",
+    }
+    numbers = range(1, WORKERS + 1)
+    return [made.openqa.request("POST", "workers", data=worker | {"instance": n})["id"] for n in numbers]
+
+
+# The last test: openQA believes in these hosts for a while.
+def test_a_hundred_hosts_one_after_the_other_use_the_same_rows(made: Deployment, tmp_path: Path) -> None:
+    hosts = PlayedHosts(made, NAMES, tmp_path)
+    host = hosts.come("i-0")
+    ids = register(made, host)
+    highest = max(worker["id"] for worker in workers(made))
+    assert highest == max(ids)
+    for number in range(1, 100):
+        # Some say good-bye, others just go.
+        hosts.go(host, gives_back=bool(number % 2))
+        host = hosts.come(f"i-{number}")
+        assert (host.name, register(made, host)) == ("names-2", ids)
+    assert max(worker["id"] for worker in workers(made)) == highest
+
+    # Beside the last of them, one more has a name that nobody ever had.
+    another = hosts.come("i-another")
+    assert another.name == "names-3"
+    assert min(register(made, another)) > highest

@@ -34,7 +34,10 @@ def configured(
     machine.make_names()
     monkeypatch.setattr(names, "_members", lambda host: {host.instance})
     made.layout.runtime.mkdir(parents=True)
-    monkeypatch.setattr(os, "statvfs", lambda _: machine.disk_of(300))
+    # Pools and cache have a disk of their own: the size of no other counts.
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: machine.disk_of(300 if path == made.layout.worker else 3000)
+    )
     monkeypatch.setattr(interface, "mac_address", lambda *_: "02:00:00:00:00:01")
     monkeypatch.setattr(interface, "attach", lambda *_, **__: None)
     monkeypatch.setattr(interface, "find_link", lambda *_: "ens6")
