@@ -35,8 +35,8 @@ local-down: setup ## Stop the local deployment and remove all of it
 test: setup machine check golden ## Run every check and every test, the local deployment included
 	@# Apart, because the local cloud changes moto for the whole of a process. Two modules at a time, because
 	@# most of a deployment's time is waiting.
-	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud $(TWO) --dist=loadfile
-	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadfile
+	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud $(TWO) --dist=loadfile --durations=20 --durations-min=20
+	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadfile --durations=20 --durations-min=20
 
 .PHONY: test-fast
 test-fast: setup ## Run the unit and template tests alone

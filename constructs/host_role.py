@@ -14,6 +14,7 @@ from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
 from settings import Environment
+from userdata.host import failure
 
 _SESSION_MANAGER = (
     "ssm:UpdateInstanceInformation",
@@ -52,7 +53,7 @@ class HostRole(Construct):
             )
 
     def allow_own_group(self, group: str) -> None:
-        """Lets a host complete its lifecycle hooks and tell that it is unhealthy.
+        """Lets a host complete its lifecycle hooks, tell that it is unhealthy, and why it failed.
 
         Args:
             group: the Auto Scaling group's name.
@@ -65,6 +66,16 @@ class HostRole(Construct):
             ],
             [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
             because="The ARN of a group holds a random id before the name, which alone is known.",
+        )
+        self._allow(
+            ["events:PutEvents"],
+            [self._arn("events", "event-bus/default")],
+            conditions={
+                "StringEquals": {
+                    "events:source": failure.source(self._environment.name),
+                    "events:detail-type": failure.KIND,
+                }
+            },
         )
 
     def allow_see_hosts(self) -> None:

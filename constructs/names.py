@@ -80,6 +80,11 @@ def metric_namespace(environment: Environment) -> str:
     return f"openQA/{environment.name}"
 
 
+def host_events(environment: Environment) -> str:
+    """Returns the log group of the events that tell why hosts failed: EventBridge's begin so."""
+    return f"/aws/events/{prefix(environment)}"
+
+
 def backup_prefix(role: Role) -> str:
     """Returns what the keys of a host's objects in the backup bucket begin with."""
     return f"{role}/"

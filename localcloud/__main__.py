@@ -139,6 +139,9 @@ def _status(options: argparse.Namespace) -> int:
                 f"{instance.get('PrivateIpAddress', ''):<15}",
                 tags.get("aws:autoscaling:groupName", tags.get("Name", "")),
             )
+    for event in found.host_events():
+        detail = event["detail"]
+        print(f"{event['time']} {event['detail-type']}: {detail['instance']}: {detail['reason']}")
     return 0
 
 

@@ -143,6 +143,17 @@ class RunningCloud:
         except urllib.error.HTTPError as error:
             raise CloudError(error.read().decode()) from error
 
+    def host_events(self) -> list[dict[str, Any]]:
+        """The events by which hosts told why they failed, the oldest first."""
+        logs = self.client("logs")
+        found = [
+            json.loads(event["message"])
+            for group in logs.describe_log_groups(logGroupNamePrefix="/aws/events/")["logGroups"]
+            for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
+            for event in page["events"]
+        ]
+        return sorted(found, key=lambda event: str(event["time"]))
+
     def add_image(self, root: Path, *, parameter: str | None = None) -> str:
         """Register a root file system as an AMI, once.
 

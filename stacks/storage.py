@@ -7,6 +7,7 @@ from constructs import Construct
 from constructs.backup_bucket import BackupBucket
 from constructs.disk_images import DiskImages
 from constructs.generated_secrets import GeneratedSecrets
+from constructs.host_events import HostEvents
 from constructs.names import private_zone
 from constructs.retained_state import RetainedState
 from constructs.snapshots import Snapshots
@@ -81,6 +82,7 @@ class StorageStack(EnvironmentStack):
         self.logs = backups.logs
         if environment.backups.snapshots:
             Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
+        HostEvents(self, "HostEvents", environment=environment)
         CfnOutput(self, "BackupBucket", value=backups.name)
         self.disk_images = None
         if environment.builders:

@@ -194,10 +194,19 @@ class Guard:
             return [(p["TopicArn"], {})]
         if service == "dynamodb" and "TableName" in p:
             return [(self._arn("dynamodb", f"table/{p['TableName']}"), self._leading_keys(action, p))]
+        if service == "events" and action == "PutEvents":
+            return [self._event(entry) for entry in p["Entries"]]
         if service == "kms" and "KeyId" in p:
             key = p["KeyId"]
             return [(key if key.startswith("arn:") else self._arn("kms", f"key/{key}"), {})]
         return [("*", {})]
+
+    def _event(self, entry: Mapping[str, str]) -> tuple[str, dict[str, list[str]]]:
+        """The bus that an event is for, and what conditions see of it."""
+        bus = entry.get("EventBusName", "default")
+        keys = {"events:source": "Source", "events:detail-type": "DetailType"}
+        context = {key: [entry[name]] for key, name in keys.items() if name in entry}
+        return bus if bus.startswith("arn:") else self._arn("events", f"event-bus/{bus}"), context
 
     def _leading_keys(self, action: str, p: dict[str, Any]) -> dict[str, list[str]]:
         """The partition keys that a request to a table touches."""

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from localcloud.aws.ports import Instance
 from localcloud.aws.server import Server
-from tests.localcloud.aws_helpers import REGION, FakeRuntime, open_server
+from tests.localcloud.aws_helpers import ACCOUNT, REGION, FakeRuntime, open_server
 from userdata.host import mesh
 from userdata.host.errors import HostError
 
@@ -368,6 +368,14 @@ NETWORK: dict[str, Any] = {
                                 "Resource": "arn:aws:s3:::files/open/*",
                             },
                             {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "*"},
+                            {
+                                "Effect": "Allow",
+                                "Action": "events:PutEvents",
+                                "Resource": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default",
+                                "Condition": {
+                                    "StringEquals": {"events:source": "own", "events:detail-type": "kind"}
+                                },
+                            },
                         ],
                     },
                 }
@@ -573,6 +581,47 @@ def test_an_instance_may_do_what_its_role_may(aws: Server, client: Client, host:
     )
     client("ssm").put_parameter(Name="/p", Value="v", Type="String")
     assert as_host(aws, client, host, "ssm").get_parameter(Name="/p")["Parameter"]["Value"] == "v"
+
+
+def test_an_instance_sends_its_own_events_and_a_rule_logs_them(
+    aws: Server, client: Client, host: Instance
+) -> None:
+    log = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/events/log"
+    writers = json.dumps({"Version": "2012-10-17", "Statement": []})
+    resources = {
+        "Log": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "/aws/events/log"}},
+        "Writers": {
+            "Type": "AWS::Logs::ResourcePolicy",
+            "Properties": {"PolicyName": "writers", "PolicyDocument": writers},
+        },
+        "Rule": {
+            "Type": "AWS::Events::Rule",
+            "Properties": {
+                "Name": "rule",
+                "EventPattern": {"source": ["own"]},
+                "Targets": [{"Id": "old", "Arn": log}, {"Id": "log", "Arn": log}],
+            },
+        },
+    }
+    assert deploy(client, "events", resources)["StackStatus"] == "CREATE_COMPLETE", reasons(client, "events")
+    resources["Rule"]["Properties"]["Targets"] = [{"Id": "log", "Arn": log}]
+    assert deploy(client, "events", resources)["StackStatus"] == "UPDATE_COMPLETE", reasons(client, "events")
+
+    send = as_host(aws, client, host, "events").put_events
+    own = {"Source": "own", "DetailType": "kind", "Detail": '{"reason": "why"}'}
+    assert send(Entries=[own])["FailedEntryCount"] == 0
+    client("events").put_events(Entries=[{**own, "Source": "other"}])
+    for change in ({"Source": "other"}, {"DetailType": "other"}, {"EventBusName": "other"}):
+        assert "is not authorized to perform: events:PutEvents" in refused(send, Entries=[own | change])[2]
+        assert "is not authorized" in refused(send, Entries=[own, own | change])[2]
+    (logged,) = client("logs").filter_log_events(logGroupName="/aws/events/log")["events"]
+    assert json.loads(logged["message"])["detail"] == {"reason": "why"}
+
+    client("cloudformation").delete_stack(StackName="events")
+    while client("logs").describe_log_groups()["logGroups"]:
+        time.sleep(0.1)
+    assert not client("events").list_rules()["Rules"]
+    assert not client("logs").describe_resource_policies()["resourcePolicies"]
 
 
 def test_an_instance_may_do_nothing_else(aws: Server, client: Client, host: Instance) -> None:

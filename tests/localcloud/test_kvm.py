@@ -118,6 +118,12 @@ def test_the_deployment_says_which_host_failed_and_why(made: Deployment) -> None
         in ("\n".join(said))
     )
     assert "not all worker hosts came up" in made.output
+    # What an operator reads where no console is at hand, sent with the host's own role.
+    (event,) = [event for event in made.cloud.host_events() if event["detail"]["instance"] == first]
+    assert event["source"] == f"openqa.{made.name}"
+    assert event["detail-type"] == "openQA host failed"
+    assert event["detail"]["group"] == group
+    assert event["detail"]["reason"].startswith(REFUSAL)
 
 
 def test_a_host_without_kvm_is_replaced_and_never_gets_a_worker_or_a_name(made: Deployment) -> None:

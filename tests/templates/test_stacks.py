@@ -561,6 +561,7 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "autoscaling:CompleteLifecycleAction",
         "autoscaling:RecordLifecycleActionHeartbeat",
         "autoscaling:SetInstanceHealth",
+        "events:PutEvents",
         "s3:GetObject",
         "secretsmanager:GetSecretValue",
     }
@@ -589,6 +590,35 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "ssm:GetParametersByPath",
     }
     assert actions(local, "webui") == own | state | controller | {"ssm:GetParameter"}
+
+
+def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environment: Synthesized) -> None:
+    settings = environment.environment
+    place = f"{settings.region}:{settings.account}"
+    said = {"source": f"openqa.{settings.name}", "detail-type": "openQA host failed"}
+    hosts = [role for role in environment.properties("AWS::IAM::Role") if "openQA host failed" in str(role)]
+    assert len(hosts) == len(environment.properties("AWS::IAM::InstanceProfile"))
+    for role in hosts:
+        (allowed,) = [
+            statement
+            for statement in role["Policies"][0]["PolicyDocument"]["Statement"]
+            if "events:PutEvents" in statement["Action"]
+        ]
+        assert allowed["Action"] == ["events:PutEvents"]
+        assert [arn.partition(":events:")[2] for arn in allowed["Resource"]] == [f"{place}:event-bus/default"]
+        assert allowed["Condition"] == {
+            "StringEquals": {f"events:{key}": value for key, value in said.items()}
+        }
+    rule = only(environment.properties("AWS::Events::Rule", "storage"))
+    assert rule["EventPattern"] == {key: [value] for key, value in said.items()}
+    log = f"{place}:log-group:/aws/events/openqa-{settings.name}"
+    assert [target["Arn"].partition(":logs:")[2] for target in rule["Targets"]] == [log]
+    policy = only(environment.properties("AWS::Logs::ResourcePolicy", "storage"))["PolicyDocument"]
+    (writes,) = json.loads(policy)["Statement"]
+    assert writes["Resource"].partition(":logs:")[2] == f"{log}:*"
+    assert set(writes["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    (kept,) = environment.properties("AWS::Logs::LogGroup", "storage")
+    assert kept["RetentionInDays"] == (7 if settings.disposable else 90)
 
 
 def test_the_controller_may_size_the_environments_own_fleets(environment: Synthesized) -> None:

@@ -130,10 +130,11 @@ class Services:
         return self
 
     def __getattr__(self, action: str) -> Any:
-        def call(**arguments: Any) -> None:
+        def call(**arguments: Any) -> dict[str, Any]:
             self.calls.append((action, arguments))
             if codes := self.refusals.get(action):
                 raise ClientError({"Error": {"Code": codes.pop(0), "Message": "no"}}, action)
+            return {"FailedEntryCount": 0}
 
         return call
 
@@ -172,11 +173,25 @@ def test_a_host_replaced_outside_an_update_works_all_the_same() -> None:
 
 def test_a_failed_host_tells_it_in_every_way_and_last_what_ends_it() -> None:
     services = Services(set_instance_health=["Throttling"] * 100)
-    signals(services).fails()
-    assert services.actions()[0] == "signal_resource"
-    assert services.calls[0][1]["Status"] == "FAILURE"
+    signals(services).fails("KVM does not work here")
+    assert services.actions()[:2] == ["put_events", "signal_resource"]
+    (event,) = services.calls[0][1]["Entries"]
+    assert (event["Source"], event["DetailType"]) == ("openqa.test", "openQA host failed")
+    assert json.loads(event["Detail"]) == {
+        "environment": "test",
+        "group": "openqa-test-database",
+        "instance": machine.INSTANCE,
+        "reason": "KVM does not work here",
+    }
+    assert services.calls[1][1]["Status"] == "FAILURE"
     assert services.actions()[-1] == "complete_lifecycle_action"
     assert services.calls[-1][1]["LifecycleActionResult"] == "ABANDON"
+
+
+def test_an_event_that_nobody_takes_delays_no_signal() -> None:
+    services = Services(put_events=["AccessDeniedException"])
+    signals(services, "worker").fails("a reason")
+    assert services.actions() == ["put_events", "set_instance_health", "complete_lifecycle_action"]
 
 
 def test_a_signal_that_nobody_takes_is_an_error() -> None:

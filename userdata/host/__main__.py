@@ -187,7 +187,7 @@ def _fail(options: argparse.Namespace, host: Host) -> None:
         # Its group would try again and again.
         with contextlib.suppress(HostError):
             build.over(host, Metadata())
-    _signals(host).fails()
+    _signals(host).fails(failure.read_text(encoding="utf-8"))
 
 
 def _backup(options: argparse.Namespace, host: Host) -> None:

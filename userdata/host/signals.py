@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from userdata.host import aws, failure
 from userdata.host.document import Document
 from userdata.host.errors import HostError
 
@@ -47,9 +48,15 @@ class Signals:
         self.complete(self._document.launch_hook, "CONTINUE")
         self._signal("SUCCESS")
 
-    def fails(self) -> None:
-        """Tells that the host failed, in every way there is; goes on when one of them fails."""
+    def fails(self, reason: str) -> None:
+        """Tells that the host failed, in every way there is; goes on when one of them fails.
+
+        Args:
+            reason: why, for people.
+        """
         tellers: tuple[Callable[[], None], ...] = (
+            # First, because a host may be gone as soon as the others know; once, because they matter more.
+            lambda: self._send(failure.event(self._document, instance=self._instance, reason=reason)),
             lambda: self._signal("FAILURE"),
             self.unhealthy,
             # Last, because the group then ends the instance at once.
@@ -106,6 +113,12 @@ class Signals:
             HealthStatus="Unhealthy",
             ShouldRespectGracePeriod=False,
         )
+
+    def _send(self, event: dict[str, str]) -> None:
+        """Sends an event; only AWS's client tries again."""
+        answer = aws.call("event", self._client("events").put_events, Entries=[event])
+        if answer["FailedEntryCount"]:
+            raise HostError(f"event: {answer['Entries'][0].get('ErrorMessage')}")
 
     def _signal(self, status: str) -> None:
         if self._document.resource is None:

@@ -1,4 +1,4 @@
-"""AWS::SSM, AWS::Logs, AWS::CloudWatch, AWS::SNS, AWS::ECR: what operators look at."""
+"""AWS::SSM, AWS::Logs, AWS::Events, AWS::CloudWatch, AWS::SNS, AWS::ECR: what operators look at."""
 
 from __future__ import annotations
 
@@ -141,6 +141,60 @@ class LogGroup(
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
         """What ``Fn::GetAtt`` gives."""
         return {"Arn": f"arn:aws:logs:{c.world.region}:{c.world.account}:log-group:{c.id}:*"}
+
+
+class LogsPolicy(Type, type="AWS::Logs::ResourcePolicy", properties="PolicyDocument", immutable="PolicyName"):
+    """Who else may write to log groups; nothing asks it here."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it."""
+        self._put(c, p)
+        c.created(p["PolicyName"])
+
+    def _put(self, c: Context, p: Properties) -> None:
+        c.call("logs", "put_resource_policy", policyName=p["PolicyName"], policyDocument=p["PolicyDocument"])
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another."""
+        self._put(c, new)
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("logs", "delete_resource_policy", policyName=c.id)
+
+
+class Rule(
+    Type, type="AWS::Events::Rule", properties="Description EventPattern State Targets", immutable="Name"
+):
+    """A rule of EventBridge's default bus."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Put it with its targets."""
+        name = p.get("Name") or c.name(64)
+        self._put(c, p, name)
+        c.created(name)
+        c.call("events", "put_targets", Rule=name, Targets=p["Targets"])
+
+    def _put(self, c: Context, p: Properties, name: str) -> None:
+        rest = {key: value for key, value in p.items() if key not in ("Name", "Targets")}
+        c.call("events", "put_rule", Name=name, **rest)
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Put another, and its targets instead of the old ones."""
+        self._put(c, new, c.id)
+        gone = {target["Id"] for target in old["Targets"]} - {target["Id"] for target in new["Targets"]}
+        if gone:
+            c.call("events", "remove_targets", Rule=c.id, Ids=sorted(gone))
+        c.call("events", "put_targets", Rule=c.id, Targets=new["Targets"])
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it with its targets."""
+        c.call("events", "remove_targets", Rule=c.id, Ids=[target["Id"] for target in p["Targets"]])
+        c.call("events", "delete_rule", Name=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"Arn": f"arn:aws:events:{c.world.region}:{c.world.account}:rule/{c.id}"}
 
 
 class MetricFilter(

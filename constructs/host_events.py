@@ -1,0 +1,56 @@
+"""The log of what hosts tell about their failures."""
+
+from __future__ import annotations
+
+import json
+
+from aws_cdk import aws_events as events
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+from constructs.names import arn, host_events, prefix
+from constructs.policy_documents import document
+
+from settings import Environment
+from userdata.host import failure
+
+# Who writes to a log group for a rule: EventBridge's user guide, "CloudWatch Logs permissions".
+_WRITERS = ["delivery.logs.amazonaws.com", "events.amazonaws.com"]
+
+
+class HostEvents(Construct):
+    """A log group, and the rule that fills it with the environment's events."""
+
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        super().__init__(scope, id)
+        name = host_events(environment)
+        group = logs.CfnLogGroup(
+            self, "Log", log_group_name=name, retention_in_days=7 if environment.disposable else 90
+        )
+        place = arn(environment, "logs", f"log-group:{name}")
+        policy = logs.CfnResourcePolicy(
+            self,
+            "Writers",
+            policy_name=f"{prefix(environment)}-events",
+            policy_document=json.dumps(
+                document(
+                    [
+                        {
+                            "Effect": "Allow",
+                            "Principal": {"Service": _WRITERS},
+                            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                            "Resource": f"{place}:*",
+                        }
+                    ]
+                )
+            ),
+        )
+        rule = events.CfnRule(
+            self,
+            "Rule",
+            name=f"{prefix(environment)}-host-failed",
+            description=f"{prefix(environment)}: hosts that failed, and why",
+            event_pattern={"source": [failure.source(environment.name)], "detail-type": [failure.KIND]},
+            targets=[events.CfnRule.TargetProperty(id="Log", arn=place)],
+        )
+        rule.add_resource_dependency(group)
+        rule.add_resource_dependency(policy)
