@@ -588,7 +588,7 @@ def test_an_instance_sends_its_own_events_and_a_rule_logs_them(
 ) -> None:
     log = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/events/log"
     writers = json.dumps({"Version": "2012-10-17", "Statement": []})
-    resources = {
+    resources: dict[str, Any] = {
         "Log": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "/aws/events/log"}},
         "Writers": {
             "Type": "AWS::Logs::ResourcePolicy",
