@@ -251,7 +251,7 @@ def test_what_should_be_up_by_now_is_not_cancelled() -> None:
 
 def test_small_fleets_and_slow_ones_have_few_hosts_to_spare() -> None:
     jobs = [job(n) for n in range(4)]
-    for most, desired in ((3, 3), (8, 6), (50, 10)):
+    for most, desired in ((3, 3), (8, 6), (50, 9)):
         assert decide(see(jobs=jobs, fleets=(replace(SMALL, max=most),))).desired == {"small": desired}
     metal = replace(SMALL, boot_seconds=1200)
     assert decide(see(jobs=jobs, fleets=(metal,))).desired == {"small": 5}

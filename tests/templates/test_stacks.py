@@ -162,7 +162,12 @@ def test_s3_and_dynamodb_are_reached_without_the_internet(environment: Synthesiz
 
 def test_flow_logs(environment: Synthesized) -> None:
     assert only(environment.properties("AWS::EC2::FlowLog"))["TrafficType"] == "ALL"
-    assert only(environment.properties("AWS::Logs::LogGroup"))["RetentionInDays"]
+
+
+def test_no_log_is_kept_for_ever(environment: Synthesized) -> None:
+    groups = environment.properties("AWS::Logs::LogGroup")
+    assert len(groups) == 2
+    assert all(group["RetentionInDays"] for group in groups)
 
 
 def test_between_groups(local: Synthesized) -> None:
