@@ -98,7 +98,8 @@ class Elastic:
         try:
             return until(f"job {job} runs", running, seconds=300)
         except AssertionError as error:
-            raise AssertionError(f"{error}; the controller said: {self.journal()[-4000:]}") from None
+            told = {key: self.made.job(job)[key] for key in ("state", "result", "reason", "clone_id")}
+            raise AssertionError(f"{error}, but {told}; the controller said: {self.journal()[-4000:]}") from None
 
     def empty(self) -> None:
         """Waits until the fleet has no host."""
