@@ -339,7 +339,7 @@ class _Plan:
         left: list[tuple[tuple[int, float, str], Place]] = []
         for host in self.hosts:
             fleet = self.fleets[host.fleet]
-            if host.state is State.BOOTING:
+            if _boots(host):
                 if fleet.boot_seconds <= self.now - host.launched <= self.rules.overdue * fleet.boot_seconds:
                     self.imminent.add(host.id)
                 free_at = [self._up(host, fleet)] * fleet.slots
@@ -350,7 +350,7 @@ class _Plan:
                 if fleet.name in self.roomy:
                     ends = [math.inf] * len(ends)  # who finds no free worker has a host launched
                 free_at = ends + [self.now] * (fleet.slots - len(ends))
-            if not host.outdated or host.state is State.BOOTING:
+            if not host.outdated or _boots(host):
                 left.append((rank, Place(host.id, fleet.classes, fleet.one_host, free_at)))
         for host in self.seen.hosts:
             for running in host.running:
@@ -502,7 +502,7 @@ class _Plan:
         used = {place.host: place.used for place in self.board.places}
         booting: defaultdict[str, list[Host]] = defaultdict(list)
         for host in self.hosts:
-            if host.state is State.BOOTING:
+            if _boots(host):
                 booting[host.fleet].append(host)
         for fleet in self.seen.fleets:
             idle = sorted(host.id for host in booting[fleet.name] if not used[host.id])
@@ -533,7 +533,8 @@ class _Plan:
 
     def drain(self) -> list[str]:
         """Choose busy hosts that shall take no more jobs, those with the least left to do first."""
-        drained = [host.id for host in self.hosts if host.outdated and host.running]
+        busy = [host for host in self.hosts if host.running and host.state is State.READY]
+        drained = [host.id for host in busy if host.outdated]
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
         free: Counter[Classes] = Counter()
         load: Counter[Classes] = Counter()
@@ -544,8 +545,7 @@ class _Plan:
                 load[fleet.classes] += len(host.running)
         usual = self._usual()
         places = {place.host: place for place in self.board.places}
-        busy = [host for host in self.hosts if host.running and not host.outdated]
-        for host in sorted(busy, key=self._left):
+        for host in sorted((host for host in busy if not host.outdated), key=self._left):
             fleet, place = self.fleets[host.fleet], places[host.id]
             if fleet.slots == 1 or spare[fleet.name] <= 0:
                 continue
@@ -605,6 +605,11 @@ class _Plan:
                 released.append(host.id)
                 spare[fleet.name] -= 1
         return released
+
+
+def _boots(host: Host) -> bool:
+    """Tell whether a host only boots: its first job may come before its group takes it into service."""
+    return host.state is State.BOOTING and not host.running
 
 
 def _rest(fleet: Fleet, now: float, rules: Rules) -> str | None:

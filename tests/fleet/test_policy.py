@@ -154,6 +154,14 @@ def test_an_idle_roomy_host_stays_longer() -> None:
     assert plainly(see(hosts=[idle], fleets=(METAL, small))).release == ("h1",)
 
 
+def test_a_host_whose_first_job_came_before_it_was_in_service_stays() -> None:
+    for more in ({}, {"outdated": True}):
+        early = host("h1", SMALL, jobs=1, state=State.BOOTING, launched=NOW - 20, **more)
+        large = host("h2", LARGE, jobs=1, state=State.BOOTING, launched=NOW - 20, **more)
+        decision = plainly(see(hosts=[early, large], fleets=(SMALL, LARGE)))
+        assert decision == Decision(desired={"small": 1, "large": 1})
+
+
 def test_idle_hosts_go() -> None:
     decision = plainly(see(hosts=[host("h1", SMALL)], fleets=(SMALL,)))
     assert decision.release == ("h1",)
