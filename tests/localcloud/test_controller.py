@@ -99,7 +99,8 @@ class Elastic:
             return until(f"job {job} runs", running, seconds=300)
         except AssertionError as error:
             told = {key: self.made.job(job)[key] for key in ("state", "result", "reason", "clone_id")}
-            raise AssertionError(f"{error}, but {told}; the controller said: {self.journal()[-4000:]}") from None
+            said = self.journal()[-4000:]
+            raise AssertionError(f"{error}, but {told}; the controller said: {said}") from None
 
     def empty(self) -> None:
         """Waits until the fleet has no host."""
