@@ -25,6 +25,8 @@ case "${1-}" in
       nftables          # plays the security groups
       nginx-light       # checks the web UI host's nginx.conf
       openssl           # the database's certificates
+      qemu-system-arm   # emulates the guest that proves KVM, for aarch64
+      qemu-system-x86   # the same for x86_64
       rabbitmq-server   # plays the broker of messages
       rsync             # what must fail on the mounted backup bucket
       slirp4netns       # the local cloud's way out to the internet
