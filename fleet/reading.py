@@ -76,12 +76,14 @@ class ListedWorker:
     Attributes:
         id: Its id.
         instance: Its host's instance id, which is among its classes: see ``workers.ini.j2``.
+        number: Its number on its host, from 1.
         connected: openQA heard of it lately, and it has a job or is fit for one.
         job: The job that it has.
     """
 
     id: int
     instance: str | None
+    number: int
     connected: bool
     job: int | None = None
 
@@ -236,6 +238,7 @@ def parse_worker(row: Any) -> ListedWorker:
         return ListedWorker(
             id=_number(row["id"]),
             instance=_instance(row["properties"].get("WORKER_CLASS", "")),
+            number=_number(row["instance"]),
             connected=row["status"] in ("idle", "running") or (row["status"] == "broken" and job is not None),
             job=job,
         )
