@@ -29,7 +29,7 @@ from fleet.closings import Closings
 from fleet.facts import Facts, FactsError
 from fleet.groups import AwsError, Groups, Launches
 from fleet.lock import Lock
-from fleet.policy import Decision
+from fleet.policy import Decision, Fleet, Host
 from fleet.reading import OpenQaApi, OpenQaError, Queue
 from fleet.view import Act, Memory, View
 from userdata.host import aws, document
@@ -310,6 +310,11 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else sorted(value)
 
 
+def _closed(decision: Decision, hosts: Sequence[Host], fleet: Fleet) -> int:
+    """How many workers of a fleet take no jobs, or none after the one that they have."""
+    return sum(fleet.slots - decision.open.get(host.id, fleet.slots) for host in hosts)
+
+
 def show(done: Round) -> str:
     """Tell about a round, for people."""
     if done.view is None or done.decision is None:
@@ -324,6 +329,7 @@ def show(done: Round) -> str:
             *states,
             f"{done.decision.desired.get(fleet.name, 0)} wanted",
             f"{sum(len(host.running) for host in hosts)} jobs",
+            f"{_closed(done.decision, hosts, fleet)} workers closed",
             f"${done.view.hourly[fleet.name]:.2f} an hour",
         ]
         held = done.decision.held.get(fleet.name)

@@ -406,7 +406,7 @@ def test_once_for_people_and_for_programs() -> None:
     world = World(jobs=[job(1)], desired=1)
     world.arrive(1)
     done = world.controller().look()
-    assert "small: 0 booting, 1 ready, 0 draining, 1 wanted, 0 jobs, $0.2" in show(done)
+    assert "small: 0 booting, 1 ready, 0 draining, 1 wanted, 0 jobs, 0 workers closed, $0.2" in show(done)
     told = json.loads(json.dumps(describe(done), default=controller._plain))
     assert told["hosts"][0]["state"] == "ready"
     assert told["jobs"][0]["classes"] == ["qemu_x86_64"]
