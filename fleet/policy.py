@@ -347,7 +347,7 @@ class _Plan:
         self.homeless = self._place()
 
     def _set_up(self) -> None:
-        """Put all hosts on the board: those with the most left to do first, idle ones last, then new ones."""
+        """Put all hosts on the board."""
         for host in sorted(self.hosts, key=lambda host: host.id):
             fleet = self.fleets[host.fleet]
             if _boots(host):
@@ -467,8 +467,8 @@ class _Plan:
         found: dict[str, int] = {}
         for place in self.board.places:
             host = ready.get(place.host)
-            if host is None or host.id in gone:
-                continue
+            if host is None or host.id in gone or len(place.free_at) == 1:
+                continue  # a host of one worker has none beside its job
             fleet = self.fleets[host.fleet]
             welcome = not host.running or place.end - self.now >= self.rules.welcome * usual
             if fleet.name in self.roomy or not welcome:

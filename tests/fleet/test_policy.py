@@ -185,6 +185,7 @@ def test_a_host_that_will_be_empty_soon_takes_no_jobs_that_nobody_foresaw() -> N
     assert plainly(see(hosts=[busy_for(40, LARGE)], fleets=fleets)).open == {"h1": 0}
     assert plainly(see(hosts=[busy_for(1800, LARGE)], fleets=fleets)).open == {}
     assert plainly(see(hosts=[host("h1", LARGE)], fleets=fleets)).open == {}, "it has no job yet"
+    assert plainly(see(hosts=[busy_for(40, SMALL)], fleets=fleets)).open == {}, "it has one worker"
 
 
 def test_a_host_opens_as_many_workers_as_jobs_are_planned_on_it() -> None:
