@@ -14,6 +14,7 @@ While a worker host stays, its agent closes and opens workers as the controller 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -137,7 +138,7 @@ class Workers(ABC):
     def drain(self) -> None:
         """Sends each worker the signal to finish its job and go."""
         for number in self._running():
-            self._tell(number)
+            self._try(self._tell, number)
 
     def busy(self) -> int:
         """Returns how many workers still run."""
@@ -158,21 +159,34 @@ class Workers(ABC):
         if not wanted and not marks:
             return
         running = self._running()
+        for number in sorted(marks.keys() - wanted):
+            # One that still finishes its job will go then, whatever it is told: its time comes later.
+            if number not in running and self._try(self._start, number):
+                marks[number].unlink()
         self._closed.mkdir(parents=True, exist_ok=True)
         for number in sorted(wanted):
             mark = marks.get(number, self._closed / str(number))
-            # Told again now and then: one that was just starting may not have heard.
-            if not mark.exists() or (
-                number in running and time.time() - mark.stat().st_mtime >= TOLD_AGAIN_SECONDS
-            ):
-                if number in running:
-                    self._tell(number)
-                mark.touch()
-        for number in sorted(marks.keys() - wanted):
-            # One that still finishes its job will go then, whatever it is told: its time comes later.
             if number not in running:
-                run(["systemctl", "start", "--no-block", self._unit(number)])
-                marks[number].unlink()
+                # It may be about to start: then it is told as soon as it runs.
+                mark.touch()
+                os.utime(mark, (0, 0))
+                continue
+            due = not mark.exists() or time.time() - mark.stat().st_mtime >= TOLD_AGAIN_SECONDS
+            if due and self._try(self._tell, number):
+                mark.touch()
+
+    @staticmethod
+    def _try(act: Callable[[int], None], number: int) -> bool:
+        """Does something with a worker; whether it went well. What one worker refuses concerns no other."""
+        try:
+            act(number)
+        except HostError as error:
+            log.warning("worker %d: %s", number, error)
+            return False
+        return True
+
+    def _start(self, number: int) -> None:
+        run(["systemctl", "start", "--no-block", self._unit(number)])
 
     @abstractmethod
     def _running(self) -> list[int]:
@@ -302,6 +316,7 @@ def watch(
     """
     draining: float | None = None
     beaten: float | None = None
+    drained = 0.0
     going = handed_back = left = False
     kept = float("-inf")
     while True:
@@ -326,7 +341,7 @@ def watch(
                 log.info("%s", step.value)
             if step is Step.DRAIN:
                 role.drain()
-                draining = now
+                draining = drained = now
                 continue
             if step is Step.HAND_BACK:
                 role.stop()
@@ -344,6 +359,10 @@ def watch(
                 heartbeat()
             if draining is None:
                 tend()
+            elif not handed_back and now - drained >= TOLD_AGAIN_SECONDS:
+                # A worker that was just starting has not heard.
+                drained = now
+                role.drain()
         except HostError as error:
             log.warning("%s", error)
         sleep(POLL_SECONDS)

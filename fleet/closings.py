@@ -53,7 +53,7 @@ def parse(text: str | bytes) -> tuple[float, Closings]:
         said = json.loads(text)
         closed = {str(host): frozenset(map(int, numbers)) for host, numbers in said["closed"].items()}
         return float(said["at"]), closed
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"closings make no sense: {error!r}") from error
 
 
@@ -91,4 +91,4 @@ class Told:
                 self._at, self._closed = at, closings.get(self._instance, frozenset())
         except (OSError, HTTPException, ValueError):
             pass  # what was told before counts for as long as it is fresh
-        return self._closed if self._clock() - self._at <= STALE_SECONDS else frozenset()
+        return self._closed if abs(self._clock() - self._at) <= STALE_SECONDS else frozenset()

@@ -12,7 +12,7 @@ How it decides:
    much longer than a new host costs is left alone. Then the chained jobs whose parents will be done by then.
 3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
    (`_cheapest`), and some to spare where many boot: the first to come up serve.
-4. *Close* the free workers of hosts that further jobs would keep for longer, but those on which something is
+4. *Close* the workers of hosts that further jobs would keep for longer, but those on which something is
    planned now (`_Plan._open`): openQA deals jobs out at random, so a large host would else never be empty.
 5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released. *Drain*
    busy hosts whose launch template is old.
@@ -178,7 +178,7 @@ class Rules:
             those that ended last.
         caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
-        quick_seconds: Hosts that boot in this time are closed for thrift, and launched to spare.
+        quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
         fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
             all that fetch share the web UI's link; on one of n workers, by an nth of it.
         spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
@@ -362,7 +362,9 @@ class _Plan:
                 free_at = ends + [self.now] * (fleet.slots - len(ends))
                 end = self.now + self._left(host)
             if not host.outdated or _boots(host):
-                self.board.add(Place(host.id, fleet.classes, fleet.price, free_at, end, self._quick(fleet)))
+                # One that has no job yet is paid for anyway: what was planned on it stays planned.
+                thrifty = self._quick(fleet) and bool(host.running)
+                self.board.add(Place(host.id, fleet.classes, fleet.price, free_at, end, thrifty))
         for host in self.seen.hosts:
             for running in host.running:
                 self.ends[running.job] = self._end(running)
@@ -458,7 +460,7 @@ class _Plan:
         return price * (boot + max(durations)) / 3600
 
     def _open(self, gone: Iterable[str]) -> dict[str, int]:
-        """Choose hosts whose free workers shall take no jobs but those that are planned on them now.
+        """Choose hosts whose workers shall take no further jobs but those that are planned on them now.
 
         Others may take whatever comes: a host that has no job yet, and one that will be busy for long anyway.
         """
@@ -470,7 +472,7 @@ class _Plan:
             if host is None or host.id in gone or len(place.free_at) == 1:
                 continue  # a host of one worker has none beside its job
             fleet = self.fleets[host.fleet]
-            welcome = not host.running or place.end - self.now >= self.rules.welcome * usual
+            welcome = not host.running or self._left(host) >= self.rules.welcome * usual
             if fleet.name in self.roomy or not welcome:
                 # Where nothing is planned, none that ends its job takes another either.
                 workers = len(host.running) + place.begun if place.begun else 0
@@ -499,7 +501,7 @@ class _Plan:
                 self.launched_for[fleet.name] += sum(unit.size for unit in fitting)
                 self.patience.clear()
                 up = self.now + fleet.boot_seconds
-                place = Place("", fleet.classes, fleet.price, [up] * fleet.slots, up, self._quick(fleet))
+                place = Place("", fleet.classes, fleet.price, [up] * fleet.slots, up)
                 self.board.start(place, map(self._durations, fitting))
                 _remove(left, fitting)
 
@@ -564,9 +566,10 @@ class _Plan:
             large = quick and fleet.slots >= LARGE
             rest = self.rules.spare_rest_large if large else self.rules.spare_rest
             spares = min(int(share * jobs / fleet.slots + 1 - rest), fleet.max // 4)
-            # What boots to spare is wanted until nothing waits: the last to be served wait longest.
-            surplus = late if jobs else late + idle
-            self.cancelled += surplus[: max(0, self._spare(fleet))]
+            if not jobs:
+                # What boots to spare is wanted until nothing waits: the last to be served wait longest.
+                # Those that are late come up yet, or fail, which must count as that.
+                self.cancelled += (late + idle)[: max(0, self._spare(fleet))]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))
             self.launches[fleet.name] += more
             self.room[fleet.name] -= more

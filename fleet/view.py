@@ -30,12 +30,12 @@ _ENDED_JOBS = 9
 
 @dataclass(kw_only=True)
 class Memory:
-    """What was seen before. A new controller starts without, and only knows less.
+    """What was seen before. A new controller starts with what hosts were told last, and only knows less.
 
     Attributes:
         waiting: Since when each job waits unblocked.
         idle: Since when each host is idle.
-        lost: Since when each host in service has no connected worker.
+        lost: Since when each host in service has no connected worker, although not all are closed.
         told: When each host was told to go.
         closed: The workers of each host that were told to take no jobs.
         usual: For each kind of job, how long it usually takes, in seconds.
@@ -134,14 +134,17 @@ def look(
             present.add(member.id)
             rows = on_host.get(member.id, [])
             workers = [worker for worker in rows if worker.connected]
-            closed = {row.number for row in rows} <= memory.closed.get(member.id, frozenset()) and bool(rows)
+            told = memory.closed.get(member.id, frozenset())
+            closed = bool(rows) and all(row.number in told and row.id not in assigned for row in rows)
             running = _running(workers, assigned, jobs, memory, now)
             state = _state(member, bool(workers) or closed, memory, now)
             if state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told:
                 lost.add(member.id)
                 if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
                     given_up.append(member.id)
-            idle = state is State.READY and (bool(workers) or closed) and not running
+            # Workers that are about to be opened are not there yet, and their host is as idle as before.
+            there = bool(workers) or closed or member.id in memory.idle
+            idle = state is State.READY and there and not running
             hosts.append(
                 _host(member, fleet, group, state, running, memory.idle_since(member.id, idle, now), now)
             )
@@ -300,17 +303,21 @@ def _clusters(jobs: Mapping[int, ListedJob]) -> dict[int, int]:
 
 
 def closings(decision: Decision, view: View) -> Closings:
-    """Choose the workers that shall take no jobs: those that are not there, then idle ones, then busy ones.
+    """Choose the workers that shall take no jobs: broken ones, then those that are not there, idle, busy.
+
+    All of a host that goes are among them.
 
     Args:
         decision: The policy's, which tells how many of each host's workers shall take jobs.
         view: What it rests on.
     """
     found = {}
-    for host, count in decision.open.items():
+    # A host that goes must start no worker on the way.
+    going = dict.fromkeys((*decision.drain, *decision.release, *view.given_up, *view.told), 0)
+    for host, count in (dict(decision.open) | going).items():
         rows = sorted(
             view.workers.get(host, ()),
-            key=lambda row: (row.connected, row.job is not None, -row.number),
+            key=lambda row: (row.connected, not row.broken, row.job is not None, -row.number),
         )
         if len(rows) > count:
             found[host] = frozenset(row.number for row in rows[: len(rows) - count])

@@ -457,7 +457,8 @@ class World:
                 machine.see(self.now, state=State.DRAINING)
                 self._at(self.now + self.scenario.drain_seconds, lambda host=host: self._close(host))  # type: ignore[misc]
         for host, machine in self.machines.items():
-            workers = decision.open.get(host, machine.fleet.slots)
+            going = machine.view.state is State.DRAINING
+            workers = 0 if going else decision.open.get(host, machine.fleet.slots)
             if machine.told != workers:
                 machine.told = workers
                 self._at(self.now + self.scenario.open_seconds, lambda m=machine, w=workers: self._open(m, w))  # type: ignore[misc]

@@ -97,6 +97,7 @@ class World:
     log: list[str] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     tended: list[float] = field(default_factory=list)
+    told_again: list[float] = field(default_factory=list)
 
     def target(self) -> str | None:
         return self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
@@ -105,6 +106,9 @@ class World:
         if self.broken:
             self.broken -= 1
             raise HostError("podman is not there")
+        if self.drained is not None:
+            self.told_again.append(self.now)
+            return
         self.drained = self.now
         self.log.append("drain")
 
@@ -412,6 +416,8 @@ def test_workers_are_closed_and_opened_again(
     assert close() == []
     assert close(1, 2, 9) == ["tell 1", "tell 2"]
     assert close(1, 2) == [], "1 finishes its job"
+    host.running.add(2)
+    assert close(1, 2) == ["tell 2"], "it had been about to start"
     assert close() == ["start 2"], "1 is told to go: it comes back when it has gone"
     host.running.discard(1)
     assert close() == ["start 1"]
@@ -428,6 +434,35 @@ def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: p
     os.utime(tmp_path / "closed/1", (long_ago, long_ago))
     workers.close(frozenset({1}))
     assert host.said == ["tell 1", "tell 1"]
+
+
+def test_a_worker_that_cannot_be_told_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+
+    def run(command: list[str], **more: object) -> str:
+        if command[-1] == "openqa-worker-1":
+            raise HostError("no such process")
+        return host.run(command, **more)
+
+    monkeypatch.setattr(agent, "run", run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset({1, 2}))
+    workers.close(frozenset({1}))
+    assert host.said == ["tell 2", "start 2"]
+    workers.drain()
+    assert host.said == ["tell 2", "start 2", "tell 2", "tell 3"]
+
+
+def test_workers_that_start_while_the_host_drains_are_told_too() -> None:
+    world = World(targets=["Terminated"], busy_for=4 * agent.TOLD_AGAIN_SECONDS)
+    world.run()
+    assert len(world.told_again) == 3
+    assert all(after - before >= agent.TOLD_AGAIN_SECONDS for before, after in pairwise(world.told_again))
+    back = World(targets=["InService"], busy_for=1e9, notices={0.0: Notice.INTERRUPTION})
+    back.run()
+    assert back.told_again == [], "its jobs were handed back"
 
 
 def test_workers_are_tended_only_while_the_host_stays() -> None:

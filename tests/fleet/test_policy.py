@@ -62,7 +62,22 @@ def test_hosts_on_their_way_are_counted() -> None:
 def test_a_host_that_is_far_too_late_is_not_counted_on() -> None:
     late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 1000, idle_since=None)
     decision = plainly(see(jobs=[job(1)], hosts=[late], fleets=(SMALL,)))
-    assert decision == Decision(desired={"small": 1}, release=("h1",))
+    # It stays until it comes up or its launch fails: only that counts as a failure.
+    assert decision == Decision(desired={"small": 2})
+    assert plainly(see(hosts=[late], fleets=(SMALL,))) == Decision(desired={"small": 0}, release=("h1",))
+
+
+def test_what_was_planned_on_a_host_that_boots_stays_planned() -> None:
+    small = replace(SMALL, price=0.21, max=40)
+    large = replace(LARGE, price=1.52)
+    jobs = [job(n) for n in range(16)]
+    launched = plainly(see(jobs=jobs, fleets=(small, large))).desired
+    assert launched["large"] > 0
+    booting = [
+        host(f"h{n}", fleet, state=State.BOOTING, launched=NOW - 2, idle_since=None)
+        for n, fleet in enumerate([small] * launched["small"] + [large] * launched["large"])
+    ]
+    assert plainly(see(jobs=jobs, hosts=booting, fleets=(small, large))).desired == launched
 
 
 def test_a_slot_that_will_be_free_before_a_new_host_is_enough() -> None:
@@ -203,10 +218,10 @@ def test_a_job_that_would_keep_a_large_host_for_long_gets_a_small_one_of_its_own
     assert decision.desired == {"large": 1, "small": 1}
     assert decision.open == {"h1": 0}
     alone = plainly(replace(seen, fleets=(LARGE, replace(SMALL, max=0))))
-    assert (alone.desired, alone.open) == ({"large": 1, "small": 0}, {}), "there is no other for it"
+    assert (alone.desired, alone.open) == ({"large": 1, "small": 0}, {"h1": 2}), "there is no other for it"
     slow = tuple(replace(fleet, boot_seconds=1200) for fleet in (LARGE, SMALL))
     waited = plainly(replace(seen, fleets=slow))
-    assert (waited.desired, waited.open) == ({"large": 1, "small": 0}, {}), "a new one takes long"
+    assert (waited.desired, waited.open) == ({"large": 1, "small": 0}, {"h1": 2}), "a new one takes long"
 
 
 def test_of_two_hosts_a_job_goes_to_the_one_that_it_keeps_least_longer() -> None:

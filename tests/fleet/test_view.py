@@ -191,6 +191,33 @@ def test_idle_workers_are_closed_before_busy_ones_and_closed_ones_stay_so() -> N
 
     assert [closed(workers) for workers in (4, 3, 2, 1, 0)] == [set(), {2}, {2, 3}, {1, 2, 3}, {1, 2, 3, 4}]
     assert view.closings(Decision(desired={}), found) == {}
+    for going in (Decision(desired={}, drain=("i-1",)), Decision(desired={}, release=("i-1",))):
+        assert view.closings(going, found) == {"i-1": {1, 2, 3, 4}}, "it starts none on the way"
+
+
+def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
+    rows = tuple(
+        replace(worker(number), number=number, connected=number == 3, broken=number == 1, job=None)
+        for number in (1, 2, 3)
+    )
+    found = look(member("i-1"), workers=rows)
+    assert view.closings(Decision(desired={}, open={"i-1": 2}), found) == {"i-1": {1}}
+
+
+def test_a_host_is_as_idle_as_before_while_its_workers_are_opened() -> None:
+    memory = Memory(closed={"i-1": frozenset({1})})
+    rows = (worker(1, connected=False),)
+    look(member("i-1"), workers=rows, memory=memory)
+    memory.closed = {}
+    found = look(member("i-1"), workers=rows, memory=memory, now=NOW + 5)
+    assert only(found).idle_since == NOW
+
+
+def test_a_job_on_a_worker_that_was_closed_is_no_idle_host() -> None:
+    memory = Memory(closed={"i-1": frozenset({1})})
+    running = job(7, scheduled=False, worker=1)
+    found = look(member("i-1"), jobs=(running,), workers=(worker(1, connected=False),), memory=memory)
+    assert only(found).idle_since is None
 
 
 def test_what_is_gone_is_forgotten() -> None:
