@@ -211,7 +211,7 @@ class Rules:
     foresight: float = 1.0
     quick_seconds: float = 600.0
     fetching: float = 0.4
-    spare: float = 0.25
+    spare: float = 0.3
     spare_slow: float = 0.1
     spare_rest: float = 0.5
     spare_rest_large: float = 0.25
