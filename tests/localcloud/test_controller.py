@@ -278,7 +278,7 @@ def test_a_worker_that_is_closed_finishes_its_job_and_takes_no_other_until_it_is
     assert elastic.made.passed([job])
     until(
         "one is open again",
-        lambda: elastic.close(host, idle) == {idle: "idle", busy: "closed"} or None,
+        lambda: elastic.close(host, idle) == {idle: "closed", busy: "idle"} or None,
         seconds=60,
     )
     # Nobody says anything any more.
