@@ -7,18 +7,24 @@ the group's terminating hook completes. What to do is decided by :func:`decide`,
 A spot host's end may be announced by EC2 instead. After a rebalance recommendation its workers finish their
 jobs; after an interruption notice, two minutes before the end, they hand them back, and openQA runs them
 again elsewhere. Then the host tells its group, which replaces it. None of this needs the controller.
+
+While a worker host stays, its agent closes and opens workers as the controller tells (`fleet.closings`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
+from fleet.closings import Told
 from userdata.host import aws, interface, names, volume
 from userdata.host.commands import run
 from userdata.host.errors import HostError
@@ -37,6 +43,7 @@ HEARTBEAT_SECONDS = 60.0
 DRAIN_SECONDS = 47 * 3600.0
 # How often a worker host sees to it that its name is its own.
 KEEP_SECONDS = 60.0
+TOLD_AGAIN_SECONDS = 60.0
 GOING = ("Terminated", "Detached")
 # Of the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
 INTERRUPTION = "spot/instance-action"
@@ -115,46 +122,23 @@ class Role(Protocol):
         """Ends what is left, and releases what the next host needs."""
 
 
-class ContainerWorkers:
-    """A host with workers in containers: each worker finishes its job, then exits."""
+class Workers(ABC):
+    """A worker host: each worker that is told to go finishes its job first, then exits.
 
-    def __init__(self, count: int) -> None:
-        self._containers = tuple(f"openqa-worker-{number}" for number in range(1, count + 1))
+    Args:
+        count: So many workers, numbered from 1.
+        closed: A folder that holds a file for each worker that was told to go and may come back, named by its
+            number: an agent that starts anew must know them.
+    """
+
+    def __init__(self, count: int, closed: Path) -> None:
+        self._numbers = range(1, count + 1)
+        self._closed = closed
 
     def drain(self) -> None:
         """Sends each worker the signal to finish its job and go."""
-        for name in self._running():
-            run(["podman", "kill", "--signal=HUP", name])
-
-    def busy(self) -> int:
-        """Returns how many workers still run."""
-        return len(self._running())
-
-    def stop(self) -> None:
-        """Stops the workers that are left, which tell openQA, and the cache."""
-        run(
-            [
-                "systemctl",
-                "stop",
-                *(f"{name.replace('worker-', 'worker@')}.service" for name in self._containers),
-            ]
-        )
-
-    def _running(self) -> list[str]:
-        names = run(["podman", "ps", "--format={{.Names}}"]).split()
-        return [name for name in self._containers if name in names]
-
-
-class HostWorkers:
-    """A tap host, which runs openQA's workers itself: each finishes its job, then exits."""
-
-    def __init__(self, count: int) -> None:
-        self._units = tuple(f"openqa-worker-plain@{number}.service" for number in range(1, count + 1))
-
-    def drain(self) -> None:
-        """Sends each worker's main process, and not its guests, the signal to finish its job and go."""
-        for unit in self._running():
-            run(["systemctl", "kill", "--kill-whom=main", "--signal=HUP", unit])
+        for number in self._running():
+            self._try(self._tell, number)
 
     def busy(self) -> int:
         """Returns how many workers still run."""
@@ -162,12 +146,93 @@ class HostWorkers:
 
     def stop(self) -> None:
         """Stops the workers that are left, which tell openQA."""
-        run(["systemctl", "stop", *self._units])
+        run(["systemctl", "stop", *map(self._unit, self._numbers)])
 
-    def _running(self) -> list[str]:
+    def close(self, wanted: frozenset[int]) -> None:
+        """Tells workers to go that shall take no jobs, and brings back those that shall take some again.
+
+        Args:
+            wanted: The numbers of the workers that shall take no jobs.
+        """
+        wanted &= frozenset(self._numbers)
+        marks = {int(path.name): path for path in self._closed.iterdir()} if self._closed.is_dir() else {}
+        if not wanted and not marks:
+            return
+        running = self._running()
+        for number in sorted(marks.keys() - wanted):
+            # One that still finishes its job will go then, whatever it is told: its time comes later.
+            if number not in running and self._try(self._start, number):
+                marks[number].unlink()
+        self._closed.mkdir(parents=True, exist_ok=True)
+        for number in sorted(wanted):
+            mark = marks.get(number, self._closed / str(number))
+            if number not in running:
+                # It may be about to start: then it is told as soon as it runs.
+                mark.touch()
+                os.utime(mark, (0, 0))
+                continue
+            due = not mark.exists() or time.time() - mark.stat().st_mtime >= TOLD_AGAIN_SECONDS
+            if due and self._try(self._tell, number):
+                mark.touch()
+
+    @staticmethod
+    def _try(act: Callable[[int], None], number: int) -> bool:
+        """Does something with a worker; whether it went well. What one worker refuses concerns no other."""
+        try:
+            act(number)
+        except HostError as error:
+            log.warning("worker %d: %s", number, error)
+            return False
+        return True
+
+    def _start(self, number: int) -> None:
+        run(["systemctl", "start", "--no-block", self._unit(number)])
+
+    @abstractmethod
+    def _running(self) -> list[int]:
+        """Returns the numbers of the workers that run."""
+
+    @abstractmethod
+    def _tell(self, number: int) -> None:
+        """Sends a worker the signal to finish its job and go."""
+
+    @abstractmethod
+    def _unit(self, number: int) -> str:
+        """Returns the name of a worker's unit."""
+
+
+class ContainerWorkers(Workers):
+    """A host with workers in containers."""
+
+    def _running(self) -> list[int]:
+        names = run(["podman", "ps", "--format={{.Names}}"]).split()
+        return [number for number in self._numbers if self._container(number) in names]
+
+    def _tell(self, number: int) -> None:
+        run(["podman", "kill", "--signal=HUP", self._container(number)])
+
+    def _unit(self, number: int) -> str:
+        return f"openqa-worker@{number}.service"
+
+    def _container(self, number: int) -> str:
+        return f"openqa-worker-{number}"
+
+
+class HostWorkers(Workers):
+    """A tap host, which runs openQA's workers itself."""
+
+    def _running(self) -> list[int]:
+        units = {self._unit(number): number for number in self._numbers}
         states = "--state=active,activating,deactivating"
-        answer = run(["systemctl", "list-units", states, "--plain", "--no-legend", *self._units])
-        return [line.split()[0] for line in answer.splitlines() if line]
+        answer = run(["systemctl", "list-units", states, "--plain", "--no-legend", *units])
+        return [units[line.split()[0]] for line in answer.splitlines() if line]
+
+    def _tell(self, number: int) -> None:
+        # The main process, and not its guests.
+        run(["systemctl", "kill", "--kill-whom=main", "--signal=HUP", self._unit(number)])
+
+    def _unit(self, number: int) -> str:
+        return f"openqa-worker-plain@{number}.service"
 
 
 class Stateful:
@@ -216,7 +281,7 @@ def role_of(host: Host) -> Role:
     if worker is None:
         return Stateful(host)
     kind = HostWorkers if worker.network == "tap" else ContainerWorkers
-    return kind(worker.count(host.instance_type))
+    return kind(worker.count(host.instance_type), host.layout.runtime / "closed-workers")
 
 
 def watch(
@@ -228,6 +293,7 @@ def watch(
     unfit: Callable[[], None],
     notice: Callable[[], Notice | None],
     keep: Callable[[], None],
+    tend: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -244,11 +310,13 @@ def watch(
         unfit: tells the group that the host is of no more use.
         notice: asks the instance metadata for what EC2 announces.
         keep: called every minute, for what must not be lost while the host runs.
+        tend: called in every round in which nothing is to be done and the host has not been told to go.
         sleep: waits; takes seconds.
         clock: seconds, monotonic.
     """
     draining: float | None = None
     beaten: float | None = None
+    drained = 0.0
     going = handed_back = left = False
     kept = float("-inf")
     while True:
@@ -273,7 +341,7 @@ def watch(
                 log.info("%s", step.value)
             if step is Step.DRAIN:
                 role.drain()
-                draining = now
+                draining = drained = now
                 continue
             if step is Step.HAND_BACK:
                 role.stop()
@@ -289,6 +357,12 @@ def watch(
             if step is Step.HEARTBEAT:
                 beaten = now
                 heartbeat()
+            if draining is None:
+                tend()
+            elif not handed_back and now - drained >= TOLD_AGAIN_SECONDS:
+                # A worker that was just starting has not heard.
+                drained = now
+                role.drain()
         except HostError as error:
             log.warning("%s", error)
         sleep(POLL_SECONDS)
@@ -314,14 +388,17 @@ def main() -> int:
     )
     signals = Signals(host.document, host.instance, host.client)
     hook = host.document.terminate_hook
+    role = role_of(host)
+    told = Told(f"http://{host.document.webui_host}", host.instance)
     watch(
         target=lambda: metadata.find("autoscaling/target-lifecycle-state"),
-        role=role_of(host),
+        role=role,
         heartbeat=lambda: signals.heartbeat(hook),
         unfit=signals.unhealthy,
         notice=lambda: find_notice(metadata) if host.document.worker else None,
         complete=lambda: leave(host, signals),
         keep=lambda: keep_name(host, signals),
+        tend=lambda: role.close(told()) if isinstance(role, Workers) else None,
     )
     return 0
 

@@ -1,7 +1,8 @@
 """The fleets' controller: ``python3 -m fleet.controller`` on the web UI's host.
 
 Every few seconds: read openQA's queue and workers and the Auto Scaling groups, let `fleet.policy` decide,
-act. One controller acts at a time (`fleet.lock`). What cannot be read, or makes no sense, changes nothing.
+act: on the groups, and through `fleet.closings` on which workers take jobs. One controller acts at a time
+(`fleet.lock`). What cannot be read, or makes no sense, changes nothing.
 
 ``--once --dry-run --json`` shows what is seen and what would be done, and does nothing.
 """
@@ -22,12 +23,13 @@ from typing import Any, Protocol
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fleet import closings, lock, metrics, policy, view
 from fleet import facts as fleet_facts
-from fleet import lock, metrics, policy, view
+from fleet.closings import Closings
 from fleet.facts import Facts, FactsError
 from fleet.groups import AwsError, Groups, Launches
 from fleet.lock import Lock
-from fleet.policy import Decision
+from fleet.policy import Decision, Fleet, Host
 from fleet.reading import OpenQaApi, OpenQaError, Queue
 from fleet.view import Act, Memory, View
 from userdata.host import aws, document
@@ -37,7 +39,7 @@ from userdata.host.layout import Layout
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 5.0
+PAUSE_SECONDS = 2.0
 # Reading is work for the web UI: it gets so many times as long to rest from it.
 PAUSE_SHARE = 3.0
 PAUSE_MOST_SECONDS = 30.0
@@ -95,6 +97,8 @@ class Controller:
         groups: The Auto Scaling groups.
         read_facts: Reads the fleets' parameters; raises `AwsError`.
         held: Whether this controller may act.
+        tell: Tells the hosts which workers take no jobs.
+        closed: What they were told last.
         clock: Seconds since the epoch.
     """
 
@@ -105,14 +109,17 @@ class Controller:
         groups: Groups,
         read_facts: Callable[[], Sequence[Facts]],
         held: Callable[[], bool],
+        tell: Callable[[Closings], None],
+        closed: Closings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._openqa = openqa
         self._groups = groups
         self._read_facts = read_facts
         self._held = held
+        self._tell = tell
         self._clock = clock
-        self._memory = Memory()
+        self._memory = Memory(closed=closed)
         self._facts: Sequence[Facts] = ()
         self._launches: dict[str, Launches] = {}
         self._due: dict[str, float] = {}
@@ -178,7 +185,21 @@ class Controller:
                 self._say(f"held {fleet}", f"{fleet}: no launches: {why.partition(';')[0]}" if why else "")
         for act in done.acts:
             self._do(act, done)
+        if done.view is not None and done.decision is not None and not done.unusable:
+            self._close(view.closings(done.decision, done.view), done.view)
         return done
+
+    def _close(self, wanted: Closings, seen: View) -> None:
+        """Tell hosts which workers take no jobs; in every round, as what is told counts for a minute."""
+        if not self._may_act(seen):
+            return
+        try:
+            self._tell(wanted)
+        except OSError as error:
+            self._say("closings", f"the hosts cannot be told which workers take no jobs: {error}")
+        else:
+            self._memory.closed = wanted
+            self._say("closings", "")
 
     def _do(self, act: Act, done: Round) -> None:
         if done.view is None or not self._may_act(done.view):
@@ -289,6 +310,11 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else sorted(value)
 
 
+def _closed(decision: Decision, hosts: Sequence[Host], fleet: Fleet) -> int:
+    """How many workers of a fleet take no jobs, or none after the one that they have."""
+    return sum(fleet.slots - decision.open.get(host.id, fleet.slots) for host in hosts)
+
+
 def show(done: Round) -> str:
     """Tell about a round, for people."""
     if done.view is None or done.decision is None:
@@ -303,6 +329,7 @@ def show(done: Round) -> str:
             *states,
             f"{done.decision.desired.get(fleet.name, 0)} wanted",
             f"{sum(len(host.running) for host in hosts)} jobs",
+            f"{_closed(done.decision, hosts, fleet)} workers closed",
             f"${done.view.hourly[fleet.name]:.2f} an hour",
         ]
         held = done.decision.held.get(fleet.name)
@@ -334,6 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
         groups=Groups(lambda service: _client(service, host)),
         read_facts=partial(read_facts, _client("ssm", host), host.environment),
         held=held.hold,
+        tell=lambda wanted: closings.write(layout.closings, wanted, at=time.time()),
+        closed=closings.read(layout.closings),
     )
     if options.once:
         return _once(controller, dry=options.dry_run, as_json=options.json)

@@ -5,7 +5,8 @@ Read from openQA's scheduler (``lib/OpenQA/Scheduler/Model/Jobs.pm`` and ``Worke
 - A worker suits a job if it has all of the job's classes. More classes do no harm, so a job without ``tap``
   takes a worker with ``tap`` just as well.
 - Jobs come in the order of priority (the lower number first), then of their ids.
-- Among the free workers that suit, chance decides: openQA shuffles them.
+- Among the free workers that suit, chance decides: openQA means to shuffle them, and takes them as its
+  database gives them.
 - The jobs of a parallel cluster start together or not at all, and on workers with ``PARALLEL_ONE_HOST_ONLY``
   all on one host. Where no host has room for a whole cluster, openQA keeps none free for it: its protection
   against starvation counts only workers that it could have taken.

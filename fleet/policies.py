@@ -31,8 +31,8 @@ class Policy:
 
 
 def ours(rules: policy.Rules = policy.DEFAULT_RULES) -> Policy:
-    """This project's: `fleet.policy.decide`, every five seconds."""
-    return Policy(decide=lambda seen: policy.decide(seen, rules), interval=5.0)
+    """This project's: `fleet.policy.decide`, every two seconds."""
+    return Policy(decide=lambda seen: policy.decide(seen, rules), interval=2.0)
 
 
 def static(hosts: Mapping[str, int]) -> Policy:

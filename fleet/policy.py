@@ -7,14 +7,15 @@ How it decides:
 
 1. *Look.* What is stale, contradicts itself or makes no sense changes nothing.
 2. *Plan.* All that waits is placed on the slots there are, in openQA's order, ahead in time: slots free now,
-   slots of hosts that boot, slots whose job will have ended before a new host could be up (`fleet.board`).
-   Then the chained jobs whose parents will be done by then.
+   slots of hosts that boot, slots whose job will have ended before a new host could be up; of equals the
+   slot whose host is kept for the least money longer (`fleet.board`). A slot that would keep its host for
+   much longer than a new host costs is left alone. Then the chained jobs whose parents will be done by then.
 3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
-   (`_cheapest`), and some to spare where many boot: the first to come up serve, the rest is cancelled.
-4. *Drain* busy hosts for whose load the others have ample room, and those that further jobs would keep for
-   longer than new hosts for them would cost (`_Plan._wasteful`). A drained host finishes its jobs and takes
-   no more: openQA deals jobs out at random, so a large host would else never be empty.
-5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released.
+   (`_cheapest`), and some to spare where many boot: the first to come up serve.
+4. *Close* the workers of hosts that further jobs would keep for longer, but those on which something is
+   planned now (`_Plan._open`): openQA deals jobs out at random, so a large host would else never be empty.
+5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released. *Drain*
+   busy hosts whose launch template is old.
 
 Where all hosts are large and boot slowly (metal), what is launched for one job serves many later ones: such
 *roomy* hosts are chosen, launched and kept with those in mind (`Rules.linger_roomy`).
@@ -33,6 +34,7 @@ from fleet.board import Board, Place
 from fleet.openqa import Classes, Job, Unit, units
 
 WINDOW = 4  # so many times its slots are looked at in the queue to fill a new host
+LARGE = 3  # workers: see Rules.spare_rest_large
 
 
 class State(Enum):
@@ -145,6 +147,7 @@ class Decision:
         desired: For each fleet, hosts to have beside those that drain: the groups' desired capacity.
         drain: Hosts with jobs that shall take no more.
         release: Hosts without jobs that shall go; of those that boot only what nothing needs any more.
+        open: Of these hosts only so many workers shall take or have jobs; of all others, all.
         held: Fleets that would be launched into, and why they are not.
         unusable: Why nothing is changed at all; None if all is well.
     """
@@ -152,6 +155,7 @@ class Decision:
     desired: Mapping[str, int]
     drain: tuple[str, ...] = ()
     release: tuple[str, ...] = ()
+    open: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     unusable: str | None = None
 
@@ -174,17 +178,22 @@ class Rules:
             those that ended last.
         caution: A running job is counted on to end after so many times its usual time.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
-        quick_seconds: Hosts that boot in this time are drained for thrift, and launched to spare.
+        quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
+        fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
+            all that fetch share the web UI's link; on one of n workers, by an nth of it.
         spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
-            hosts: the first to come up serve, what still boots then is cancelled. Boot times scatter, and
-            the last hosts make the longest waits. At most a quarter of a fleet's maximum is to spare.
+            hosts: the first to come up serve, what still boots when nothing waits is cancelled. Boot times
+            scatter, and the last hosts make the longest waits. At most a quarter of a fleet's maximum is to
+            spare.
         spare_slow: The same for hosts that take longer to boot: there it costs much.
+        spare_rest: This share of a host to spare, or more, is a whole one.
+        spare_rest_large: The same for quick hosts of three workers and more, which clusters wait for.
         scatter: The longest of several jobs is taken to be their times' norm of this order: six makes 1.12 of
             two alike, 1.26 of four and 1.59 of sixteen, about what is to be expected of the longest where
             times scatter by a quarter.
         overdue: A host that boots for so many times its boot time is not counted on.
-        headroom: Hosts are drained if the others have room for the load and this share more.
-        thrift: A quick host is drained if what else it would cost, times this, is more than new hosts would.
+        thrift: A quick host takes no job if keeping it for that, times this, costs more than a new host.
+        welcome: A host whose jobs last for so many times what a job usually takes is open to all.
         breaker_failures: After so many failed launches in a row a fleet rests.
         breaker_seconds: It rests so long, doubled with each further failure.
         breaker_most_seconds: But never longer than this.
@@ -195,18 +204,21 @@ class Rules:
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
     linger: float = 0.1
-    linger_roomy: float = 1.25
+    linger_roomy: float = 2.5
     roomy_slots: int = 16
     fill: float = 0.3
     caution: float = 1.6
     foresight: float = 1.0
     quick_seconds: float = 600.0
-    spare: float = 1.2
+    fetching: float = 0.4
+    spare: float = 0.3
     spare_slow: float = 0.1
+    spare_rest: float = 0.5
+    spare_rest_large: float = 0.25
     scatter: float = 6.0
     overdue: float = 2.0
-    headroom: float = 4.0
-    thrift: float = 0.4
+    thrift: float = 0.25
+    welcome: float = 0.5
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
     breaker_most_seconds: float = 3600.0
@@ -317,6 +329,7 @@ class _Plan:
         self.launches: Counter[str] = Counter()
         self.launched_for: Counter[str] = Counter()  # jobs for which these launches are
         self.cancelled: list[str] = []
+        self.up: dict[str, float] = {}  # when each booting host will be up
         self.imminent: set[str] = set()  # hosts that should be up by now: too late to cancel them
         self.held: dict[str, str] = {}
         present = Counter(host.fleet for host in seen.hosts)
@@ -327,36 +340,34 @@ class _Plan:
                 self.held[fleet.name] = reason
         self.patience: dict[Classes, float] = {}
         self.roomy = {fleet.name for fleet in seen.fleets if self._roomy(fleet)}
-        slowest = max((fleet.boot_seconds for fleet in seen.fleets), default=0.0)
-        self.board = Board(until=self.now + slowest)
+        self.board = Board(thrift=rules.thrift)
         self.ends: dict[int, float] = {}
-        self.planned: defaultdict[str, float] = defaultdict(float)  # seconds of jobs planned on a host
+        self.prices: dict[tuple[Classes, int], tuple[float, float]] = {}
         self._set_up()
         self.homeless = self._place()
 
     def _set_up(self) -> None:
-        """Put all hosts on the board: those with the most left to do first, idle ones last, then new ones."""
-        left: list[tuple[tuple[int, float, str], Place]] = []
-        for host in self.hosts:
+        """Put all hosts on the board."""
+        for host in sorted(self.hosts, key=lambda host: host.id):
             fleet = self.fleets[host.fleet]
             if _boots(host):
                 if fleet.boot_seconds <= self.now - host.launched <= self.rules.overdue * fleet.boot_seconds:
                     self.imminent.add(host.id)
-                free_at = [self._up(host, fleet)] * fleet.slots
-                rank = (1, free_at[0], host.id)
+                up = self.up[host.id] = self._up(host, fleet)
+                free_at, end = [up] * fleet.slots, up
             else:
                 ends = [self._end(running) for running in host.running]
-                rank = (0, -sum(ends) + self.now * len(ends), host.id)
                 if fleet.name in self.roomy:
                     ends = [math.inf] * len(ends)  # who finds no free worker has a host launched
                 free_at = ends + [self.now] * (fleet.slots - len(ends))
+                end = self.now + self._left(host)
             if not host.outdated or _boots(host):
-                left.append((rank, Place(host.id, fleet.classes, fleet.one_host, free_at)))
+                # One that has no job yet is paid for anyway: what was planned on it stays planned.
+                thrifty = self._quick(fleet) and bool(host.running)
+                self.board.add(Place(host.id, fleet.classes, fleet.price, free_at, end, thrifty))
         for host in self.seen.hosts:
             for running in host.running:
                 self.ends[running.job] = self._end(running)
-        for _, place in sorted(left, key=lambda entry: entry[0]):
-            self.board.add(place)
 
     def _up(self, host: Host, fleet: Fleet) -> float:
         """When a booting host will be up. Late ones soon; those that are far too late never."""
@@ -387,7 +398,7 @@ class _Plan:
         gone = Counter(host.fleet for host in self.hosts if host.id in release)
         staying = Counter(host.fleet for host in self.hosts)
         desired = {name: staying[name] - gone[name] + self.launches[name] for name in self.fleets}
-        return Decision(desired=desired, release=tuple(release), held=self.held)
+        return Decision(desired=desired, release=tuple(release), open=self._open(release), held=self.held)
 
     def _patience(self, classes: Classes) -> float:
         """Until when a new host could be up: who finds a slot by then needs none. For ever if none can."""
@@ -421,14 +432,53 @@ class _Plan:
     def _try(self, unit: Unit, ready: float) -> bool:
         durations = self._durations(unit)
         limit = max(ready, self._patience(unit.classes))
-        taken = self.board.take(unit, durations, ready=ready, limit=limit)
+        taken = self.board.take(unit, durations, ready=ready, limit=limit, anew=self._anew(unit, durations))
         if taken is None:
             return False
-        start, host = taken
-        self.planned[host] += sum(durations)
+        start, place = taken
+        if start <= self.now:
+            place.begun += unit.size
         for job, seconds in zip(unit.jobs, durations, strict=True):
             self.ends[job.id] = start + seconds
         return True
+
+    def _quick(self, fleet: Fleet) -> bool:
+        """Tell whether a fleet's hosts boot so quickly that new ones are cheap."""
+        return fleet.boot_seconds <= self.rules.quick_seconds
+
+    def _anew(self, unit: Unit, durations: list[float]) -> float:
+        """What the cheapest new host for a unit alone would cost, in dollars; infinity if none can be had."""
+        key = (unit.classes, unit.size)
+        if key not in self.prices:
+            suiting = [
+                (fleet.price, fleet.boot_seconds)
+                for fleet in self.seen.fleets
+                if unit.classes <= fleet.classes and unit.size <= fleet.slots and self.room[fleet.name]
+            ]
+            self.prices[key] = min(suiting, default=(math.inf, 0.0))
+        price, boot = self.prices[key]
+        return price * (boot + max(durations)) / 3600
+
+    def _open(self, gone: Iterable[str]) -> dict[str, int]:
+        """Choose hosts whose workers shall take no further jobs but those that are planned on them now.
+
+        Others may take whatever comes: a host that has no job yet, and one that will be busy for long anyway.
+        """
+        ready = {host.id: host for host in self.hosts if host.state is State.READY}
+        usual = self._usual()
+        found: dict[str, int] = {}
+        for place in self.board.places:
+            host = ready.get(place.host)
+            if host is None or host.id in gone or len(place.free_at) == 1:
+                continue  # a host of one worker has none beside its job
+            fleet = self.fleets[host.fleet]
+            welcome = not host.running or self._left(host) >= self.rules.welcome * usual
+            if fleet.name in self.roomy or not welcome:
+                # Where nothing is planned, none that ends its job takes another either.
+                workers = len(host.running) + place.begun if place.begun else 0
+                if workers < fleet.slots:
+                    found[host.id] = workers
+        return found
 
     def _launch(self, homeless: list[Unit]) -> None:
         """Launch hosts for units without a place, those that ask for most classes first.
@@ -451,7 +501,7 @@ class _Plan:
                 self.launched_for[fleet.name] += sum(unit.size for unit in fitting)
                 self.patience.clear()
                 up = self.now + fleet.boot_seconds
-                place = Place("", fleet.classes, fleet.one_host, [up] * fleet.slots)
+                place = Place("", fleet.classes, fleet.price, [up] * fleet.slots, up)
                 self.board.start(place, map(self._durations, fitting))
                 _remove(left, fitting)
 
@@ -482,6 +532,7 @@ class _Plan:
             longest = powers ** (1 / self.rules.scatter)
             if fleet.name in self.roomy:
                 work += self.rules.fill * self._suited(fleet) * (fleet.slots - used) * longest
+            longest *= 1 + self.rules.fetching / fleet.slots
             cost = fleet.price * (fleet.boot_seconds + longest) / max(1.0, work)
             if best is None or cost < best[0]:
                 best = (cost, fleet, fitting)
@@ -490,7 +541,7 @@ class _Plan:
     def _roomy(self, fleet: Fleet) -> bool:
         """Tell whether a fleet's hosts bring room for more than what waits now (`Rules.linger_roomy`)."""
         sizes = (other.slots for other in self.seen.fleets if fleet.classes <= other.classes)
-        return fleet.boot_seconds > self.rules.quick_seconds and min(sizes) >= self.rules.roomy_slots
+        return not self._quick(fleet) and min(sizes) >= self.rules.roomy_slots
 
     def _suited(self, fleet: Fleet) -> float:
         """The share of the jobs that ended last that a fleet's workers could have done."""
@@ -506,14 +557,19 @@ class _Plan:
                 booting[host.fleet].append(host)
         for fleet in self.seen.fleets:
             idle = sorted(host.id for host in booting[fleet.name] if not used[host.id])
-            idle = [host for host in idle if host not in self.imminent]
+            late = [host for host in idle if self.up[host] == math.inf]
+            idle = [host for host in idle if host not in self.imminent and host not in late]
             jobs = sum(min(used[host.id], fleet.slots) for host in booting[fleet.name])
             jobs += self.launched_for[fleet.name]
-            quick = fleet.boot_seconds <= self.rules.quick_seconds
+            quick = self._quick(fleet)
             share = self.rules.spare if quick else self.rules.spare_slow
-            spares = min(int(share * jobs / fleet.slots + 0.75), fleet.max // 4)
-            surplus = max(0, min(len(idle) - spares, self._spare(fleet)))
-            self.cancelled += idle[len(idle) - surplus :]
+            large = quick and fleet.slots >= LARGE
+            rest = self.rules.spare_rest_large if large else self.rules.spare_rest
+            spares = min(int(share * jobs / fleet.slots + 1 - rest), fleet.max // 4)
+            if not jobs:
+                # What boots to spare is wanted until nothing waits: the last to be served wait longest.
+                # Those that are late come up yet, or fail, which must count as that.
+                self.cancelled += (late + idle)[: max(0, self._spare(fleet))]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))
             self.launches[fleet.name] += more
             self.room[fleet.name] -= more
@@ -532,33 +588,10 @@ class _Plan:
         return have - max(fleet.min, fleet.warm)
 
     def drain(self) -> list[str]:
-        """Choose busy hosts that shall take no more jobs, those with the least left to do first."""
-        busy = [host for host in self.hosts if host.running and host.state is State.READY]
-        drained = [host.id for host in busy if host.outdated]
-        spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
-        free: Counter[Classes] = Counter()
-        load: Counter[Classes] = Counter()
-        for host in self.hosts:
-            if host.state is State.READY:
-                fleet = self.fleets[host.fleet]
-                free[fleet.classes] += fleet.slots - len(host.running)
-                load[fleet.classes] += len(host.running)
-        usual = self._usual()
-        places = {place.host: place for place in self.board.places}
-        for host in sorted((host for host in busy if not host.outdated), key=self._left):
-            fleet, place = self.fleets[host.fleet], places[host.id]
-            if fleet.slots == 1 or spare[fleet.name] <= 0:
-                continue
-            running, idle = len(host.running), fleet.slots - len(host.running)
-            elsewhere = sum(count for classes, count in free.items() if fleet.classes <= classes) - idle
-            total = sum(count for classes, count in load.items() if fleet.classes <= classes)
-            absorbed = elsewhere >= running + self.rules.headroom * total
-            if (idle and not place.used and absorbed) or self._wasteful(host, place, usual):
-                drained.append(host.id)
-                spare[fleet.name] -= 1
-                free[fleet.classes] -= idle
-                load[fleet.classes] -= running
-        return drained
+        """Choose busy hosts that shall take no more jobs and go: their launch template is old."""
+        return [
+            host.id for host in self.hosts if host.running and host.state is State.READY and host.outdated
+        ]
 
     def _usual(self) -> float:
         """How long a job takes on average, of those that wait or run."""
@@ -566,28 +599,13 @@ class _Plan:
         known += [job.expected_seconds for job in self.seen.jobs]
         return max(1.0, sum(map(self._seconds, known)) / max(1, len(known)))
 
-    def _wasteful(self, host: Host, place: Place, usual: float) -> bool:
-        """Tell whether further jobs would keep a host for longer than new hosts for them would cost.
-
-        A host of many slots that one job holds is paid for all of them. Where nothing is planned on it, one
-        job is taken to come, some time; how long jobs take scatters about as an exponential distribution, so
-        one outlasts what is left by usual * exp(-left / usual) on average.
-        """
-        fleet = self.fleets[host.fleet]
-        if fleet.boot_seconds > self.rules.quick_seconds:
-            return False
-        left = self._left(host)[0]
-        if place.used:
-            longer = max(0.0, max(place.free_at) - self.now - left)
-            anew = self.planned[host.id] + place.used * fleet.boot_seconds
-        else:
-            longer = usual * math.exp(-left / usual)
-            anew = usual + fleet.boot_seconds
-        return self.rules.thrift * fleet.slots * longer > anew
-
-    def _left(self, host: Host) -> tuple[float, str]:
-        """How long the host will still be busy if it gets no more jobs."""
-        return max(self._end(running) for running in host.running) - self.now, host.id
+    def _left(self, host: Host) -> float:
+        """How long the host will still be busy if it gets no more jobs, in seconds."""
+        left = 0.0
+        for running in host.running:
+            age = self.now - running.since
+            left = max(left, self._seconds(running.expected_seconds) - age, 0.2 * age)
+        return left
 
     def _release(self) -> list[str]:
         """Choose idle hosts that shall go; draining ones that are empty, too."""

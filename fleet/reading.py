@@ -76,13 +76,17 @@ class ListedWorker:
     Attributes:
         id: Its id.
         instance: Its host's instance id, which is among its classes: see ``workers.ini.j2``.
+        number: Its number on its host, from 1.
         connected: openQA heard of it lately, and it has a job or is fit for one.
+        broken: openQA heard of it lately, or it has just gone, and it is not fit for a job.
         job: The job that it has.
     """
 
     id: int
     instance: str | None
+    number: int
     connected: bool
+    broken: bool = False
     job: int | None = None
 
 
@@ -236,7 +240,9 @@ def parse_worker(row: Any) -> ListedWorker:
         return ListedWorker(
             id=_number(row["id"]),
             instance=_instance(row["properties"].get("WORKER_CLASS", "")),
+            number=_number(row["instance"]),
             connected=row["status"] in ("idle", "running") or (row["status"] == "broken" and job is not None),
+            broken=row["status"] == "broken" and job is None,
             job=job,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet import schedule
+from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
 from fleet.openqa import Classes, Job
@@ -29,13 +30,14 @@ _ENDED_JOBS = 9
 
 @dataclass(kw_only=True)
 class Memory:
-    """What was seen before. A new controller starts without, and only knows less.
+    """What was seen before. A new controller starts with what hosts were told last, and only knows less.
 
     Attributes:
         waiting: Since when each job waits unblocked.
         idle: Since when each host is idle.
-        lost: Since when each host in service has no connected worker.
+        lost: Since when each host in service has no connected worker, although not all are closed.
         told: When each host was told to go.
+        closed: The workers of each host that were told to take no jobs.
         usual: For each kind of job, how long it usually takes, in seconds.
         recent: How many of the jobs that ended last asked for which classes.
     """
@@ -44,6 +46,7 @@ class Memory:
     idle: dict[str, float] = field(default_factory=dict)
     lost: dict[str, float] = field(default_factory=dict)
     told: dict[str, float] = field(default_factory=dict)
+    closed: Closings = field(default_factory=dict)
     usual: dict[tuple[str, ...], float] = field(default_factory=dict)
     recent: Counter[Classes] = field(default_factory=Counter)
 
@@ -75,6 +78,7 @@ class View:
         lost: Hosts that are not counted on, although their groups do.
         told: Hosts that were told to go.
         hourly: What each fleet's hosts cost an hour, in US dollars.
+        workers: The workers of each host, those included that are closed or gone.
     """
 
     seen: Seen
@@ -82,6 +86,7 @@ class View:
     lost: frozenset[str]
     told: frozenset[str]
     hourly: Mapping[str, float]
+    workers: Mapping[str, Sequence[ListedWorker]]
 
 
 def look(
@@ -127,14 +132,19 @@ def look(
         hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members)
         for member in group.members:
             present.add(member.id)
-            workers = [worker for worker in on_host.get(member.id, ()) if worker.connected]
+            rows = on_host.get(member.id, [])
+            workers = [worker for worker in rows if worker.connected]
+            told = memory.closed.get(member.id, frozenset())
+            closed = bool(rows) and all(row.number in told and row.id not in assigned for row in rows)
             running = _running(workers, assigned, jobs, memory, now)
-            state = _state(member, workers, memory, now)
+            state = _state(member, bool(workers) or closed, memory, now)
             if state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told:
                 lost.add(member.id)
                 if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
                     given_up.append(member.id)
-            idle = state is State.READY and bool(workers) and not running
+            # Workers that are about to be opened are not there yet, and their host is as idle as before.
+            there = bool(workers) or closed or member.id in memory.idle
+            idle = state is State.READY and there and not running
             hosts.append(
                 _host(member, fleet, group, state, running, memory.idle_since(member.id, idle, now), now)
             )
@@ -157,6 +167,7 @@ def look(
         lost=frozenset(lost),
         told=frozenset(memory.told),
         hourly=hourly,
+        workers={host: tuple(rows) for host, rows in on_host.items() if host in present},
     )
 
 
@@ -177,8 +188,8 @@ def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
     )
 
 
-def _state(member: Member, workers: Sequence[ListedWorker], memory: Memory, now: float) -> State:
-    """What a host is doing; draining also if it is no longer to be counted on."""
+def _state(member: Member, there: bool, memory: Memory, now: float) -> State:
+    """What a host is doing; draining also if it is no longer to be counted on: its workers are not there."""
     told = memory.told.get(member.id)
     if told is not None and now - told > TOLD_SECONDS and member.counts:
         del memory.told[member.id]
@@ -187,7 +198,7 @@ def _state(member: Member, workers: Sequence[ListedWorker], memory: Memory, now:
         return State.DRAINING
     if member.pending:
         return State.BOOTING
-    if workers:
+    if there:
         memory.lost.pop(member.id, None)
     elif now - memory.lost.setdefault(member.id, now) >= LOST_SECONDS:
         return State.DRAINING
@@ -288,6 +299,28 @@ def _clusters(jobs: Mapping[int, ListedJob]) -> dict[int, int]:
                     front.append(other)
         if len(members) > 1:
             found |= dict.fromkeys(members, start)
+    return found
+
+
+def closings(decision: Decision, view: View) -> Closings:
+    """Choose the workers that shall take no jobs: broken ones, then those that are not there, idle, busy.
+
+    All of a host that goes are among them.
+
+    Args:
+        decision: The policy's, which tells how many of each host's workers shall take jobs.
+        view: What it rests on.
+    """
+    found = {}
+    # A host that goes must start no worker on the way.
+    going = dict.fromkeys((*decision.drain, *decision.release, *view.given_up, *view.told), 0)
+    for host, count in (dict(decision.open) | going).items():
+        rows = sorted(
+            view.workers.get(host, ()),
+            key=lambda row: (row.connected, not row.broken, row.job is not None, -row.number),
+        )
+        if len(rows) > count:
+            found[host] = frozenset(row.number for row in rows[: len(rows) - count])
     return found
 
 

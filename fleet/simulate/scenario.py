@@ -54,6 +54,7 @@ class Scenario:
         droughts: When AWS has no capacity.
         drain_seconds: From the decision to the moment from which a host takes no job: the host's agent looks
             every five seconds.
+        open_seconds: The same for a worker that is closed or opened, which starts in two seconds.
     """
 
     fleets: tuple[Fleet, ...]
@@ -64,6 +65,7 @@ class Scenario:
     spot_mean_hours: float | None = None
     droughts: tuple[Drought, ...] = ()
     drain_seconds: float = 5.0
+    open_seconds: float = 5.0
 
     def fetch_rate(self, fleet: str) -> float:
         """How fast a host of a fleet gets and stores assets, in bytes a second."""

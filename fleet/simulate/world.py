@@ -74,6 +74,8 @@ class _Machine:
     view: Host
     cached: set[str] = field(default_factory=set)
     closed: bool = False  # takes no more jobs
+    open: int = 0  # so many workers take or have jobs
+    told: int = 0  # so many shall
     gone: bool = False
     up_at: float | None = None
     busy_since: float = 0.0
@@ -232,13 +234,11 @@ class World:
             Free(
                 host=machine.view.id,
                 classes=machine.fleet.classes,
-                slots=machine.fleet.slots - len(machine.view.running),
+                slots=machine.open - len(machine.view.running),
                 one_host=machine.fleet.one_host,
             )
             for machine in self.machines.values()
-            if machine.up_at is not None
-            and not machine.closed
-            and len(machine.view.running) < machine.fleet.slots
+            if machine.up_at is not None and not machine.closed and len(machine.view.running) < machine.open
         ]
         if not free:
             return
@@ -364,6 +364,8 @@ class World:
         machine = _Machine(
             fleet=fleet,
             view=Host(id=name, fleet=fleet.name, state=State.BOOTING, launched=self.now),
+            open=fleet.slots,
+            told=fleet.slots,
         )
         self.machines[name] = machine
         if comes_up:
@@ -454,6 +456,12 @@ class World:
             if machine.view.state is not State.DRAINING:
                 machine.see(self.now, state=State.DRAINING)
                 self._at(self.now + self.scenario.drain_seconds, lambda host=host: self._close(host))  # type: ignore[misc]
+        for host, machine in self.machines.items():
+            going = machine.view.state is State.DRAINING
+            workers = 0 if going else decision.open.get(host, machine.fleet.slots)
+            if machine.told != workers:
+                machine.told = workers
+                self._at(self.now + self.scenario.open_seconds, lambda m=machine, w=workers: self._open(m, w))  # type: ignore[misc]
         have: defaultdict[str, int] = defaultdict(int)
         for machine in self.machines.values():
             if machine.view.state is not State.DRAINING:
@@ -463,6 +471,14 @@ class World:
                 self._launch(self.fleets[name])
                 if self.seen_fleets[name].no_capacity_at == self.now:
                     break
+
+    def _open(self, machine: _Machine, workers: int) -> None:
+        """The host's agent has heard how many of its workers shall take jobs."""
+        if machine.told == workers:
+            opened = workers > machine.open
+            machine.open = workers
+            if opened:
+                self._schedule()
 
     def _sample(self) -> None:
         up = [machine for machine in self.machines.values() if machine.up_at is not None]

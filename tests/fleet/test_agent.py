@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +96,8 @@ class World:
     stopped: bool = False
     log: list[str] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
+    tended: list[float] = field(default_factory=list)
+    told_again: list[float] = field(default_factory=list)
 
     def target(self) -> str | None:
         return self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
@@ -102,6 +106,9 @@ class World:
         if self.broken:
             self.broken -= 1
             raise HostError("podman is not there")
+        if self.drained is not None:
+            self.told_again.append(self.now)
+            return
         self.drained = self.now
         self.log.append("drain")
 
@@ -139,6 +146,7 @@ class World:
             unfit=self.unfit,
             notice=self.notice,
             keep=self.keep,
+            tend=lambda: self.tended.append(self.now),
             sleep=self.sleep,
             clock=lambda: self.now,
         )
@@ -185,6 +193,7 @@ def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
         unfit=world.unfit,
         notice=world.notice,
         keep=world.keep,
+        tend=lambda: None,
         sleep=world.sleep,
         clock=lambda: world.now,
     )
@@ -289,12 +298,12 @@ def test_a_host_goes_even_if_it_cannot_give_its_name_back(tmp_path: Path) -> Non
     assert group.said == ["drain CONTINUE"] * 2
 
 
-def test_workers_are_told_to_finish_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = machine.Programs(
         answers={"podman ps": "openqa-cacheservice\nopenqa-worker-2\nopenqa-worker-20\n"}
     )
     monkeypatch.setattr(agent, "run", programs.run)
-    workers = agent.ContainerWorkers(2)
+    workers = agent.ContainerWorkers(2, tmp_path / "closed")
     workers.drain()
     assert programs.started("podman", "kill") == [("podman", "kill", "--signal=HUP", "openqa-worker-2")]
     assert workers.busy() == 1
@@ -302,14 +311,14 @@ def test_workers_are_told_to_finish_and_waited_for(monkeypatch: pytest.MonkeyPat
     assert programs.calls[-1] == ("systemctl", "stop", "openqa-worker@1.service", "openqa-worker@2.service")
 
 
-def test_workers_of_a_tap_host_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_tap_host_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = machine.Programs(
         answers={
             "systemctl list-units": "openqa-worker-plain@2.service loaded active running openQA Worker #2\n"
         }
     )
     monkeypatch.setattr(agent, "run", programs.run)
-    workers = agent.HostWorkers(2)
+    workers = agent.HostWorkers(2, tmp_path / "closed")
     workers.drain()
     assert programs.started("systemctl", "kill") == [
         ("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "openqa-worker-plain@2.service")
@@ -365,3 +374,100 @@ def test_a_stateful_host_unmounts_then_releases(tmp_path: Path, monkeypatch: pyt
     assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
     left = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])
     assert left["NetworkInterfaces"][0]["Status"] == "available"
+
+
+class Machine:
+    """systemd and podman of a host with three workers, of which 1 has a job."""
+
+    def __init__(self) -> None:
+        self.running = {1, 2, 3}
+        self.said: list[str] = []
+
+    def run(self, command: list[str], **_: object) -> str:
+        match command:
+            case ["podman", "ps", *_]:
+                return "".join(f"openqa-worker-{number}\n" for number in self.running)
+            case ["systemctl", "list-units", *_]:
+                return "".join(f"openqa-worker-plain@{number}.service active\n" for number in self.running)
+            case ["systemctl", "start", "--no-block", unit]:
+                number = int(unit.split("@")[1].removesuffix(".service"))
+                self.running.add(number)
+                self.said.append(f"start {number}")
+            case ["podman" | "systemctl", "kill", *_, target]:
+                number = int(target.removesuffix(".service")[-1])
+                self.said.append(f"tell {number}")
+                if number != 1:
+                    self.running.discard(number)
+        return ""
+
+
+@pytest.mark.parametrize("kind", [agent.ContainerWorkers, agent.HostWorkers])
+def test_workers_are_closed_and_opened_again(
+    kind: type[agent.Workers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+    monkeypatch.setattr(agent, "run", host.run)
+
+    def close(*numbers: int) -> list[str]:
+        host.said.clear()
+        kind(3, tmp_path / "closed").close(frozenset(numbers))  # another agent each time: one may have died
+        return list(host.said)
+
+    assert close() == []
+    assert close(1, 2, 9) == ["tell 1", "tell 2"]
+    assert close(1, 2) == [], "1 finishes its job"
+    host.running.add(2)
+    assert close(1, 2) == ["tell 2"], "it had been about to start"
+    assert close() == ["start 2"], "1 is told to go: it comes back when it has gone"
+    host.running.discard(1)
+    assert close() == ["start 1"]
+    assert close() == []
+    assert host.running == {1, 2, 3}
+
+
+def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Machine()
+    monkeypatch.setattr(agent, "run", host.run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset({1}))
+    long_ago = time.time() - agent.TOLD_AGAIN_SECONDS
+    os.utime(tmp_path / "closed/1", (long_ago, long_ago))
+    workers.close(frozenset({1}))
+    assert host.said == ["tell 1", "tell 1"]
+
+
+def test_a_worker_that_cannot_be_told_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+
+    def run(command: list[str], **more: object) -> str:
+        if command[-1] == "openqa-worker-1":
+            raise HostError("no such process")
+        return host.run(command, **more)
+
+    monkeypatch.setattr(agent, "run", run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset({1, 2}))
+    workers.close(frozenset({1}))
+    assert host.said == ["tell 2", "start 2"]
+    workers.drain()
+    assert host.said == ["tell 2", "start 2", "tell 2", "tell 3"]
+
+
+def test_workers_that_start_while_the_host_drains_are_told_too() -> None:
+    world = World(targets=["Terminated"], busy_for=4 * agent.TOLD_AGAIN_SECONDS)
+    world.run()
+    assert len(world.told_again) == 3
+    assert all(after - before >= agent.TOLD_AGAIN_SECONDS for before, after in pairwise(world.told_again))
+    back = World(targets=["InService"], busy_for=1e9, notices={0.0: Notice.INTERRUPTION})
+    back.run()
+    assert back.told_again == [], "its jobs were handed back"
+
+
+def test_workers_are_tended_only_while_the_host_stays() -> None:
+    world = World(targets=[*["InService"] * 3, "Terminated"], busy_for=300)
+    world.run()
+    assert len(world.tended) == 3
+    assert world.drained is not None
+    assert max(world.tended) < world.drained

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fleet import controller, metrics, policy
+from fleet.closings import Closings
 from fleet.controller import Controller, Round, describe, read_facts, run, show
 from fleet.facts import Facts, FactsError, parse
 from fleet.groups import AwsError, Group, Launches, Member, Version
@@ -50,6 +51,8 @@ class World:
     openqa_fails: str = ""
     aws_fails: str = ""
     act_fails: str = ""
+    telling_fails: str = ""
+    told: list[Closings] = field(default_factory=list)
     reading_takes: float = 0.0
     aws_takes: float = 0.0
     calls: list[str] = field(default_factory=list)
@@ -61,6 +64,8 @@ class World:
             groups=self,  # type: ignore[arg-type]
             read_facts=self.read_facts,
             held=lambda: self.held,
+            tell=self.tell,
+            closed={},
             clock=lambda: self.now,
         )
 
@@ -113,6 +118,11 @@ class World:
         self.desired = desired
         self.calls.append(f"desire {desired}")
 
+    def tell(self, closings: Closings) -> None:
+        if self.telling_fails:
+            raise OSError(self.telling_fails)
+        self.told.append(closings)
+
     def _refuse(self) -> None:
         if self.act_fails:
             raise AwsError(self.act_fails)
@@ -130,7 +140,7 @@ class World:
             )
         )
         if state == "InService":
-            self.workers.append(ListedWorker(id=number, instance=f"i-{number}", connected=True))
+            self.workers.append(ListedWorker(id=number, instance=f"i-{number}", number=1, connected=True))
 
 
 def job(id: int) -> ListedJob:
@@ -230,16 +240,43 @@ def test_without_the_lock_nothing_is_even_read() -> None:
 
 def test_a_lock_that_is_lost_in_a_round_ends_it() -> None:
     world = World(jobs=[job(1)])
-    answers = iter([True, False])
+    answers = iter([True, False, False])
     control = Controller(
         openqa=world,
         groups=world,  # type: ignore[arg-type]
         read_facts=world.read_facts,
         held=lambda: next(answers),
+        tell=world.tell,
+        closed={},
         clock=lambda: world.now,
     )
     assert control.round() is not None
-    assert world.calls == []
+    assert (world.calls, world.told) == ([], [])
+
+
+def test_hosts_are_told_in_every_round_which_workers_take_no_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(desired=1, facts=(parse("small", json.dumps(PARAMETER | {"workers": {"c8i.xlarge": 2}})),))
+    world.arrive(1)
+    world.workers = [
+        ListedWorker(id=number, instance="i-1", number=number, connected=True, job=7 if number == 2 else None)
+        for number in (1, 2)
+    ]
+    world.jobs = [replace(job(7), scheduled=False, worker=2, started=NOW - 1000)]
+    control = world.controller()
+    for _ in range(2):
+        control.round()
+    assert world.told == [{"i-1": {1, 2}}] * 2, "its job is nearly done"
+    world.jobs = [replace(job(7), scheduled=False, worker=2, started=NOW)]
+    control.round()
+    assert world.told[-1] == {}, "it will be busy for long anyway"
+    world.telling_fails = "the disk is full"
+    for _ in range(2):
+        control.round()
+    assert caplog.text.count("cannot be told which workers take no jobs: the disk is full") == 1
+    world.telling_fails, world.openqa_fails = "", "openQA does not answer."
+    control.round()
+    assert len(world.told) == 3
 
 
 def test_nonsense_changes_nothing() -> None:
@@ -369,7 +406,7 @@ def test_once_for_people_and_for_programs() -> None:
     world = World(jobs=[job(1)], desired=1)
     world.arrive(1)
     done = world.controller().look()
-    assert "small: 0 booting, 1 ready, 0 draining, 1 wanted, 0 jobs, $0.2" in show(done)
+    assert "small: 0 booting, 1 ready, 0 draining, 1 wanted, 0 jobs, 0 workers closed, $0.2" in show(done)
     told = json.loads(json.dumps(describe(done), default=controller._plain))
     assert told["hosts"][0]["state"] == "ready"
     assert told["jobs"][0]["classes"] == ["qemu_x86_64"]

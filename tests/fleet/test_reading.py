@@ -39,7 +39,12 @@ def job(id: int, **changes: Any) -> dict[str, Any]:
 
 def worker(id: int, **changes: Any) -> dict[str, Any]:
     """A worker as openQA lists it."""
-    row = {"id": id, "status": "idle", "properties": {"WORKER_CLASS": f"qemu_x86_64,i-{id:08x}"}}
+    row = {
+        "id": id,
+        "instance": 2,
+        "status": "idle",
+        "properties": {"WORKER_CLASS": f"qemu_x86_64,i-{id:08x}"},
+    }
     return row | changes
 
 
@@ -170,9 +175,10 @@ def test_a_job_without_a_class_has_openqas_own() -> None:
 
 def test_what_a_worker_tells() -> None:
     row = worker(3, status="running", jobid=9)
-    assert parse_worker(row) == ListedWorker(id=3, instance="i-00000003", connected=True, job=9)
+    assert parse_worker(row) == ListedWorker(id=3, instance="i-00000003", number=2, connected=True, job=9)
     assert not parse_worker(worker(3, status="dead", jobid=9)).connected
-    assert not parse_worker(worker(3, status="broken")).connected
+    broken = parse_worker(worker(3, status="broken"))
+    assert (broken.connected, broken.broken) == (False, True)
     assert parse_worker(worker(3, status="broken", jobid=9)).connected
     assert parse_worker(worker(3, properties={})).instance is None
     assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None

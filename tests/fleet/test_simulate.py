@@ -87,14 +87,14 @@ def bare(**more: Any) -> Scenario:
 
 def test_one_job_by_hand() -> None:
     outcome = play(bare(), one_job(600), ours(Rules(spare=0)), seed=1)
-    # Seen at 105 s, up at 285 s, 10 s of fetching at 125 MB/s, 600 s of work.
-    assert outcome.waits == [185]
+    # Seen at 102 s, up at 282 s, 10 s of fetching at 125 MB/s, 600 s of work.
+    assert outcome.waits == [182]
     assert outcome.setups == [10]
     (span,) = outcome.spans
-    assert (span.begin, span.up, span.busy, span.held, span.fetching) == (105, 285, 610, 610, 10)
+    assert (span.begin, span.up, span.busy, span.held, span.fetching) == (102, 282, 610, 610, 10)
     begin, end = span.begin, span.end
-    # Idle at 895 s: it lingers, is seen, drains and shuts down.
-    assert 895 + SHUTDOWN_SECONDS < end < 895 + 180
+    # Idle at 892 s: it lingers, is seen, drains and shuts down.
+    assert 892 + SHUTDOWN_SECONDS < end < 892 + 180
     assert abs(outcome.dollars - (end - begin) * 3.6 / 3600) < 1e-9
 
 

@@ -54,7 +54,8 @@ def job(id: int, **changes: Any) -> ListedJob:
 
 
 def worker(id: int, *, number: int = 1, **changes: Any) -> ListedWorker:
-    return replace(ListedWorker(id=id, instance=f"i-{number}", connected=True), **changes)
+    """One of host i-NUMBER; each host has worker 1 unless told."""
+    return replace(ListedWorker(id=id, instance=f"i-{number}", number=1, connected=True), **changes)
 
 
 def look(
@@ -165,6 +166,60 @@ def test_a_host_without_workers_is_neither_idle_nor_counted_on_for_long() -> Non
     assert (only(found).state, found.given_up, memory.lost) == (State.READY, (), {})
 
 
+def test_a_host_whose_workers_are_all_closed_is_idle_and_not_lost() -> None:
+    memory = Memory(closed={"i-1": frozenset({1, 2})})
+    rows = tuple(worker(number, number=1, connected=False, job=None) for number in (1, 2))
+    rows = (rows[0], replace(rows[1], number=2))
+    for now in (NOW, NOW + 2 * view.LOST_SECONDS):
+        found = look(member("i-1"), workers=rows, memory=memory, now=now)
+        assert (only(found).state, only(found).idle_since, found.lost) == (State.READY, NOW, frozenset())
+    memory.closed = {"i-1": frozenset({1})}
+    for now in (NOW, NOW + 2 * view.LOST_SECONDS):
+        found = look(member("i-1"), workers=rows, memory=memory, now=now)
+    assert only(found).state is State.DRAINING
+
+
+def test_idle_workers_are_closed_before_busy_ones_and_closed_ones_stay_so() -> None:
+    rows = tuple(
+        replace(worker(number), number=number, connected=number != 2, job=7 if number == 4 else None)
+        for number in (1, 2, 3, 4)
+    )
+    found = look(member("i-1"), workers=rows)
+
+    def closed(workers: int) -> set[int]:
+        return set(view.closings(Decision(desired={}, open={"i-1": workers}), found).get("i-1", ()))
+
+    assert [closed(workers) for workers in (4, 3, 2, 1, 0)] == [set(), {2}, {2, 3}, {1, 2, 3}, {1, 2, 3, 4}]
+    assert view.closings(Decision(desired={}), found) == {}
+    for going in (Decision(desired={}, drain=("i-1",)), Decision(desired={}, release=("i-1",))):
+        assert view.closings(going, found) == {"i-1": {1, 2, 3, 4}}, "it starts none on the way"
+
+
+def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
+    rows = tuple(
+        replace(worker(number), number=number, connected=number == 3, broken=number == 1, job=None)
+        for number in (1, 2, 3)
+    )
+    found = look(member("i-1"), workers=rows)
+    assert view.closings(Decision(desired={}, open={"i-1": 2}), found) == {"i-1": {1}}
+
+
+def test_a_host_is_as_idle_as_before_while_its_workers_are_opened() -> None:
+    memory = Memory(closed={"i-1": frozenset({1})})
+    rows = (worker(1, connected=False),)
+    look(member("i-1"), workers=rows, memory=memory)
+    memory.closed = {}
+    found = look(member("i-1"), workers=rows, memory=memory, now=NOW + 5)
+    assert only(found).idle_since == NOW
+
+
+def test_a_job_on_a_worker_that_was_closed_is_no_idle_host() -> None:
+    memory = Memory(closed={"i-1": frozenset({1})})
+    running = job(7, scheduled=False, worker=1)
+    found = look(member("i-1"), jobs=(running,), workers=(worker(1, connected=False),), memory=memory)
+    assert only(found).idle_since is None
+
+
 def test_what_is_gone_is_forgotten() -> None:
     memory = Memory(idle={"i-9": 1.0}, lost={"i-9": 1.0}, told={"i-9": 1.0}, waiting={9: 1.0})
     look(memory=memory)
@@ -246,7 +301,7 @@ def test_a_fleet_without_a_group_does_not_count_yet() -> None:
 
 def moment(**changes: Any) -> View:
     empty = look().seen
-    made = View(seen=empty, given_up=(), lost=frozenset(), told=frozenset(), hourly={})
+    made = View(seen=empty, given_up=(), lost=frozenset(), told=frozenset(), hourly={}, workers={})
     return replace(made, **changes)
 
 

@@ -43,7 +43,7 @@ class OpenQa:
 
     def read(self) -> Queue:
         workers = tuple(
-            ListedWorker(id=number, instance=instance, connected=True, job=job)
+            ListedWorker(id=number, instance=instance, number=1, connected=True, job=job)
             for number, (instance, job) in enumerate(self.hosts.items(), start=1)
         )
         return Queue(at=time.time(), jobs=tuple(self.jobs), workers=workers)
@@ -106,6 +106,8 @@ def cloud() -> Iterator[Cloud]:
         groups=Groups(server.client),
         read_facts=lambda: read_facts(ssm, "test"),
         held=lambda: True,
+        tell=lambda closings: None,
+        closed={},
     )
     made = Cloud(server, openqa, controller)
     with FakeRuntime(server, lambda runtime, instance: made.come_up(runtime, instance)):

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+import requests
 
+from fleet.closings import PATH
 from tests.localcloud.deployed import Deployment, deployed, until
 
 pytestmark = pytest.mark.controller
@@ -22,7 +24,7 @@ classes = ["qemu_x86_64"]
 instance_types = ["t3.medium"]
 virtualization = "none"
 kvm = false
-workers_per_host = 1
+workers_per_host = 2
 min = 0
 max = 2
 spot_share = 1.0
@@ -50,6 +52,13 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
 Server(("127.0.0.1", 8099), Handler).serve_forever()
 """
+# Tells a host which of its workers take no jobs, as the controller does.
+TELL = """
+import json, sys, time
+from fleet import closings
+from userdata.host.layout import Layout
+closings.write(Layout().closings, {sys.argv[1]: json.loads(sys.argv[2])}, at=time.time())
+"""
 # What the controller asks on this machine goes elsewhere; what workers ask does not.
 REDIRECT = "table ip faulty { chain output { type nat hook output priority -150; \
 ip daddr 127.0.0.1 tcp dport 80 redirect to :%d; }; }"
@@ -74,6 +83,21 @@ class Elastic:
     def webui(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs a command on the web UI's host."""
         return self.made.run(self.made.instances("webui")[0], *words, check=check)
+
+    def workers(self, host: str) -> dict[int, str]:
+        """The status of each worker of a host, by its number; one that has gone is closed."""
+        # openQA may still know a worker that has just gone as one that was about to.
+        gone = {"dead": "closed", "broken": "closed"}
+        return {
+            row["instance"]: gone.get(row["status"], row["status"])
+            for row in self.made.openqa.request("GET", "workers")["workers"]
+            if host in row["properties"].get("WORKER_CLASS", "")
+        }
+
+    def close(self, host: str, *numbers: int) -> dict[int, str]:
+        """Tells a host which workers take no jobs; the status of all."""
+        self.webui(*PYTHON, "-c", TELL, host, json.dumps(numbers))
+        return self.workers(host)
 
     def journal(self) -> str:
         """What the controller said."""
@@ -232,3 +256,40 @@ def test_metrics_tell_what_it_saw(elastic: Elastic) -> None:
     names = {metric["MetricName"] for metric in found}
     assert {"Rounds", "RoundsBlind", "JobsWaiting", "OldestWait", "SlotsBusy", "CostPerHour"} <= names
     assert "AccessDenied" not in elastic.journal()
+
+
+def test_a_worker_that_is_closed_finishes_its_job_and_takes_no_other_until_it_is_opened(
+    elastic: Elastic,
+) -> None:
+    (job,) = elastic.made.schedule("closed")
+    host = elastic.started(job)
+    elastic.webui("systemctl", "stop", CONTROLLER)
+    busy = next(number for number, status in elastic.workers(host).items() if status == "running")
+    idle = 3 - busy
+    until(
+        "the idle worker is closed",
+        lambda: elastic.close(host, idle) == {idle: "closed", busy: "running"} or None,
+        seconds=60,
+    )
+    until(
+        "the other one has finished its job and is closed",
+        lambda: elastic.close(host, idle, busy) == {idle: "closed", busy: "closed"} or None,
+    )
+    assert elastic.made.passed([job])
+    until(
+        "one is open again",
+        lambda: elastic.close(host, idle) == {idle: "closed", busy: "idle"} or None,
+        seconds=60,
+    )
+    # Nobody says anything any more.
+    until("both are open", lambda: set(elastic.workers(host).values()) == {"idle"} or None, seconds=120)
+    elastic.webui("systemctl", "start", CONTROLLER)
+    elastic.empty()
+
+
+def test_what_hosts_are_told_is_for_them_alone(elastic: Elastic) -> None:
+    inside = elastic.webui("curl", "--silent", "--fail", "http://127.0.0.1" + PATH)
+    assert set(json.loads(inside.stdout)) == {"at", "closed"}
+    url = elastic.made.openqa.url
+    assert requests.get(url + "/health", timeout=10).status_code == 200
+    assert requests.get(url + PATH, timeout=10).status_code == 404

@@ -53,6 +53,11 @@ class Layout:
         return self.runtime / "config"
 
     @property
+    def closings(self) -> Path:
+        """What the fleets' controller tells their hosts through the web UI (:mod:`fleet.closings`)."""
+        return self.runtime / "fleet/closings.json"
+
+    @property
     def awaits_restore(self) -> Path:
         """Exists while the database waits for an operator's word (:mod:`userdata.host.backup.awaiting`)."""
         return self.runtime / "awaits-restore"

@@ -229,6 +229,7 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     _lay_out(host)
     messages.configure(host, key=found["api_key"], secret=found["api_secret"], broker=values.get("broker"))
     certificate = _database_ca(host)
+    host.layout.closings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(
         host.layout.config / "database-ca.crt",
