@@ -94,11 +94,13 @@ def test_a_stranger_gets_nothing(host: BareHost) -> None:
 
 def test_a_copy_that_breaks_off_leaves_the_other_empty(host: BareHost) -> None:
     host.sql(
-        "create table bulk as select md5(i::text) || md5(random()::text) from generate_series(1, 500000) i"
+        "create table bulk as select md5(i::text) || md5(random()::text) from generate_series(1, 2000000) i"
     )
+    # However quick the machine is: once some of the 130 MB are on their way.
     failed = host.run(
-        f"python -m tests.backup.command {MOVE} & for i in $(seq 1000); do pgrep -x pg_dump && break; "
-        "sleep 0.02; done; sleep 0.3; pkill -9 -x pg_dump; wait $!"
+        f"python -m tests.backup.command {MOVE} & until dump=$(pgrep -x pg_dump) && "
+        "awk '/^wchar:/ { exit ($2 < 16000000) }' /proc/$dump/io; do kill -0 $! || break; done; "
+        "kill -9 $dump; wait $!"
     )
     assert failed.returncode == 1
     assert "not copied" in failed.stderr
