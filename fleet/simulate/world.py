@@ -20,6 +20,7 @@ from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import Post, Task
+from fleet.turnstile import Turns
 
 QUIET_SECONDS = 30.0
 GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
@@ -146,6 +147,8 @@ class World:
         self.recent: deque[Classes] = deque(maxlen=RECENT_JOBS)
         self.look_at = math.inf
         self.fetching: list[tuple[float, int, float, Callable[[], None]]] = []
+        self.turns: Turns[Callable[[], None]] = Turns()
+        self.sizes: dict[Callable[[], None], tuple[float, float]] = {}  # and rates, of those that wait
         self.fetched = 0.0  # bytes that each fetch would have had if it had begun at the start
         self.fetch_time = 0.0
         self.fetch_version = 0
@@ -311,12 +314,12 @@ class World:
         self.jobs[task.id] = job
         insort(self.queue, Unit((job,)), key=lambda unit: unit.order)
 
-    # Assets: all that fetch share the web UI's bandwidth, none is faster than its host
+    # Assets: those whose turn it is share the web UI's bandwidth, none is faster than its host
 
     def _fetch(self, size: float, rate: float, done: Callable[[], None]) -> None:
         self._advance_fetches()
-        self.order += 1
-        heappush(self.fetching, (self.fetched + size, self.order, self.now + size / rate, done))
+        self.sizes[done] = (size, rate)
+        self.turns.ask(done, size=size, at=self.now)
         self._next_fetch()
 
     def _advance_fetches(self) -> None:
@@ -327,6 +330,10 @@ class World:
 
     def _next_fetch(self) -> None:
         self.fetch_version += 1
+        for done in self.turns.grant():
+            size, rate = self.sizes.pop(done)
+            self.order += 1
+            heappush(self.fetching, (self.fetched + size, self.order, self.now + size / rate, done))
         if not self.fetching:
             return
         version = self.fetch_version
@@ -339,6 +346,7 @@ class World:
             return
         self._advance_fetches()
         _, _, earliest, done = heappop(self.fetching)
+        self.turns.leave(done)
         if earliest > self.now:
             self._at(earliest, done)
         else:

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from fleet.closings import PATH
+from fleet.turnstile import DRIP_SECONDS, TURNS
 from tests.localcloud.deployed import Deployment, deployed, until
 
 pytestmark = pytest.mark.controller
@@ -62,6 +63,27 @@ closings.write(Layout().closings, {sys.argv[1]: json.loads(sys.argv[2])}, at=tim
 # What the controller asks on this machine goes elsewhere; what workers ask does not.
 REDIRECT = "table ip faulty { chain output { type nat hook output priority -150; \
 ip daddr 127.0.0.1 tcp dport 80 redirect to :%d; }; }"
+
+ASSET = "/srv/data/openqa/share/factory/other/turns.raw"
+FETCH = "curl --silent --fail"
+# As many as have a turn at a time fetch for half a minute; what has another one got by then, and in the end?
+FETCH_IN_TURN = f"""
+url=http://127.0.0.1/assets/other/turns.raw
+holders=()
+for _ in {{1..{TURNS}}}; do
+  {FETCH} --limit-rate 7M --output /dev/null "$url" &
+  holders+=($!)
+done
+sleep 1
+{FETCH} --no-buffer "$url" >/run/turn.raw &
+waiting=$!
+sleep {DRIP_SECONDS + 2}
+stat --format=%s /run/turn.raw
+wait "${{holders[@]}}" "$waiting"
+cmp /run/turn.raw {ASSET}
+stat --format=%s /run/turn.raw
+rm /run/turn.raw
+"""
 
 
 @dataclass(frozen=True)
@@ -293,3 +315,20 @@ def test_what_hosts_are_told_is_for_them_alone(elastic: Elastic) -> None:
     url = elastic.made.openqa.url
     assert requests.get(url + "/health", timeout=10).status_code == 200
     assert requests.get(url + PATH, timeout=10).status_code == 404
+
+
+def test_assets_are_fetched_in_turn_and_all_at_once_where_nobody_gives_turns(elastic: Elastic) -> None:
+    elastic.webui("sh", "-ec", f"head -c 200M /dev/urandom >{ASSET}; chmod a+r {ASSET}")
+    try:
+        sizes = elastic.webui("bash", "-ec", FETCH_IN_TURN).stdout.split()
+        waiting, all_of_it = map(int, sizes)
+        assert 0 < waiting < 1_000_000
+        assert all_of_it == 200 << 20
+        assert (
+            "0.2 GB waited" in elastic.webui("journalctl", "--unit=openqa-turnstile", "--output=cat").stdout
+        )
+        elastic.webui("systemctl", "stop", "openqa-turnstile.socket", "openqa-turnstile.service")
+        elastic.webui("bash", "-ec", f"{FETCH} http://127.0.0.1/assets/other/turns.raw | cmp - {ASSET}")
+    finally:
+        elastic.webui("systemctl", "start", "openqa-turnstile.socket")
+        elastic.webui("rm", "--force", ASSET)

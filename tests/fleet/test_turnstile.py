@@ -1,0 +1,236 @@
+"""Assets in turn: whose turn it is, and the relay between real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.turnstile import DRIP_BYTES, LARGE_BYTES, PACE, Turns, Turnstile
+from tests.fleet.test_closings import Quiet
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_smallest_goes_first() -> None:
+    turns: Turns[str] = Turns(1)
+    for who, size in (("middle", 2e9), ("large", 3e9), ("small", 1e9)):
+        turns.ask(who, size=size, at=0)
+    order: list[str] = []
+    while len(turns):
+        order += turns.grant()
+        turns.leave(order[-1])
+    assert order == ["small", "middle", "large"]
+
+
+def test_a_large_one_does_not_wait_for_what_comes_long_after_it() -> None:
+    turns: Turns[str] = Turns(1)
+    turns.ask("large", size=3e9, at=0)
+    turns.ask("small", size=1e9, at=2e9 / PACE + 1)
+    assert list(turns.grant()) == ["large"]
+
+
+def test_who_leaves_the_queue_gets_no_turn() -> None:
+    turns: Turns[str] = Turns(1)
+    for who in ("first", "second", "third"):
+        turns.ask(who, size=1, at=0)
+    assert list(turns.grant()) == ["first"]
+    turns.leave("second")
+    turns.leave("first")
+    turns.leave("first")
+    assert list(turns.grant()) == ["third"]
+
+
+@given(
+    most=st.integers(1, 4),
+    steps=st.lists(st.one_of(st.floats(0, 1e10), st.integers(0, 20)), max_size=60),
+)
+def test_everyone_gets_one_turn_and_never_too_many_at_a_time(most: int, steps: list[float | int]) -> None:
+    turns: Turns[int] = Turns(most)
+    asked, had, having = 0, set[int](), list[int]()
+
+    def grant() -> None:
+        for who in turns.grant():
+            assert who not in had
+            had.add(who)
+            having.append(who)
+        assert len(having) <= most
+
+    def leave(place: int) -> None:
+        if having:
+            turns.leave(having.pop(place % len(having)))
+            grant()
+
+    for time, step in enumerate(steps):
+        if isinstance(step, float):
+            turns.ask(asked, size=step, at=float(time))
+            asked += 1
+            grant()
+        else:
+            leave(step)
+    while having:
+        leave(0)
+    assert had == set(range(asked))
+
+
+LARGE = os.urandom(LARGE_BYTES + 12345)
+SMALL = b"small" * 1000
+DRIP_SECONDS, SLOW_SECONDS = 0.05, 0.2
+
+Fetch = Callable[..., socket.socket]
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of who goes away."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """An HTTP server with assets."""
+    folder = tmp_path_factory.mktemp("assets")
+    (folder / "large").write_bytes(LARGE)
+    (folder / "small").write_bytes(SMALL)
+    handler: Callable[..., SimpleHTTPRequestHandler] = partial(Quiet, directory=str(folder))
+    with Server(("127.0.0.1", 0), handler) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield "127.0.0.1", made.server_port
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def fetch(server: tuple[str, int], tmp_path: Path) -> Iterator[Fetch]:
+    """Asks a turnstile that gives one turn at a time."""
+    path = str(tmp_path / "sock")
+    loop = asyncio.new_event_loop()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    listener.setblocking(False)
+    turnstile = Turnstile(server, turns=Turns(1), drip_seconds=DRIP_SECONDS, slow_seconds=SLOW_SECONDS)
+
+    async def run() -> None:
+        await turnstile.run(listener)
+
+    task = loop.create_task(run())
+
+    def work() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    clients: list[socket.socket] = []
+
+    def ask(what: str, method: str = "GET") -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(path)
+        client.sendall(f"{method} /{what} HTTP/1.0\r\n\r\n".encode())
+        clients.append(client)
+        return client
+
+    yield ask
+    for client in clients:
+        client.close()
+    loop.call_soon_threadsafe(task.cancel)
+    thread.join()
+    listener.close()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def rest(client: socket.socket) -> bytes:
+    """What a client is sent until the end."""
+    return b"".join(iter(lambda: client.recv(1 << 20), b""))
+
+
+def body(answer: bytes) -> bytes:
+    """An answer without its head."""
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def begun(client: socket.socket) -> bytes:
+    """What a client is sent first: it has its turn, or waits for it."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        found += client.recv(1 << 16)
+    return found
+
+
+@pytest.mark.parametrize(("what", "expected"), [("large", LARGE), ("small", SMALL)])
+def test_what_is_relayed_is_the_same(fetch: Fetch, what: str, expected: bytes) -> None:
+    assert body(rest(fetch(what))) == expected
+
+
+def test_what_is_not_there_is_said(fetch: Fetch) -> None:
+    assert b" 404 " in begun(fetch("nothing")).splitlines()[0]
+
+
+def test_who_has_no_turn_gets_drips_and_then_all(fetch: Fetch) -> None:
+    holder = fetch("large")
+    begun(holder)  # and reads no further for now
+    waiting = fetch("large")
+    found = begun(waiting)
+    drips = [waiting.recv(1 << 20) for _ in range(3)]
+    assert {len(drip) for drip in drips} == {DRIP_BYTES}
+    assert rest(holder)
+    assert body(found + b"".join(drips) + rest(waiting)) == LARGE
+
+
+@pytest.mark.parametrize(("what", "method"), [("small", "GET"), ("nothing", "GET"), ("large", "HEAD")])
+def test_what_is_small_needs_no_turn(fetch: Fetch, what: str, method: str) -> None:
+    holder = fetch("large")
+    begun(holder)
+    assert begun(fetch(what, method))
+    assert rest(holder)
+
+
+def test_who_goes_away_leaves_the_turn(fetch: Fetch) -> None:
+    holder, waiting, last = (fetch("large") for _ in range(3))
+    begun(holder)
+    begun(waiting)
+    waiting.close()
+    holder.close()
+    assert body(rest(last)) == LARGE
+
+
+def test_who_fetches_slowly_keeps_nobody_waiting(fetch: Fetch) -> None:
+    holder = fetch("large")
+    begun(holder)
+    other = fetch("large")
+    begun(other)
+    done = threading.Event()
+
+    def trickle() -> None:
+        while not done.wait(SLOW_SECONDS / 10):
+            holder.recv(1 << 16)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        assert len(rest(other)) > LARGE_BYTES / 2
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_without_systemd_it_says_who_starts_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fleet.turnstile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "openqa-turnstile.socket" in done.stderr
