@@ -1,8 +1,9 @@
 """How fast hosts get a large asset when all fetch it at once: ``python -m bench.fetch``.
 
 Deploys the local environment with a fleet of several hosts, lays an asset of random bytes among the web UI's
-fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Web UI and hosts share this
-machine's processors here, as they do not on AWS, so the figures to look at are the ratios.
+fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Then many fetches at the same
+time, in turn (fleet/turnstile.py) and, in the same run, all at once. Web UI and hosts share this machine's
+processors here, as they do not on AWS, so the figures to look at are the ratios.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
+from statistics import mean, median
 
 from bench.local import ENVIRONMENT, deployed, hosts, inside, until, webui
 from localcloud.cloud import RunningCloud
 
 ASSET = "bench.raw"
 FOLDER = "/srv/data/openqa/share/factory/hdd/fixed"
+SERVICE = "openqa-turnstile.service"
 URL = f"http://webui.{ENVIRONMENT}.openqa.internal/assets/hdd/fixed/{ASSET}"
 
 
@@ -26,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fetch", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--hosts", type=int, default=4, help="how many hosts at most (%(default)s)")
     parser.add_argument("--mib", type=int, default=1024, help="the asset's size (%(default)s)")
+    parser.add_argument("--fetches", type=int, default=24, help="how many in the second part (%(default)s)")
     options = parser.parse_args()
     with deployed({"min = 1": f"min = {options.hosts}", "max = 2": f"max = {options.hosts}"}) as running:
         until(lambda: list(hosts(running).values()).count("InService") == options.hosts)
@@ -44,6 +47,13 @@ def main() -> int:
             each = options.mib / median(seconds)
             print(f"{count:5} {each:8.0f} {together:8.0f}  {together / alone:12.2f}", flush=True)
             count *= 2
+        spread = [fetching[number % len(fetching)] for number in range(options.fetches)]
+        print(f"{options.fetches} fetches at the same time, seconds\n{'':11} {'mean':>8} {'last':>8}")
+        for way, act in (("in turn", "start"), ("all at once", "stop")):
+            inside(running, webui(running), f"systemctl {act} openqa-turnstile.socket {SERVICE}")
+            with ThreadPoolExecutor(len(spread)) as pool:
+                seconds = list(pool.map(lambda host: fetch(running, host), spread))
+            print(f"{way:11} {mean(seconds):8.1f} {max(seconds):8.1f}", flush=True)
     return 0
 
 
