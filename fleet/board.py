@@ -28,6 +28,7 @@ class Place:
         price: What it costs an hour, in US dollars.
         free_at: For each slot, when it is free: seconds since the epoch.
         end: When it is expected to be empty.
+        boots: It has no job yet.
         thrifty: It takes no job that would keep it for much longer (`Board.thrift`).
         used: Jobs planned on it.
         begun: Jobs planned on it that start as soon as they can.
@@ -38,6 +39,7 @@ class Place:
     price: float
     free_at: list[float]
     end: float
+    boots: bool = False
     thrifty: bool = False
     used: int = 0
     begun: int = 0
@@ -55,7 +57,7 @@ class Board:
     thrift: float
     places: list[Place] = field(default_factory=list)
     _suiting: dict[Classes, list[Place]] = field(default_factory=dict)
-    _hopeless: dict[tuple[Classes, int, int], float] = field(default_factory=dict)
+    _hopeless: dict[tuple[Classes, int, int, bool], float] = field(default_factory=dict)
 
     def add(self, place: Place) -> None:
         """Add a place."""
@@ -78,7 +80,14 @@ class Board:
             self._hold(place, slot, up + seconds)
 
     def take(
-        self, unit: Unit, seconds: Sequence[float], *, ready: float, limit: float, anew: float
+        self,
+        unit: Unit,
+        seconds: Sequence[float],
+        *,
+        ready: float,
+        limit: float,
+        anew: float,
+        impatient: bool = False,
     ) -> tuple[float, Place] | None:
         """Plan a unit on the slots that are free first, and of those on the host that it keeps least longer.
 
@@ -88,13 +97,14 @@ class Board:
             ready: It cannot start earlier than this.
             limit: It shall not start later than this.
             anew: What a new host for it would cost, in dollars.
+            impatient: It waits for hosts that boot, but for no worker that is busy.
 
         Returns:
             When it will start, and where; None if it cannot by the limit: nothing is planned then.
         """
         size, longest = len(seconds), max(seconds)
         # Where a job of about this length found no place, the next one finds none either.
-        kind = (unit.classes, size, int(4 * math.log2(max(1.0, longest))))
+        kind = (unit.classes, size, int(4 * math.log2(max(1.0, longest))), impatient)
         if limit <= self._hopeless.get(kind, -math.inf):
             return None
         best: tuple[float, float, int, float] | None = None
@@ -109,6 +119,8 @@ class Board:
                 continue
             start = free if free > ready else ready
             if start > limit or (best is not None and start > best[0]):
+                continue
+            if impatient and start > ready and not place.boots:
                 continue
             longer = place.price * max(0.0, start + longest - max(place.end, start)) / 3600
             if place.thrifty and self.thrift * longer > anew:

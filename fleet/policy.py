@@ -193,6 +193,8 @@ class Rules:
             times scatter by a quarter.
         overdue: A host that boots for so many times its boot time is not counted on.
         thrift: A quick host takes no job if keeping it for that, times this, costs more than a new host.
+        impatience: Who has waited for so many boots is planned on no busy worker: that may take longer than
+            is usual, and others may come before.
         welcome: A host whose jobs last for so many times what a job usually takes is open to all.
         breaker_failures: After so many failed launches in a row a fleet rests.
         breaker_seconds: It rests so long, doubled with each further failure.
@@ -204,7 +206,7 @@ class Rules:
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
     linger: float = 0.03
-    linger_roomy: float = 3.0
+    linger_roomy: float = 2.5
     roomy_slots: int = 16
     fill: float = 0.3
     caution: float = 1.6
@@ -218,6 +220,7 @@ class Rules:
     scatter: float = 6.0
     overdue: float = 2.0
     thrift: float = 0.25
+    impatience: float = 1.5
     welcome: float = 0.5
     breaker_failures: int = 3
     breaker_seconds: float = 300.0
@@ -364,7 +367,9 @@ class _Plan:
             if not host.outdated or _boots(host):
                 # One that has no job yet is paid for anyway: what was planned on it stays planned.
                 thrifty = self._quick(fleet) and bool(host.running)
-                self.board.add(Place(host.id, fleet.classes, fleet.price, free_at, end, thrifty))
+                self.board.add(
+                    Place(host.id, fleet.classes, fleet.price, free_at, end, _boots(host), thrifty)
+                )
         for host in self.seen.hosts:
             for running in host.running:
                 self.ends[running.job] = self._end(running)
@@ -431,8 +436,17 @@ class _Plan:
 
     def _try(self, unit: Unit, ready: float) -> bool:
         durations = self._durations(unit)
-        limit = max(ready, self._patience(unit.classes))
-        taken = self.board.take(unit, durations, ready=ready, limit=limit, anew=self._anew(unit, durations))
+        patience = self._patience(unit.classes)
+        limit = max(ready, patience)
+        waited = self.now - max(job.since for job in unit.jobs)
+        taken = self.board.take(
+            unit,
+            durations,
+            ready=ready,
+            limit=limit,
+            anew=self._anew(unit, durations),
+            impatient=waited > self.rules.impatience * (patience - self.now),
+        )
         if taken is None:
             return False
         start, place = taken
@@ -501,7 +515,7 @@ class _Plan:
                 self.launched_for[fleet.name] += sum(unit.size for unit in fitting)
                 self.patience.clear()
                 up = self.now + fleet.boot_seconds
-                place = Place("", fleet.classes, fleet.price, [up] * fleet.slots, up)
+                place = Place("", fleet.classes, fleet.price, [up] * fleet.slots, up, boots=True)
                 self.board.start(place, map(self._durations, fitting))
                 _remove(left, fitting)
 

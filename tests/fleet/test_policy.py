@@ -88,6 +88,18 @@ def test_a_slot_that_will_be_free_before_a_new_host_is_enough() -> None:
     assert decision.desired == {"small": 1}
 
 
+def test_who_has_waited_for_long_waits_for_no_busy_worker() -> None:
+    soon = replace(
+        host("h1", SMALL, jobs=1), running=(Running(job=9, since=NOW - 120, expected_seconds=160),)
+    )
+    long = replace(job(1), since=NOW - 2 * SMALL.boot_seconds)
+    assert plainly(see(jobs=[long], hosts=[soon], fleets=(SMALL,))).desired == {"small": 2}
+    booting = host("h2", SMALL, state=State.BOOTING, launched=NOW - 60, idle_since=None)
+    assert plainly(see(jobs=[long], hosts=[soon, booting], fleets=(SMALL,))).desired == {"small": 2}
+    idle = host("h2", SMALL)
+    assert plainly(see(jobs=[long], hosts=[soon, idle], fleets=(SMALL,))).desired == {"small": 2}
+
+
 def test_a_cluster_gets_one_host_that_holds_it_whole() -> None:
     cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
     pairs = Fleet(name="pairs", classes=TAP, slots=2, price=0.2, boot_seconds=180, max=9)
@@ -162,9 +174,9 @@ def test_a_roomy_host_is_launched_as_soon_as_no_worker_is_free() -> None:
 
 
 def test_an_idle_roomy_host_stays_longer() -> None:
-    idle = host("h1", METAL, idle_since=NOW - 3500)
+    idle = host("h1", METAL, idle_since=NOW - 2900)
     assert plainly(see(hosts=[idle], fleets=(METAL,))).release == ()
-    assert plainly(see(hosts=[replace(idle, idle_since=NOW - 3700)], fleets=(METAL,))).release == ("h1",)
+    assert plainly(see(hosts=[replace(idle, idle_since=NOW - 3100)], fleets=(METAL,))).release == ("h1",)
     small = replace(METAL, name="small", slots=4, price=1.0)
     assert plainly(see(hosts=[idle], fleets=(METAL, small))).release == ("h1",)
 
