@@ -94,6 +94,37 @@ def test_systemd_and_quadlet_take_all_units(name: str, tmp_path: Path) -> None:
     assert inside(root, tmp_path, _VERIFY).strip() == ""
 
 
+@pytest.mark.parametrize("name", machine.NAMES)
+def test_nothing_fails_for_ever_because_another_service_starts_a_second_time(name: str) -> None:
+    files = [path for path in (GOLDEN / name / "etc").rglob("*") if path.is_file()]
+    required = {
+        word
+        for path in files
+        for line in path.read_text().splitlines()
+        if line.startswith("Requires=")
+        for word in line.removeprefix("Requires=").split()
+    }
+    units = {
+        path.with_suffix(".service").name: path.read_text()
+        for path in files
+        if path.suffix in (".service", ".container")
+    }
+    again = {unit for unit, text in units.items() if "\nRestart=" in text}
+    direct = {unit for unit, text in units.items() if "\nRestartMode=direct\n" in text}
+    assert "openqa-configure.service" in required
+    assert required & again <= direct
+
+
+@pytest.mark.parametrize("name", machine.NAMES)
+def test_volumes_that_containers_share_are_made_before_them(name: str) -> None:
+    folder = GOLDEN / name / "etc/containers/systemd"
+    for container in folder.glob("*.container"):
+        for line in container.read_text().splitlines():
+            source = line.removeprefix("Volume=").partition(":")[0]
+            if line.startswith("Volume=") and not source.startswith("/"):
+                assert (folder / source).is_file(), f"{container.name}: {line}"
+
+
 def test_quadlet_and_systemd_find_faults(tmp_path: Path) -> None:
     root = golden_root()
     quadlets = tmp_path / "etc/containers/systemd"
