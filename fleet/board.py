@@ -87,7 +87,7 @@ class Board:
         ready: float,
         limit: float,
         anew: float,
-        impatient: bool = False,
+        impatient: bool,
     ) -> tuple[float, Place] | None:
         """Plan a unit on the slots that are free first, and of those on the host that it keeps least longer.
 

@@ -180,7 +180,7 @@ class Rules:
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
         quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
         fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
-            all that fetch share the web UI's link; on one of n workers, by an nth of it.
+            waits for its turn at the web UI; on one of n workers, by an nth of it.
         spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
             hosts: the first to come up serve, what still boots when nothing waits is cancelled. Boot times
             scatter, and the last hosts make the longest waits. At most a quarter of a fleet's maximum is to

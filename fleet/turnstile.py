@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
+ASSETS = ("127.0.0.1", 8081)  # nginx with the files: nginx.conf
 TURNS = 6  # hosts of 125 MB/s, what a volume stores, that fill the link of a web UI with 6 Gbit/s
 PACE = 1e6  # bytes a second: see Turns
 LARGE_BYTES = 1 << 24  # what is smaller needs no turn
@@ -207,16 +208,14 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python3 -m fleet.turnstile",
         description="Has worker hosts fetch large assets in turn. openqa-turnstile.socket starts it.",
     )
-    parser.add_argument("--port", type=int, default=8081, help="where nginx has the assets (%(default)s)")
-    options = parser.parse_args(arguments)
+    parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if os.environ.get("LISTEN_FDS") != "1":
         log.error("no socket: systemctl start openqa-turnstile.socket starts this with one")
         return 1
     with socket.socket(fileno=_FIRST_SOCKET) as listener:
         listener.setblocking(False)
-        turnstile = Turnstile(("127.0.0.1", options.port), turns=Turns())
-        asyncio.run(turnstile.run(listener))
+        asyncio.run(Turnstile(ASSETS, turns=Turns()).run(listener))
     return 0
 
 
