@@ -2,8 +2,9 @@
 
 Deploys the local environment with a fleet of several hosts, lays an asset of random bytes among the web UI's
 fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Then many fetches at the same
-time, in turn (fleet/turnstile.py) and, in the same run, all at once. Web UI and hosts share this machine's
-processors here, as they do not on AWS, so the figures to look at are the ratios.
+time, in turn (fleet/turnstile.py) and, in the same run, all at once, with the web UI's network held to what
+the production environment's has. Web UI and hosts share this machine's processors here, as they do not on
+AWS, so the figures to look at are the ratios.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from localcloud.cloud import RunningCloud
 
 ASSET = "bench.raw"
 FOLDER = "/srv/data/openqa/share/factory/hdd/fixed"
+GBPS = 3.125  # m7i.2xlarge, as in fleet/simulate/scenario.py
+LIMIT = (
+    "for link in /sys/class/net/ens*; do tc qdisc replace dev ${link##*/} root "
+    f"tbf rate {GBPS}gbit burst 4mb latency 100ms; done"
+)
 SERVICE = "openqa-turnstile.service"
 URL = f"http://webui.{ENVIRONMENT}.openqa.internal/assets/hdd/fixed/{ASSET}"
 
@@ -48,7 +54,9 @@ def main() -> int:
             print(f"{count:5} {each:8.0f} {together:8.0f}  {together / alone:12.2f}", flush=True)
             count *= 2
         spread = [fetching[number % len(fetching)] for number in range(options.fetches)]
-        print(f"{options.fetches} fetches at the same time, seconds\n{'':11} {'mean':>8} {'last':>8}")
+        inside(running, webui(running), LIMIT)
+        print(f"{options.fetches} fetches at the same time over {GBPS} Gbit/s, seconds")
+        print(f"{'':11} {'mean':>8} {'last':>8}")
         for way, act in (("in turn", "start"), ("all at once", "stop")):
             inside(running, webui(running), f"systemctl {act} openqa-turnstile.socket {SERVICE}")
             with ThreadPoolExecutor(len(spread)) as pool:
