@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import mean, median
 
 from bench.local import ENVIRONMENT, deployed, hosts, inside, until, webui
+from fleet.simulate.scenario import Scenario
 from localcloud.cloud import RunningCloud
 
 ASSET = "bench.raw"
 FOLDER = "/srv/data/openqa/share/factory/hdd/fixed"
-GBPS = 3.125  # m7i.2xlarge, as in fleet/simulate/scenario.py
+GBPS = Scenario.webui_bytes_per_second * 8 / 1e9
 LIMIT = (
     "for link in /sys/class/net/ens*; do tc qdisc replace dev ${link##*/} root "
     f"tbf rate {GBPS}gbit burst 4mb latency 100ms; done"
