@@ -15,6 +15,7 @@ import pytest
 
 from tests.backup.bare_host import BUCKET, BareHost, wait_until
 from tests.userdata import machine
+from userdata.host import interrupted
 
 pytestmark = pytest.mark.backup
 
@@ -130,7 +131,7 @@ def damaged(host: BareHost, path: str, how: str) -> Iterator[None]:
 def openqa(host: BareHost) -> None:
     """Tables that look like openQA's, and one to write to."""
     host.sql(
-        "create table jobs (id serial primary key, state text);"
+        "create table jobs (id serial primary key, state text, reason text);"
         "create table job_modules (id serial primary key, job_id int not null references jobs);"
         "insert into jobs (state) select 'done' from generate_series(1, 5000);"
         "insert into job_modules (job_id) select id from jobs;"
@@ -301,6 +302,9 @@ def test_restore_to_a_time_and_back(host: BareHost) -> None:
     datetime.fromisoformat(moment)
     time.sleep(0.3)
     host.sql("insert into probe select from generate_series(1, 7); delete from probe where id % 3 = 0")
+    host.sql(
+        "update jobs set state = 'uploading' where id = 5; update jobs set state = 'scheduled' where id = 6"
+    )
     after = rows(host)
     host.does("backup")  # of a state that is left: a later restore must not begin with it
     began = time.monotonic()
@@ -317,6 +321,9 @@ def test_restore_to_a_time_and_back(host: BareHost) -> None:
     # A mistake: the operator wants what there was before the first restore.
     host.does(f"restore --to latest --timeline {before} --yes-overwrite")
     assert rows(host) == after
+    # A job that ran then is told from the others before openQA sees it.
+    assert host.sql("select id, reason from jobs where reason is not null") == f"5|{interrupted.REASON}"
+    host.sql("update jobs set state = 'done', reason = null")
 
 
 def test_the_time_that_is_asked_for_must_be_in_the_archive(host: BareHost) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.userdata import machine
-from userdata.host import progress, ready, reconcile
+from userdata.host import interrupted, progress, ready, reconcile
 from userdata.host.layout import Layout
 
 
@@ -79,6 +79,10 @@ def test_what_is_done_in_which_order(
     ]
     assert any("update assets set size = null where id in (1)" in text for text in sql)
     assert any("where id in (3)" in text and "result = 'incomplete'" in text for text in sql)
+    # A worker that was quicker than this.
+    quicker = "state = 'done' and result in ('passed', 'softfailed', 'failed')"
+    marked = f"reason = '{interrupted.REASON}'"
+    assert any(quicker in text and "set result = 'incomplete'" in text and marked in text for text in sql)
     # The key is in a file, and lists of any length are no arguments.
     assert not [call for call in programs.calls if machine.API_KEY[:16] in " ".join(call)]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from userdata.host import ready
+from userdata.host import interrupted, ready
 from userdata.host.aws import wait
 from userdata.host.commands import run
 from userdata.host.errors import HostError
@@ -18,13 +18,11 @@ from userdata.host.host import Host
 from userdata.host.progress import Report
 
 # What openQA shows beside the result. Those that begin so have been dealt with.
-INTERRUPTED = "restore: the database was restored while this job ran"
 NO_RESULTS = "restore: its results are lost"
 NO_ASSETS = "restore: assets are lost"
 
 _CONTAINER = "openqa-webui"
 _START_SECONDS = 780
-_UNFINISHED = ("assigned", "setup", "running", "uploading")
 
 
 def reconcile(host: Host, report: Report = print) -> None:
@@ -83,12 +81,19 @@ def _without_files(factory: Path) -> int:
 
 def _interrupted() -> int:
     """Ends the jobs that ran, as openQA ends those of a dead worker, and restarts them."""
-    running = _ids(f"select id from jobs where state in ({_texts(_UNFINISHED)}) order by id")  # noqa: S608
-    for job in running:
-        _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=INTERRUPTED)
+    marked = f"reason = '{interrupted.REASON}'"
+    # Those that openQA has scheduled again itself run from the beginning.
+    _sql(f"update jobs set reason = null where {marked} and state = 'scheduled'")  # noqa: S608
+    for job in _ids(f"select id from jobs where {interrupted.UNFINISHED} order by id"):  # noqa: S608
+        _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=interrupted.REASON)
+    # Those whose workers were quicker. openQA's API does not change a result.
+    _sql(
+        "update jobs set result = 'incomplete', t_updated = now() "  # noqa: S608
+        f"where {marked} and state = 'done' and result in ('passed', 'softfailed', 'failed')"
+    )
     # Also those that an earlier attempt has ended and no more, or that lacked an asset then.
     ended = _ids(
-        f"select id from jobs where reason = '{INTERRUPTED}' and clone_id is null order by id"  # noqa: S608
+        f"select id from jobs where {marked} and state = 'done' and clone_id is null order by id"  # noqa: S608
     )
     restarted = 0
     for job in ended:
@@ -169,7 +174,3 @@ def _sql(sql: str) -> str:
 
 def _list(ids: Iterable[int]) -> str:
     return ", ".join(map(str, ids))
-
-
-def _texts(texts: Iterable[str]) -> str:
-    return ", ".join(f"'{text}'" for text in texts)

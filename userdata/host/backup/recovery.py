@@ -203,6 +203,25 @@ def check(scratch: Scratch, *, database: str, thorough: bool) -> list[str]:
     return wrong
 
 
+def has_jobs(scratch: Scratch, *, database: str) -> bool:
+    """Returns whether there is a table of jobs: openQA makes it when it starts for the first time.
+
+    Args:
+        scratch: the recovered cluster.
+        database: openQA's database.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    made = server.query(
+        f"select 1 from pg_database where datname = '{database}'",  # noqa: S608  # the document's name
+        container=scratch.container,
+    )
+    return bool(made) and bool(
+        server.query("select to_regclass('public.jobs')", container=scratch.container, database=database)
+    )
+
+
 def _unpack(base: Base, data: Path) -> None:
     data.mkdir(mode=0o700)
     os.chown(data, POSTGRES, POSTGRES)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from userdata.host import ready
+from userdata.host import interrupted, ready
 from userdata.host.aws import wait
 from userdata.host.backup import base as base_backups
 from userdata.host.backup import names, recovery, server, store
@@ -118,6 +118,8 @@ def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Repo
         report("checking what was restored")
         if wrong := recovery.check(scratch, database=database.name, thorough=False):
             raise HostError(f"the restored database is not sound: {'; '.join(wrong)}")
+        if recovery.has_jobs(scratch, database=database.name):
+            server.query(interrupted.MARK, container=CONTAINER, database=database.name)
         run(["podman", "stop", "--time=600", CONTAINER], seconds=700)
         _hand_over_log(host, scratch)
         _switch(host, scratch, stamp, keep=keep, report=report)
