@@ -44,6 +44,7 @@ DRAIN_SECONDS = 47 * 3600.0
 # How often a worker host sees to it that its name is its own.
 KEEP_SECONDS = 60.0
 TOLD_AGAIN_SECONDS = 60.0
+STARTED = "started"  # in the file of a closed worker that shall come back
 GOING = ("Terminated", "Detached")
 # Of the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
 INTERRUPTION = "spot/instance-action"
@@ -160,20 +161,26 @@ class Workers(ABC):
             return
         running = self._running()
         for number in sorted(marks.keys() - wanted):
-            # One that still finishes its job will go then, whatever it is told: its time comes later.
-            if number not in running and self._try(self._start, number):
-                marks[number].unlink()
+            mark = marks[number]
+            if number not in running:
+                # It is known until it runs: systemd may find that it cannot start it now.
+                if self._try(self._start, number):
+                    mark.write_text(STARTED)
+                    os.utime(mark, (0, 0))
+            elif mark.read_text() == STARTED:
+                mark.unlink()
+            # Else it still finishes its job, and will go then, whatever it is told: its time comes later.
         self._closed.mkdir(parents=True, exist_ok=True)
         for number in sorted(wanted):
             mark = marks.get(number, self._closed / str(number))
             if number not in running:
                 # It may be about to start: then it is told as soon as it runs.
-                mark.touch()
+                mark.write_text("")
                 os.utime(mark, (0, 0))
                 continue
             due = not mark.exists() or time.time() - mark.stat().st_mtime >= TOLD_AGAIN_SECONDS
             if due and self._try(self._tell, number):
-                mark.touch()
+                mark.write_text("")
 
     @staticmethod
     def _try(act: Callable[[int], None], number: int) -> bool:

@@ -30,10 +30,17 @@ ENDPOINT = "http://127.0.0.1:5000"
 _SET_UP = f"""
 mount --make-rshared /
 ip link set lo up
+cd {ROOT}
 for folder in /srv /run /opt /var/lib; do mount -t tmpfs tmpfs $folder; done
+# Also where one of these holds the checkout: not to be written to, as its tests remove much there.
+[[ -e {ROOT} ]] || {{
+  mkdir -p {ROOT}
+  mount --no-canonicalize --bind . {ROOT}
+  mount --options remount,bind,ro {ROOT}
+}}
 mkdir -p /srv/data /srv/backups /opt/openqa-on-aws /var/lib/openqa-on-aws /run/openqa-on-aws
 chmod 0555 /srv/backups
-mount --bind {ROOT} /opt/openqa-on-aws
+mount --no-canonicalize --bind . /opt/openqa-on-aws
 """
 
 

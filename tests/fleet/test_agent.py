@@ -425,6 +425,32 @@ def test_workers_are_closed_and_opened_again(
     assert host.running == {1, 2, 3}
 
 
+def test_a_worker_that_systemd_cannot_start_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+    monkeypatch.setattr(agent, "run", host.run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset({2}))
+    workers.close(frozenset())
+    host.running.discard(2)  # what it requires failed
+    workers.close(frozenset())
+    workers.close(frozenset())
+    assert host.said == ["tell 2", "start 2", "start 2"]
+    assert list((tmp_path / "closed").iterdir()) == []
+
+
+def test_a_worker_that_shall_go_while_it_starts_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+    monkeypatch.setattr(agent, "run", host.run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    for wanted in ({2}, set[int](), {2}, set[int]()):
+        workers.close(frozenset(wanted))
+    assert host.said == ["tell 2", "start 2", "tell 2", "start 2"]
+
+
 def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Machine()
     monkeypatch.setattr(agent, "run", host.run)
