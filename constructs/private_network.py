@@ -16,6 +16,9 @@ from constructs.security_groups import ANYWHERE
 
 from settings import Environment
 
+# On every host's own link, which no security group closes: the EC2 user guide, "Amazon Time Sync Service".
+TIME_SERVICE = "169.254.169.123"
+
 
 class PrivateNetwork(Construct):
     """The VPC with its subnets, its way to the internet and its flow logs.
@@ -45,6 +48,7 @@ class PrivateNetwork(Construct):
             enable_dns_support=True,
             tags=[{"key": "Name", "value": self._name}],
         ).ref
+        self._dhcp_options(environment.region)
         own_addresses = network.egress == "public-ip"
         gateway = ec2.CfnInternetGateway(self, "InternetGateway")
         attached = ec2.CfnVPCGatewayAttachment(
@@ -79,6 +83,20 @@ class PrivateNetwork(Construct):
             )
         self._flow_logs(keep=not environment.disposable)
         acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
+
+    def _dhcp_options(self, region: str) -> None:
+        """AWS's own, and its time service besides: groups of hosts that keep state let no NTP out."""
+        options = ec2.CfnDHCPOptions(
+            self,
+            "DhcpOptions",
+            domain_name="ec2.internal" if region == "us-east-1" else f"{region}.compute.internal",
+            domain_name_servers=["AmazonProvidedDNS"],
+            ntp_servers=[TIME_SERVICE],
+            tags=[{"key": "Name", "value": self._name}],
+        )
+        ec2.CfnVPCDHCPOptionsAssociation(
+            self, "DhcpOptionsOfVpc", dhcp_options_id=options.ref, vpc_id=self.vpc
+        )
 
     def _route_table(self, tier: str) -> str:
         name = f"{self._name}-{tier.lower()}"

@@ -15,13 +15,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 # Launches looked back on to tell how long they take.
 LAUNCHES = 8
 _DESCRIBED = 100  # the most that one call names; also of activities
-# How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, and the
-# sentences that activities hold ("We currently do not have sufficient m5.metal capacity", "There is no Spot
-# capacity available").
+# How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, which
+# groups with several instance types show, and the sentences that the others do ("We currently do not have
+# sufficient m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity
+# than your current vCPU limit of 384 allows").
 _NO_CAPACITY = re.compile(
     r"Insufficient\w*Capacity|sufficient \S+ capacity|no Spot capacity|UnfulfillableCapacity"
     r"|VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded"
+    r"|than your current (vCPU|instance) limit"
 )
+# "Launching a new EC2 instance: i-0a01. Status Reason: Instance failed to complete …"
+_INSTANCE = re.compile(r"\bi-\w+")
 # A launch hook that ended in ABANDON or timed out. Launches that were called off otherwise are no failures.
 _GIVEN_UP = re.compile(r"abandoned", re.IGNORECASE)
 
@@ -208,7 +212,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str
         message = activity.get("StatusMessage") or ""
         if activity["StatusCode"] == "Successful":
             boots.append(ended - activity["StartTime"].timestamp())
-        elif boots or activity["Description"].rpartition(" ")[2] in called_off:
+        elif boots or any(id in called_off for id in _INSTANCE.findall(activity["Description"])):
             continue  # others came up since, or it was not to come up
         elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
             no_capacity_at = no_capacity_at or ended

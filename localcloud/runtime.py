@@ -166,7 +166,7 @@ class Runtime:
         if changed:
             self._instances = {instance.id: instance for instance in self._cloud.instances()}
             self._guard("network", self._update_network)
-            self._guard("volumes", self._delete_volumes)
+            self._guard("volumes", self._update_volumes)
             self._guard("load balancers", self._balancing.read)
         for instance in self._instances.values():
             self._guard(instance.id, partial(self._follow, instance))
@@ -370,9 +370,12 @@ class Runtime:
             self._volumes[volume] = Volume(self._work / "volumes" / volume, size_gib=size_gib)
         return self._volumes[volume]
 
-    def _delete_volumes(self) -> None:
-        for gone in self._volumes.keys() - {volume.id for volume in self._cloud.volumes()}:
+    def _update_volumes(self) -> None:
+        wanted = {volume.id: volume for volume in self._cloud.volumes()}
+        for gone in self._volumes.keys() - wanted.keys():
             self._volumes.pop(gone).delete()
+        for id, volume in self._volumes.items():
+            volume.grow(wanted[id].size_gib)
 
     def _guard(self, subject: str, action: Callable[[], None]) -> None:
         """Do something; a failure is logged once and tried again at the next step.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 _LOOP_CTL_GET_FREE = 0x4C82  # linux/loop.h
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_SET_CAPACITY = 0x4C07
 _LO_FLAGS_AUTOCLEAR = 4
 # struct loop_config: fd, block_size, struct loop_info64 (232 bytes; lo_flags at 52), 8 reserved words
 _LOOP_CONFIG = struct.Struct("<II 52x I 176x 64x")
@@ -56,6 +57,16 @@ class Volume:
                 return True
             raise
         return False
+
+    def grow(self, size_gib: int) -> None:
+        """Make it as large as it shall be, also while it is in use; EBS makes none smaller.
+
+        Args:
+            size_gib: Its size in GiB.
+        """
+        if self._path.stat().st_size < size_gib << 30:
+            os.truncate(self._path, size_gib << 30)
+            fcntl.ioctl(self._fd, _LOOP_SET_CAPACITY)
 
     def delete(self) -> None:
         """Remove the volume and what is on it."""

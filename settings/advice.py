@@ -21,6 +21,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_clusters_apart(environment),
         *_networks_without_clusters(environment),
         *_slow_fetches(environment),
+        *_images_to_fill_in(environment),
     )
 
 
@@ -69,4 +70,14 @@ def _slow_fetches(environment: Environment) -> Iterator[str]:
             yield (
                 f"{environment.name}: webui.{key} = {shown(value)}: {gbps:.3g} Gbit/s for {hosts} hosts that "
                 f"may fetch assets at once; wanted: {FETCH_GBPS * hosts:g} Gbit/s, {FETCH_GBPS:g} for each"
+            )
+
+
+def _images_to_fill_in(environment: Environment) -> Iterator[str]:
+    for architecture in ("x86_64", "aarch64"):
+        image = getattr(environment.image, architecture)
+        if image and not image.removeprefix("ami-").strip("0"):
+            yield (
+                f"{environment.name}: image.{architecture} = {shown(image)}: stands for one to be filled in; "
+                "EC2 has none of this id, so that the deployment fails with its first host"
             )

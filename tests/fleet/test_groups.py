@@ -192,7 +192,11 @@ ABANDONED = (
 )
 SPOT = "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity."
 NO_METAL = "We currently do not have sufficient m5.metal capacity in the Availability Zone you requested"
-QUOTA = "You have requested more vCPU capacity than your current vCPU limit of 32 (VcpuLimitExceeded)."
+QUOTA = (
+    "You have requested more vCPU capacity than your current vCPU limit of 384 allows for the instance "
+    "bucket that the specified instance type belongs to. Launching EC2 instance failed."
+)
+QUOTA_OF_MIXED = f"Could not launch On-Demand Instances. VcpuLimitExceeded - {QUOTA}"
 
 
 def minutes(*numbers: int, seconds: int = 100) -> list[float]:
@@ -216,7 +220,12 @@ def test_failures_count_since_the_last_host_that_came_up() -> None:
 
 
 def test_a_launch_that_the_controller_called_off_is_no_failure() -> None:
-    assert judge([activity("Cancelled", 1, message=ABANDONED)], called_off={"i-1"}) == Launches()
+    told = activity("Cancelled", 1, message=ABANDONED)
+    assert judge([told], called_off={"i-1"}) == Launches()
+    # As it is shown once there is a reason.
+    told["Description"] += f". Status Reason: {ABANDONED}"
+    assert judge([told], called_off={"i-1"}) == Launches()
+    assert judge([told], called_off={"i-12"}).failures == 1
 
 
 def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
@@ -225,7 +234,7 @@ def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
     assert judge([unfinished]) == Launches()
 
 
-@pytest.mark.parametrize("message", [SPOT, NO_METAL, QUOTA])
+@pytest.mark.parametrize("message", [SPOT, NO_METAL, QUOTA, QUOTA_OF_MIXED])
 def test_no_capacity_is_no_failure_of_the_host(message: str) -> None:
     found = judge([activity("Failed", 3, message=message), activity("Failed", 2, message=message)])
     assert found == Launches(no_capacity_at=minutes(3)[0])

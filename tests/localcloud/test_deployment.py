@@ -21,6 +21,7 @@ import pytest
 
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
+from tests.localcloud.deployed import until
 from tests.prerequisites import require_machine
 
 pytestmark = pytest.mark.smoke
@@ -227,8 +228,10 @@ def test_again_is_a_deploy_without_changes(deployed: Run) -> None:
 def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -> None:
     before = {g: instance_of(f"openqa-local-{g}") for g in ("database", "webui", "fleet-small")}
     text = (REPOSITORY / "environments" / "local.toml").read_text()
-    assert "max = 2\n" in text
-    (tmp_path / "local.toml").write_text(text.replace("max = 2\n", "max = 3\n"))
+    for setting in ("max = 2\n", "volume_gib = 4\n"):
+        assert setting in text
+    more = text.replace("max = 2\n", "max = 3\n").replace("volume_gib = 4\n", "volume_gib = 5\n")
+    (tmp_path / "local.toml").write_text(more)
     changed = deploy("--no-smoke", "--environments", str(tmp_path))
     assert changed.code == 0, changed.output
     groups = (
@@ -238,6 +241,17 @@ def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -
     )
     assert groups["AutoScalingGroups"][0]["MaxSize"] == 3
     assert "openqa-local-webui (no changes)" in changed.output
+    # The volume has grown under the running openQA, whose timer does this.
+    webui = before["webui"]
+    assert inside(webui, "systemctl", "is-active", "data-volume-growth.timer").stdout == "active\n"
+
+    def grown() -> bool | None:
+        assert inside(webui, "systemctl", "start", "data-volume-growth.service").returncode == 0
+        size = inside(webui, "stat", "--file-system", "--format=%b %S", "/srv/data").stdout
+        blocks, block = map(int, size.split())
+        return blocks * block > 4.5 * 2**30 or None
+
+    until("the file system to be as large as the volume", grown, seconds=30)
     assert before == {g: instance_of(f"openqa-local-{g}") for g in before}
 
 

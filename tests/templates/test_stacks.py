@@ -119,6 +119,17 @@ def test_a_zone_more_changes_nothing_else(tmp_path: Path, local: Synthesized) ->
         assert local.resources(kind).items() <= after.resources(kind).items()
 
 
+def test_hosts_take_the_time_from_their_own_link(environment: Synthesized) -> None:
+    (options,) = environment.resources("AWS::EC2::DHCPOptions", "network")
+    properties = only(environment.properties("AWS::EC2::DHCPOptions"))
+    assert properties["NtpServers"] == ["169.254.169.123"]
+    assert properties["DomainNameServers"] == ["AmazonProvidedDNS"]
+    association = only(environment.properties("AWS::EC2::VPCDHCPOptionsAssociation"))
+    (vpc,) = environment.resources("AWS::EC2::VPC")
+    assert association["DhcpOptionsId"] == {"Ref": options.removeprefix("network/")}
+    assert association["VpcId"] == {"Ref": vpc.removeprefix("network/")}
+
+
 def test_nat_gateway(production: Synthesized) -> None:
     gateway = only(production.properties("AWS::EC2::NatGateway"))
     subnet = production.templates["network"]["Resources"][gateway["SubnetId"]["Ref"]]["Properties"]
@@ -149,6 +160,17 @@ def test_public_ip_instead_of_nat(tmp_path: Path) -> None:
             assert exported[subnet["Fn::ImportValue"]] in public
     for interface in made.properties("AWS::EC2::NetworkInterface"):
         assert exported[interface["SubnetId"]["Fn::ImportValue"]] not in public
+
+
+def test_hosts_may_move_between_private_and_public_subnets(tmp_path: Path, production: Synthesized) -> None:
+    network = production.environment.network.model_copy(update={"egress": "public-ip"})
+    after = synthesize(changed("production", network=network), tmp_path, check=False)
+
+    def exports(made: Synthesized) -> set[str]:
+        return {output["Export"]["Name"] for output in made.templates["network"]["Outputs"].values()}
+
+    # CloudFormation refuses to take back an export that the stacks which come later still import.
+    assert exports(production) <= exports(after)
 
 
 def test_s3_and_dynamodb_are_reached_without_the_internet(environment: Synthesized) -> None:

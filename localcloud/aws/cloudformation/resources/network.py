@@ -79,6 +79,57 @@ class Vpc(
         }
 
 
+class DhcpOptions(
+    Ec2Type,
+    type="AWS::EC2::DHCPOptions",
+    properties="Tags",
+    immutable="DomainName DomainNameServers NtpServers",
+):
+    """A set of DHCP options: kept as a record, for hosts here lease nothing."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Create it."""
+        options = {
+            "domain-name": [p["DomainName"]] if "DomainName" in p else [],
+            "domain-name-servers": p.get("DomainNameServers", []),
+            "ntp-servers": p.get("NtpServers", []),
+        }
+        answer = c.call(
+            "ec2",
+            "create_dhcp_options",
+            DhcpConfigurations=[{"Key": key, "Values": values} for key, values in options.items() if values],
+            TagSpecifications=tag_specifications("dhcp-options", p),
+        )
+        c.created(answer["DhcpOptions"]["DhcpOptionsId"])
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Delete it."""
+        c.call("ec2", "delete_dhcp_options", DhcpOptionsId=c.id)
+
+    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
+        """What ``Fn::GetAtt`` gives."""
+        return {"DhcpOptionsId": c.id}
+
+
+class DhcpOptionsAssociation(
+    Type, type="AWS::EC2::VPCDHCPOptionsAssociation", properties="DhcpOptionsId", immutable="VpcId"
+):
+    """The DHCP options of a VPC."""
+
+    def create(self, c: Context, p: Properties) -> None:
+        """Associate them."""
+        c.call("ec2", "associate_dhcp_options", DhcpOptionsId=p["DhcpOptionsId"], VpcId=p["VpcId"])
+        c.created(f"{p['DhcpOptionsId']}|{p['VpcId']}")
+
+    def update(self, c: Context, old: Properties, new: Properties) -> None:
+        """Associate others."""
+        c.call("ec2", "associate_dhcp_options", DhcpOptionsId=new["DhcpOptionsId"], VpcId=new["VpcId"])
+
+    def delete(self, c: Context, p: Properties) -> None:
+        """Give the VPC AWS's own again."""
+        c.call("ec2", "associate_dhcp_options", DhcpOptionsId="default", VpcId=p["VpcId"])
+
+
 class Subnet(
     Ec2Type,
     type="AWS::EC2::Subnet",
