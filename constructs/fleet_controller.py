@@ -54,7 +54,7 @@ class FleetController(Construct):
             "Blind",
             "the fleet controller has changed nothing for ten minutes: openQA or AWS does not answer, or not "
             "as it should (docs/fleet.md)",
-            metric="RoundsBlind",
+            metric="Blind",
             statistic="Minimum",
             minutes=10,
             above=0,

@@ -5,8 +5,9 @@ workers finish their jobs, the database and the web UI stop and release what the
 the group's terminating hook completes. What to do is decided by :func:`decide`, from what was seen alone.
 
 A spot host's end may be announced by EC2 instead. After a rebalance recommendation its workers finish their
-jobs; after an interruption notice, two minutes before the end, they hand them back, and openQA runs them
-again elsewhere. Then the host tells its group, which replaces it. None of this needs the controller.
+jobs, and the host tells its group, which replaces it at once and waits for them. After an interruption
+notice, two minutes before the end, they hand them back, and openQA runs them again elsewhere. None of this
+needs the controller.
 
 While a worker host stays, its agent closes and opens workers as the controller tells (`fleet.closings`).
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fleet.closings import Told
 from userdata.host import aws, interface, names, volume
@@ -34,6 +35,7 @@ from userdata.host.metadata import Metadata
 from userdata.host.signals import Signals
 
 log = logging.getLogger(__name__)
+Known = TypeVar("Known")
 
 POLL_SECONDS = 5.0
 # A third of the shortest sensible hook timeout (the group's is minutes).
@@ -44,6 +46,7 @@ DRAIN_SECONDS = 47 * 3600.0
 # How often a worker host sees to it that its name is its own.
 KEEP_SECONDS = 60.0
 TOLD_AGAIN_SECONDS = 60.0
+LOOK_SECONDS = 60.0  # from one look for workers that ended by themselves to the next
 STARTED = "started"  # in the file of a closed worker that shall come back
 GOING = ("Terminated", "Detached")
 # Of the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
@@ -101,6 +104,9 @@ def decide(seen: Seen) -> Step:
         return Step.HAND_BACK
     if seen.drain_seconds is None:
         return Step.DRAIN if seen.going or seen.notice else Step.WAIT
+    if seen.notice is Notice.REBALANCE and not (seen.left or seen.going):
+        # Its hook waits for the jobs. In service, its workers that are gone would count as free.
+        return Step.LEAVE
     if not seen.busy or seen.drain_seconds >= DRAIN_SECONDS:
         if seen.going:
             return Step.STOP
@@ -135,6 +141,8 @@ class Workers(ABC):
     def __init__(self, count: int, closed: Path) -> None:
         self._numbers = range(1, count + 1)
         self._closed = closed
+        self._missing: frozenset[int] = frozenset()
+        self._looked = float("-inf")
 
     def drain(self) -> None:
         """Sends each worker the signal to finish its job and go."""
@@ -152,14 +160,25 @@ class Workers(ABC):
     def close(self, wanted: frozenset[int]) -> None:
         """Tells workers to go that shall take no jobs, and brings back those that shall take some again.
 
+        Also those that ended by themselves: openQA's worker exits with 0 even if it could not go on, which
+        systemd takes for one that was told to go.
+
         Args:
             wanted: The numbers of the workers that shall take no jobs.
         """
         wanted &= frozenset(self._numbers)
         marks = {int(path.name): path for path in self._closed.iterdir()} if self._closed.is_dir() else {}
-        if not wanted and not marks:
+        looks = time.monotonic() - self._looked >= LOOK_SECONDS
+        if not (wanted or marks or looks):
             return
         running = self._running()
+        if looks:
+            self._looked = time.monotonic()
+            missing = frozenset(self._numbers) - set(running) - wanted - marks.keys()
+            for number in sorted(missing & self._missing):
+                log.info("worker %d is gone: it is started again", number)
+                self._try(self._start, number)
+            self._missing = missing
         for number in sorted(marks.keys() - wanted):
             mark = marks[number]
             if number not in running:
@@ -316,7 +335,7 @@ def watch(
         complete: completes the hook.
         unfit: tells the group that the host is of no more use.
         notice: asks the instance metadata for what EC2 announces.
-        keep: called every minute, for what must not be lost while the host runs.
+        keep: called every minute, for what must not be lost while the host runs; the last of a round.
         tend: called in every round in which nothing is to be done and the host has not been told to go.
         sleep: waits; takes seconds.
         clock: seconds, monotonic.
@@ -329,17 +348,14 @@ def watch(
     while True:
         now = clock()
         try:
-            if now - kept >= KEEP_SECONDS:
-                kept = now
-                keep()
-            going = going or target() in GOING
+            going = going or _asked(target, None) in GOING
             step = decide(
                 Seen(
                     going=going,
-                    busy=0 if draining is None else role.busy(),
+                    busy=0 if draining is None else _asked(role.busy, 1),
                     drain_seconds=None if draining is None else now - draining,
                     heartbeat_seconds=None if beaten is None else now - beaten,
-                    notice=None if handed_back else notice(),
+                    notice=None if handed_back else _asked(notice, None),
                     handed_back=handed_back,
                     left=left,
                 )
@@ -372,7 +388,19 @@ def watch(
                 role.drain()
         except HostError as error:
             log.warning("%s", error)
+        if clock() - kept >= KEEP_SECONDS:
+            _asked(keep, None)
+            kept = clock()
         sleep(POLL_SECONDS)
+
+
+def _asked(what: Callable[[], Known], unknown: Known) -> Known:
+    """Asks for one thing; without an answer the rest of a round goes on, the heartbeat above all."""
+    try:
+        return what()
+    except HostError as error:
+        log.warning("%s", error)
+        return unknown
 
 
 def find_notice(metadata: Metadata) -> Notice | None:

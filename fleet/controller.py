@@ -136,8 +136,7 @@ class Controller:
     def _look(self) -> Round:
         queue = self._openqa.read()
         if self._is_due("learn"):
-            self._memory.learn(self._openqa.finished())
-            self._done("learn", LEARN_SECONDS)
+            self._learn()
         if self._is_due("facts"):
             self._facts = self._read_facts()
             self._done("facts", FACTS_SECONDS)
@@ -162,6 +161,16 @@ class Controller:
             acts=view.acts(decision, seen, groups, self._facts),
             unusable=decision.unusable,
         )
+
+    def _learn(self) -> None:
+        """Learn how long jobs take. Without that, what was known stays: no reason to change nothing."""
+        self._done("learn", LEARN_SECONDS)
+        try:
+            self._memory.learn(self._openqa.finished())
+        except OpenQaError as error:
+            self._say("learn", f"how long jobs take is not known anew: {error}")
+        else:
+            self._say("learn", "")
 
     def _is_due(self, what: str) -> bool:
         return self._clock() >= self._due.get(what, 0.0)
@@ -354,6 +363,10 @@ def main(arguments: list[str] | None = None) -> int:
         host = document.load(layout.document)
     except HostError as error:
         log.error("%s", error)
+        return 1
+    if not aws.has_credentials():
+        # Clients keep for ever what they begin with; systemd has this begin again.
+        log.error("the instance metadata tell no credentials of this host's role")
         return 1
     held = Lock(lambda: _session(host, layout))
     controller = Controller(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,7 +65,13 @@ def of_rounds(*, rounds: int, blind: int, acted: int, failed: int) -> list[Datum
         acted: What was done to the fleets.
         failed: What AWS refused.
     """
-    numbers = {"Rounds": rounds, "RoundsBlind": blind, "Acts": acted, "ActsFailed": failed}
+    numbers = {
+        "Rounds": rounds,
+        "RoundsBlind": blind,
+        "Blind": int(blind == rounds),
+        "Acts": acted,
+        "ActsFailed": failed,
+    }
     return [_datum(name, value) for name, value in numbers.items()]
 
 
@@ -83,11 +90,13 @@ def put(client: Any, environment: str, data: Iterable[Datum]) -> None:
 
 
 def _datum(name: str, value: float, *, unit: str = "Count", **dimensions: str) -> Datum:
+    # Dimensions are printable ASCII: the CloudWatch API reference, "Dimension".
+    dimensions = {key: re.sub("[^ -~]", "?", text)[:1024] for key, text in dimensions.items()}
     return {
         "MetricName": name,
         "Value": float(value),
         "Unit": unit,
-        "Dimensions": [{"Name": key, "Value": text[:1024]} for key, text in dimensions.items()],
+        "Dimensions": [{"Name": key, "Value": text} for key, text in dimensions.items()],
     }
 
 

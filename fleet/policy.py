@@ -28,7 +28,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from itertools import islice
+from itertools import chain, islice
 
 from fleet.board import Board, Place
 from fleet.openqa import Classes, Job, Unit, units
@@ -420,7 +420,7 @@ class _Plan:
         """Plan all that waits, and the chained jobs that soon will; return those without a place."""
         homeless: list[Unit] = []
         blocked: list[Unit] = []
-        for unit in units(self.seen.jobs):
+        for unit in chain.from_iterable(map(self._parts, units(self.seen.jobs))):
             if unit.after:
                 blocked.append(unit)
             elif not self._try(unit, self.now):
@@ -433,6 +433,15 @@ class _Plan:
             if ready <= self.now + self.rules.foresight * boot:
                 homeless.append(unit)
         return homeless
+
+    def _parts(self, unit: Unit) -> Iterable[Unit]:
+        """A cluster that no host can hold is planned job by job where its jobs may be on several hosts."""
+        if unit.size == 1:
+            return (unit,)
+        suiting = [fleet for fleet in self.seen.fleets if unit.classes <= fleet.classes]
+        if any(unit.size <= fleet.slots for fleet in suiting) or all(fleet.one_host for fleet in suiting):
+            return (unit,)
+        return (Unit((replace(job, after=tuple(unit.after)),)) for job in unit.jobs)
 
     def _try(self, unit: Unit, ready: float) -> bool:
         durations = self._durations(unit)
@@ -532,7 +541,8 @@ class _Plan:
                 continue
             fitting: list[Unit] = []
             used, work, powers = 0, 0.0, 0.0
-            for unit in islice(left, WINDOW * fleet.slots):
+            small = (unit for unit in left if unit.size <= fleet.slots)
+            for unit in islice(small, WINDOW * fleet.slots):
                 if used + unit.size <= fleet.slots:
                     durations = self._durations(unit)
                     fitting.append(unit)

@@ -213,7 +213,7 @@ def parse_job(row: Any) -> ListedJob:
         return ListedJob(
             id=_number(row["id"]),
             scheduled=row["state"] == "scheduled",
-            priority=_number(row["priority"]),
+            priority=_integer(row["priority"]),
             classes=_classes(settings),
             kind=tuple(str(settings.get(key, "")) for key in ("TEST", "FLAVOR", "MACHINE", "ARCH")),
             parallel=(*_numbers(parents, "Parallel"), *_numbers(children, "Parallel")),
@@ -249,10 +249,16 @@ def parse_worker(row: Any) -> ListedWorker:
         raise OpenQaError(f"A worker in openQA's list makes no sense: {error!r}.") from error
 
 
-def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
+def _integer(value: Any) -> int:
+    if type(value) is not int:
         raise ValueError(f"{value!r} is no number")
     return value
+
+
+def _number(value: Any) -> int:
+    if _integer(value) < 0:
+        raise ValueError(f"{value!r} is negative")
+    return int(value)
 
 
 def _optional(value: Any) -> int | None:

@@ -43,7 +43,9 @@ def test_decide(going: bool, busy: int, drain: float | None, heartbeat: float | 
     ("notice", "handed_back", "going", "busy", "drain", "left", "step"),
     [
         (Notice.REBALANCE, False, False, 0, None, False, Step.DRAIN),
-        (Notice.REBALANCE, False, False, 2, 60.0, False, Step.WAIT),
+        (Notice.REBALANCE, False, False, 2, 60.0, False, Step.LEAVE),
+        (Notice.REBALANCE, False, False, 2, 60.0, True, Step.WAIT),
+        (Notice.REBALANCE, False, True, 2, 60.0, False, Step.WAIT),
         (Notice.REBALANCE, False, False, 0, 60.0, False, Step.LEAVE),
         (Notice.REBALANCE, False, False, 0, 60.0, True, Step.WAIT),
         (Notice.REBALANCE, False, True, 0, 60.0, True, Step.STOP),
@@ -80,7 +82,7 @@ def test_a_busy_host_is_never_stopped_before_the_limit(
     going: bool, busy: int, drain: float | None, heartbeat: float | None, notice: Notice | None
 ) -> None:
     seen = Seen(going=going, busy=busy, drain_seconds=drain, heartbeat_seconds=heartbeat, notice=notice)
-    assert decide(seen) not in (Step.STOP, Step.HAND_BACK, Step.LEAVE)
+    assert decide(seen) not in (Step.STOP, Step.HAND_BACK)
 
 
 @dataclass
@@ -212,16 +214,18 @@ def test_an_interruption_ends_the_patience_of_a_host_that_drains() -> None:
     assert world.now <= 90.0 + 2 * agent.POLL_SECONDS
 
 
-def test_a_host_at_risk_finishes_its_jobs_and_leaves() -> None:
+def test_a_host_at_risk_leaves_and_finishes_its_jobs() -> None:
     world = World(targets=["InService"], busy_for=300.0, notices={60.0: Notice.REBALANCE})
-    assert world.run() == ["drain", "leave", "stop", "complete"]
+    assert world.run() == ["drain", "leave", *["heartbeat"] * 5, "stop", "complete"]
     assert world.now >= 360.0
 
 
 def test_a_host_at_risk_may_be_interrupted_before_it_is_idle() -> None:
     notices = {60.0: Notice.REBALANCE, 120.0: Notice.INTERRUPTION}
     world = World(targets=["InService"], busy_for=1e9, notices=notices)
-    assert world.run() == ["drain", "stop", "leave", "stop", "complete"]
+    log = world.run()
+    assert [step for step in log if step != "heartbeat"] == ["drain", "leave", "stop", "stop", "complete"]
+    assert world.now <= 120.0 + 2 * agent.POLL_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -247,6 +251,35 @@ def test_the_name_is_kept_every_minute_while_workers_may_use_it() -> None:
     assert world.kept[0] == 0
     assert all(KEEP_SECONDS <= pause <= KEEP_SECONDS + 2 * agent.POLL_SECONDS for pause in between)
     assert world.now - world.kept[-1] <= KEEP_SECONDS + 2 * agent.POLL_SECONDS
+
+
+@pytest.mark.parametrize("slow", [0.0, 56.0, 300.0])
+def test_a_table_that_does_not_answer_keeps_no_host_from_its_end(slow: float) -> None:
+    class Slow(World):
+        def keep(self) -> None:
+            self.now += slow
+            raise HostError("the table does not answer")
+
+    world = Slow(targets=["Terminated"], busy_for=7200.0)
+    log = world.run()
+    assert log[0] == "drain"
+    assert log[-2:] == ["stop", "complete"]
+    # Well within the hook's time.
+    assert log.count("heartbeat") >= 7200 / (slow + KEEP_SECONDS + 2 * agent.POLL_SECONDS) - 2
+
+
+def test_what_cannot_be_asked_keeps_no_host_from_its_heartbeat() -> None:
+    class Dumb(World):
+        def busy(self) -> int:
+            if self.now < 600:
+                raise HostError("podman does not answer")
+            return super().busy()
+
+        def notice(self) -> Notice | None:
+            raise HostError("the metadata do not answer")
+
+    log = Dumb(targets=["Terminated"]).run()
+    assert log == ["drain", *["heartbeat"] * 10, "stop", "complete"]
 
 
 class Group:
@@ -449,6 +482,24 @@ def test_a_worker_that_shall_go_while_it_starts_is_told_at_once(
     for wanted in ({2}, set[int](), {2}, set[int]()):
         workers.close(frozenset(wanted))
     assert host.said == ["tell 2", "start 2", "tell 2", "start 2"]
+
+
+def test_a_worker_that_ended_by_itself_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Machine()
+    clock = [0.0]
+    monkeypatch.setattr(agent, "run", host.run)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset())
+    host.running.clear()
+    for clock[0] in (agent.LOOK_SECONDS - 1, agent.LOOK_SECONDS):
+        workers.close(frozenset({3}))
+        assert host.said == [], "it may be about to start"
+    clock[0] = 2 * agent.LOOK_SECONDS
+    workers.close(frozenset({3}))
+    assert host.said == ["start 1", "start 2"], "3 shall take no jobs"
 
 
 def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,6 +344,7 @@ def test_metrics_once_a_minute() -> None:
     plain = {datum["MetricName"]: datum["Value"] for datum in sent[1] if not datum["Dimensions"]}
     assert plain["Rounds"] == 12
     assert plain["RoundsBlind"] == 0
+    assert plain["Blind"] == 0
     assert plain["JobsWaiting"] == 1
     assert plain["JobsBlocked"] == 1
     assert plain["BreakersOpen"] == 0
@@ -363,9 +364,43 @@ def test_metrics_of_a_blind_controller_are_its_own() -> None:
     assert {datum["MetricName"]: datum["Value"] for datum in control.report(done)} == {
         "Rounds": 1,
         "RoundsBlind": 1,
+        "Blind": 1,
         "Acts": 0,
         "ActsFailed": 0,
     }
+
+
+def test_one_blind_round_is_no_blind_controller() -> None:
+    data = metrics.of_rounds(rounds=30, blind=1, acted=0, failed=0)
+    assert {datum["MetricName"]: datum["Value"] for datum in data}["Blind"] == 0
+
+
+def test_classes_that_are_no_ascii_lose_no_metrics(put_metric_data: Callable[..., Any]) -> None:
+    world = World(jobs=[replace(job(1), classes=frozenset({"qemu_ä\n"}))])
+    control = world.controller()
+    done = control.round()
+    assert done is not None
+    data = control.report(done)
+    metrics.put(put_metric_data, "test", data)
+    assert [d["Value"] for datum in data for d in datum["Dimensions"] if d["Name"] == "Classes"] == [
+        "qemu_??"
+    ]
+
+
+def test_without_job_times_the_fleets_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(World):
+        def finished(self) -> tuple[ListedJob, ...]:
+            super().finished()
+            raise OpenQaError("It takes too long.")
+
+    caplog.set_level(logging.INFO)
+    world = Forgetful(jobs=[job(1)])
+    control = world.controller()
+    for _ in range(3):
+        control.round()
+    assert world.desired >= 1
+    assert world.asked.count("finished") == 1
+    assert "how long jobs take is not known anew: It takes too long." in caplog.messages
 
 
 def test_metrics_are_as_cloudwatch_wants_them(put_metric_data: Callable[..., Any]) -> None:

@@ -117,6 +117,26 @@ def test_a_cluster_that_no_host_can_hold_launches_nothing() -> None:
     assert plainly(see(jobs=cluster, fleets=(TAPS,))).desired == {"tap": 0}
 
 
+def test_a_cluster_that_no_host_can_hold_is_spread_where_hosts_share_a_network() -> None:
+    mesh = replace(TAPS, one_host=False)
+    cluster = [job(n, TAP, cluster=1) for n in range(1, mesh.slots + 2)]
+    assert plainly(see(jobs=cluster, fleets=(mesh,))).desired == {"tap": 2}
+    hosts = [host("h1", mesh), host("h2", mesh)]
+    decision = plainly(see(jobs=cluster, hosts=hosts, fleets=(mesh,)))
+    assert (decision.desired, decision.release) == ({"tap": 2}, ())
+    # All of them wait for each one's parents.
+    blocked = [replace(cluster[0], after=(999,)), *cluster[1:]]
+    assert plainly(see(jobs=blocked, fleets=(mesh,))).desired == {"tap": 0}
+
+
+def test_clusters_that_a_fleet_cannot_hold_hide_no_jobs_from_it() -> None:
+    large = replace(TAPS, name="large", max=0)
+    small = replace(TAPS, name="tap", slots=1)
+    clusters = [job(n, TAP, cluster=n - n % 2) for n in range(2, 12)]
+    alone = [job(n, TAP) for n in range(20, 25)]
+    assert plainly(see(jobs=clusters + alone, fleets=(large, small))).desired == {"large": 0, "tap": 5}
+
+
 def test_blocked_jobs_launch_nothing_while_their_parent_has_long_to_run() -> None:
     parent = host("h1", SMALL, jobs=1)
     child = job(1, after=(parent.running[0].job,))

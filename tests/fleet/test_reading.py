@@ -184,6 +184,10 @@ def test_what_a_worker_tells() -> None:
     assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None
 
 
+def test_people_may_make_a_priority_as_low_as_they_like() -> None:
+    assert parse_job(job(1, priority=-10)).priority == -10
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -677,7 +677,7 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
     assert set(found) == {"breaker", "silent", "blind"}
     assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
     assert found["silent"]["TreatMissingData"] == "breaching"
-    assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "RoundsBlind"}
+    assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "Blind"}
     for alarm in alarms:
         assert "docs/fleet.md" in alarm["AlarmDescription"]
 

@@ -24,6 +24,11 @@ def client(service: str, region: str, *, config: Config = _CONFIG) -> Any:  # bo
     return _session().client(service, region_name=region, config=config)
 
 
+def has_credentials() -> bool:
+    """Returns whether there are credentials. A client that is made without never gets any."""
+    return _session().get_credentials() is not None
+
+
 @cache
 def _session() -> boto3.Session:
     """One for all clients: it reads what it knows of AWS, and asks for the role's credentials, once."""
