@@ -16,6 +16,8 @@ from tests.userdata import machine
 from userdata.host import interface, volume
 from userdata.host.errors import HostError
 
+GOLDEN = Path(__file__).parent / "golden"
+
 MINE, OTHER = "i-0aaaaaaaaaaaaaaaa", "i-0bbbbbbbbbbbbbbbb"
 
 
@@ -102,6 +104,25 @@ def test_a_blank_disk_is_formatted_once(disk: Path) -> None:
     before = disk.read_bytes()
     assert not volume.ensure_filesystem(disk)
     assert disk.read_bytes() == before
+
+
+def test_a_file_system_becomes_as_large_as_its_disk(disk: Path) -> None:
+    machine.program("mkfs.ext4", arguments=("-V",))
+    volume.ensure_filesystem(disk)
+    unit = GOLDEN / "webui/etc/systemd/system/data-volume-growth.service"
+    (start,) = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+    *command, _ = start.removeprefix("ExecStart=").split()
+
+    def blocks() -> int:
+        told = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True).stdout
+        return int(next(line.split()[-1] for line in told.splitlines() if line.startswith("Block count:")))
+
+    small = blocks()
+    with disk.open("r+b") as file:
+        file.truncate(4 * 16 * 1024 * 1024)
+    for _ in range(2):
+        subprocess.run([*command, disk], check=True)
+        assert blocks() == 4 * small
 
 
 @pytest.mark.parametrize(
