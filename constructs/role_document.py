@@ -21,14 +21,6 @@ from settings import Architecture, Builder, Content, Environment, Fleet
 
 Document = Mapping[str, Any]
 
-# What openQA's web UI may fetch assets from.
-DOWNLOAD_DOMAINS: Mapping[str, tuple[str, ...]] = {
-    "sample": (),
-    "example": (),
-    "fedora": ("fedoraproject.org",),
-}
-
-
 # From launch to the first job, until launches have told better: metal goes through its firmware's tests.
 BOOT_SECONDS: Mapping[str, int] = {"metal": 1200, "nested": 180, "none": 180}
 
@@ -142,7 +134,7 @@ def webui_document(
             "url": url,
             "branding": "plain",
             "sign_in": environment.sign_in.model_dump(mode="json"),
-            "download_domains": list(DOWNLOAD_DOMAINS[profile]),
+            "download_domains": list(environment.content.download_domains),
             "profile": profile,
             "content": _content(environment.content),
         },

@@ -127,10 +127,10 @@ def show(openqa: OpenQa, answer: Any) -> int:
     for number in done.ids:
         job = openqa.request("GET", f"jobs/{number}")["job"]
         print(f"  {openqa.url}/tests/{number}  {job['name']}  {job['settings'].get('WORKER_CLASS', '')}")
-    for failure in done.failed:
+    for failure in filter(None, (*done.failed, done.error)):
         print(f"  not scheduled: {failure}")
     if done.ids:
         print(f"Scheduled {len(done.ids)} jobs; {len(done.failed)} could not be.")
     else:
         print("Scheduled no job: no job template is for this product, or what is said above keeps all back.")
-    return 0 if done.ids and not done.failed else 1
+    return 0 if done.ids and not (done.failed or done.error) else 1

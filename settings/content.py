@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from settings.fields import Architecture, Settings
+from settings.fields import Architecture, DnsName, Settings
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 # What a profile says where the environment file says nothing.
@@ -30,6 +30,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "classes": {"tap": 6, "tap2": 3, "tpm": 1},
         "asset_limits": {"fedora": 500, "Fedora AArch64": 350, "Fedora Updates": 250},
         "cloudinit": True,
+        "download_domains": ("fedoraproject.org",),
     },
 }
 # The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They demand no
@@ -120,6 +121,8 @@ class Content(Settings):
             "1000000, such as { fedora = 500 }",
         ),
     ]
+    # Where openQA may fetch what a build names by `…_URL`; domains below them, too.
+    download_domains: tuple[DnsName, ...] = ()
     # iso/fixed/cloudinit.iso, for tests that boot cloud images.
     cloudinit: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userdata.host.backup import archive, assets, choose, manifests, names, store
+from userdata.host.backup import archive, assets, choose, manifests, names, recovery, store
 from userdata.host.backup.archive import GapError
 from userdata.host.backup.choose import Lineage, Target
 from userdata.host.backup.manifests import Base, ManifestError, Wal
@@ -241,15 +242,69 @@ def test_exit_codes_are_those_that_postgresql_understands(
 ) -> None:
     mount, name = tmp_path / "mount", "000000010000000000000001"
     assert archive.main(["archive", "x", name]) == 1
-    assert archive.main(["fetch", name, "x", SYSTEM]) == archive.ABORT
+    assert archive.main(["fetch", name, "x", SYSTEM]) == 1
     assert "the backup bucket is not mounted" in capsys.readouterr().err
     monkeypatch.setattr(store, "require_mount", lambda: None)
     monkeypatch.setattr(archive.fetch, "__kwdefaults__", {"mount": mount})
-    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 1
+    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == archive.NO_SUCH_FILE
     archive_all(tmp_path, mount, name)
     assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 0
+    # A disk that takes no more is no end of the archive.
+    assert archive.main(["fetch", name, str(tmp_path / "absent/fetched"), SYSTEM]) == 1
     object_of(mount, name).write_bytes(b"")
-    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == archive.ABORT
+    assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(0, 0), (archive.NO_SUCH_FILE, 1), (1, 200), (2, 200), (143, 143)]
+)
+def test_only_the_archives_end_ends_a_recovery(tmp_path: Path, code: int, told: int) -> None:
+    """PostgreSQL goes on to a new timeline where the command exits with 1 to 125."""
+    python = tmp_path / "python3"
+    python.write_text(f"#!/bin/sh\nexit {code}\n")
+    python.chmod(0o755)
+    fetch = Path(__file__).parents[2] / "userdata/roles/database/bin/fetch.sh"
+    done = subprocess.run(
+        [fetch, "name", "target", SYSTEM], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    assert done.returncode == told
+
+
+def history(folder: Path, mount: Path, timeline: int, *, system: str = SYSTEM) -> None:
+    name = f"{timeline:08X}.history"
+    (folder / name).write_text(f"{timeline - 1}\t0/3000000\tbefore 2026-01-31 13:00:00+00\n")
+    archive.archive(folder / name, name, system=system, mount=mount)
+
+
+def test_a_timeline_whose_history_has_expired_is_known_by_its_bases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases = [base(timeline=2), base(1, timeline=2)]
+    monkeypatch.setattr(store, "find_bases", lambda mount: bases)
+    for target in (Target(), Target(timeline=2)):
+        assert recovery.plan(target, tmp_path) == bases[::-1]
+    with pytest.raises(HostError, match="there is no timeline 3"):
+        recovery.plan(Target(timeline=3), tmp_path)
+
+
+def test_a_timeline_that_another_cluster_has_not_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = tmp_path / "mount"
+    history(tmp_path, mount, 2)
+    bases = [base(system=OTHER), base(1, timeline=1), base(2, timeline=2)]
+    monkeypatch.setattr(store, "find_bases", lambda mount: bases)
+    assert recovery.plan(Target(timeline=2), mount)[0] == bases[2]
+
+
+def test_a_damaged_history_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = tmp_path / "mount"
+    history(tmp_path, mount, 2)
+    (damaged,) = mount.rglob("00000002.history/*.gz")
+    damaged.write_bytes(b"x")
+    monkeypatch.setattr(store, "find_bases", lambda mount: [base(system=OTHER), base(timeline=2)])
+    with pytest.raises(HostError, match="history"):
+        recovery.plan(Target(), mount)
 
 
 def test_base_backups_are_those_with_a_manifest(tmp_path: Path) -> None:

@@ -189,6 +189,39 @@ def test_what_openqa_refuses_is_not_tried_again(memory: Memory) -> None:
     assert len(openqa.asked) == 1
 
 
+def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memory) -> None:
+    class Failing(FakeOpenQa):
+        def post(self, parameters: dict[str, str]) -> Posted:
+            self.asked.append(parameters)
+            if len(self.asked) in self.fails:
+                return Posted(ids=(), failed=(), error="the database is away")
+            return Posted(ids=(1,), failed=())
+
+        fails = range(1, 3)
+
+    openqa = Failing()
+    scheduler = Scheduler([rule()], openqa, memory)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="the database is away"):
+            scheduler.handle(message())
+    scheduler.handle(message())
+    assert memory.knows("1")
+    # Not for ever.
+    openqa.fails = range(100)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            scheduler.handle(message(identifier="2"))
+    scheduler.handle(message(identifier="2"))
+    assert memory.knows("2")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\nb", "a\x00"])
+def test_what_is_no_text_for_openqa_is_told(text: str) -> None:
+    found = Message(id="1", topic="a.b", body={"compose_id": text})
+    with pytest.raises(RuleError, match="no printable text at compose_id"):
+        Rule(topic="a.b", filter={}, post={"BUILD": "{compose_id}"}).parameters(found)
+
+
 def test_openqas_answer() -> None:
     answer = {
         "ids": [7, 5],
@@ -196,6 +229,7 @@ def test_openqas_answer() -> None:
     }
     assert posted(answer) == Posted(ids=(5, 7), failed=("a: cycle", "job 5: b; c"))
     assert posted({}) == Posted(ids=(), failed=())
+    assert posted({"error": "it is away"}) == Posted(ids=(), failed=(), error="it is away")
 
 
 class Server(HTTPServer):
@@ -256,6 +290,7 @@ def test_openqa_is_asked_with_a_signature(server: Server) -> None:
     [
         (502, b"", UnavailableError, "HTTP 502"),
         (403, b'{"error": "no api key"}', UnavailableError, r"HTTP 403 \(no api key\)"),
+        (403, b"Asset download requested from non-passlisted host a.", RefusedError, "from non-passlisted"),
         (400, b'{"error": "DISTRI is missing"}', RefusedError, r"HTTP 400 \(DISTRI is missing\)"),
         (200, b"<html>", UnavailableError, "isos"),
         (200, b"[]", UnavailableError, "no JSON object"),
@@ -341,6 +376,7 @@ def test_what_fedoras_consumer_missed(server: Server, memory: Memory) -> None:
 
     found = [
         listed("compose", {"compose_id": "F-1"}),
+        listed("compose that has jobs", {"compose_id": "F-2"}),
         listed("new", {"update": {"alias": "FEDORA-1"}}),
         listed("had", {"update": {"alias": "FEDORA-2"}}),
         {"id": "none"},
@@ -349,22 +385,29 @@ def test_what_fedoras_consumer_missed(server: Server, memory: Memory) -> None:
     assert server.asked == []
     server.answers = [(200, json.dumps({"raw_messages": found, "pages": 1}).encode())] * 2
     now = 5000.0
-    assert caught_up(server, memory, now=now, jobs=("Update-FEDORA-2",)) == ["compose", "new"]
+    assert caught_up(server, memory, now=now, jobs=("Update-FEDORA-2", "F-2")) == ["compose", "new"]
     assert memory.since == now - fedora.YOUNG_SECONDS
     assert caught_up(server, memory, now=now + 60) == []
 
 
 def test_what_fedoras_consumer_cannot_do_is_tried_again(server: Server, memory: Memory) -> None:
-    def consume(_: Message) -> None:
-        raise OSError("openQA is away")
+    asked: list[str] = []
 
-    listed = {"id": "1", "topic": "a.b", "body": {"compose_id": "F-1"}}
-    server.answers = [(200, json.dumps({"raw_messages": [listed], "pages": 1}).encode())]
-    with pytest.raises(OSError, match="openQA is away"):
+    def consume(message: Message) -> None:
+        asked.append(message.id)
+        if message.id == "bad":
+            raise KeyError("state")
+
+    listed = [{"id": name, "topic": "a.b", "body": {"compose_id": "F-1"}} for name in ("bad", "good")]
+    server.answers = [(200, json.dumps({"raw_messages": listed, "pages": 1}).encode())] * 3
+    for now in (5000.0, 5600.0, 5000.0 + 2 * fedora.TRY_SECONDS):
         fedora.catch_up(
-            memory, server.url, topics=("a.b",), has_jobs=lambda _: False, consume=consume, now=5000.0
+            memory, server.url, topics=("a.b",), has_jobs=lambda _: False, consume=consume, now=now
         )
-    assert (memory.since, memory.knows("1")) == (0, False)
+        assert (memory.knows("good"), memory.knows("bad")) == (True, False)
+    assert asked[:3] == ["bad", "good", "bad"]
+    # For a day.
+    assert memory.since == 5000.0 + fedora.TRY_SECONDS - fedora.YOUNG_SECONDS
 
 
 def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pika.exceptions import AMQPError
 from userdata.messages import archive, rules
 from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import OVERLAP_SECONDS, Memory
-from userdata.messages.openqa import UnavailableError
+from userdata.messages.openqa import POST_SECONDS, UnavailableError
 from userdata.messages.rules import Message, RuleError
 from userdata.messages.scheduler import Scheduler
 
@@ -30,8 +30,9 @@ POLL_SECONDS = 1.0
 AGAIN_SECONDS = 5.0  # openQA, when it did not answer
 RECONNECT_SECONDS = (2.0, 60.0)  # at first, and at most
 ARCHIVE_SECONDS = 60.0  # an archive that did not answer
+SPAN_SECONDS = 6 * 3600.0  # so much is asked of it at once; what comes meanwhile is dealt with in between
 # Longer than openQA may take to answer, as nothing else is done meanwhile.
-_HEARTBEAT_SECONDS = 300
+_HEARTBEAT_SECONDS = int(POST_SECONDS) + 300
 _PATIENCE_SECONDS = 20
 FILES = ("authority", "certificate", "key")
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -106,6 +107,7 @@ class Consumer:
         self._pause = RECONNECT_SECONDS[0]
         self._caught_up = settings.archive is None
         self._archive_due = 0.0
+        self._archive_from = 0.0
 
     def run(self) -> None:
         """Consume; does not return."""
@@ -137,6 +139,7 @@ class Consumer:
             self._pause = RECONNECT_SECONDS[0]
             # Only now nothing more can be missed. Whatever comes both ways is dealt with once.
             self._caught_up, self._archive_due = self._settings.archive is None, 0.0
+            self._archive_from = self._memory.since - OVERLAP_SECONDS
             while True:
                 connection.process_data_events(time_limit=0 if self._ready() else POLL_SECONDS)
                 self._catch_up()
@@ -158,27 +161,29 @@ class Consumer:
         url, now = self._settings.archive, self._clock()
         if url is None or self._caught_up or now < self._archive_due:
             return
-        start = self._memory.since - OVERLAP_SECONDS
+        end = min(now, self._archive_from + SPAN_SECONDS)
         found = []
         try:
-            for message in archive.read(url, topics=self._topics, start=start, end=now):
+            for message in archive.read(url, topics=self._topics, start=self._archive_from, end=end):
                 try:
                     found.append(rules.of(message.get("topic"), message.get("id"), message.get("body")))
                 except RuleError as error:
                     log.warning("a message of the archive is skipped: %s", error)
         except ArchiveError as error:
             log.warning("what was missed is not known yet: %s", error)
-            self._archive_due = now + ARCHIVE_SECONDS
+            self._archive_due = self._clock() + ARCHIVE_SECONDS
             return
+        here = {waiting.message.id for waiting in self._waiting}
         wanted = [
             message
             for message in found
             if any(rules.topic_matches(topic, message.topic) for topic in self._topics)
             and not self._memory.knows(message.id)
+            and message.id not in here
         ]
         log.info("the archive has %d messages that were missed", len(wanted))
         self._waiting.extend(_Waiting(message=message, tag=None) for message in wanted)
-        self._caught_up = True
+        self._archive_from, self._caught_up = end, end == now
 
     def _ready(self) -> bool:
         return bool(self._waiting) and self._clock() >= self._not_before

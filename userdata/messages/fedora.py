@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Younger messages are the consumer's, which may be at work on them.
 YOUNG_SECONDS = 900.0
+# What fedora_openqa fails with is tried again for so long; meanwhile the others go on.
+TRY_SECONDS = 86400.0
 
 
 def catch_up(
@@ -48,7 +50,7 @@ def catch_up(
     Raises:
         ArchiveError: The archive does not answer, or not as it should.
     """
-    start, end = memory.since - OVERLAP_SECONDS, now - YOUNG_SECONDS
+    start, end, failed = memory.since - OVERLAP_SECONDS, now - YOUNG_SECONDS, False
     if end <= memory.since:
         return
     for found in archive.read(url, topics=topics, start=start, end=end):
@@ -59,18 +61,25 @@ def catch_up(
             continue
         if memory.knows(message.id):
             continue
-        build = update(message)
-        # Composes are asked for by fedora_openqa itself; updates it would schedule anew.
-        if build is None or not has_jobs(build):
-            consume(message)
+        build = build_of(message)
+        try:
+            # fedora_openqa itself would schedule updates anew, and of composes what has no ISO.
+            if build is None or not has_jobs(build):
+                consume(message)
+        except Exception as error:  # whatever fedora_openqa raises; some of it on purpose
+            log.error("message %s on %s: %r", message.id, message.topic, error)
+            failed = True
+            continue
         memory.add(message.id, now=now)
-    memory.all_done(now=end)
+    memory.all_done(now=max(memory.since, end - TRY_SECONDS) if failed else end)
 
 
-def update(message: Message) -> str | None:
-    """Return the build of the update that a message is about; None if it is about none."""
-    alias = rules.find(message.body, "update.alias")
-    return f"Update-{alias}" if isinstance(alias, str) else None
+def build_of(message: Message) -> str | None:
+    """Return the build of the update or the compose that a message is about; None if it is about neither."""
+    alias, compose = (rules.find(message.body, field) for field in ("update.alias", "compose_id"))
+    if isinstance(alias, str):
+        return f"Update-{alias}"
+    return compose if isinstance(compose, str) else None
 
 
 def main(arguments: list[str] | None = None) -> int:

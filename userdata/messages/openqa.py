@@ -16,11 +16,15 @@ from urllib.parse import urlencode, urlsplit
 
 from userdata.messages.rules import IDENTITY
 
-# openQA makes all jobs of a build before it answers.
 _SECONDS = 100.0
+# openQA makes all jobs of a build before it answers, and until then shows none. As long as nginx waits.
+POST_SECONDS = 900.0
 _MOST_BYTES = 1 << 26
 # It will not answer differently until the request does: all others are worth another try.
 _FINAL = frozenset({400, 404, 405, 409, 422})
+# So it refuses, with 403 and as plain text, what is to be fetched from where it may not: lib/OpenQA/Utils.pm,
+# asset_download_error.
+_NO_DOWNLOAD = "Asset download requested"
 
 
 class UnavailableError(Exception):
@@ -38,10 +42,12 @@ class Posted:
     Attributes:
         ids: The jobs.
         failed: What was not scheduled, with openQA's reason.
+        error: Why nothing was: openQA tells its own failures with HTTP 200.
     """
 
     ids: tuple[int, ...]
     failed: tuple[str, ...]
+    error: str = ""
 
 
 class OpenQa:
@@ -79,18 +85,24 @@ class OpenQa:
             UnavailableError: openQA does not answer for now.
             RefusedError: It never will.
         """
-        return posted(self._request("POST", "/api/v1/isos", urlencode(parameters).encode()))
+        return posted(
+            self._request("POST", "/api/v1/isos", urlencode(parameters).encode(), seconds=POST_SECONDS)
+        )
 
-    def _request(self, method: str, path: str, data: bytes | None = None) -> Any:
+    def _request(
+        self, method: str, path: str, data: bytes | None = None, *, seconds: float = _SECONDS
+    ) -> Any:
         request = urllib.request.Request(f"{self._url}{path}", method=method, data=data)  # noqa: S310
         for name, value in self._signature(request.full_url).items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310  # settings: HTTP
+            with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310  # settings: HTTP
                 found = json.loads(answer.read(_MOST_BYTES))
         except HTTPError as error:
-            reason = f"{method} {urlsplit(path).path}: HTTP {error.code} {_reason(error)}".rstrip()
-            raise (RefusedError if error.code in _FINAL else UnavailableError)(reason) from error
+            said = _reason(error)
+            reason = f"{method} {urlsplit(path).path}: HTTP {error.code} {said}".rstrip()
+            final = error.code in _FINAL or _NO_DOWNLOAD in said
+            raise (RefusedError if final else UnavailableError)(reason) from error
         except (OSError, HTTPException, ValueError) as error:
             raise UnavailableError(f"{method} {urlsplit(path).path}: {error}") from error
         if not isinstance(found, dict):
@@ -116,6 +128,7 @@ def posted(answer: Mapping[str, Any]) -> Posted:
     return Posted(
         ids=tuple(sorted(map(int, answer.get("ids", ())))),
         failed=tuple(_failure(failure) for failure in answer.get("failed", ())),
+        error=str(answer.get("error") or ""),
     )
 
 
@@ -131,7 +144,10 @@ def _failure(failure: object) -> str:
 def _reason(error: HTTPError) -> str:
     """openQA's own words, where it has some."""
     try:
-        answer = json.loads(error.read(_MOST_BYTES))
-        return f"({answer['error']})"
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        text = error.read(_MOST_BYTES).decode(errors="replace")
+    except (OSError, HTTPException):
         return ""
+    try:
+        return f"({json.loads(text)['error']})"
+    except (ValueError, KeyError, TypeError):
+        return f"({text.strip()})" if text.startswith(_NO_DOWNLOAD) else ""

@@ -69,6 +69,9 @@ class Rule:
             text = _text(find(message.body, found["field"]))
             if not text:
                 raise RuleError(f"the body has no value at {found['field']}")
+            if not text.isprintable():
+                # Half of a surrogate pair, which JSON can hold, would be no text for openQA.
+                raise RuleError(f"the body has no printable text at {found['field']}: {text!r}")
             return text
 
         return {name: _PLACEHOLDER.sub(value, template) for name, template in self.post.items()}
@@ -133,7 +136,7 @@ def parse(topic: object, identifier: object, raw: bytes) -> Message:
     """
     try:
         body = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuleError(f"its body is not JSON: {error}") from error
     return of(topic, identifier, body)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from userdata.messages.memory import Memory
-from userdata.messages.openqa import Posted, RefusedError
+from userdata.messages.openqa import Posted, RefusedError, UnavailableError
 from userdata.messages.rules import IDENTITY, Message, Rule, RuleError
 
 log = logging.getLogger(__name__)
+
+TRIES = 3  # of a build of which nothing was scheduled: openQA's database may have been away
 
 
 class Api(Protocol):
@@ -41,6 +44,7 @@ class Scheduler:
         self._openqa = openqa
         self._memory = memory
         self._clock = clock
+        self._tries: Counter[str] = Counter()
 
     def handle(self, message: Message) -> None:
         """Deal with a message for good.
@@ -60,6 +64,7 @@ class Scheduler:
             except (RuleError, RefusedError) as error:
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
+        del self._tries[message.id]
 
     def _follow(self, rule: Rule, message: Message) -> None:
         parameters = rule.parameters(message)
@@ -68,6 +73,11 @@ class Scheduler:
             log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
             return
         posted = self._openqa.post(parameters)
+        if not posted.ids and (reason := posted.error or "; ".join(posted.failed[:1])):
+            self._tries[message.id] += 1
+            if self._tries[message.id] < TRIES:
+                raise UnavailableError(f"{build}: nothing was scheduled: {reason}")
+            raise RefusedError(f"{build}, {TRIES} times: {reason}")
         log.info("message %s: %s: scheduled %s", message.id, build, _listed(posted.ids))
         for failure in posted.failed:
             log.warning("message %s: %s: not scheduled: %s", message.id, build, failure)

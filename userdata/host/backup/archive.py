@@ -1,7 +1,8 @@
 """PostgreSQL's archive_command and restore_command: ``python3 -m userdata.host.backup.archive COMMAND …``.
 
 Runs in the database's container as PostgreSQL's user. Exit codes: 0 done; 1 not done (archiving is tried
-again; in a recovery: there is no such file); 200 the recovery must not go on.
+again); 3 in a recovery: the archive ends here. fetch.sh tells that to PostgreSQL, and of all else that the
+recovery must not go on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from userdata.host.backup import manifests, names, store
 from userdata.host.backup.manifests import Wal
 from userdata.host.errors import HostError
 
-# PostgreSQL takes a code up to 125 for the end of the archive and would promote: src/backend/access/transam/
-# xlogarchive.c, RestoreArchivedFile.
-ABORT = 200
+NO_SUCH_FILE = 3
 # The header of a segment's first page, src/include/access/xlog_internal.h: magic, flags, timeline, address,
 # rest, padding, system identifier, segment size.
 _HEADER = struct.Struct("<HHIQI4xQI")
@@ -112,12 +111,12 @@ def main(arguments: list[str]) -> int:
             case ["archive", path, name]:
                 archive(Path(path), name, system=system_of(Path()))
             case ["fetch", name, target, system]:
-                return 0 if fetch(name, Path(target), system=system) else 1
+                return 0 if fetch(name, Path(target), system=system) else NO_SUCH_FILE
             case _:
                 raise HostError("usage: archive PATH NAME | fetch NAME TARGET SYSTEM")
-    except HostError as error:
+    except (HostError, OSError) as error:
         print(f"openqa-on-aws: {error}", file=sys.stderr)
-        return ABORT if arguments[:1] == ["fetch"] else 1
+        return 1
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,21 +76,34 @@ def plan(target: Target, mount: Path = store.MOUNT) -> list[Base]:
         HostError: there is none.
     """
     bases = store.find_bases(mount)
-    found = choose.candidates(
-        bases, target, {system: lineage(system, target, mount) for system in {base.system for base in bases}}
-    )
-    if found:
-        return found
     if not bases:
         raise HostError("the backup bucket holds no base backup of this environment")
+    lineages = {}
+    for system in {base.system for base in bases}:
+        timelines = {base.timeline for base in bases if base.system == system}
+        if (found := lineage(system, target, timelines, mount)) is not None:
+            lineages[system] = found
+    if not lineages:
+        raise HostError(f"there is no timeline {target.timeline}")
+    if candidates := choose.candidates(bases, target, lineages):
+        return candidates
     raise HostError(
         f"no base backup leads there; the oldest was finished at {bases[0].finished}, "
         f"the newest at {bases[-1].finished}"
     )
 
 
-def lineage(system: str, target: Target, mount: Path = store.MOUNT) -> Lineage:
-    """Returns the timeline of a cluster that leads to a target, with its ancestors.
+def lineage(
+    system: str, target: Target, timelines: Collection[int], mount: Path = store.MOUNT
+) -> Lineage | None:
+    """Returns the timeline of a cluster that leads to a target, with its ancestors; None if there is none.
+
+    Args:
+        system: the cluster's system identifier.
+        target: what to restore.
+        timelines: those of its base backups. A history is archived once and expires, while bases that have a
+            copy of it come every night; its ancestors' have then expired, too.
+        mount: where the bucket is mounted.
 
     Raises:
         HostError: its history is damaged.
@@ -98,12 +111,12 @@ def lineage(system: str, target: Target, mount: Path = store.MOUNT) -> Lineage:
     folder = mount / names.wal(system) / "history"
     known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     archived = [name for name in known if store.find_wal(system, name, mount)]
-    newest = int(archived[-1][:8], 16) if archived else 1
-    timeline = target.timeline or newest
+    found = {1, *timelines, *(int(name[:8], 16) for name in archived)}
+    timeline = target.timeline or max(found)
+    if timeline not in found:
+        return None
     name = f"{timeline:08X}.history"
-    if timeline == 1:
-        return Lineage(1, {})
-    damage = f"there is no timeline {timeline}"
+    damage = ""
     for manifest in store.find_wal(system, name, mount):
         path = mount / names.wal_folder(system, name) / manifest.object
         try:
@@ -112,7 +125,9 @@ def lineage(system: str, target: Target, mount: Path = store.MOUNT) -> Lineage:
             damage = str(error)
             continue
         return choose.parse_history(timeline, text.decode())
-    raise HostError(damage)
+    if damage:
+        raise HostError(damage)
+    return Lineage(timeline, {})
 
 
 @contextmanager

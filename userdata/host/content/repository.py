@@ -66,6 +66,8 @@ class Repository:
             HostError: the repository does not answer, or has no such ref.
         """
         inside("git", "init", "--quiet", "--bare", f"{self.name}.git")
+        # Of a git that was killed, maybe on another host: nobody else is at work here.
+        inside("find", f"{self.name}.git", "-name", "*.lock", "-delete")
         # No hooks, no helpers: nothing but the repository's data.
         self._git(
             *("-c", "protocol.allow=never", "-c", "protocol.https.allow=always"),
