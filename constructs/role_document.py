@@ -158,6 +158,7 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
             "network": fleet.network,
             "names": names,
             "tap_topology": fleet.tap_topology,
+            "cache_gib": fleet.cache_gib,
         }
     }
 

@@ -276,6 +276,8 @@ class Stateful:
 
     def stop(self) -> None:
         """Unmounts the volume, which stops all that uses it, then releases volume and interface."""
+        # First, or a timer's service would have the volume mounted again.
+        run(["systemctl", "stop", "openqa-on-aws.target"], seconds=600)
         run(["systemctl", "stop", "srv-data.mount"], seconds=600)
         ec2 = self._host.client("ec2")
         if self._host.document.volume is not None:

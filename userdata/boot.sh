@@ -37,6 +37,8 @@ if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("
   if command -v dnf >/dev/null; then
     dnf --assumeyes --quiet install python3-boto3
   else
+    # The lock of lists knows no patience: apt-daily may be at work.
+    systemctl --quiet stop apt-daily.service 2>/dev/null || true
     apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --quiet update
     DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --yes --quiet \
       install --no-install-recommends python3-boto3

@@ -403,7 +403,10 @@ def test_a_stateful_host_unmounts_then_releases(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(agent, "run", run)
     agent.Stateful(host).stop()
-    assert seen == ["systemctl stop srv-data.mount: in-use"]
+    assert seen == [
+        "systemctl stop openqa-on-aws.target: in-use",
+        "systemctl stop srv-data.mount: in-use",
+    ]
     assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
     left = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])
     assert left["NetworkInterfaces"][0]["Status"] == "available"

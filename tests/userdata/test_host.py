@@ -352,8 +352,18 @@ def test_postgres_leaves_memory_to_the_host(memory: int) -> None:
 
 @given(total=st.integers(min_value=1, max_value=20000), workers=st.integers(min_value=1, max_value=60))
 def test_the_cache_fits_the_disk(total: int, workers: int) -> None:
-    cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers)
+    cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers, planned=200)
     assert 1 <= cache <= max(1, total * 9 // 10)
+
+
+@pytest.mark.parametrize("workers", [1, 8, 24, 48])
+def test_the_cache_leaves_the_pools_what_was_planned_for_them(workers: int) -> None:
+    """A volume as the settings size it: system, cache and pools."""
+    planned = 100
+    total = sizing.SYSTEM_GIB + planned + workers * sizing.POOL_GIB
+    cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers, planned=planned)
+    assert cache <= planned
+    assert total - sizing.SYSTEM_GIB - cache >= workers * sizing.POOL_GIB
 
 
 def registered(instance: str, host: str, number: int, **more: str) -> dict[str, Any]:

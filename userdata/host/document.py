@@ -123,6 +123,7 @@ class Worker:
     network: str
     names: str
     tap_topology: str
+    cache_gib: int
 
     @property
     def mesh(self) -> bool:
@@ -391,4 +392,5 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         network=data["network"],
         names=data["names"],
         tap_topology=data["tap_topology"],
+        cache_gib=int(data["cache_gib"]),
     )

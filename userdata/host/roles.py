@@ -40,7 +40,7 @@ USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
-    *("", "archive", "content", "db", "images", "testresults", "webui", "webui/cache"),
+    *("", "archive", "content", "db", "images", "nginx", "testresults", "webui", "webui/cache"),
     *("share", "share/tests"),
     *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
     *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
@@ -266,7 +266,9 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     for folder in ("cache", "share", "pool", *(f"pool/{number}" for number in range(1, count + 1))):
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
     disk = os.statvfs(host.layout.worker)
-    cache = sizing.cache_gib(total_bytes=disk.f_frsize * disk.f_blocks, workers=count)
+    cache = sizing.cache_gib(
+        total_bytes=disk.f_frsize * disk.f_blocks, workers=count, planned=worker.cache_gib
+    )
     settings: dict[str, str] = {}
     if worker.network == "tap":
         settings = tap.settings(kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 GIB = 1024**3
 # openQA's requirement for one worker instance: os-autoinst/openQA, docs/Installing.asciidoc.
 POOL_GIB = 40
+SYSTEM_GIB = 20  # what a volume of the system's is sized with beside them
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,16 @@ def postgres_memory(memory_mib: int) -> PostgresMemory:
     )
 
 
-def cache_gib(*, total_bytes: int, workers: int) -> int:
-    """Returns openQA's CACHELIMIT: what the pools leave of the disk, at least a third of it, in GiB.
+def cache_gib(*, total_bytes: int, workers: int, planned: int) -> int:
+    """Returns openQA's CACHELIMIT: what the pools leave of the disk, in GiB.
+
+    Where they leave less than was planned, it is that, but no more than a third of the disk.
 
     Args:
         total_bytes: the size of the file system that pools and cache share.
         workers: the worker instances of the host.
+        planned: what the fleet's disks were sized with, in GiB.
     """
     total = total_bytes // GIB
-    return max(1, total // 3, total * 9 // 10 - workers * POOL_GIB)
+    left = total - max(SYSTEM_GIB, total // 10) - workers * POOL_GIB
+    return max(1, left if left >= planned else min(planned, total // 3))

@@ -24,6 +24,8 @@ createhdds_packages=()
 signature_packages=(curl gpg gpgv)
 
 os_install() {
+  # The lock of lists knows no patience: apt-daily may be at work.
+  systemctl --quiet stop apt-daily.service 2>/dev/null || true
   apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --quiet update
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --yes --quiet \
     install --no-install-recommends "$@"
