@@ -142,7 +142,7 @@ def test_quadlet_and_systemd_find_faults(tmp_path: Path) -> None:
 
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     text = (GOLDEN / "webui/run/openqa-on-aws/config/nginx.conf").read_text()
-    for folder in ("/var/lib/openqa/nginx/", "/tmp/"):
+    for folder in ("/tmp/", "/var/lib/openqa/nginx/"):
         text = text.replace(folder, f"{tmp_path}/")
     (tmp_path / "nginx.conf").write_text(text)
     nginx = machine.program("nginx", arguments=("-v",))
