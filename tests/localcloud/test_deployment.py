@@ -234,13 +234,17 @@ def may_resize() -> bool:
     return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
+def grown(environment: str) -> str:
+    """An environment file's text, with a larger volume for the web UI."""
+    return environment.replace("volume_gib = 4\n", "volume_gib = 5\n")
+
+
 def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -> None:
     before = {g: instance_of(f"openqa-local-{g}") for g in ("database", "webui", "fleet-small")}
     text = (REPOSITORY / "environments" / "local.toml").read_text()
     for setting in ("max = 2\n", "volume_gib = 4\n"):
         assert setting in text
-    more = text.replace("max = 2\n", "max = 3\n").replace("volume_gib = 4\n", "volume_gib = 5\n")
-    (tmp_path / "local.toml").write_text(more)
+    (tmp_path / "local.toml").write_text(grown(text).replace("max = 2\n", "max = 3\n"))
     changed = deploy("--no-smoke", "--environments", str(tmp_path))
     assert changed.code == 0, changed.output
     groups = (
@@ -256,10 +260,10 @@ def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -
 
     device = inside(webui, "findmnt", "--noheadings", "--output=SOURCE", "/srv/data").stdout.strip()
 
-    def grown() -> bool | None:
+    def is_larger() -> bool | None:
         return int(inside(webui, "blockdev", "--getsize64", device).stdout) == 5 * 2**30 or None
 
-    until("the volume to be larger", grown, seconds=30)
+    until("the volume to be larger", is_larger, seconds=30)
     code = inside(webui, "systemctl", "start", "data-volume-growth.service").returncode
     said = inside(webui, "journalctl", "--unit=data-volume-growth", "--lines=8").stdout
     if may_resize():
@@ -274,7 +278,7 @@ def test_a_changed_setting_updates_what_it_must(deployed: Run, tmp_path: Path) -
 
 
 def broken_checkout(directory: Path) -> Path:
-    """A copy of the project whose PostgreSQL container cannot start."""
+    """A copy of the project whose PostgreSQL container cannot start; its volume has grown by now."""
     copy = directory / "checkout"
     shutil.copytree(
         REPOSITORY,
@@ -282,6 +286,8 @@ def broken_checkout(directory: Path) -> Path:
         ignore=shutil.ignore_patterns(".venv", "node_modules", "cdk.out", ".git", "__pycache__", ".*_cache"),
     )
     (copy / "node_modules").symlink_to(REPOSITORY / "node_modules")
+    local = copy / "environments/local.toml"
+    local.write_text(grown(local.read_text()))
     start = copy / "userdata/roles/database/bin/start.sh"
     start.write_text("#!/bin/bash\necho 'this database was broken on purpose'\nexit 1\n")
     return copy
