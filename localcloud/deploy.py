@@ -279,7 +279,7 @@ def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, 
                 print(line, end="", flush=True)
     if quiet and process.returncode:
         print("".join(output), end="")
-    if not quiet and unchanged("".join(output)):
+    if not quiet and not process.returncode and unchanged("".join(output)):
         print("\nNo changes: all stacks are as the environment says.")
     return process.returncode
 
