@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet import catalogue
-from settings.content import KNOWN_CLASSES
+from settings.content import ARCHITECTURES, KNOWN_CLASSES
 from settings.model import FETCH_GBPS, Environment
 from settings.problem import shown
 
@@ -74,7 +74,7 @@ def _slow_fetches(environment: Environment) -> Iterator[str]:
 
 
 def _images_to_fill_in(environment: Environment) -> Iterator[str]:
-    for architecture in ("x86_64", "aarch64"):
+    for architecture in ARCHITECTURES:
         image = getattr(environment.image, architecture)
         if image and not image.removeprefix("ami-").strip("0"):
             yield (

@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleet.catalogue import DISK_GB_PER_WORKER
+from settings.model import SYSTEM_GIB
 from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
@@ -360,10 +362,10 @@ def test_the_cache_fits_the_disk(total: int, workers: int) -> None:
 def test_the_cache_leaves_the_pools_what_was_planned_for_them(workers: int) -> None:
     """A volume as the settings size it: system, cache and pools."""
     planned = 100
-    total = sizing.SYSTEM_GIB + planned + workers * sizing.POOL_GIB
+    total = SYSTEM_GIB + planned + workers * DISK_GB_PER_WORKER
     cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers, planned=planned)
     assert cache <= planned
-    assert total - sizing.SYSTEM_GIB - cache >= workers * sizing.POOL_GIB
+    assert total - SYSTEM_GIB - cache >= workers * DISK_GB_PER_WORKER
 
 
 def registered(instance: str, host: str, number: int, **more: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Scheduler:
             log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
             return
         posted = self._openqa.post(parameters)
-        if not posted.ids and (reason := posted.error or "; ".join(posted.failed[:1])):
+        if not posted.ids and (reason := posted.error or next(iter(posted.failed), "")):
             self._tries[message.id] += 1
             if self._tries[message.id] < TRIES:
                 raise UnavailableError(f"{build}: nothing was scheduled: {reason}")

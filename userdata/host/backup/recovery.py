@@ -191,10 +191,7 @@ def check(scratch: Scratch, *, database: str, thorough: bool) -> list[str]:
         HostError: it does not answer.
     """
     wrong: list[str] = []
-    if not scratch.base.rows and not server.query(
-        f"select 1 from pg_database where datname = '{database}'",  # noqa: S608  # the document's name
-        container=scratch.container,
-    ):
+    if not scratch.base.rows and not _has_database(scratch, database):
         # A backup from before the database was made.
         return wrong
     rows, newest = base_backups.counts(database, container=scratch.container)
@@ -228,12 +225,17 @@ def has_jobs(scratch: Scratch, *, database: str) -> bool:
     Raises:
         HostError: it does not answer.
     """
-    made = server.query(
-        f"select 1 from pg_database where datname = '{database}'",  # noqa: S608  # the document's name
-        container=scratch.container,
-    )
-    return bool(made) and bool(
+    return _has_database(scratch, database) and bool(
         server.query("select to_regclass('public.jobs')", container=scratch.container, database=database)
+    )
+
+
+def _has_database(scratch: Scratch, database: str) -> bool:
+    return bool(
+        server.query(
+            f"select 1 from pg_database where datname = '{database}'",  # noqa: S608  # the document's name
+            container=scratch.container,
+        )
     )
 
 
