@@ -95,7 +95,7 @@ class Fleet:
         boot_seconds: From launch to the first job, usually.
         min: Hosts to keep in any case.
         max: Hosts it may have, draining ones included.
-        warm: Hosts to keep now by the operator's schedule.
+        warm: Hosts to have now by the operator's schedule, so that they are up when it says.
         one_host: Its workers take a parallel cluster only whole (``PARALLEL_ONE_HOST_ONLY``).
         failures: Hosts in a row that did not come up.
         last_failure: When the last of them was given up, seconds since the epoch.
@@ -206,7 +206,7 @@ class Rules:
     clock_seconds: float = 5.0
     unknown_seconds: float = 1800.0
     linger: float = 0.03
-    linger_roomy: float = 2.5
+    linger_roomy: float = 2.0
     roomy_slots: int = 16
     fill: float = 0.3
     caution: float = 1.6
@@ -214,7 +214,7 @@ class Rules:
     quick_seconds: float = 600.0
     fetching: float = 0.4
     spare: float = 0.4
-    spare_slow: float = 0.1
+    spare_slow: float = 0.2
     spare_rest: float = 0.5
     spare_rest_large: float = 0.25
     scatter: float = 6.0

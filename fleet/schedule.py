@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 _DAY = "|".join(DAYS)
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 PATTERN = (
@@ -34,8 +34,7 @@ class Warm:
 
     def holds(self, now: float) -> bool:
         """Tell whether a moment, in seconds since the epoch, is among its times."""
-        moment = datetime.fromtimestamp(now, UTC)
-        day, minute = moment.weekday(), 60 * moment.hour + moment.minute
+        day, minute = (int(now // 86400) + EPOCH_WEEKDAY) % 7, int(now % 86400) // 60
         if self.begin < self.end:
             return day in self.days and self.begin <= minute < self.end
         return (day in self.days and minute >= self.begin) or (
@@ -62,9 +61,16 @@ def parse(text: str) -> Warm:
     )
 
 
-def hosts(times: Iterable[Warm], now: float) -> int:
-    """Tell how many hosts are wanted at a moment, in seconds since the epoch: the most of any time."""
-    return max((time.hosts for time in times if time.holds(now)), default=0)
+def hosts(times: Iterable[Warm], now: float, *, ahead: float = 0.0) -> int:
+    """Tell how many hosts are wanted: the most of any time.
+
+    Args:
+        times: When hosts are wanted.
+        now: In seconds since the epoch.
+        ahead: How long a host boots, in seconds: what is wanted until then is wanted now.
+    """
+    moments = [now + seconds for seconds in (*range(0, int(ahead), 60), ahead)]
+    return max((time.hosts for time in times if any(map(time.holds, moments))), default=0)
 
 
 def _minutes(text: str) -> int:

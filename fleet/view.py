@@ -172,15 +172,16 @@ def look(
 
 
 def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
+    boot = launches.boot_seconds if launches.boot_seconds is not None else facts.boot_seconds
     return Fleet(
         name=facts.name,
         classes=facts.classes,
         slots=facts.slots,
         price=facts.price(),
-        boot_seconds=launches.boot_seconds if launches.boot_seconds is not None else facts.boot_seconds,
+        boot_seconds=boot,
         min=group.min,
         max=group.max,
-        warm=min(schedule.hosts(facts.warm, now), group.max),
+        warm=min(schedule.hosts(facts.warm, now, ahead=boot), group.max),
         one_host=facts.one_host,
         failures=launches.failures,
         last_failure=launches.last_failure,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
 
+from fleet import schedule
+from fleet.schedule import Warm
 from fleet.simulate import plot
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
 from fleet.simulate.ideal import clairvoyant, floor
@@ -32,18 +35,33 @@ def main() -> int:
     parser.add_argument(
         "--spot-hours", type=float, metavar="HOURS", help="spot hosts: mean time to an interruption"
     )
+    parser.add_argument(
+        "--warm",
+        action="append",
+        type=_warm,
+        default=[],
+        metavar="'FLEET TIME'",
+        help="hosts to keep, such as 'plain-48 mon-sun 11:25-13:00 2'; again for more than one",
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="slots, queue and cost over time")
     arguments = parser.parse_args()
     workload = FEDORA if arguments.workload == "fedora" else Path(arguments.workload)
     if not workload.is_file():
         parser.error(f"WORKLOAD {workload} is no file; allowed are a workload file and the word fedora")
+    warm: defaultdict[str, list[Warm]] = defaultdict(list)
+    for fleet, times in arguments.warm:
+        warm[fleet].append(times)
     place = Place(
         architecture=arguments.architecture,
         boot_seconds=arguments.boot,
         load=arguments.load,
         spot_mean_hours=arguments.spot_hours,
+        warm=warm,
     )
+    names = [fleet.name for fleet in place.scenario.fleets]
+    if unknown := sorted(set(warm) - set(names)):
+        parser.error(f"--warm names the fleet {unknown[0]}; allowed here are {', '.join(names)}")
     posts = generate(
         workload=workload,
         days=arguments.days,
@@ -68,6 +86,14 @@ def main() -> int:
         for name, numbers in answers.items():
             print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in numbers.items()))
     return 0
+
+
+def _warm(text: str) -> tuple[str, Warm]:
+    fleet, _, time = text.partition(" ")
+    try:
+        return fleet, schedule.parse(time)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, after the name of a fleet") from None
 
 
 def _ideal(name: str, place: Place, posts: list[Post]) -> dict[str, float]:

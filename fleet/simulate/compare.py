@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fleet import policies
 from fleet.openqa import Classes
 from fleet.policies import Policy
+from fleet.schedule import Warm
 from fleet.simulate.parts import Span, parts
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post
@@ -23,12 +24,21 @@ SLOWEST_NESTED_BOOT = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where to run: architecture, boot time, load; mean time to an interruption of spot hosts, or None."""
+    """Where to run.
+
+    Attributes:
+        architecture: ``x86_64`` or ``aarch64``.
+        boot_seconds: From launch to the first job; if it is long, on metal.
+        load: So many times the workload's arrivals.
+        spot_mean_hours: Mean time to an interruption of spot hosts; None for on-demand hosts.
+        warm: Times at which hosts are wanted beforehand, by fleet.
+    """
 
     architecture: str
     boot_seconds: float
     load: int = 1
     spot_mean_hours: float | None = None
+    warm: Mapping[str, Sequence[Warm]] = field(default_factory=dict)
 
     @property
     def metal(self) -> bool:
@@ -39,7 +49,7 @@ class Place:
     def scenario(self) -> Scenario:
         """The fleets there."""
         world = scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
-        return replace(world, spot_mean_hours=self.spot_mean_hours)
+        return replace(world, spot_mean_hours=self.spot_mean_hours, warm=self.warm)
 
     @property
     def chosen(self) -> Mapping[Classes, str]:

@@ -6,11 +6,13 @@ from `fleet.catalogue`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fleet import catalogue
 from fleet.openqa import Classes
 from fleet.policy import Fleet
+from fleet.schedule import Warm
 
 # EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
 GP3_GIB_HOUR = 0.08 / 730
@@ -52,6 +54,7 @@ class Scenario:
         failure_share: Hosts that do not come up.
         spot_mean_hours: Mean time to a host's spot interruption; None for on-demand hosts.
         droughts: When AWS has no capacity.
+        warm: For a fleet's name, the times at which its operator wants hosts beforehand.
         drain_seconds: From the decision to the moment from which a host takes no job: the host's agent looks
             every five seconds.
         open_seconds: The same for a worker that is closed or opened, which starts in two seconds.
@@ -64,6 +67,7 @@ class Scenario:
     failure_share: float = 0.005
     spot_mean_hours: float | None = None
     droughts: tuple[Drought, ...] = ()
+    warm: Mapping[str, Sequence[Warm]] = field(default_factory=dict)
     drain_seconds: float = 5.0
     open_seconds: float = 5.0
 

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 
+from fleet import schedule
 from fleet.openqa import Classes, Free, Job, Unit, assign
 from fleet.policies import Policy
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.scenario import Scenario
-from fleet.simulate.workload import Post, Task
+from fleet.simulate.workload import DAY, Post, Task
 from fleet.turnstile import Turns
 
+START = 4 * DAY  # seconds since the epoch of its first Monday: all weeks are alike
 QUIET_SECONDS = 30.0
 GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
 RECENT_JOBS = 1000  # the controller reads a page of those that ended last
@@ -450,13 +452,20 @@ class World:
             hosts_at=self.now,
             jobs=tuple(self.jobs.values()),
             hosts=tuple(machine.view for machine in self.machines.values()),
-            fleets=tuple(self.seen_fleets.values()),
+            fleets=tuple(map(self._warmed, self.seen_fleets.values())),
             recent=Counter(self.recent),
         )
         self._act(self.policy.decide(seen))
-        if self.jobs or self.machines:
+        if self.jobs or self.machines or self.scenario.warm:
             turns = max(1, math.floor(QUIET_SECONDS / self.policy.interval))
             self._look_by(self.now + turns * self.policy.interval)
+
+    def _warmed(self, fleet: Fleet) -> Fleet:
+        times = self.scenario.warm.get(fleet.name)
+        if not times:
+            return fleet
+        hosts = schedule.hosts(times, START + self.now, ahead=fleet.boot_seconds)
+        return replace(fleet, warm=min(hosts, fleet.max))
 
     def _act(self, decision: Decision) -> None:
         for host in (*decision.drain, *decision.release):

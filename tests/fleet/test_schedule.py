@@ -42,6 +42,14 @@ def test_the_most_of_all_times_counts() -> None:
     assert schedule.hosts([], at(MONDAY, 8)) == 0
 
 
+@pytest.mark.parametrize(
+    ("hour", "minute", "hosts"), [(5, 39, 0), (5, 40, 2), (5, 50, 2), (6, 4, 2), (6, 5, 0), (6, 30, 0)]
+)
+def test_hosts_are_wanted_as_much_earlier_as_they_boot(hour: int, minute: int, hosts: int) -> None:
+    times = [schedule.parse("mon 06:00-06:05 2")]
+    assert schedule.hosts(times, at(MONDAY, hour, minute), ahead=1200.0) == hosts
+
+
 @pytest.mark.parametrize("text", ["", "mon 6:00-7:00 1", "mon 06:00-24:00 1", "mon 06:00-07:00 0", "day 1"])
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="no time"):

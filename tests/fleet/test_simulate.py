@@ -10,10 +10,11 @@ from typing import Any
 from fleet.openqa import Free, Job, assign, units
 from fleet.policies import Policy, count_based, ours
 from fleet.policy import Decision, Fleet, Rules, Seen
+from fleet.schedule import parse
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.scenario import Drought, Scenario, scenario
-from fleet.simulate.workload import DAY, Post, Task, generate
+from fleet.simulate.workload import DAY, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
 
 PLAIN = frozenset({"qemu_x86_64"})
@@ -146,6 +147,21 @@ def test_without_capacity_the_next_fleet_is_taken_until_there_is_some() -> None:
     later = replace(one_job(600)[0].tasks[0], id=2)
     outcome = play(world, [*one_job(600), Post(5000.0, (later,))], ours(Rules(spare=0)), seed=1)
     assert [span.fleet for span in outcome.spans] == ["dear", "f"]
+
+
+def test_hosts_are_warm_at_the_times_that_the_operator_sets() -> None:
+    world = bare(warm={"f": [parse("tue 06:00-07:00 2")]})
+    begin = DAY + 6 * HOUR
+    (job,) = one_job(600)
+    later = replace(job.tasks[0], id=2)
+    outcome = play(world, [job, Post(begin, (later,))], ours(Rules(spare=0)), seed=1)
+    assert outcome.waits[0] == 182  # on Monday at 100 s nothing is warm
+    assert outcome.waits[1] < 10
+    warm = [span for span in outcome.spans if span.begin > HOUR]
+    assert [span.fleet for span in warm] == ["f", "f"]
+    # Up when it is six; gone when it is seven.
+    assert all(begin - 60 < span.up <= begin for span in warm)
+    assert all(begin + HOUR <= span.end < begin + HOUR + 60 for span in warm)
 
 
 def test_the_parts_of_a_bill_make_up_the_whole() -> None:

@@ -275,6 +275,10 @@ def test_numbers_of_a_fleet() -> None:
     assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
     assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, 6.0)
     assert fleet.boot_seconds == 90.0
+    warm = (schedule.parse("fri 08:01-08:02 3"),)  # a minute after NOW
+    assert look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 3
+    quick = replace(launches, boot_seconds=10.0)
+    assert look(launches=quick, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 0
     assert fleet.price == pytest.approx(0.18742 + 100 * fleet_facts.GP3_GIB_HOUR)
 
 
