@@ -7,10 +7,13 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+import pytest
+
 from fleet.openqa import Free, Job, assign, units
 from fleet.policies import Policy, count_based, ours
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.schedule import parse
+from fleet.simulate.__main__ import main
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.scenario import Drought, Scenario, scenario
@@ -162,6 +165,23 @@ def test_hosts_are_warm_at_the_times_that_the_operator_sets() -> None:
     # Up when it is six; gone when it is seven.
     assert all(begin - 60 < span.up <= begin for span in warm)
     assert all(begin + HOUR <= span.end < begin + HOUR + 60 for span in warm)
+
+
+@pytest.mark.parametrize(
+    ("warm", "said"),
+    [
+        ("plain-48 noon 1", "'noon 1' is no time such as 'mon-fri 06:00-20:00 2', after the name of a fleet"),
+        ("plain-7 mon 11:00-12:00 1", "--warm names the fleet plain-7; allowed here are plain-24, plain-48,"),
+    ],
+)
+def test_a_time_or_a_fleet_that_there_is_not(
+    warm: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["simulate", "fedora", "--boot", "1200", "--warm", warm])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_parts_of_a_bill_make_up_the_whole() -> None:

@@ -46,6 +46,13 @@ for message in messages:
     channel.basic_publish("amq.topic", message["topic"], message["body"].encode(), properties)
 channel.connection.close()
 """
+# Has the consumer, which is stopped, think that it was away for thirteen hours.
+AWAY = """
+import json, pathlib
+path = pathlib.Path("/srv/data/schedule/state.json")
+state = json.loads(path.read_text())
+path.write_text(json.dumps(state | {"since": state["since"] - 13 * 3600}))
+"""
 
 
 def message(build: str, **more: Any) -> dict[str, Any]:
@@ -201,12 +208,20 @@ def test_a_message_waits_for_the_web_ui(scheduling: Scheduling, first: int) -> N
 
 
 def test_what_was_missed_is_in_the_archive(scheduling: Scheduling, first: int) -> None:
-    made = scheduling.made
+    """Half a day was, which is asked for in spans of six hours."""
+    made, missed = scheduling.made, "the archive has 1 messages that were missed"
     made.run(scheduling.webui, "systemctl", "stop", UNIT)
-    scheduling.outside.archive([message("missed"), message("first"), message("missed", status="STARTED")])
+    made.run(scheduling.webui, "python3", "-c", AWAY)
+    published = [message("missed"), message("first"), message("missed", status="STARTED")]
+    for sent, hours in zip(published, (12, 4, 0), strict=True):
+        sent["at"] -= hours * 3600
+    scheduling.outside.archive(published)
+    before = scheduling.journal().count(missed)
     made.run(scheduling.webui, "systemctl", "start", UNIT)
     job = scheduling.scheduled("missed")
-    scheduling.says("the archive has 3 messages that were missed")
+    until(
+        "all was caught up", lambda: scheduling.journal().count(missed) == before + 3 or None, seconds=SECONDS
+    )
     made.run(scheduling.webui, "systemctl", "restart", UNIT)
     scheduling.says("the archive has 0 messages that were missed")
     assert [found["id"] for found in scheduling.jobs("missed")] == [job]
