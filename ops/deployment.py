@@ -23,7 +23,7 @@ def stack_outputs(*, stack: str, region: str) -> dict[str, str]:
         region: its AWS region.
 
     Returns:
-        Output key to value.
+        Output key to value; asked for one that is not there, they raise DeploymentError, too.
 
     Raises:
         DeploymentError: there is no such stack, or AWS does not answer.
@@ -32,7 +32,19 @@ def stack_outputs(*, stack: str, region: str) -> dict[str, str]:
         answer = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=stack)
     except (BotoCoreError, ClientError) as error:
         raise DeploymentError(f"cannot read the stack {stack} in {region}: {error}") from error
-    return {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0].get("Outputs", [])}
+    found = answer["Stacks"][0].get("Outputs", [])
+    return _Outputs(stack, {output["OutputKey"]: output["OutputValue"] for output in found})
+
+
+class _Outputs(dict[str, str]):
+    """A stack's outputs. One that is being made, or that failed, has none yet."""
+
+    def __init__(self, stack: str, outputs: dict[str, str]) -> None:
+        super().__init__(outputs)
+        self._stack = stack
+
+    def __missing__(self, key: str) -> str:
+        raise DeploymentError(f"the stack {self._stack} has no output {key}: deploy it first, and to its end")
 
 
 class OpenQa:
@@ -40,7 +52,7 @@ class OpenQa:
 
     def __init__(self, *, url: str, key: str, secret: str) -> None:
         self.url = url.rstrip("/")
-        self._client = OpenQA_Client(server=self.url, retries=3, wait=5)
+        self._client = OpenQA_Client(server=self.url, wait=5)
         self._client.session.headers["X-API-Key"] = key
         self._client.apisecret = secret
 
@@ -58,10 +70,15 @@ class OpenQa:
         Raises:
             DeploymentError: openQA does not answer or refuses.
         """
+        # What was sent may be done although nobody answered: twice, it would be done twice.
+        retries = 3 if method == "GET" else 0
         try:
-            return self._client.openqa_request(method, path, **arguments)
+            return self._client.openqa_request(method, path, retries=retries, **arguments)
         except (OpenQAClientError, requests.RequestException) as error:
-            raise DeploymentError(f"openQA at {self.url} does not do {method} {path}: {error}") from error
+            again = "" if method == "GET" else "; before it is tried again, look whether it was done"
+            raise DeploymentError(
+                f"openQA at {self.url} does not do {method} {path}: {error}{again}"
+            ) from error
 
 
 def connect(*, environment: str, region: str, url: str | None = None) -> OpenQa:

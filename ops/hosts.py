@@ -66,7 +66,7 @@ class StatefulHost:
 
     def instance(self) -> str | None:
         """The id of the instance in service; None while there is none."""
-        group = self._output({"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part])
+        group = self._outputs[{"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part]]
         groups = _call(
             f"the group {group}",
             boto3.client("autoscaling", region_name=self._region).describe_auto_scaling_groups,
@@ -126,7 +126,7 @@ class StatefulHost:
         return len(lines)
 
     def _send(self, instance: str, command: str, parameters: Mapping[str, str]) -> str:
-        document = self._output(f"{command.capitalize()}Command")
+        document = self._outputs[f"{command.capitalize()}Command"]
         answer = _call(
             f"{command} on {instance}",
             self._ssm.send_command,
@@ -148,11 +148,6 @@ class StatefulHost:
         if found["Status"] not in _ENDED:
             return None
         return Answer(found["StatusDetails"], found["StandardOutputContent"], found["StandardErrorContent"])
-
-    def _output(self, name: str) -> str:
-        if name not in self._outputs:
-            raise DeploymentError(f"the stack of the {self.part} host has no output {name}: deploy it first")
-        return self._outputs[name]
 
 
 def _call(what: str, function: Any, **arguments: Any) -> Any:

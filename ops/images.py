@@ -39,10 +39,10 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
     ]
     if not wanted:
         raise DeploymentError(f"{environment.name} has no such builder: see [[builders]] of its file")
-    client = boto3.client("autoscaling", region_name=environment.region)
     for architecture in wanted:
         name = f"openqa-{environment.name}-builder-{architecture}"
         try:
+            client = boto3.client("autoscaling", region_name=environment.region)
             groups = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
             if not groups:
                 raise DeploymentError(f"{environment.name} is not deployed with a builder of {architecture}")

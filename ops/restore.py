@@ -62,7 +62,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         raise DeploymentError(f"{environment.name} has no database host in service")
     parameters = {
         "To": target.time.isoformat() if target.time else "latest",
-        "Timeline": f"--timeline={target.timeline}" if target.timeline else "",
+        "Timeline": f"--timeline={target.timeline}" if target.timeline is not None else "",
         "Overwrite": "--yes-overwrite" if options.yes_overwrite else "",
     }
     host.run(instance, "restore", parameters)

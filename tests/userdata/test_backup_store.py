@@ -351,10 +351,15 @@ def test_a_base_of_an_abandoned_timeline_leads_nowhere() -> None:
     assert choose.candidates([before, after], Target(timeline=1), {SYSTEM: Lineage(1, {})}) == [after, before]
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-01-31T12:00:00", ""])
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-31T12:00:00", "", "0001-01-01T00:00:00+01:00"])
 def test_a_target_says_its_time_zone(text: str) -> None:
     with pytest.raises(HostError, match="neither 'latest' nor a time with its zone"):
         choose.parse_target(text)
+
+
+def test_timelines_are_counted_from_one() -> None:
+    with pytest.raises(HostError, match="--timeline 0: timelines are counted from 1"):
+        choose.parse_target("latest", timeline=0)
 
 
 def test_targets() -> None:

@@ -56,11 +56,13 @@ def parse_target(text: str, *, timeline: int | None = None) -> Target:
     Raises:
         HostError: it is neither.
     """
+    if timeline is not None and timeline < 1:
+        raise HostError(f"--timeline {timeline}: timelines are counted from 1")
     if text == "latest":
         return Target(timeline=timeline)
     try:
         return Target(time=moment(text), timeline=timeline)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise HostError(
             f"--to {text}: neither 'latest' nor a time with its zone such as 2026-01-31T03:00:00Z"
         ) from error

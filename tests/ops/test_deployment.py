@@ -1,0 +1,63 @@
+"""What operators' commands know of a deployment, and how they ask its openQA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from ops.deployment import DeploymentError, OpenQa, stack_outputs
+
+TEMPLATE = '{"Resources": {"Q": {"Type": "AWS::SQS::Queue"}}, "Outputs": {"Url": {"Value": "https://x"}}}'
+
+
+def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        boto3.client("cloudformation", region_name="us-east-1").create_stack(
+            StackName="openqa-x-webui", TemplateBody=TEMPLATE
+        )
+        outputs = stack_outputs(stack="openqa-x-webui", region="us-east-1")
+    assert outputs["Url"] == "https://x"
+    with pytest.raises(DeploymentError, match="openqa-x-webui has no output ApiKeySecretArn"):
+        outputs["ApiKeySecretArn"]
+
+
+@pytest.fixture
+def busy() -> Iterator[HTTPServer]:
+    """A proxy that gave up on openQA; counts."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.command)
+            self.send_response(504)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked = asked  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 4), ("POST", 1)])
+def test_only_questions_are_repeated(
+    busy: HTTPServer, method: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openqa_client.client.time.sleep", lambda seconds: None)
+    openqa = OpenQa(url=f"http://127.0.0.1:{busy.server_port}", key="k", secret="s")
+    with pytest.raises(DeploymentError, match="504") as raised:
+        openqa.request(method, "isos")  # type: ignore[arg-type]
+    assert ("look whether it was done" in str(raised.value)) == (method == "POST")
+    assert busy.asked == [method] * times  # type: ignore[attr-defined]
