@@ -14,6 +14,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPE
 
 ENV ?=
 M ?= smoke
+OS ?= debian
 N ?= 5
 SEED ?= 1
 TWO := --numprocesses=2 --no-loadscope-reorder
@@ -70,8 +71,8 @@ deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
 	$(requires-env)cdk deploy --all -c env=$(ENV)
 
 .PHONY: images
-images: setup machine ## Build the container images and the sample's disk image
-	$(SUDO) $(PYTHON) -m images build
+images: setup machine ## Build the container images and the sample's disk image: make images OS=fedora
+	$(SUDO) $(PYTHON) -m images build --os $(OS)
 
 .PHONY: golden
 golden: setup machine ## Build the machine image of local instances, with all that goes into it

@@ -66,7 +66,10 @@ def archive_path(name: str, os: str, architecture: str) -> Path:
 def _build(name: str, os: str, architecture: str, final: Path) -> None:
     machine = platform.machine()
     if architecture != machine:
-        raise BuildError(f"cannot build {name} for {architecture} on {machine}: run it on such a machine")
+        raise BuildError(
+            f"cannot build {name} for {architecture} on {machine}: build it on such a machine, of the same "
+            f"commit, and copy it from there to {final}"
+        )
     with cache.workspace() as folder:
         out = Bind(source=folder, target="/out", writable=True)
         if name in recipe.ARTIFACTS:

@@ -50,9 +50,17 @@ def workspace() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Holds an exclusive lock; waits for whoever holds it. It ends with its process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
+    """Holds an exclusive lock; waits for whoever holds it. It ends with its process.
+
+    Raises:
+        BuildError: the cache is not this user's to write.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = file.open("w")
+    except PermissionError as error:
+        raise BuildError(f"cannot write {error.filename}: building needs root, run it with sudo") from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
