@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from aws_cdk import CfnParameter, Stack
 
 from settings import Architecture, Environment
@@ -19,9 +21,11 @@ def machine_image(stack: Stack, *, environment: Environment, architecture: Archi
     assert image is not None  # noqa: S101 (the settings were validated: fleets and hosts have an image)
     if image.startswith("ami-"):
         return image
+    # An update keeps a parameter's value, so another SSM parameter is another parameter of the template.
+    name = hashlib.sha256(image.encode()).hexdigest()[:8]
     return CfnParameter(
         stack,
-        f"Image{architecture.replace('_', '').title()}",
+        f"Image{architecture.replace('_', '').title()}{name.upper()}",
         type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
         default=image,
         description=f"The AMI of {architecture} hosts",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk import App, CfnParameter, Stack
+from constructs.machine_image import machine_image
 from constructs.role_document import webui_document
 
 import settings
@@ -1051,3 +1053,14 @@ def test_a_hosts_commands_take_no_shell_text(local: Synthesized) -> None:
             for text in ("a b", ";", "$(a)", "`a`", "'", '"', "&", "|", "\\", "<", ">", "*", "../a"):
                 assert not re.search(pattern, text)
                 assert not re.search(pattern, f"latest{text}")
+
+
+def test_another_ssm_parameter_is_another_parameter_of_the_template() -> None:
+    """Of the same name it would keep its value: an update of a stack takes no new default."""
+    stack, production = Stack(App(), "stack"), settings.load("production")
+    for name in ("/debian", "/golden", "ami-12345678"):
+        image = production.image.model_copy(update={"x86_64": name})
+        environment = production.model_copy(update={"image": image})
+        machine_image(stack, environment=environment, architecture="x86_64")
+    made = [child for child in stack.node.find_all() if isinstance(child, CfnParameter)]
+    assert [parameter.default for parameter in made] == ["/debian", "/golden"]
