@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from fleet import catalogue
+from fleet import catalogue, schedule
 from settings import messages
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content
@@ -159,6 +159,9 @@ def _sign_in_problems(environment: Environment) -> Iterator[Problem]:
     if sign_in.method == "Fake" and environment.kind != "local":
         wrong = "lets everybody in as administrator"
         yield Problem("sign_in.method", "Fake", wrong, '"OAuth2", or kind = "local"')
+    if sign_in.method != "OAuth2" and sign_in.administrators:
+        wrong = f"with {shown(sign_in.method)} everybody is one who says so"
+        yield Problem("sign_in.administrators", sign_in.administrators, wrong, 'none, or method = "OAuth2"')
     if sign_in.method == "OAuth2" and sign_in.provider is None:
         yield Problem("sign_in.provider", None, "", '"fedora" or "custom"')
     if sign_in.method == "OAuth2" and sign_in.provider == "custom":
@@ -180,12 +183,21 @@ def _fleet_names(environment: Environment) -> Iterator[Problem]:
     fleet_names = [fleet.name for fleet in environment.fleets]
     for name in sorted({name for name in fleet_names if fleet_names.count(name) > 1}):
         yield Problem("fleets.name", name, "two fleets have this name", "a name of its own for each fleet")
+    spelled = {name.replace("-", ""): name for name in reversed(fleet_names)}
+    for name in fleet_names:
+        if (other := spelled[name.replace("-", "")]) != name:
+            wrong = f"all but its hyphens is the name of fleet {other}"
+            yield Problem("fleets.name", name, wrong, "names that differ by more than hyphens")
 
 
 def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]:
     key = f"fleets.{fleet.name}"
     if fleet.min > fleet.max:
         yield Problem(f"{key}.min", fleet.min, f"more than max = {fleet.max}", f"0 to {fleet.max}")
+    for text in fleet.warm:
+        if schedule.parse(text).hosts > fleet.max:
+            allowed = f"times with up to {fleet.max} hosts"
+            yield Problem(f"{key}.warm", text, f"more hosts than max = {fleet.max}", allowed)
     yield from _machine_problems(environment, fleet, key)
     if fleet.virtualization == "none" and fleet.kvm:
         wrong = "no KVM without virtualization"
@@ -207,9 +219,10 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     if fleet.mesh and fleet.network != "tap":
         wrong = f'the fleet\'s network is "{fleet.network}"'
         yield Problem(f"{key}.tap_topology", "mesh", wrong, '"host", or network = "tap"')
+    together = {"tap", "tap2", *environment.content.clusters(fleet.architecture)}
     for other in environment.fleets:
         if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
-            for name in sorted({"tap", "tap2"} & set(fleet.classes) & set(other.classes)):
+            for name in sorted(together & set(fleet.classes) & set(other.classes)):
                 wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
                 yield Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
     if fleet.mesh and fleet.max > MESH_HOSTS:

@@ -46,8 +46,9 @@ KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
 
 RepositoryAddress = Field(
     max_length=500,
-    pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:-]*/[^\s'\"\\]+$",
-    description="the https:// address of a git repository that asks for no password",
+    pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:(80|443))?/[^\s'\"\\]+$",
+    description="the https:// address of a git repository that asks for no password, without a port: hosts "
+    "reach no other than 443",
 )
 GitRef = Field(
     max_length=200,

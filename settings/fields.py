@@ -46,7 +46,12 @@ ImageName = Field(
     pattern=r"^(ami-([0-9a-f]{8}|[0-9a-f]{17})|/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)$",
     description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /)",
 )
-WebAddress = Field(pattern=r"^https://[^\s/]+(/\S*)?$", description="an https:// address")
+# The hosts' security groups let 443 out.
+WebAddress = Field(
+    pattern=r"^https://[^\s/:]+(:443)?(/\S*)?$",
+    description="an https:// address, without a port: hosts reach no other than 443",
+)
+BrowserAddress = Field(pattern=r"^https://[^\s/]+(/\S*)?$", description="an https:// address")
 Text = Field(min_length=1, pattern=r"^[^\r\n]+$", description="one line of text")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -89,8 +90,8 @@ class Schedule(Settings):
     report_resultsdb: Annotated[
         str | None,
         Field(
-            pattern=r"^https?://[^\s/\"\\]+/[^\s\"\\]*$",
-            description="the http(s):// address of ResultsDB's API",
+            pattern=r"^https?://[^\s/:\"\\]+(:(80|443))?/[^\s\"\\]*$",
+            description="the http(s):// address of ResultsDB's API, without a port",
         ),
     ] = None
     report_wiki: DnsName | None = None
@@ -146,13 +147,22 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
     if schedule.program == "fedora_openqa" and profile != "fedora":
         wrong = f"content {shown(profile)} has no jobs for Fedora's composes and updates"
         yield Problem("schedule.program", schedule.program, wrong, '"rules", or content.profile = "fedora"')
+    if not _has_port(schedule.broker):
+        yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
-    size = len(schedule.model_dump_json(include={"rules"}))
+    size = len(json.dumps(schedule.model_dump(mode="json", include={"rules"})))
     if size > RULES_BYTES:
         wrong = f"{size} bytes in all, which user data has no room for"
         yield Problem("schedule.rules", len(schedule.rules), wrong, f"{RULES_BYTES} bytes")
     for number, rule in enumerate(schedule.rules, 1):
         yield from _rule_problems(f"schedule.rules.{number}.post", rule)
+
+
+def _has_port(broker: str) -> bool:
+    try:
+        return urlsplit(broker).port != 0
+    except ValueError:  # above 65535
+        return False
 
 
 def _report_problems(schedule: Schedule) -> Iterator[Problem]:

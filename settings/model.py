@@ -15,6 +15,7 @@ from settings.content import Content
 from settings.fields import (
     Address,
     Architecture,
+    BrowserAddress,
     Cidr,
     Days,
     DnsName,
@@ -136,7 +137,7 @@ class SignIn(Settings):
 
     method: Literal["OAuth2", "Fake"]
     provider: Literal["fedora", "custom"] | None = None
-    authorize_url: Annotated[str | None, WebAddress] = None
+    authorize_url: Annotated[str | None, BrowserAddress] = None
     token_url: Annotated[str | None, WebAddress] = None
     user_url: Annotated[str | None, WebAddress] = None
     token_scope: Annotated[str | None, Text] = None
@@ -144,6 +145,11 @@ class SignIn(Settings):
     id_from: Annotated[str | None, Text] = None
     nickname_from: Annotated[str | None, Text] = None
     unique_name: Annotated[str | None, Text] = None
+    # openQA makes its first user an administrator, but that is the deployment's own. These appoint others.
+    administrators: Annotated[
+        tuple[Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]*$")], ...],
+        Field(description="a list of people by what the provider's id_from says, such as account names"),
+    ] = ()
 
     @model_validator(mode="before")
     @classmethod

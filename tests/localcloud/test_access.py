@@ -23,7 +23,7 @@ from localcloud.addresses import DEVELOPER, OUTSIDE
 from localcloud.cloud import RunningCloud
 from ops.deployment import OpenQa
 from tests.localcloud import websocket
-from tests.localcloud.deployed import JOB_SECONDS, SAMPLE, Deployment, deployed, until
+from tests.localcloud.deployed import JOB_SECONDS, ROOT, SAMPLE, Deployment, deployed, until
 from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
 
 CHANGES = {
@@ -31,6 +31,7 @@ CHANGES = {
     "workers_per_host = 1\n": "workers_per_host = 2\n",
     "min = 1\n": "min = 2\n",
 }
+ADMINISTRATORS = ROOT / "tests/userdata/golden/webui/run/openqa-on-aws/config/administrator.sql"
 JOB = json.loads((SAMPLE / "job.json").read_text())
 LAST_MODULE = "screen"
 
@@ -210,6 +211,20 @@ def listen(container: Container, port: int) -> None:
         lambda: container.host.reach(container.address, port) == OPEN or None,
         seconds=20,
     )
+
+
+@pytest.mark.access
+def test_who_administers_is_there_before_the_first_sign_in(hosts: Hosts) -> None:
+    """What a host with ``sign_in.administrators`` says at every start, to openQA's own tables."""
+    rendered = ADMINISTRATORS.read_text().split(";")
+    said = [statement for statement in rendered if "'oauth2@example'" in statement]
+    select = "select username, is_operator, is_admin from users where provider = 'oauth2@example' order by 1"
+    psql = "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX -c"
+    for _ in range(2):
+        assert hosts.database.output(*psql.split(), ";".join([*said, select])).split() == [
+            "alice|1|1",
+            "bob@example.org|1|1",
+        ]
 
 
 @pytest.mark.access

@@ -44,6 +44,8 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
         (RULE, "schedule.broker is missing"),
         (BROKER.replace("amqps", "amqp") + RULE, "allowed: amqps://USER@HOST/VIRTUAL_HOST"),
         (BROKER.replace("fedora@", "fedora:secret@") + RULE, "without a password"),
+        (BROKER.replace(".org/", ".org:0/") + RULE, "allowed: ports from 1 to 65535"),
+        (BROKER.replace(".org/", ".org:65536/") + RULE, "allowed: ports from 1 to 65535"),
         (f'{BROKER}queue = "mine"\n{RULE}', "a UUID in lowercase"),
         (f'{BROKER}archive = "http://a:8080/search"\n{RULE}', "without a port"),
         (BROKER, 'program = "rules" has none to follow'),
@@ -56,6 +58,7 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
         (BROKER + RULE.replace('FLAVOR = "b"\n', ""), "schedule.rules.1.post.FLAVOR is missing"),
         (BROKER + RULE + 'iso = "a"\n', "openQA's settings in capitals"),
         (BROKER + RULE + f'ISO = "{"x" * 5000}"\n', "bytes in all, which user data has no room for"),
+        (BROKER + RULE + f'ISO = "{"é" * 800}"\n', "bytes in all, which user data has no room for"),
         (BROKER + RULE.replace("topic", "topics"), "unknown key; allowed: topic, filter, post"),
     ],
 )

@@ -436,6 +436,24 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [('provider = "fedora"\n', CUSTOM), ('token_url = "https://id.example.org/token"\n', "")],
         ["sign_in.token_url is missing", "an https:// address"],
     ),
+    "custom sign-in, a port that the host cannot reach": (
+        [
+            ('provider = "fedora"\n', CUSTOM),
+            ("https://id.example.org/user", "https://id.example.org:8443/user"),
+        ],
+        ['sign_in.user_url = "https://id.example.org:8443/user"', "without a port"],
+    ),
+    "administrators where everybody is one": (
+        [
+            ('kind = "dev"', 'kind = "local"'),
+            ('method = "OAuth2"\nprovider = "fedora"', 'method = "Fake"\nadministrators = ["me"]'),
+        ],
+        ['sign_in.administrators = ["me"]', 'or method = "OAuth2"'],
+    ),
+    "administrator": (
+        [('provider = "fedora"\n', 'provider = "fedora"\nadministrators = ["it\'s me"]\n')],
+        ['sign_in.administrators.1 = "it\'s me"', "such as account names"],
+    ),
     "custom sign-in, no https": (
         [('provider = "fedora"\n', CUSTOM), ("https://id.example.org/token", "http://id.example.org/token")],
         ['sign_in.token_url = "http://id.example.org/token"', "an https:// address"],
@@ -506,6 +524,14 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "fleet's warm hosts": (
         [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
         ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
+    ),
+    "more warm hosts than there may be": (
+        [("max = 2", 'max = 2\nwarm = ["mon-fri 06:00-20:00 2", "sat 06:00-20:00 3"]')],
+        ['fleets.nested.warm = "sat 06:00-20:00 3": more hosts than max = 2', "up to 2 hosts"],
+    ),
+    "fleets whose names differ by a hyphen": (
+        [('name = "metal"', 'name = "nest-ed"')],
+        ['fleets.name = "nest-ed": all but its hyphens is the name of fleet nested', "more than hyphens"],
     ),
     "fleet's volume": ([("max = 2", "volume_gib = -1")], ["fleets.nested.volume_gib = -1", "1 to 65536"]),
     "fleet type": (
@@ -578,6 +604,17 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             ),
         ],
         ['fleets.nested.classes = "tap": fleet metal has it too', "a class that no other fleet has"],
+    ),
+    "mesh shares a class of its content": (
+        [
+            ('profile = "sample"', 'profile = "sample"\nclasses = { mm = 4 }'),
+            (
+                'classes = ["qemu_x86_64"]\n',
+                'classes = ["qemu_x86_64", "mm"]\nnetwork = "tap"\ntap_topology = "mesh"\n',
+            ),
+            ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "mm"]\nnetwork = "tap"\n'),
+        ],
+        ['fleets.nested.classes = "mm": fleet metal has it too', "a class that no other fleet has"],
     ),
     "mesh too large": (
         [TAP, ("max = 2", 'max = 51\ntap_topology = "mesh"')],

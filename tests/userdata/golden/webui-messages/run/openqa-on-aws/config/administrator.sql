@@ -1,5 +1,6 @@
 -- The administrator that machines sign in as. It has today's API key and no other. The key travels as
--- parameters, so that no server's log quotes it.
+-- parameters, so that no server's log quotes it. And the people who administer: openQA finds them at their
+-- first sign-in by id and provider, and keeps what they may do.
 begin;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())

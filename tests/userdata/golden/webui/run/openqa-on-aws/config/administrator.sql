@@ -1,8 +1,15 @@
 -- The administrator that machines sign in as. It has today's API key and no other. The key travels as
--- parameters, so that no server's log quotes it.
+-- parameters, so that no server's log quotes it. And the people who administer: openQA finds them at their
+-- first sign-in by id and provider, and keeps what they may do.
 begin;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
+insert into users (username, provider, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('alice', 'oauth2@example', 'alice', 1, 1, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
+insert into users (username, provider, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('bob@example.org', 'oauth2@example', 'bob@example.org', 1, 1, now(), now())
   on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
 delete from api_keys using users
   where users.id = api_keys.user_id and users.username = 'openqa-on-aws' and users.provider = ''
