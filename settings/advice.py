@@ -22,6 +22,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_networks_without_clusters(environment),
         *_slow_fetches(environment),
         *_images_to_fill_in(environment),
+        *_ids_that_are_not_read(environment),
     )
 
 
@@ -81,3 +82,13 @@ def _images_to_fill_in(environment: Environment) -> Iterator[str]:
                 f"{environment.name}: image.{architecture} = {shown(image)}: stands for one to be filled in; "
                 "EC2 has none of this id, so that the deployment fails with its first host"
             )
+
+
+def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
+    """Debian 13's openQA reads the field ``id`` and no other (lib/OpenQA/WebAPI/Auth/OAuth2.pm)."""
+    field = environment.sign_in.id_from
+    if environment.os == "debian" and field not in (None, "id"):
+        yield (
+            f"{environment.name}: sign_in.id_from = {shown(field)}: Debian's openQA knows people by the "
+            'provider\'s field "id", and lets in nobody who has none; wanted: "id", or os = "fedora"'
+        )

@@ -51,6 +51,7 @@ hosted_zone_id = "Z00000000EXAMPLE"
 [sign_in]
 method = "OAuth2"
 provider = "fedora"
+id_from = "id"
 
 [database]
 instance_type = "t3.medium"
@@ -167,7 +168,6 @@ token_url = "https://id.example.org/token"
 user_url = "https://id.example.org/user"
 token_scope = "openid"
 token_label = "Bearer"
-id_from = "sub"
 nickname_from = "name"
 unique_name = "example"
 """
@@ -682,7 +682,7 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
         [['fleets.nested.virtualization = "nested"', "aarch64 instances", '"metal"']],
     ),
     "custom sign-in, nothing set": (
-        [('provider = "fedora"', 'provider = "custom"')],
+        [('provider = "fedora"\nid_from = "id"', 'provider = "custom"')],
         [[f"sign_in.{key} is missing"] for key in settings.FEDORA_ACCOUNTS],
     ),
     "no fleet for sample's jobs": (
@@ -1089,3 +1089,10 @@ def test_sections_are_complete() -> None:
     kinds = {name: str(field.annotation) for name, field in Environment.model_fields.items()}
     tables = {name for name, kind in kinds.items() if "settings." in kind}
     assert tables == set(reading.SECTIONS)
+
+
+def test_an_id_that_debians_openqa_does_not_read(tmp_path: Path) -> None:
+    edit = ('id_from = "id"', 'id_from = "sub"')
+    (line,) = settings.warnings(load("here", write(tmp_path, edit)))
+    assert line.startswith('here: sign_in.id_from = "sub": Debian\'s openQA knows people by')
+    assert settings.warnings(load("here", write(tmp_path, edit, 'os = "fedora"'))) == ()
