@@ -5,6 +5,9 @@ begin;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
   on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
+insert into users (username, provider, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('qa-lead', 'oauth2@FAS', 'qa-lead', 1, 1, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
 delete from api_keys using users
   where users.id = api_keys.user_id and users.username = 'openqa-on-aws' and users.provider = ''
     and (api_keys.key <> $1 or api_keys.secret <> $2)
