@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from images import cache
+from images.errors import BuildError
 
 Build = subprocess.Popen[str]
 
@@ -93,3 +94,15 @@ def test_a_lock_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
     assert process.wait(timeout=10) == 0
+
+
+def test_who_may_not_write_the_cache_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(BuildError, match=r"cannot write .*/l: building needs root"),
+        cache.locked(tmp_path / "l"),
+    ):
+        pass

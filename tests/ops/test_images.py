@@ -99,3 +99,13 @@ def test_what_was_published(
     s3.put_object(Bucket="disk-images", Key="x86_64/manifest.json", Body=b"{")
     assert run(directory, "list") == 1
     assert "x86_64/manifest.json: it is no manifest of disk images" in capsys.readouterr().err
+
+
+def test_a_profile_that_there_is_not_is_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert run(directory, "build") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot start the builder openqa-here-builder-x86_64" in line
+    assert "nobody" in line
