@@ -25,9 +25,8 @@ from constructs.role_document import Document, backup_document, host_document, s
 
 from fleet import catalogue
 from images.bundle import Bundle
-from settings import Environment
+from settings import Environment, StatefulHost
 
-ROOT_GIB = 20
 READY = "PT15M"
 READY_SECONDS = 900
 DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
@@ -51,7 +50,7 @@ class SelfHealingHost(Construct):
         *,
         environment: Environment,
         role: Role,
-        instance_type: str,
+        host: StatefulHost,
         subnet: str,
         security_group: str,
         state: RetainedState,
@@ -69,7 +68,7 @@ class SelfHealingHost(Construct):
             id: its name there.
             environment: the settings.
             role: what the host is.
-            instance_type: its EC2 instance type.
+            host: its settings.
             subnet: the id of the subnet that it boots in, in the zone of its volume.
             security_group: the id of the group that says who may talk to it.
             state: its volume and fixed interface.
@@ -83,7 +82,7 @@ class SelfHealingHost(Construct):
         super().__init__(scope, id)
         stack = Stack.of(self)
         name = host_group(environment, role)
-        architecture = catalogue.load()[instance_type].architecture
+        architecture = catalogue.load()[host.instance_type].architecture
         published_bundle = publish_bundle(stack, bundle)
 
         self.role = HostRole(self, "Role", environment=environment, description=f"{name}: the host")
@@ -116,7 +115,7 @@ class SelfHealingHost(Construct):
             "Launch",
             environment=environment,
             name=name,
-            instance_type=instance_type,
+            instance_type=host.instance_type,
             image=machine_image(stack, environment=environment, architecture=architecture),
             role=self.role,
             security_groups=[security_group],
@@ -142,7 +141,7 @@ class SelfHealingHost(Construct):
             },
             bundle=bundle,
             published_bundle=published_bundle,
-            root_gib=ROOT_GIB,
+            root_gib=host.root_gib,
             detailed_monitoring=True,
             tags=tags,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
 
 from fleet import catalogue, schedule
@@ -15,6 +16,7 @@ from settings.model import (
     PRIVATE_NETWORKS,
     RDS_DAYS,
     RESERVED_NETWORKS,
+    SYSTEM_GIB,
     ZONE_LETTERS,
     Database,
     Environment,
@@ -22,6 +24,12 @@ from settings.model import (
     SignIn,
 )
 from settings.problem import Problem, allowed, shown
+
+# What [content], [sign_in] and rules share of the web UI host's user data: EC2 takes 16 KiB, and all else
+# is below six.
+TEXTS_BYTES = 10_000
+# What a fleet's lists share of its SSM parameter, which takes 4 KiB.
+FLEET_BYTES = 3_000
 
 
 def problems(environment: Environment) -> Iterator[Problem]:
@@ -38,6 +46,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _content_problems(environment.content, local=environment.kind == "local")
     if environment.schedule:
         yield from messages.problems(environment.schedule, profile=environment.content.profile)
+    yield from _size_problems(environment)
     unknown = []
     for fleet in environment.fleets:
         unknown += list(_unknown_types(f"fleets.{fleet.name}.instance_types", *fleet.instance_types))
@@ -179,6 +188,27 @@ def _backup_problems(environment: Environment) -> Iterator[Problem]:
         yield Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
 
 
+def _size_problems(environment: Environment) -> Iterator[Problem]:
+    tables = environment.model_dump(
+        mode="json", include={"content": True, "sign_in": True, "schedule": {"rules"}}
+    )
+    sizes = {
+        f"{table}.{key}": len(json.dumps(value))
+        for table, values in tables.items()
+        for key, value in (values or {}).items()
+    }
+    largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
+    if total > TEXTS_BYTES:
+        wrong = f"[content], [sign_in] and rules are {total} bytes, which user data has no room for"
+        yield Problem(largest, f"{sizes[largest]} bytes", wrong, f"{TEXTS_BYTES} bytes in all")
+    for fleet in environment.fleets:
+        lists = fleet.model_dump(mode="json", include={"classes", "instance_types", "warm"})
+        size = len(json.dumps(lists))
+        if size > FLEET_BYTES:
+            wrong = "what an SSM parameter has no room for, with instance_types and warm"
+            yield Problem(f"fleets.{fleet.name}.classes", f"{size} bytes", wrong, f"{FLEET_BYTES} bytes")
+
+
 def _fleet_names(environment: Environment) -> Iterator[Problem]:
     fleet_names = [fleet.name for fleet in environment.fleets]
     for name in sorted({name for name in fleet_names if fleet_names.count(name) > 1}):
@@ -262,6 +292,9 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
         wrong = "aarch64 instances have no nested virtualization"
         yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
     kind = "fleet" if isinstance(hosts, Fleet) else "builder"
+    if environment.kind != "local" and hosts.volume_gib is not None and hosts.volume_gib < SYSTEM_GIB:
+        wrong = "no room for the machine image, and for what is installed beside it"
+        yield Problem(f"{key}.volume_gib", hosts.volume_gib, wrong, f"{SYSTEM_GIB} to 65536")
     key = f"{key}.instance_types"
     for name in hosts.instance_types:
         facts = catalogue.load()[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,6 @@ from settings.fields import DnsName, Settings
 from settings.problem import Problem, shown
 from userdata.messages import rules
 
-# What they share in the web UI host's user data, of which EC2 takes 16 KB in all.
-RULES_BYTES = 4096
 EXCHANGE = "amq.topic"
 PORT = 5671
 # Fedora's broker for everyone, and its archive (fedora-infra/fedora-messaging; apps.fedoraproject.org).
@@ -150,10 +147,6 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
     if not _has_port(schedule.broker):
         yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
-    size = len(json.dumps(schedule.model_dump(mode="json", include={"rules"})))
-    if size > RULES_BYTES:
-        wrong = f"{size} bytes in all, which user data has no room for"
-        yield Problem("schedule.rules", len(schedule.rules), wrong, f"{RULES_BYTES} bytes")
     for number, rule in enumerate(schedule.rules, 1):
         yield from _rule_problems(f"schedule.rules.{number}.post", rule)
 

@@ -48,7 +48,10 @@ PRIVATE_NETWORKS = tuple(
 ZONE_LETTERS = "abcdefgh"
 RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
-SYSTEM_GIB = 20  # a worker host's volume beside pools and cache
+SYSTEM_GIB = 20  # a host's system, beside pools, cache and state
+RootGib = Field(
+    ge=SYSTEM_GIB, le=65536, description=f"a whole number of GiB from {SYSTEM_GIB} to 65536, gp3's most"
+)
 # What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. It has its
 # instance type's network to give, and its volume: an asset that many fetch is read from memory
 # (bench/fetch.py), but the first fetch, and all that memory does not hold, comes from the volume.
@@ -165,6 +168,8 @@ class StatefulHost(Settings):
     instance_type: InstanceTypeName
     address: Address  # fixed, inside the zone's private subnet
     volume_gib: Annotated[int, Gib]
+    # The host's own disk. Rehearsals of restores need room for the database there.
+    root_gib: Annotated[int, RootGib] = SYSTEM_GIB
 
 
 class Rds(Settings):
@@ -191,6 +196,7 @@ class Database(Settings):
     instance_type: Annotated[str | None, InstanceType] = None
     address: OptionalAddress = None
     volume_gib: Annotated[int | None, Gib] = None
+    root_gib: Annotated[int, RootGib] = SYSTEM_GIB
     rds: Rds | None = None
 
     @property
@@ -199,7 +205,10 @@ class Database(Settings):
         if self.instance_type is None or self.address is None or self.volume_gib is None:
             return None
         return StatefulHost(
-            instance_type=self.instance_type, address=self.address, volume_gib=self.volume_gib
+            instance_type=self.instance_type,
+            address=self.address,
+            volume_gib=self.volume_gib,
+            root_gib=self.root_gib,
         )
 
 

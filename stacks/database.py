@@ -80,7 +80,7 @@ class DatabaseStack(EnvironmentStack):
             "Host",
             environment=environment,
             role="database",
-            instance_type=facts.name,
+            host=asked,
             subnet=network.host_subnets[environment.network.zone],
             security_group=network.security_groups.database,
             state=state,

@@ -74,7 +74,7 @@ class WebUiStack(EnvironmentStack):
             "Host",
             environment=environment,
             role="webui",
-            instance_type=environment.webui.instance_type,
+            host=environment.webui,
             subnet=network.host_subnets[environment.network.zone],
             security_group=network.security_groups.webui,
             state=storage.webui,

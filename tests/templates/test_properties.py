@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from constructs.security_groups import ANYWHERE, flows
 
-from tests.templates.synthesis import Json, Synthesized, document, user_data, walk
+import settings
+from settings.checks import FLEET_BYTES, TEXTS_BYTES
+from tests.templates.synthesis import Json, Synthesized, document, synthesize, user_data, walk
 
 USER_DATA_LIMIT = 16 * 1024
+PARAMETER_LIMIT = 4096
 REFERENCE_LENGTH = 150  # of an ARN or a name that CloudFormation fills in, at most
 HOOKS = {
     ("ready", "autoscaling:EC2_INSTANCE_LAUNCHING", "ABANDON"),
@@ -20,6 +24,11 @@ HOOKS = {
 def launch_templates(environment: Synthesized) -> Iterator[Json]:
     for properties in environment.properties("AWS::EC2::LaunchTemplate"):
         yield properties["LaunchTemplateData"]
+
+
+def filled(text: str) -> int:
+    """Returns how long a text is at most, once CloudFormation has filled it in."""
+    return len(re.sub(r"\$\{(ImportValue|Ref|GetAtt) [^}]*\}", "x" * REFERENCE_LENGTH, text))
 
 
 def statements(environment: Synthesized) -> Iterator[tuple[str, Json]]:
@@ -113,12 +122,27 @@ def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesize
     assert len(templates) == 2 + len(environment.environment.fleets) + len(environment.environment.builders)
     for template in templates:
         text = user_data(template)
-        assert len(re.sub(r"\$\{(ImportValue|Ref|GetAtt) [^}]*\}", "x" * REFERENCE_LENGTH, text)) < (
-            USER_DATA_LIMIT
-        )
+        assert filled(text) < USER_DATA_LIMIT
         assert "@@" not in text
         for arn in document(template)["secrets"].values():
             assert arn is None or re.fullmatch(r"\$\{ImportValue openqa-[\w-]+-storage:\w+\}", arn)
+
+
+def test_the_longest_texts_fit(tmp_path: Path) -> None:
+    asked = settings.load("fedora")
+    longest = asked.model_copy(
+        update={
+            "content": asked.content.model_copy(update={"download_domains": ("x" * (TEXTS_BYTES - 30),)}),
+            "fleets": tuple(
+                fleet.model_copy(update={"classes": ("x" * (FLEET_BYTES - 100),)}) for fleet in asked.fleets
+            ),
+        }
+    )
+    synthesized = synthesize(longest, tmp_path, check=False)
+    for template in launch_templates(synthesized):
+        assert filled(user_data(template)) < USER_DATA_LIMIT
+    for parameter in synthesized.properties("AWS::SSM::Parameter", "workers"):
+        assert len(parameter["Value"]) <= PARAMETER_LIMIT
 
 
 def test_instance_metadata(environment: Synthesized) -> None:

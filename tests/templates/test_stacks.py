@@ -442,6 +442,15 @@ def test_secrets(local: Synthesized, production: Synthesized) -> None:
 # database and web UI
 
 
+@pytest.mark.parametrize("role", ["database", "webui"])
+def test_a_stateful_hosts_own_disk(tmp_path: Path, role: str) -> None:
+    asked = settings.load("production")
+    host = getattr(asked, role).model_copy(update={"root_gib": 70})
+    made = synthesize(asked.model_copy(update={role: host}), tmp_path, check=False)
+    (disk,) = template(made, role)["BlockDeviceMappings"]
+    assert disk["Ebs"]["VolumeSize"] == 70
+
+
 @pytest.mark.parametrize("part", ["database", "webui"])
 def test_self_healing_host(environment: Synthesized, part: str) -> None:
     resource = only(list(environment.resources(GROUP, part).values()))

@@ -57,8 +57,8 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
         (BROKER + RULE.replace('"{id}"', '"{i d}"'), 'no field in braces at "{i d}"'),
         (BROKER + RULE.replace('FLAVOR = "b"\n', ""), "schedule.rules.1.post.FLAVOR is missing"),
         (BROKER + RULE + 'iso = "a"\n', "openQA's settings in capitals"),
-        (BROKER + RULE + f'ISO = "{"x" * 5000}"\n', "bytes in all, which user data has no room for"),
-        (BROKER + RULE + f'ISO = "{"é" * 800}"\n', "bytes in all, which user data has no room for"),
+        (BROKER + RULE + f'ISO = "{"x" * 10_000}"\n', "bytes, which user data has no room for"),
+        (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "bytes, which user data has no room for"),
         (BROKER + RULE.replace("topic", "topics"), "unknown key; allowed: topic, filter, post"),
     ],
 )

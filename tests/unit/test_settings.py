@@ -529,6 +529,22 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", 'max = 2\nwarm = ["mon-fri 06:00-20:00 2", "sat 06:00-20:00 3"]')],
         ['fleets.nested.warm = "sat 06:00-20:00 3": more hosts than max = 2', "up to 2 hosts"],
     ),
+    "more texts than user data holds": (
+        [('profile = "sample"', f'profile = "sample"\ndownload_domains = {["a" * 60] * 160}')],
+        ['content.download_domains = "10240 bytes": ', "user data has no room for", "10000 bytes in all"],
+    ),
+    "more classes than a parameter holds": (
+        [('["qemu_x86_64"]', f"{['qemu_x86_64', 'x' * 3000]}")],
+        ['fleets.nested.classes = "30', "an SSM parameter has no room", "3000 bytes"],
+    ),
+    "a fleet's volume below the machine image": (
+        [("max = 2", "max = 2\nvolume_gib = 19\nworkers_per_host = 1")],
+        ["fleets.nested.volume_gib = 19: no room for the machine image", "20 to 65536"],
+    ),
+    "a host's disk below the machine image": (
+        [("volume_gib = 100", "volume_gib = 100\nroot_gib = 19")],
+        ["webui.root_gib = 19", "a whole number of GiB from 20 to 65536"],
+    ),
     "fleets whose names differ by a hyphen": (
         [('name = "metal"', 'name = "nest-ed"')],
         ['fleets.name = "nest-ed": all but its hyphens is the name of fleet nested', "more than hyphens"],
