@@ -72,6 +72,7 @@ class Host:
         idle_since: Since when none of its workers has had a job; None while one has.
         running: The jobs on its workers.
         outdated: Its launch template is no longer the fleet's.
+        unfit: How many of its workers are not there or not fit for a job, though nobody closed them.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Host:
     idle_since: float | None = None
     running: tuple[Running, ...] = ()
     outdated: bool = False
+    unfit: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,6 +296,8 @@ def find_fault(seen: Seen, rules: Rules = DEFAULT_RULES) -> str | None:
             return f"Host {host.id} is of fleet {host.fleet}, which does not exist."
         if len(host.running) > fleets[host.fleet].slots:
             return f"Host {host.id} runs {len(host.running)} jobs on {fleets[host.fleet].slots} workers."
+        if not 0 <= host.unfit < fleets[host.fleet].slots:
+            return f"Host {host.id} lacks {host.unfit} of {fleets[host.fleet].slots} workers."
         if not (host.launched <= latest and (host.idle_since is None or host.idle_since <= latest)):
             return f"The times of host {host.id} make no sense."
         for running in host.running:
@@ -362,7 +366,7 @@ class _Plan:
                 ends = [self._end(running) for running in host.running]
                 if fleet.name in self.roomy:
                     ends = [math.inf] * len(ends)  # who finds no free worker has a host launched
-                free_at = ends + [self.now] * (fleet.slots - len(ends))
+                free_at = ends + [self.now] * (fleet.slots - host.unfit - len(ends))
                 end = self.now + self._left(host)
             if not host.outdated or _boots(host):
                 # One that has no job yet is paid for anyway: what was planned on it stays planned.

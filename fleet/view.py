@@ -18,8 +18,8 @@ from fleet.openqa import Classes, Job
 from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State
 from fleet.reading import ListedJob, ListedWorker, Queue
 
-# A host in service without a connected worker: after so many seconds nobody counts on it (openQA's services
-# are restarted in less), and after so many it is let go.
+# A host in service without a connected worker, or one worker that is away: after so many seconds nobody
+# counts on it (openQA's services are restarted in less), and after so many a host is let go.
 LOST_SECONDS = 60.0
 GIVEN_UP_SECONDS = 900.0
 # A host that was told to go, and is still in service: the call was lost.
@@ -36,6 +36,7 @@ class Memory:
         waiting: Since when each job waits unblocked.
         idle: Since when each host is idle.
         lost: Since when each host in service has no connected worker, although not all are closed.
+        unfit: For each host, since when which of its workers are away or broken, although not closed.
         told: When each host was told to go.
         closed: The workers of each host that were told to take no jobs.
         usual: For each kind of job, how long it usually takes, in seconds.
@@ -45,6 +46,7 @@ class Memory:
     waiting: dict[int, float] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
     lost: dict[str, float] = field(default_factory=dict)
+    unfit: dict[str, dict[int, float]] = field(default_factory=dict)
     told: dict[str, float] = field(default_factory=dict)
     closed: Closings = field(default_factory=dict)
     usual: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -56,6 +58,12 @@ class Memory:
             return self.idle.setdefault(host, now)
         self.idle.pop(host, None)
         return None
+
+    def count_unfit(self, host: str, workers: Iterable[int], now: float) -> int:
+        """Note which workers of a host are unfit, and tell how many have been so for a minute."""
+        before = self.unfit.get(host, {})
+        self.unfit[host] = {number: before.get(number, now) for number in workers}
+        return sum(now - since >= LOST_SECONDS for since in self.unfit[host].values())
 
     def learn(self, ended: Iterable[ListedJob]) -> None:
         """Learn from the jobs that ended last how long such jobs take, and what workers they need."""
@@ -145,8 +153,20 @@ def look(
             # Workers that are about to be opened are not there yet, and their host is as idle as before.
             there = bool(workers) or closed or member.id in memory.idle
             idle = state is State.READY and there and not running
+            away = [row.number for row in rows if not row.connected and row.number not in told]
+            # Types of a fleet may differ in workers: the plan counts on the fewest.
+            unfit = memory.count_unfit(member.id, away, now) - max(0, len(rows) - fleet.slots)
             hosts.append(
-                _host(member, fleet, group, state, running, memory.idle_since(member.id, idle, now), now)
+                Host(
+                    id=member.id,
+                    fleet=fleet.name,
+                    state=state,
+                    launched=min(now, member.launched if member.launched is not None else now),
+                    idle_since=memory.idle_since(member.id, idle, now),
+                    running=tuple(sorted(running, key=lambda run: run.since, reverse=True)[: fleet.slots]),
+                    outdated=None not in (member.version, group.version) and member.version != group.version,
+                    unfit=min(max(0, unfit), fleet.slots - 1),
+                )
             )
     on_workers = {run.job for host in hosts for run in host.running}
     seen = Seen(
@@ -158,7 +178,7 @@ def look(
         fleets=fleets,
         recent=memory.recent,
     )
-    for remembered in (memory.idle, memory.lost, memory.told):
+    for remembered in (memory.idle, memory.lost, memory.unfit, memory.told):
         for gone in remembered.keys() - present:
             del remembered[gone]
     return View(
@@ -233,28 +253,6 @@ def _running(
                 )
             )
     return found
-
-
-def _host(
-    member: Member,
-    facts: Facts,
-    group: Group,
-    state: State,
-    running: list[Running],
-    idle_since: float | None,
-    now: float,
-) -> Host:
-    # Types of a fleet may differ in workers: the plan counts on the fewest.
-    running = sorted(running, key=lambda run: run.since, reverse=True)[: facts.slots]
-    return Host(
-        id=member.id,
-        fleet=facts.name,
-        state=state,
-        launched=min(now, member.launched if member.launched is not None else now),
-        idle_since=idle_since,
-        running=tuple(running),
-        outdated=None not in (member.version, group.version) and member.version != group.version,
-    )
 
 
 def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now: float) -> list[Job]:

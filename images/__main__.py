@@ -100,7 +100,8 @@ def _outdated() -> Iterator[Path]:
         for os in recipe.SYSTEMS
         for architecture in recipe.ARCHITECTURES
     }
-    current |= {root.BASE.path, build.BUILDER.path, build.CONTAINER.path, root.golden_path()}
+    current |= {root.BASE.path, build.BUILDER.path, build.CONTAINER.path}
+    current |= {root.plain_path(), root.golden_path()}
     for pattern in ("images/*/*", "roots/*", "logs", "storage"):
         yield from (path for path in sorted(cache.root().glob(pattern)) if path not in current)
 

@@ -12,7 +12,17 @@ from images.container import Bind, change, execute, log_path, run
 from images.debian import DebianRoot
 from images.errors import BuildError
 
-__all__ = ["BASE", "Bind", "BuildError", "base_root", "golden_path", "golden_root", "plain_root", "run"]
+__all__ = [
+    "BASE",
+    "Bind",
+    "BuildError",
+    "base_root",
+    "golden_path",
+    "golden_root",
+    "plain_path",
+    "plain_root",
+    "run",
+]
 
 # What Debian's own cloud image brings, as far as it matters to a host (no kernel and no boot loader).
 BASE = DebianRoot(
@@ -71,8 +81,7 @@ def plain_root() -> Path:
     Raises:
         BuildError: it could not be made.
     """
-    inputs = [BASE.path.name.encode(), *(source.read_bytes() for source in _mountpoint_sources())]
-    final = cache.root() / "roots" / f"plain-{recipe.digest(inputs)}"
+    final = plain_path()
     with cache.locked(cache.root() / "plain.lock"):
         if not final.exists():
             base = base_root()
@@ -81,6 +90,12 @@ def plain_root() -> Path:
                 _put_mountpoint(folder / "root")
                 cache.publish(folder / "root", final)
     return final
+
+
+def plain_path() -> Path:
+    """Returns where today's plain root is, once made."""
+    inputs = [BASE.path.name.encode(), *(source.read_bytes() for source in _mountpoint_sources())]
+    return cache.root() / "roots" / f"plain-{recipe.digest(inputs)}"
 
 
 def golden_root(os: str = "debian") -> Path:

@@ -88,6 +88,14 @@ def test_a_slot_that_will_be_free_before_a_new_host_is_enough() -> None:
     assert decision.desired == {"small": 1}
 
 
+def test_a_worker_that_is_not_fit_is_no_free_slot() -> None:
+    full = [host("h1", TAPS, jobs=3)]
+    assert plainly(see(jobs=[job(1, TAP)], hosts=full, fleets=(TAPS,))).desired == {"tap": 1}
+    assert plainly(see(jobs=[job(1, TAP)], hosts=[replace(full[0], unfit=1)], fleets=(TAPS,))).desired == {
+        "tap": 2
+    }
+
+
 def test_who_has_waited_for_long_waits_for_no_busy_worker() -> None:
     soon = replace(
         host("h1", SMALL, jobs=1), running=(Running(job=9, since=NOW - 120, expected_seconds=160),)
@@ -303,6 +311,7 @@ def test_without_capacity_the_next_fleet_is_taken() -> None:
         ({"hosts": [host("h1", SMALL), host("h1", SMALL)]}, "twice"),
         ({"hosts": [host("h1", LARGE)]}, "does not exist"),
         ({"hosts": [host("h1", SMALL, jobs=2)]}, "2 jobs on 1 workers"),
+        ({"hosts": [host("h1", SMALL, unfit=1)]}, "lacks 1 of 1 workers"),
         ({"hosts": [host("h1", SMALL, launched=NOW + 999)]}, "make no sense"),
         ({"jobs": [job(10_100)], "hosts": [host("h1", SMALL, jobs=1)]}, "two places"),
     ],
@@ -400,6 +409,7 @@ def sights(draw: st.DrawFn) -> Seen:
                 idle_since=idle,
                 running=running,
                 outdated=draw(st.booleans()),
+                unfit=draw(st.integers(0, fleet.slots - 1)),
             )
         )
     jobs: list[Job] = []

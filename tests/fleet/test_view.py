@@ -204,6 +204,36 @@ def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
     assert view.closings(Decision(desired={}, open={"i-1": 2}), found) == {"i-1": {1}}
 
 
+@pytest.mark.parametrize("changes", [{"connected": False}, {"connected": False, "broken": True}])
+def test_a_worker_that_is_away_for_a_minute_is_no_free_slot(changes: dict[str, bool]) -> None:
+    memory = Memory()
+    rows = (worker(1), replace(worker(2), instance="i-1", number=2, **changes))
+
+    def unfit(workers: tuple[ListedWorker, ...], later: float) -> int:
+        return only(look(member("i-1"), workers=workers, memory=memory, now=NOW + later)).unfit
+
+    assert [unfit(rows, later) for later in (0, 59, 60)] == [0, 0, 1]
+    assert unfit((rows[0], replace(rows[1], connected=True, broken=False)), 61) == 0
+    assert [unfit(rows, later) for later in (62, 121, 122)] == [0, 0, 1]
+
+
+def test_a_closed_worker_is_not_unfit() -> None:
+    memory = Memory(closed={"i-1": frozenset({2})})
+    rows = (worker(1), replace(worker(2), instance="i-1", number=2, connected=False))
+    for later in (0, 100):
+        assert only(look(member("i-1"), workers=rows, memory=memory, now=NOW + later)).unfit == 0
+
+
+def test_a_host_of_more_workers_than_the_plan_counts_on_may_lack_some() -> None:
+    memory = Memory()
+    rows = tuple(
+        replace(worker(number), instance="i-1", number=number, connected=number > 2)
+        for number in range(1, FACTS.slots + 2)
+    )
+    found = [look(member("i-1"), workers=rows, memory=memory, now=NOW + later) for later in (0, 100)]
+    assert [only(view).unfit for view in found] == [0, 1]
+
+
 def test_a_host_is_as_idle_as_before_while_its_workers_are_opened() -> None:
     memory = Memory(closed={"i-1": frozenset({1})})
     rows = (worker(1, connected=False),)
@@ -222,6 +252,7 @@ def test_a_job_on_a_worker_that_was_closed_is_no_idle_host() -> None:
 
 def test_what_is_gone_is_forgotten() -> None:
     memory = Memory(idle={"i-9": 1.0}, lost={"i-9": 1.0}, told={"i-9": 1.0}, waiting={9: 1.0})
+    memory.unfit = {"i-9": {1: 1.0}}
     look(memory=memory)
     assert memory == Memory()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images import build, recipe
+from images import build, recipe, root
 from images.__main__ import main
 from images.container import Bind
 from images.debian import DebianRoot
@@ -139,14 +139,12 @@ def test_list_tells_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_clean_keeps_what_the_recipes_name(tmp_path: Path) -> None:
     kept = build.archive("proxy", "debian", ARCHITECTURE)
-    root = build.BUILDER.path
-    root.mkdir(parents=True)
-    old = [kept.with_name("proxy-0000000000000000.oci.tar"), root.with_name("builder-0000000000000000")]
-    for path in old:
-        path.mkdir()
+    roots = [build.BUILDER.path, build.CONTAINER.path, root.BASE.path, root.plain_path(), root.golden_path()]
+    old = [kept.with_name("proxy-0000000000000000.oci.tar"), roots[0].with_name("builder-0000000000000000")]
+    for path in (*roots, *old):
+        path.mkdir(parents=True)
     assert main(["clean"]) == 0
-    assert kept.exists()
-    assert root.exists()
+    assert all(path.exists() for path in (kept, *roots))
     assert not any(path.exists() for path in old)
     assert not (tmp_path / "storage").exists()
 
