@@ -19,6 +19,7 @@ import aws_cdk as cdk
 import settings
 from images.bundle import write_bundle
 from stacks.builders import BuildersStack
+from stacks.dashboard import DashboardStack
 from stacks.database import DatabaseStack
 from stacks.dns import DnsStack
 from stacks.network import NetworkStack
@@ -51,6 +52,7 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         BuildersStack(
             app, environment=environment, network=network, bucket=storage.disk_images, bundle=bundle
         )
+    DashboardStack(app, environment=environment)
     # A host comes up only when what it talks to is there.
     webui.add_stack_dependency(database)
     workers.add_stack_dependency(webui)

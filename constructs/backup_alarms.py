@@ -2,89 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
-from constructs.names import metric_namespace, prefix
+from constructs.alarm import DAY, HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
-_HOUR = 3600
-_DAY = 24 * _HOUR
-
-
-@dataclass(frozen=True)
-class _Objective:
-    """What must hold of a metric.
-
-    Attributes:
-        metric: its name; userdata/host/backup publishes it.
-        comparison: how it fails.
-        threshold: against what.
-        period: seconds that make a value.
-        periods: how many values in a row must fail; missing ones do.
-        statistic: how a period's figures become its value.
-        meaning: what the alarm says.
-    """
-
-    metric: str
-    comparison: str
-    threshold: float
-    period: int
-    periods: int
-    statistic: str
-    meaning: str
-
-
-_OBJECTIVES = (
-    _Objective(
-        metric="BackupAgeSeconds",
-        comparison="GreaterThanThreshold",
-        threshold=26 * _HOUR,
-        period=_HOUR,
-        periods=1,
-        statistic="Maximum",
-        meaning="the newest base backup of the database is older than 26 hours, or nothing is known of it",
-    ),
-    _Objective(
-        metric="WalArchiveLagSeconds",
-        comparison="GreaterThanThreshold",
-        threshold=300,
-        period=300,
-        periods=2,
-        statistic="Maximum",
-        meaning="the database's last changes are not in the backup bucket for more than 5 minutes",
-    ),
-    _Objective(
-        metric="RestoreVerified",
-        comparison="LessThanThreshold",
-        threshold=1,
-        period=_DAY,
-        periods=1,
-        statistic="Minimum",
-        meaning="the daily rehearsal of a restore failed, or did not run",
-    ),
-)
-
 
 class BackupAlarms(Construct):
-    """One alarm for each objective; none of them acts, they are there to be seen."""
+    """One alarm for each thing that must hold. userdata/host/backup publishes the metrics."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
-        for objective in _OBJECTIVES:
-            cloudwatch.CfnAlarm(
-                self,
-                objective.metric,
-                alarm_name=f"{prefix(environment)}-{objective.metric}",
-                alarm_description=f"{prefix(environment)}: {objective.meaning}",
-                namespace=metric_namespace(environment),
-                metric_name=objective.metric,
-                statistic=objective.statistic,
-                period=objective.period,
-                evaluation_periods=objective.periods,
-                comparison_operator=objective.comparison,
-                threshold=objective.threshold,
-                treat_missing_data="breaching",
-            )
+        add_alarm(
+            self,
+            "BackupAgeSeconds",
+            environment=environment,
+            name="BackupAgeSeconds",
+            meaning="the database's newest base backup is older than 26 hours, or nothing is known of it",
+            metric="BackupAgeSeconds",
+            statistic="Maximum",
+            threshold=26 * HOUR,
+            period=HOUR,
+        )
+        add_alarm(
+            self,
+            "WalArchiveLagSeconds",
+            environment=environment,
+            name="WalArchiveLagSeconds",
+            meaning="the database's last changes are not in the backup bucket for more than 5 minutes",
+            metric="WalArchiveLagSeconds",
+            statistic="Maximum",
+            threshold=5 * MINUTE,
+            period=5 * MINUTE,
+            periods=2,
+        )
+        add_alarm(
+            self,
+            "RestoreVerified",
+            environment=environment,
+            name="RestoreVerified",
+            meaning="the daily rehearsal of a restore failed, or did not run",
+            metric="RestoreVerified",
+            statistic="Minimum",
+            threshold=1,
+            below=True,
+            period=DAY,
+        )

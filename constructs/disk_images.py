@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from aws_cdk import Duration, RemovalPolicy
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from constructs.names import metric_namespace, prefix
+from constructs.alarm import DAY, HOUR, add_alarm
 
 from settings import Environment
 
 # Builders copy what is a third as old, so that only what no manifest names expires:
 # userdata/host/disk_images/build.py.
 KEEP_DAYS = 90
-_HOUR = 3600
-_DAY = 24 * _HOUR
 
 
 class DiskImages(Construct):
@@ -56,43 +53,35 @@ class DiskImages(Construct):
 
 
 class DiskImageAlarms(Construct):
-    """Two alarms for each builder; none of them acts, they are there to be seen."""
+    """Two alarms for each builder."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
         for builder in environment.builders:
-            of = [cloudwatch.CfnAlarm.DimensionProperty(name="Architecture", value=builder.architecture)]
-            begin = f"{prefix(environment)}: {builder.architecture} disk images: "
-            cloudwatch.CfnAlarm(
+            add_alarm(
                 self,
                 f"Failed-{builder.architecture}",
-                alarm_name=f"{prefix(environment)}-ImagesFailed-{builder.architecture}",
-                alarm_description=f"{begin}the last run of the builder failed",
-                namespace=metric_namespace(environment),
-                metric_name="ImagesFailed",
-                dimensions=of,
+                environment=environment,
+                name=f"ImagesFailed-{builder.architecture}",
+                meaning=f"{builder.architecture} disk images: the last run of the builder failed",
+                metric="ImagesFailed",
+                dimensions={"Architecture": builder.architecture},
                 statistic="Maximum",
-                period=_HOUR,
-                evaluation_periods=1,
-                comparison_operator="GreaterThanThreshold",
                 threshold=0,
+                period=HOUR,
                 # Runs are rare: what the last one said stays said.
-                treat_missing_data="ignore",
+                missing="ignore",
             )
-            cloudwatch.CfnAlarm(
+            add_alarm(
                 self,
                 f"Overdue-{builder.architecture}",
-                alarm_name=f"{prefix(environment)}-ImagesOverdue-{builder.architecture}",
-                alarm_description=(
-                    f"{begin}not found or made current for {builder.overdue_days} days, or nothing is known"
-                ),
-                namespace=metric_namespace(environment),
-                metric_name="ImagesAgeSeconds",
-                dimensions=of,
+                environment=environment,
+                name=f"ImagesOverdue-{builder.architecture}",
+                meaning=f"{builder.architecture} disk images: not found or made current for "
+                f"{builder.overdue_days} days, or nothing is known",
+                metric="ImagesAgeSeconds",
+                dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",
-                period=_HOUR,
-                evaluation_periods=1,
-                comparison_operator="GreaterThanThreshold",
-                threshold=builder.overdue_days * _DAY,
-                treat_missing_data="breaching",
+                threshold=builder.overdue_days * DAY,
+                period=HOUR,
             )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
+from constructs.alarm import MINUTE, add_alarm
 from constructs.host_role import HostRole
-from constructs.names import fleet_group, prefix
+from constructs.names import fleet_group, metric_namespace
 
 from fleet import facts
 from settings import Environment
-
-_MINUTE = 60
 
 
 class FleetController(Construct):
@@ -26,64 +24,48 @@ class FleetController(Construct):
             role: the web UI host's.
         """
         super().__init__(scope, id)
-        self._environment = environment
         role.allow_control_fleets(
             groups=[fleet_group(environment, fleet.name) for fleet in environment.fleets],
             parameters=facts.parameters(environment.name),
-            namespace=facts.namespace(environment.name),
+            namespace=metric_namespace(environment),
         )
-        self._alarm(
+        add_alarm(
+            self,
             "Breaker",
-            "hosts of a fleet do not come up; its launches pause, longer each time (docs/fleet.md)",
+            environment=environment,
+            name="controller-breaker",
+            meaning="hosts of a fleet do not come up; its launches pause, longer each time (docs/fleet.md)",
             metric="BreakersOpen",
             statistic="Maximum",
-            minutes=1,
-            above=0,
+            threshold=0,
+            period=MINUTE,
             missing="notBreaching",
         )
-        self._alarm(
+        add_alarm(
+            self,
             "Silent",
-            "no fleet controller has been at work for five minutes: fleets keep their size (docs/fleet.md)",
+            environment=environment,
+            name="controller-silent",
+            meaning="no fleet controller has been at work for five minutes: fleets keep their size "
+            "(docs/fleet.md)",
             metric="Rounds",
             statistic="Sum",
-            minutes=5,
-            below=1,
-            missing="breaching",
+            threshold=1,
+            below=True,
+            period=MINUTE,
+            periods=5,
         )
-        self._alarm(
+        add_alarm(
+            self,
             "Blind",
-            "the fleet controller has changed nothing for ten minutes: openQA or AWS does not answer, or not "
-            "as it should (docs/fleet.md)",
+            environment=environment,
+            name="controller-blind",
+            meaning="the fleet controller has changed nothing for ten minutes: openQA or AWS does not "
+            "answer, or not as it should (docs/fleet.md)",
             metric="Blind",
             statistic="Minimum",
-            minutes=10,
-            above=0,
+            threshold=0,
+            period=MINUTE,
+            periods=10,
             missing="notBreaching",
-        )
-
-    def _alarm(
-        self,
-        id: str,
-        description: str,
-        *,
-        metric: str,
-        statistic: str,
-        minutes: int,
-        missing: str,
-        above: int | None = None,
-        below: int | None = None,
-    ) -> None:
-        cloudwatch.CfnAlarm(
-            self,
-            id,
-            alarm_name=f"{prefix(self._environment)}-controller-{id.lower()}",
-            alarm_description=f"{self._environment.name}: {description}",
-            namespace=facts.namespace(self._environment.name),
-            metric_name=metric,
-            statistic=statistic,
-            period=_MINUTE,
-            evaluation_periods=minutes,
-            comparison_operator="GreaterThanThreshold" if below is None else "LessThanThreshold",
-            threshold=above if below is None else below,
-            treat_missing_data=missing,
         )

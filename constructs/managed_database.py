@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aws_cdk import CfnDeletionPolicy, SecretValue
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 from constructs.acknowledged import acknowledge
+from constructs.alarm import MINUTE, add_alarm
 from constructs.names import prefix
 
 from settings import Environment, Rds
@@ -103,29 +103,33 @@ class ManagedDatabase(Construct):
                 "AwsSolutions::AwsSolutions-RDS10",
                 reason="The environment says that its state may be destroyed together with its stacks.",
             )
-        for metric, comparison, threshold, meaning in (
-            (
-                "FreeStorageSpace",
-                "LessThanThreshold",
-                _FULL * settings.volume_gib * 1024**3,
-                "the database's volume is nine tenths full",
-            ),
-            ("CPUUtilization", "GreaterThanThreshold", 90, "the database is busy for a quarter of an hour"),
-        ):
-            cloudwatch.CfnAlarm(
-                self,
-                metric,
-                alarm_name=f"{name}-{metric}",
-                alarm_description=f"{prefix(environment)}: {meaning}",
-                namespace="AWS/RDS",
-                metric_name=metric,
-                dimensions=[
-                    cloudwatch.CfnAlarm.DimensionProperty(name="DBInstanceIdentifier", value=instance.ref)
-                ],
-                statistic="Average",
-                period=300,
-                evaluation_periods=3,
-                comparison_operator=comparison,
-                threshold=threshold,
-                treat_missing_data="breaching",
-            )
+        watched = {"DBInstanceIdentifier": instance.ref}
+        add_alarm(
+            self,
+            "FreeStorageSpace",
+            environment=environment,
+            name="database-FreeStorageSpace",
+            meaning="the database's volume is nine tenths full",
+            namespace="AWS/RDS",
+            metric="FreeStorageSpace",
+            dimensions=watched,
+            statistic="Average",
+            threshold=_FULL * settings.volume_gib * 1024**3,
+            below=True,
+            period=5 * MINUTE,
+            periods=3,
+        )
+        add_alarm(
+            self,
+            "CPUUtilization",
+            environment=environment,
+            name="database-CPUUtilization",
+            meaning="the database is busy for a quarter of an hour",
+            namespace="AWS/RDS",
+            metric="CPUUtilization",
+            dimensions=watched,
+            statistic="Average",
+            threshold=90,
+            period=5 * MINUTE,
+            periods=3,
+        )

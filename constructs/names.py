@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fleet import facts
 from settings import Architecture, Environment
 
 Role = Literal["database", "webui", "worker", "builder"]
@@ -77,7 +78,7 @@ def partition(environment: Environment) -> str:
 
 def metric_namespace(environment: Environment) -> str:
     """Returns the CloudWatch namespace of the environment's own metrics."""
-    return f"openQA/{environment.name}"
+    return facts.namespace(environment.name)
 
 
 def host_events(environment: Environment) -> str:

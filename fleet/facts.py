@@ -26,7 +26,7 @@ def parameters(environment: str) -> str:
 
 
 def namespace(environment: str) -> str:
-    """Return the CloudWatch namespace of an environment, the only one that its controller may write to."""
+    """Return the CloudWatch namespace of an environment: its hosts may write to no other."""
     return f"openQA/{environment}"
 
 

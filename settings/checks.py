@@ -43,6 +43,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
+    yield from _alarm_problems(environment)
     yield from _content_problems(environment.content, local=environment.kind == "local")
     if environment.schedule:
         yield from messages.problems(environment.schedule, profile=environment.content.profile)
@@ -207,6 +208,13 @@ def _size_problems(environment: Environment) -> Iterator[Problem]:
         if size > FLEET_BYTES:
             wrong = "what an SSM parameter has no room for, with instance_types and warm"
             yield Problem(f"fleets.{fleet.name}.classes", f"{size} bytes", wrong, f"{FLEET_BYTES} bytes")
+
+
+def _alarm_problems(environment: Environment) -> Iterator[Problem]:
+    topic = environment.alarm_topic
+    if topic and topic.split(":")[3] != environment.region:
+        wrong = f"not in {environment.region}, and an alarm reaches no topic of another region"
+        yield Problem("alarm_topic", topic, wrong, f"a topic of {environment.region}")
 
 
 def _fleet_names(environment: Environment) -> Iterator[Problem]:

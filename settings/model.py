@@ -379,6 +379,14 @@ class Environment(Settings):
     vcpu_quota: Annotated[int | None, Vcpus] = None
     vcpu_spot_quota: Annotated[int | None, Vcpus] = None
     session_manager: bool = True
+    # Who is told when an alarm rings, and when all is well again. None: alarms are there to be seen.
+    alarm_topic: Annotated[
+        str | None,
+        Field(
+            pattern=r"^arn:aws(-cn|-us-gov)?:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$",
+            description="the ARN of an SNS topic, such as arn:aws:sns:us-east-1:111122223333:openqa",
+        ),
+    ] = None
     network: Network
     image: Image
     domain: Domain | None = None

@@ -105,6 +105,15 @@ def test_the_webui_gets_the_name_in_the_certificate(alone: Synthesized, moved: S
         assert "database-ca" not in str(policies)
 
 
+def test_no_backups_of_ours_are_on_the_dashboard(alone: Synthesized, beside: Synthesized) -> None:
+    shown = [
+        one.properties("AWS::CloudWatch::Dashboard", "dashboard")[0]["DashboardBody"]
+        for one in (alone, beside)
+    ]
+    for what in ("BackupAgeSeconds", '"openqa-production-database"'):
+        assert [what in body for body in shown] == [False, True]
+
+
 def test_while_it_moves_openqa_uses_the_container(beside: Synthesized) -> None:
     assert "rds" not in webui(beside)
     assert instance(beside)

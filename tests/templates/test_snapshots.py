@@ -50,7 +50,7 @@ def normalized(template: Json) -> Json:
 
 
 def readable(node: Any) -> Any:
-    """Returns a part of a template with hashes masked, and documents instead of user data."""
+    """Returns a part of a template with hashes masked, and what user data and a dashboard hold to read."""
     if isinstance(node, str):
         for pattern, name in HASHES:
             node = pattern.sub(name, node)
@@ -61,4 +61,6 @@ def readable(node: Any) -> Any:
         return node
     if "UserData" in node:
         node = {**node, "UserData": {"userdata/boot.sh": document(node)}}
+    if "DashboardBody" in node:
+        node = {**node, "DashboardBody": json.loads(node["DashboardBody"])}
     return {key: readable(child) for key, child in node.items()}

@@ -80,7 +80,7 @@ def test_zone_is_made_only_where_it_is_not_there(local: Synthesized, production:
 
 
 def test_stacks(production: Synthesized) -> None:
-    assert list(production.templates) == ["database", "network", "storage", "webui", "workers"]
+    assert list(production.templates) == ["dashboard", "database", "network", "storage", "webui", "workers"]
 
 
 def test_order_of_deployment(local: Synthesized) -> None:
@@ -745,6 +745,17 @@ def test_a_fleets_settings_change_nothing_about_the_webui_host(tmp_path: Path, l
     assert made.templates["webui"] == local.templates["webui"]
     (parameter,) = made.properties("AWS::SSM::Parameter", "workers")
     assert json.loads(parameter["Value"])["warm"] == ["mon-fri 06:00-20:00 2"]
+
+
+def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
+    topic = "arn:aws:sns:us-east-1:111122223333:openqa"
+    for alarm in production.properties("AWS::CloudWatch::Alarm"):
+        assert not {"AlarmActions", "OKActions"} & set(alarm)
+    told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
+    alarms = told.properties("AWS::CloudWatch::Alarm")
+    assert len(alarms) == 12
+    for alarm in alarms:
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
 
 def test_backups_that_cannot_be_relied_on_ring(local: Synthesized) -> None:

@@ -529,6 +529,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", 'max = 2\nwarm = ["mon-fri 06:00-20:00 2", "sat 06:00-20:00 3"]')],
         ['fleets.nested.warm = "sat 06:00-20:00 3": more hosts than max = 2', "up to 2 hosts"],
     ),
+    "a topic elsewhere": (
+        ['alarm_topic = "arn:aws:sns:eu-west-1:111122223333:openqa"'],
+        ['alarm_topic = "arn:aws:sns:eu-west-1:', "not in us-east-1", "allowed: a topic of us-east-1"],
+    ),
+    "a topic's name alone": (['alarm_topic = "openqa"'], ["the ARN of an SNS topic"]),
     "more texts than user data holds": (
         [('profile = "sample"', f'profile = "sample"\ndownload_domains = {["a" * 60] * 160}')],
         ['content.download_domains = "10240 bytes": ', "user data has no room for", "10000 bytes in all"],
