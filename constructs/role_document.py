@@ -16,6 +16,7 @@ from constructs.names import (
 )
 from constructs.published_files import PublishedFile
 
+from fleet import catalogue, facts
 from images.recipe import recipe_hash, reference, system
 from settings import Architecture, Builder, Content, Environment, Fleet
 
@@ -192,11 +193,17 @@ def fleet_facts(fleet: Fleet) -> Document:
     return {
         "classes": list(fleet.classes),
         "workers": {name: fleet.workers(name) for name in fleet.instance_types},
-        "volume_gib": fleet.volume_size,
+        "prices": {name: _price(fleet, name) for name in fleet.instance_types},
         "boot_seconds": BOOT_SECONDS[fleet.virtualization],
         "one_host": fleet.one_host,
         "warm": list(fleet.warm),
     }
+
+
+def _price(fleet: Fleet, instance_type: str) -> float:
+    hourly = catalogue.load()[instance_type].price
+    volume = fleet.volume_size * catalogue.GP3_GIB_HOUR
+    return round((facts.UNKNOWN_PRICE if hourly is None else hourly) + volume, 5)
 
 
 def _content(content: Content) -> Document:

@@ -1,6 +1,6 @@
 """The EC2 instance types that this project knows: the facts in ``catalogue.toml``, typed.
 
-Needs the standard library only, because it also runs on instances.
+No instance has it: what hosts need to know of their types is told them, so that a new type replaces none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ VCPU_PER_WORKER = 2
 MEMORY_GIB_PER_WORKER = 8
 DISK_GB_PER_WORKER = 40
 MAX_WORKERS = 60
+# EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
+GP3_GIB_HOUR = 0.08 / 730
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import catalogue, schedule
+from fleet import schedule
 from fleet.openqa import Classes
 
-# EBS gp3, us-east-1: $0.08 a GB-month; a month has 730 hours.
-GP3_GIB_HOUR = 0.08 / 730
-# EBS's and EC2's price where the catalogue knows none: dear enough to be the last choice.
-_UNKNOWN_PRICE = 100.0
+# Where nobody knows the price: dear enough to be the last choice.
+UNKNOWN_PRICE = 100.0
 
 
 def parameters(environment: str) -> str:
@@ -43,7 +41,7 @@ class Facts:
         group: Its Auto Scaling group's name.
         classes: What its workers offer.
         workers: Workers on a host, by instance type; the preferred type first.
-        volume_gib: Each host's EBS volume in GiB.
+        prices: What a host costs an hour by instance type, on demand, its volume included, in US dollars.
         boot_seconds: From launch to the first job, as long as no launch has told better.
         one_host: Its workers take a parallel cluster only whole.
         warm: Hosts that the operator wants ready beforehand.
@@ -53,7 +51,7 @@ class Facts:
     group: str
     classes: Classes
     workers: Mapping[str, int]
-    volume_gib: int
+    prices: Mapping[str, float]
     boot_seconds: float
     one_host: bool
     warm: tuple[schedule.Warm, ...] = field(default=())
@@ -69,9 +67,7 @@ class Facts:
         Args:
             instance_type: Its type; None takes the preferred one.
         """
-        found = catalogue.find(instance_type or next(iter(self.workers)))
-        hourly = found.price if found and found.price is not None else _UNKNOWN_PRICE
-        return hourly + self.volume_gib * GP3_GIB_HOUR
+        return self.prices.get(instance_type or next(iter(self.workers)), UNKNOWN_PRICE)
 
 
 def parse(name: str, text: str) -> Facts:
@@ -101,7 +97,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Facts:
         group=str(data["group"]),
         classes=frozenset(map(str, data["classes"])),
         workers=workers,
-        volume_gib=int(data["volume_gib"]),
+        prices={str(kind): float(price) for kind, price in data["prices"].items()},
         boot_seconds=float(data["boot_seconds"]),
         one_host=bool(data["one_host"]),
         warm=tuple(schedule.parse(text) for text in data["warm"]),

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = ("userdata", "fleet")
-# The simulator runs on no instance, and its changes must replace none.
-LEFT_OUT = {"__pycache__", "simulate", "workload"}
+# The simulator and the catalogue are on no instance, and their changes must replace none.
+LEFT_OUT = {"__pycache__", "simulate", "workload", "catalogue.py", "catalogue.toml"}
 
 _PROJECT = Path(__file__).parent.parent
 

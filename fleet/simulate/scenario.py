@@ -14,8 +14,6 @@ from fleet.openqa import Classes
 from fleet.policy import Fleet
 from fleet.schedule import Warm
 
-# EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
-GP3_GIB_HOUR = 0.08 / 730
 GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
 SYSTEM_GIB = 20
 # The asset cache grows with the workers: a job's assets are some 5 GB, and a worker sees several jobs.
@@ -123,7 +121,7 @@ def _fleet(name: str, classes: Classes, facts: catalogue.InstanceType, boot_seco
         name=name,
         classes=classes,
         slots=slots,
-        price=facts.price + gib * GP3_GIB_HOUR,
+        price=facts.price + gib * catalogue.GP3_GIB_HOUR,
         boot_seconds=boot_seconds,
         max=MAX_SLOTS // slots,
     )

@@ -22,7 +22,7 @@ PARAMETER = {
     "group": "openqa-test-fleet-small",
     "classes": ["qemu_x86_64"],
     "workers": {"c8i.xlarge": 1},
-    "volume_gib": 100,
+    "prices": {"c8i.xlarge": 0.2},
     "boot_seconds": 100,
     "one_host": False,
     "warm": [],
@@ -466,7 +466,7 @@ def test_facts() -> None:
         {"classes": 5},
         {"boot_seconds": "soon"},
         {"warm": ["always 2"]},
-        {"group": None, "volume_gib": None},
+        {"group": None, "prices": None},
     ],
 )
 def test_facts_that_are_not_in_order(change: dict[str, Any]) -> None:

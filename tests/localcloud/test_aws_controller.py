@@ -26,7 +26,7 @@ FACTS = {
     "group": GROUP,
     "classes": ["qemu_x86_64"],
     "workers": {"t3.medium": 1},
-    "volume_gib": 8,
+    "prices": {"t3.medium": 0.05},
     "boot_seconds": 4,
     "one_host": False,
     "warm": [],

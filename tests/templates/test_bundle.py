@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -25,8 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_holds_what_runs_on_instances(tmp_path: Path, project: Path) -> None:
-    for name in ("__pycache__/agent.pyc", "simulate/world.py", "workload/fedora.json"):
-        (project / "fleet" / name).parent.mkdir()
+    for name in ("__pycache__/agent.pyc", "simulate/world.py", "workload/fedora.json", "catalogue.toml"):
+        (project / "fleet" / name).parent.mkdir(exist_ok=True)
         (project / "fleet" / name).write_text("")
     (project / "app.py").write_text("")
     made = bundle.write_bundle(tmp_path)
@@ -37,6 +39,24 @@ def test_holds_what_runs_on_instances(tmp_path: Path, project: Path) -> None:
     assert entries["userdata/boot.sh"].mode == 0o755
     assert entries["fleet/agent.py"].mode == 0o644
     assert {entry.uid for entry in entries.values()} == {0}
+
+
+def test_needs_nothing_that_it_does_not_hold(tmp_path: Path) -> None:
+    """The controller imports all that the policy does, the host program all roles."""
+    made = bundle.write_bundle(tmp_path)
+    with tarfile.open(made.path) as archive:
+        archive.extractall(tmp_path / "host", filter="data")
+    for module in ("fleet.controller", "fleet.agent", "fleet.turnstile", "userdata.host.__main__"):
+        run = subprocess.run(
+            [sys.executable, "-c", f"import {module} as it; print(it.__file__)"],
+            cwd=tmp_path / "host",
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.stderr == ""
+        assert run.stdout.startswith(str(tmp_path / "host"))
 
 
 def test_depends_on_content_alone(tmp_path: Path, project: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import settings
+from tests.environments import SHIPPED
 from tests.templates.synthesis import Json, Synthesized, document
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
@@ -24,12 +25,14 @@ def test_snapshot(environment: Synthesized, request: pytest.FixtureRequest) -> N
     if request.config.getoption("--update-snapshots"):
         snapshot.parent.mkdir(exist_ok=True)
         snapshot.write_text(text)
+    if environment.environment.name not in SHIPPED and not snapshot.exists():
+        return  # an environment of one's own may have one, once `make snapshots` wrote it
     assert snapshot.exists(), "no snapshot: make snapshots"
     assert json.loads(text) == json.loads(snapshot.read_text()), "templates changed: make snapshots"
 
 
 def test_snapshots_are_of_environments_that_exist() -> None:
-    assert {path.stem for path in SNAPSHOTS.glob("*.json")} == set(settings.names())
+    assert {path.stem for path in SNAPSHOTS.glob("*.json")} <= set(settings.names())
 
 
 def rendered(synthesized: Synthesized) -> str:

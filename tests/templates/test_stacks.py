@@ -732,7 +732,12 @@ def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> No
         assert known.classes == set(fleet.classes)
         assert known.slots == min(fleet.workers(kind) for kind in fleet.instance_types)
         assert known.one_host == (fleet.network in ("tap", "vde") and not fleet.mesh)
-        assert known.price() < 100
+        assert known.price() == pytest.approx(
+            (catalogue.load()[fleet.instance_types[0]].price or facts.UNKNOWN_PRICE)
+            + fleet.volume_size * catalogue.GP3_GIB_HOUR,
+            abs=1e-5,
+        )
+        assert set(known.prices) == set(fleet.instance_types)
     assert len(read) == len(environment.environment.fleets)
 
 
