@@ -101,8 +101,8 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             ],
         ),
         _graph(
-            "Free of openQA's volume, %",
-            [(own, "VolumeFreePercent")],
+            "Free of the volumes, %",
+            [(own, "VolumeFreePercent"), *([(own, "DatabaseVolumeFreePercent")] if container else [])],
             statistic="Minimum",
             period=5 * _MINUTE,
         ),

@@ -59,7 +59,12 @@ class ManagedDatabase(Construct):
             "Parameters",
             description=f"{name}: TLS only",
             family=f"postgres{POSTGRES}",
-            parameters={"rds.force_ssl": "1", "log_min_duration_statement": "5000", "log_lock_waits": "1"},
+            parameters={
+                "rds.force_ssl": "1",
+                "log_min_duration_statement": "5000",
+                "log_parameter_max_length": "0",  # openQA's API key is one
+                "log_lock_waits": "1",
+            },
         )
         instance = rds.CfnDBInstance(
             self,

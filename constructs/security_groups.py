@@ -68,7 +68,9 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         table.append(("database", "database", (5432, 5432), "Moving to RDS: from our host"))
     if environment.schedule:
         port = environment.schedule.port
-        table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
+        # EC2 knows a rule by its ports and peer alone: of two that are alike, the one that goes takes both.
+        if port not in (80, 443):
+            table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
     if environment.builders:

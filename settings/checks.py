@@ -30,6 +30,9 @@ from settings.problem import Problem, allowed, shown
 TEXTS_BYTES = 10_000
 # What a fleet's lists share of its SSM parameter, which takes 4 KiB.
 FLEET_BYTES = 3_000
+# Of the 60 rules that a security group takes, if AWS grants no more, what its own traffic leaves:
+# docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
+GROUP_RULES = 55
 
 
 def problems(environment: Environment) -> Iterator[Problem]:
@@ -38,6 +41,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from network_problems
     if not network_problems:
         yield from _address_problems(environment)
+        yield from _room_problems(environment)
     yield from _database_problems(environment)
     yield from _host_problems(environment)
     yield from _access_problems(environment)
@@ -67,9 +71,9 @@ def problems(environment: Environment) -> Iterator[Problem]:
 
 def _network_problems(environment: Environment) -> Iterator[Problem]:
     network = environment.network
-    if not 16 <= network.cidr.prefixlen <= 24:
-        wrong = "AWS takes /16 to /28, and two subnets for each zone need /24 or larger"
-        yield Problem("network.cidr", network.cidr, wrong, "a range from /16 to /24")
+    if not 16 <= network.cidr.prefixlen <= 23:
+        wrong = "a VPC is no larger than /16, and load balancers want subnets of /27, of which it has sixteen"
+        yield Problem("network.cidr", network.cidr, wrong, "a range from /16 to /23")
     if not any(network.cidr.subnet_of(private) for private in PRIVATE_NETWORKS):
         allowed = f"a range inside {', '.join(map(str, PRIVATE_NETWORKS))}"
         yield Problem("network.cidr", network.cidr, "not a private range", allowed)
@@ -101,6 +105,20 @@ def _address_problems(environment: Environment) -> Iterator[Problem]:
     if environment.database.address == environment.webui.address:
         allowed = "two different addresses"
         yield Problem("webui.address", environment.webui.address, "the database host's address too", allowed)
+
+
+def _room_problems(environment: Environment) -> Iterator[Problem]:
+    """Hosts in the subnets of all zones, beside what a load balancer takes in each."""
+    network = environment.network
+    # Of each subnet AWS keeps five addresses, and a load balancer wants eight free:
+    # docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
+    parts = network.subnets.public.values()
+    room = sum(part.num_addresses - 5 - 8 for part in parts)
+    hosts = sum(fleet.max for fleet in environment.fleets) + len(environment.builders)
+    hosts += 2 * len(environment.hosts)  # with their fixed interfaces
+    if hosts > room:
+        wrong = f"its zones have addresses for {room} hosts, and all fleets at their max need {hosts}"
+        yield Problem("network.cidr", network.cidr, wrong, "a larger range, or smaller fleets")
 
 
 def _database_problems(environment: Environment) -> Iterator[Problem]:
@@ -149,6 +167,14 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
     if not environment.public and not environment.trusted:
         allowed = "at least one range, or public = true"
         yield Problem("trusted", environment.trusted, "nobody could reach the web UI", allowed)
+    for key in ("trusted", "developers"):
+        cidrs = getattr(environment, key)
+        for cidr in sorted({cidr for cidr in cidrs if cidrs.count(cidr) > 1}):
+            yield Problem(key, cidr, "is there twice", "each range once")
+        ports = 2 if key == "trusted" and environment.domain else 1
+        if len(cidrs) * ports > GROUP_RULES and not (key == "trusted" and environment.public):
+            wrong = f"{len(cidrs) * ports} rules, more than a security group takes"
+            yield Problem(key, f"{len(cidrs)} ranges", wrong, f"up to {GROUP_RULES // ports} ranges")
     for cidr in environment.trusted:
         if cidr.prefixlen < 8 and not environment.public:
             allowed = "ranges of /8 or smaller, unless public = true"
@@ -158,6 +184,11 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
             wrong = "opens VNC to a large part of the internet"
             yield Problem("developers", cidr, wrong, "ranges of /8 or smaller")
     domain = environment.domain
+    certified = environment.kind != "local"
+    if domain and certified and (len(domain.name) > 64 or "." not in domain.name):
+        # docs.aws.amazon.com/acm/latest/APIReference/API_RequestCertificate.html
+        wrong = "no certificate can be had for it"
+        yield Problem("domain.name", domain.name, wrong, "up to 64 characters with a dot among them")
     if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
         wrong = f"outside its hosted zone {domain.hosted_zone}"
         allowed = f"{domain.hosted_zone} or a name that ends in .{domain.hosted_zone}"

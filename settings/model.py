@@ -397,7 +397,10 @@ class Environment(Settings):
     content: Content
     # None: nothing is scheduled but by hand.
     schedule: Schedule | None = None
-    fleets: Annotated[tuple[Fleet, ...], Field(description="a [[fleets]] table for each fleet")]
+    # The controller's role names each, and IAM takes 10,240 characters of a role's policies.
+    fleets: Annotated[
+        tuple[Fleet, ...], Field(max_length=40, description="a [[fleets]] table for each fleet, up to 40")
+    ]
     builders: Annotated[
         tuple[Builder, ...], Field(description="a [[builders]] table for each architecture")
     ] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput
 from constructs import Construct
-from constructs.backup_alarms import BackupAlarms
+from constructs.database_alarms import DatabaseAlarms
 from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
 from constructs.managed_database import ManagedDatabase
 from constructs.names import database_ca_parameter, metric_namespace
@@ -94,7 +94,7 @@ class DatabaseStack(EnvironmentStack):
         )
         host.role.allow_write_parameter(database_ca_parameter(environment))
         host.role.allow_publish_metrics(metric_namespace(environment))
-        BackupAlarms(self, "BackupAlarms", environment=environment)
+        DatabaseAlarms(self, "Alarms", environment=environment)
         HostCommands(
             self,
             "Commands",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,26 @@ def figures(host: BareHost, name: str) -> list[float]:
         "print(json.dumps([p['Minimum'] for p in sorted(points, key=lambda p: p['Timestamp'])]))"
     )
     return found
+
+
+def test_the_servers_log_quotes_no_secret(host: BareHost) -> None:
+    """Nor if all statements are as slow as those that it logs."""
+    host.sql("alter system set log_min_duration_statement = 0")
+    host.sql("select pg_reload_conf()")
+    try:
+        wait_until(lambda: host.sql("show log_min_duration_statement") == "0", seconds=10)
+        host.output("/opt/openqa-on-aws/userdata/roles/database/bin/reconcile.sh openqa openqa")
+        bind = r"select length($1) as key \bind 'an-api-key' \g"
+        query = "podman exec --interactive openqa-database psql -h /run/postgresql -U postgres -qAtX"
+        assert host.output(f"{query} <<<{shlex.quote(bind)}") == "10"
+        log = host.output("podman logs openqa-database")
+        assert "select length($1) as key" in log
+        assert "an-api-key" not in log
+        assert "set log_min_error_statement = panic" in log
+        assert machine.PASSWORD not in log
+    finally:
+        host.sql("alter system reset log_min_duration_statement")
+        host.sql("select pg_reload_conf()")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from constructs.security_groups import ANYWHERE, flows
 
 import settings
@@ -13,6 +14,7 @@ from settings.checks import FLEET_BYTES, TEXTS_BYTES
 from tests.templates.synthesis import Json, Synthesized, document, synthesize, user_data, walk
 
 USER_DATA_LIMIT = 16 * 1024
+RULES_LIMIT = 60
 PARAMETER_LIMIT = 4096
 REFERENCE_LENGTH = 150  # of an ARN or a name that CloudFormation fills in, at most
 HOOKS = {
@@ -115,6 +117,32 @@ def test_no_secret_in_a_template(environment: Synthesized) -> None:
             assert not isinstance(node, str) or "{{resolve:" not in node
             assert not isinstance(node, str) or "PRIVATE KEY" not in node
             assert not isinstance(node, str) or not re.search(r"\bAKIA[0-9A-Z]{16}\b", node)
+
+
+def test_no_rule_of_a_security_group_is_there_twice(environment: Synthesized) -> None:
+    """EC2 knows a rule by protocol, ports and peer: of two that are alike, the one that goes takes both."""
+    for group in environment.properties("AWS::EC2::SecurityGroup"):
+        for kind in ("SecurityGroupIngress", "SecurityGroupEgress"):
+            rules = [
+                tuple(rule.get(key) for key in ("IpProtocol", "FromPort", "ToPort", "CidrIp"))
+                for rule in group.get(kind, ())
+            ]
+            assert len(set(rules)) == len(rules) <= RULES_LIMIT
+
+
+@pytest.mark.parametrize("port", [80, 443, 5671])
+def test_a_brokers_port_opens_each_port_once(port: int) -> None:
+    asked = settings.load("fedora")
+    assert asked.schedule
+    broker = f"amqps://somebody@broker.example.org:{port}/host"
+    schedule = asked.schedule.model_copy(update={"broker": broker})
+    ports = [
+        flow.ports
+        for flow in flows(asked.model_copy(update={"schedule": schedule}))
+        if (flow.source, flow.target) == ("webui", "internet")
+    ]
+    assert len(ports) == len(set(ports))
+    assert set(ports) == {(80, 80), (443, 443), (port, port)}
 
 
 def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesized) -> None:

@@ -758,15 +758,15 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 12
+    assert len(alarms) == 13
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
 
-def test_backups_that_cannot_be_relied_on_ring(local: Synthesized) -> None:
+def test_a_database_that_cannot_be_relied_on_rings(local: Synthesized) -> None:
     alarms = local.properties("AWS::CloudWatch::Alarm", "database")
-    published = Path(base.__file__).read_text() + Path(rehearsal.__file__).read_text()
-    assert len(alarms) == 3
+    published = "".join(Path(module.__file__).read_text() for module in (base, rehearsal, space))
+    assert len(alarms) == 4
     for alarm in alarms:
         assert f"{alarm['MetricName']}=" in published
         assert alarm["Namespace"] == "openQA/local"

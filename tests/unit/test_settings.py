@@ -294,11 +294,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "cidr, number": ([set_to("cidr", '"10.40.0.0/16"', "10")], ["network.cidr = 10", "an IPv4 range"]),
     "cidr, too large": (
         [set_to("cidr", '"10.40.0.0/16"', '"10.64.0.0/15"')],
-        ['network.cidr = "10.64.0.0/15"', "AWS takes", "from /16 to /24"],
+        ['network.cidr = "10.64.0.0/15"', "no larger than /16", "from /16 to /23"],
     ),
     "cidr, too small": (
-        [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/25"')],
-        ['network.cidr = "10.40.0.0/25"', "from /16 to /24"],
+        [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/24"')],
+        ['network.cidr = "10.40.0.0/24"', "from /16 to /23"],
     ),
     "cidr, public": (
         [set_to("cidr", '"10.40.0.0/16"', '"203.0.112.0/20"')],
@@ -529,6 +529,28 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "more warm hosts than there may be": (
         [("max = 2", 'max = 2\nwarm = ["mon-fri 06:00-20:00 2", "sat 06:00-20:00 3"]')],
         ['fleets.nested.warm = "sat 06:00-20:00 3": more hosts than max = 2', "up to 2 hosts"],
+    ),
+    "a range twice": (
+        [('"203.0.113.0/24"', '"203.0.113.0/24", "203.0.113.0/24"')],
+        ['trusted = "203.0.113.0/24": is there twice', "each range once"],
+    ),
+    "more ranges than a group has rules": (
+        [('["203.0.113.0/24"]', str([f"10.8.{number}.0/24" for number in range(28)]).replace("'", '"'))],
+        ['trusted = "28 ranges"', "56 rules, more than", "up to 27 ranges"],
+    ),
+    "more developers than a group has rules": (
+        [f"developers = {[f'10.8.{number}.0/24' for number in range(56)]}"],
+        ['developers = "56 ranges"', "56 rules, more than", "up to 55 ranges"],
+    ),
+    "more hosts than addresses": (
+        [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/23"')]
+        + [set_to("address", f'"10.40.128.{last}"', f'"10.40.1.{last}"') for last in (10, 20)]
+        + [("max = 2", "max = 40")],
+        ['network.cidr = "10.40.0.0/23"', "addresses for 38 hosts", "need 4", "a larger range"],
+    ),
+    "a name that no certificate has": (
+        [('name = "openqa.example.org"', f'name = "{"x" * 54}.example.org"')],
+        ["domain.name = ", "no certificate can be had for it", "up to 64 characters"],
     ),
     "a topic elsewhere": (
         ['alarm_topic = "arn:aws:sns:eu-west-1:111122223333:openqa"'],

@@ -344,6 +344,15 @@ def test_what_is_free_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
         space.tell(host)
 
 
+def test_what_is_free_of_the_databases_volume_is_told(tmp_path: Path, aws: None) -> None:
+    host = machine.host(tmp_path, "database")
+    with pytest.raises(HostError, match="the data volume: No such file"):
+        space.tell(host)
+    (host.layout.data / "postgres").mkdir(parents=True)
+    space.tell(host)
+    assert figures(host) == ["DatabaseVolumeFreePercent"]
+
+
 def test_a_second_one_does_not_start(host: Host, openqa: OpenQa) -> None:
     with (
         alone(host, "content"),

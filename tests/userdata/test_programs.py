@@ -84,6 +84,38 @@ def test_os_tables_define_the_same() -> None:
     assert names(USERDATA / "os/debian.sh") == names(USERDATA / "os/fedora.sh")
 
 
+def test_no_apparmor_profile_denies_openqa_its_configuration() -> None:
+    profiles = golden_root() / "etc/apparmor.d"
+    found = sorted(path.name for path in profiles.glob("usr.share.openqa*"))
+    assert found == ["usr.share.openqa.script.worker"]
+    for name in found:
+        assert (profiles / "disable" / name).readlink() == Path("..") / name
+
+
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith(("database", "webui"))])
+def test_what_others_are_bound_to_is_tried_for_ever(name: str, tmp_path: Path) -> None:
+    """On hosts that nobody replaces as long as they are well."""
+    root = golden_root()
+    shutil.copytree(GOLDEN / name / "etc", tmp_path / "etc")
+    inside(root, tmp_path, _GENERATE)
+    folders = (tmp_path / "generated", tmp_path / "etc/systemd/system")
+    units = {path.name: path.read_text() for folder in folders for path in folder.glob("openqa-*.service")}
+    bound = {
+        other
+        for text in units.values()
+        for line in text.splitlines()
+        if line.startswith(("BindsTo=", "Requires="))
+        for other in line.partition("=")[2].split()
+        if other.startswith("openqa-") and other.endswith(".service")
+    }
+    assert "openqa-configure.service" in bound
+    for other in bound:
+        text = units[other]
+        assert "StartLimitIntervalSec=0" in text, other
+        assert "Restart=" in text, other
+        assert "RestartMode=direct" in text, other
+
+
 @pytest.mark.parametrize("name", machine.NAMES)
 def test_systemd_and_quadlet_take_all_units(name: str, tmp_path: Path) -> None:
     root = golden_root()

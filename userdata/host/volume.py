@@ -16,6 +16,8 @@ DEVICE_NAME = "/dev/sdf"
 # The old host's drain detaches within 2 minutes; a lost instance is released by EC2 when it is terminated.
 FREE_SECONDS = 600
 APPEAR_SECONDS = 120
+# What is clean takes no time. All of a large volume takes longer than a host may take to come up.
+CHECK_SECONDS = 3600
 # A file system, partition table, LUKS or LVM header has something in the first MiB.
 BLANK_BYTES = 1024 * 1024
 # An ext4 whose beginning is lost still has copies of its superblock, at the beginning of some of its groups.
@@ -75,13 +77,14 @@ def find_device(volume: str, *, sleep: Callable[[float], None] = time.sleep) -> 
 
 
 def ensure_filesystem(device: Path) -> bool:
-    """Makes an ext4 file system on a blank device and returns whether it did.
+    """Makes an ext4 file system on a blank device, and returns whether it did; checks one that is there.
 
     Raises:
-        HostError: the device holds something that is not ext4.
+        HostError: the device holds something that is not ext4, or an ext4 that needs a person to repair it.
     """
     kind = _signature(device)
     if kind == "ext4":
+        _check(device)
         return False
     if kind:
         raise HostError(f"{device} holds {kind}, not ext4: refusing to touch it")
@@ -116,6 +119,18 @@ def detach(ec2: Any, *, volume: str, instance: str) -> None:
     """Asks EC2 to detach the volume from this instance, after it was unmounted. Never by force."""
     if _usable(ec2, volume, instance) == "attached":
         call(f"volume {volume}", ec2.detach_volume, VolumeId=volume, InstanceId=instance, Force=False)
+
+
+def _check(device: Path) -> None:
+    """Replays the journal, and repairs what is safe to repair where the file system knows of an error."""
+    # It exits with 1 where it corrected something.
+    command = ["sh", "-c", 'e2fsck -p "$1" || [ $? -eq 1 ]', "e2fsck", str(device)]
+    try:
+        run(command, seconds=CHECK_SECONDS)
+    except HostError as error:
+        raise HostError(
+            f"the file system on {device} must be repaired by a person, with e2fsck: {error}"
+        ) from error
 
 
 def _signature(device: Path) -> str:

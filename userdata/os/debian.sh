@@ -58,6 +58,9 @@ os_install_idle() {
   cp "$control" "$build/DEBIAN/control"
   dpkg-deb --root-owner-group --build "$build" "$build.deb" >/dev/null
   chmod 0644 "$build.deb"
+  # The package's profile knows neither the place of our configuration nor that of Fedora's firmware.
+  mkdir --parents /etc/apparmor.d/disable
+  ln --symbolic --force ../usr.share.openqa.script.worker /etc/apparmor.d/disable/
   printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
   chmod 0755 /usr/sbin/policy-rc.d
   os_install "$build.deb" "$@"

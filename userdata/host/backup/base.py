@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO
 
-from userdata.host.aws import call
+from userdata.host import figures
 from userdata.host.backup import choose, manifests, names, server, store
 from userdata.host.backup.manifests import Base
 from userdata.host.errors import HostError
@@ -102,7 +102,7 @@ def take_when_due(host: Host) -> Base | None:
     ]
     taken = take(host) if choose.is_due(ends, datetime.now(UTC)) else None
     newest = max([*ends, *([taken.end] if taken else [])])
-    publish(
+    figures.put(
         host,
         BackupAgeSeconds=(datetime.now(UTC) - newest).total_seconds(),
         WalArchiveLagSeconds=float(archive_lag()),
@@ -151,20 +151,6 @@ def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[st
             )
         )
     return rows, newest
-
-
-def publish(host: Host, **figures: float) -> None:
-    """Tells CloudWatch figures of the environment.
-
-    Raises:
-        HostError: it did not take them.
-    """
-    call(
-        "backup figures",
-        host.client("cloudwatch").put_metric_data,
-        Namespace=f"openQA/{host.document.environment}",
-        MetricData=[{"MetricName": name, "Value": value} for name, value in figures.items()],
-    )
 
 
 @contextmanager

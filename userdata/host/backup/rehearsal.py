@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from userdata.host import figures
 from userdata.host.backup import base as base_backups
 from userdata.host.backup import recovery, store
 from userdata.host.backup.choose import Target
@@ -26,7 +27,7 @@ def rehearse(host: Host, report: Report = print) -> None:
             _rehearse(host, report)
         verified = 1.0
     finally:
-        base_backups.publish(host, RestoreVerified=verified)
+        figures.put(host, RestoreVerified=verified)
 
 
 def _rehearse(host: Host, report: Report) -> None:

@@ -9,8 +9,9 @@ password=$(</run/openqa-on-aws/secrets/database)
 
 podman exec --interactive openqa-database psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
   --host=/run/postgresql --username=postgres <<SQL
--- Should one of these fail, the server's log must not quote it.
+-- Should one of these fail or take long, the server's log must not quote it.
 set log_min_error_statement = panic;
+set log_min_duration_statement = -1;
 \\set password '$password'
 \\set user '$user'
 \\set database '$database'

@@ -1,4 +1,4 @@
-"""Alarms that say when the database's backups cannot be relied on."""
+"""Alarms of the database's host: its backups cannot be relied on, or its volume fills up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from constructs.alarm import DAY, HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
+# What the log of half a day takes, while the backup bucket cannot be reached, should still find room.
+FREE_PERCENT = 15
 
-class BackupAlarms(Construct):
-    """One alarm for each thing that must hold. userdata/host/backup publishes the metrics."""
+
+class DatabaseAlarms(Construct):
+    """One alarm for each thing that must hold."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
@@ -47,4 +50,17 @@ class BackupAlarms(Construct):
             threshold=1,
             below=True,
             period=DAY,
+        )
+        add_alarm(
+            self,
+            "DatabaseVolumeFreePercent",
+            environment=environment,
+            name="DatabaseVolumeFreePercent",
+            meaning=f"less than {FREE_PERCENT} % of the database's volume is free, or nothing is known of "
+            "it: a full one stops openQA (docs/operating.md)",
+            metric="DatabaseVolumeFreePercent",
+            statistic="Minimum",
+            threshold=FREE_PERCENT,
+            below=True,
+            period=15 * MINUTE,
         )
