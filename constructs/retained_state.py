@@ -75,12 +75,15 @@ class RetainedState(Construct):
             encrypted=True,
             tags=[*tags, CfnTag(key=SNAPSHOTS, value=name)],
         )
-        policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.RETAIN
-        volume.cfn_options.deletion_policy = policy
-        volume.cfn_options.update_replace_policy = policy
+        delete, keep = CfnDeletionPolicy.DELETE, CfnDeletionPolicy.RETAIN
+        options = volume.cfn_options
+        options.deletion_policy = (
+            delete if environment.disposable else CfnDeletionPolicy.RETAIN_EXCEPT_ON_CREATE
+        )
+        options.update_replace_policy = delete if environment.disposable else keep
         acknowledge(volume, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
         self.volume = volume.ref
-        self.interface = ec2.CfnNetworkInterface(
+        interface = ec2.CfnNetworkInterface(
             self,
             "Interface",
             subnet_id=subnet,
@@ -88,7 +91,8 @@ class RetainedState(Construct):
             group_set=[security_group],
             description=f"{name}: the fixed address",
             tags=tags,
-        ).ref
+        )
+        self.interface = interface.ref
         route53.CfnRecordSet(
             self,
             "Record",
@@ -96,5 +100,6 @@ class RetainedState(Construct):
             name=f"{role}.{zone_name}.",
             type="A",
             ttl="60",
-            resource_records=[str(address)],
+            # The interface's own word: a name never leads to an address that no interface has yet.
+            resource_records=[interface.attr_primary_private_ip_address],
         )

@@ -84,10 +84,13 @@ class WorkerFleet(Construct):
             security_groups.append(mesh.group_id)
         role.allow_read_secrets([api_key])
         role.allow_read_files([published_bundle, *filter(None, [container_image])])
+        network = environment.network
         tags = {
             "openqa:environment": environment.name,
             "openqa:role": "worker",
             "openqa:fleet": fleet.name,
+            # Hosts whose subnet is no longer the fleet's are of an old template, and get replaced.
+            "openqa:network": " ".join((network.egress, *sorted(network.availability_zones))),
         }
         template = HostLaunchTemplate(
             self,

@@ -44,7 +44,8 @@ class StorageStack(EnvironmentStack):
             description="volumes, addresses, backups, secrets",
             holds_state=True,
         )
-        policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN
+        # What is kept is kept from its first good deployment on: names are free again after one that failed.
+        policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
         subnet = network.private_subnets[environment.network.zone]
         self.database = None
         if host := environment.database.host:
