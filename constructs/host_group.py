@@ -25,7 +25,7 @@ def host_group(
     drain_seconds: int,
     tags: Mapping[str, str],
     why_no_notifications: str,
-    spot_share: float = 0,
+    on_demand_percent: int = 100,
     protected: bool | None = None,
 ) -> _Group:
     """Makes the group, as ``Group`` of what it belongs to.
@@ -41,13 +41,13 @@ def host_group(
         drain_seconds: how long the group waits for a host's sign of life while it drains.
         tags: of hosts, beside their name.
         why_no_notifications: why the group needs none, for AwsSolutions-AS3.
-        spot_share: of the hosts, from 0 to 1.
+        on_demand_percent: how many of a hundred hosts are no spot hosts.
         protected: whether new hosts are protected from scale-in; None: not said.
 
     Returns:
         The group.
     """
-    mixed = len(instance_types) > 1 or spot_share > 0
+    mixed = len(instance_types) > 1 or on_demand_percent < 100
     group = _Group(
         scope,
         "Group",
@@ -56,7 +56,7 @@ def host_group(
         max_size=str(sizes[1]),
         vpc_zone_identifier=list(subnets),
         launch_template=None if mixed else template.specification,
-        mixed_instances_policy=_mixed(template, instance_types, spot_share) if mixed else None,
+        mixed_instances_policy=_mixed(template, instance_types, on_demand_percent) if mixed else None,
         new_instances_protected_from_scale_in=protected,
         lifecycle_hook_specification_list=lifecycle_hooks(
             ready_seconds=ready_seconds, drain_seconds=drain_seconds
@@ -77,7 +77,7 @@ def host_group(
 
 
 def _mixed(
-    template: HostLaunchTemplate, instance_types: Sequence[str], spot_share: float
+    template: HostLaunchTemplate, instance_types: Sequence[str], on_demand_percent: int
 ) -> _Group.MixedInstancesPolicyProperty:
     return _Group.MixedInstancesPolicyProperty(
         launch_template=_Group.LaunchTemplateProperty(
@@ -87,7 +87,7 @@ def _mixed(
         instances_distribution=_Group.InstancesDistributionProperty(
             on_demand_allocation_strategy="prioritized",
             on_demand_base_capacity=0,
-            on_demand_percentage_above_base_capacity=round(100 * (1 - spot_share)),
+            on_demand_percentage_above_base_capacity=on_demand_percent,
             spot_allocation_strategy="price-capacity-optimized",
         ),
     )

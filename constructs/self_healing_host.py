@@ -27,8 +27,8 @@ from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
 
-READY = "PT15M"
 READY_SECONDS = 900
+READY = f"PT{READY_SECONDS // 60}M"
 DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
 
 

@@ -129,7 +129,7 @@ class WorkerFleet(Construct):
             drain_seconds=DRAIN_SECONDS,
             tags=tags,
             why_no_notifications="Hosts report through lifecycle hooks; fleets change size all day.",
-            spot_share=fleet.spot_share,
+            on_demand_percent=fleet.on_demand_percent,
             protected=True,
         )
         # Not in the web UI host's document: a changed fleet must not replace that host.

@@ -146,8 +146,10 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
+    variables = _running(options.name).environment()
+    # Not before it is known that a cloud runs: the caller's shell evaluates this.
     print("unset AWS_PROFILE AWS_SESSION_TOKEN")
-    for name, value in _running(options.name).environment().items():
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

@@ -9,6 +9,11 @@ from settings.content import ARCHITECTURES, KNOWN_CLASSES
 from settings.model import FETCH_GBPS, Environment
 from settings.problem import shown
 
+# Where AWS's own parameters have the images of a system.
+PUBLIC_IMAGES = {"debian": "/aws/service/debian/"}
+# Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
+ASSETS_SHARE = 0.75
+
 
 def warnings(environment: Environment) -> tuple[str, ...]:
     """Tells what is allowed, but likely a mistake: one line for each.
@@ -22,6 +27,8 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_networks_without_clusters(environment),
         *_slow_fetches(environment),
         *_images_to_fill_in(environment),
+        *_images_that_do_not_fit(environment),
+        *_assets_without_room(environment),
         *_ids_that_are_not_read(environment),
     )
 
@@ -82,6 +89,32 @@ def _images_to_fill_in(environment: Environment) -> Iterator[str]:
                 f"{environment.name}: image.{architecture} = {shown(image)}: stands for one to be filled in; "
                 "EC2 has none of this id, so that the deployment fails with its first host"
             )
+
+
+def _images_that_do_not_fit(environment: Environment) -> Iterator[str]:
+    for architecture in ARCHITECTURES:
+        image = getattr(environment.image, architecture)
+        if image and image.startswith(PUBLIC_IMAGES["debian"]) and environment.os != "debian":
+            yield (
+                f"{environment.name}: image.{architecture} = {shown(image)}: Debian's, but "
+                f'os = "{environment.os}"; wanted: an image of {environment.os}'
+            )
+        if image and image.startswith("/aws/service/") and environment.image.golden:
+            yield (
+                f"{environment.name}: image.golden = true: hosts would install nothing, and "
+                f"{shown(image)} holds nothing of openQA; wanted: false, or an image of your own"
+            )
+
+
+def _assets_without_room(environment: Environment) -> Iterator[str]:
+    limits = environment.content.asset_limits
+    room = int(ASSETS_SHARE * environment.webui.volume_gib)
+    if sum(limits.values()) > room:
+        yield (
+            f"{environment.name}: content.asset_limits = {shown(limits)}: openQA removes nothing below them, "
+            f"and with results and images they fill webui.volume_gib = {environment.webui.volume_gib}; "
+            f"wanted: {room} in all, or a larger volume"
+        )
 
 
 def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:

@@ -141,7 +141,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("words", [["status"], ["env"], ["console", "i-1"], ["shell", "i-1"]])
 def test_commands_without_a_cloud_say_so_in_one_line(words: list[str]) -> None:
     done = command(*words, "--name", "nobody")
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr == "The local cloud 'nobody' is not running: start it with 'python -m localcloud up'.\n"
     )

@@ -1001,6 +1001,47 @@ def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tup
     assert made.cloudinit
 
 
+def test_a_class_of_ones_own_needs_one_processor_that_has_it(tmp_path: Path) -> None:
+    said = refusal(
+        tmp_path,
+        ('profile = "sample"\n', 'profile = "example"\nclasses = { tpm = 1 }\n'),
+    )
+    assert [line for line in said if "tpm" in line]
+    environment = load(
+        "here",
+        write(
+            tmp_path,
+            ('profile = "sample"\n', 'profile = "example"\nclasses = { tpm = 1 }\n'),
+            ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "tpm"]\n'),
+            ARM_IMAGE,
+            (
+                '[[fleets]]\nname = "metal"\narchitecture = "x86_64"\nclasses = ["qemu_x86_64"]\n'
+                'instance_types = ["m5.metal"]',
+                '[[fleets]]\nname = "arm"\narchitecture = "aarch64"\nclasses = ["qemu_aarch64"]\n'
+                'instance_types = ["m7g.metal"]',
+            ),
+        ),
+    )
+    assert environment.content.classes == {"tpm": 1}
+
+
+def test_images_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    environment = load("here", write(tmp_path))
+    golden = environment.image.model_copy(update={"golden": True})
+    (line,) = settings.warnings(environment.model_copy(update={"image": golden}))
+    assert "image.golden = true: hosts would install nothing" in line
+    (line,) = settings.warnings(environment.model_copy(update={"os": "fedora"}))
+    assert line.endswith('Debian\'s, but os = "fedora"; wanted: an image of fedora')
+
+
+def test_asset_limits_that_no_volume_holds_are_told(tmp_path: Path) -> None:
+    environment = load("here", write(tmp_path))
+    for limit, told in ((75, 0), (76, 1)):
+        content = environment.content.model_copy(update={"asset_limits": {"a": 40, "b": limit - 40}})
+        lines = settings.warnings(environment.model_copy(update={"content": content}))
+        assert ["webui.volume_gib = 100; wanted: 75 in all" in line for line in lines] == [True] * told
+
+
 def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
     said = refusal(tmp_path, ('profile = "sample"\n', 'profile = "sample"\nclasses = { tap = 6 }\n'))
     assert any("hold qemu_x86_64, tap" in line for line in said)
@@ -1139,4 +1180,5 @@ def test_an_id_that_debians_openqa_does_not_read(tmp_path: Path) -> None:
     edit = ('id_from = "id"', 'id_from = "sub"')
     (line,) = settings.warnings(load("here", write(tmp_path, edit)))
     assert line.startswith('here: sign_in.id_from = "sub": Debian\'s openQA knows people by')
-    assert settings.warnings(load("here", write(tmp_path, edit, 'os = "fedora"'))) == ()
+    fedora = ("/aws/service/debian/release/13/latest/amd64", "ami-12345678")
+    assert settings.warnings(load("here", write(tmp_path, edit, fedora, 'os = "fedora"'))) == ()
