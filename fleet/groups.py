@@ -18,11 +18,11 @@ _DESCRIBED = 100  # the most that one call names; also of activities
 # How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, which
 # groups with several instance types show, and the sentences that the others do ("We currently do not have
 # sufficient m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity
-# than your current vCPU limit of 384 allows").
+# than your current vCPU limit of 384 allows", "There are not enough free addresses in subnet").
 _NO_CAPACITY = re.compile(
     r"Insufficient\w*Capacity|sufficient \S+ capacity|no Spot capacity|UnfulfillableCapacity"
     r"|VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded"
-    r"|than your current (vCPU|instance) limit"
+    r"|than your current (vCPU|instance) limit|InsufficientFreeAddresses|not enough free addresses"
 )
 # "Launching a new EC2 instance: i-0a01. Status Reason: Instance failed to complete …"
 _INSTANCE = re.compile(r"\bi-\w+")

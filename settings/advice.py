@@ -9,8 +9,8 @@ from settings.content import ARCHITECTURES, KNOWN_CLASSES
 from settings.model import FETCH_GBPS, Environment
 from settings.problem import shown
 
-# Where AWS's own parameters have the images of a system.
-PUBLIC_IMAGES = {"debian": "/aws/service/debian/"}
+# Where AWS's public parameters have Debian's images.
+DEBIAN_IMAGES = "/aws/service/debian/"
 # Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
 ASSETS_SHARE = 0.75
 
@@ -94,7 +94,7 @@ def _images_to_fill_in(environment: Environment) -> Iterator[str]:
 def _images_that_do_not_fit(environment: Environment) -> Iterator[str]:
     for architecture in ARCHITECTURES:
         image = getattr(environment.image, architecture)
-        if image and image.startswith(PUBLIC_IMAGES["debian"]) and environment.os != "debian":
+        if image and image.startswith(DEBIAN_IMAGES) and environment.os != "debian":
             yield (
                 f"{environment.name}: image.{architecture} = {shown(image)}: Debian's, but "
                 f'os = "{environment.os}"; wanted: an image of {environment.os}'

@@ -196,6 +196,10 @@ QUOTA = (
     "You have requested more vCPU capacity than your current vCPU limit of 384 allows for the instance "
     "bucket that the specified instance type belongs to. Launching EC2 instance failed."
 )
+NO_ADDRESS = (
+    "There are not enough free addresses in subnet 'subnet-0a1b' to satisfy the requested number of "
+    "instances. Launching EC2 instance failed."
+)
 QUOTA_OF_MIXED = f"Could not launch On-Demand Instances. VcpuLimitExceeded - {QUOTA}"
 
 
@@ -234,7 +238,7 @@ def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
     assert judge([unfinished]) == Launches()
 
 
-@pytest.mark.parametrize("message", [SPOT, NO_METAL, QUOTA, QUOTA_OF_MIXED])
+@pytest.mark.parametrize("message", [SPOT, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS])
 def test_no_capacity_is_no_failure_of_the_host(message: str) -> None:
     found = judge([activity("Failed", 3, message=message), activity("Failed", 2, message=message)])
     assert found == Launches(no_capacity_at=minutes(3)[0])
