@@ -13,8 +13,8 @@ import time
 from functools import partial
 from statistics import median
 
+import settings
 from bench.local import ENVIRONMENT, FLEET, deployed, hosts, inside, until
-from localcloud import cloud
 from localcloud.cloud import RunningCloud
 from ops import deployment
 from ops.deployment import OpenQa
@@ -60,7 +60,8 @@ def measure(*, golden: bool, runs: int) -> dict[str, float]:
     """
     changes = {"min = 1": "min = 0", "golden = true": f"golden = {str(golden).lower()}"}
     with deployed(changes, "--internet") as running:
-        openqa = deployment.connect(environment=ENVIRONMENT, region=cloud.REGION, url=running.url)
+        environment = settings.load("local").model_copy(update={"name": ENVIRONMENT})
+        openqa = deployment.connect(environment, url=running.url)
         launched = [launch(running, openqa) for _ in range(runs)]
     return {stage: median(host[stage] for host in launched) for stage in STAGES}
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
-from constructs.names import metric_namespace, prefix
 
 from settings import Environment
+from settings.naming import metric_namespace, prefix
 
 MINUTE = 60
 HOUR = 60 * MINUTE

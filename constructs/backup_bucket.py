@@ -6,10 +6,10 @@ from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from constructs.names import LOAD_BALANCER_LOGS, arn
 from constructs.policy_documents import allow, assumed_by, document
 
 from settings import Environment
+from settings.naming import LOAD_BALANCER_LOGS, arn
 
 LOG_DAYS = 90
 

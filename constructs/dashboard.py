@@ -8,9 +8,9 @@ from typing import Any
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
-from constructs.names import Role, arn, host_group, metric_namespace, prefix
 
 from settings import Environment
+from settings.naming import Role, arn, host_group, metric_namespace, prefix
 
 # Of a dashboard's 24 columns and of its rows of pixels:
 # docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html

@@ -5,10 +5,10 @@ from __future__ import annotations
 from constructs import Construct
 from constructs.alarm import MINUTE, add_alarm
 from constructs.host_role import HostRole
-from constructs.names import fleet_group, metric_namespace
 
 from fleet import facts
 from settings import Environment
+from settings.naming import fleet_group, metric_namespace
 
 
 class FleetController(Construct):

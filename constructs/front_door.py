@@ -8,9 +8,9 @@ from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
-from constructs.names import LOAD_BALANCER_LOGS
 
 from settings import Domain, Environment
+from settings.naming import LOAD_BALANCER_LOGS
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"

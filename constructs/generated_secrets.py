@@ -9,9 +9,9 @@ from aws_cdk import RemovalPolicy
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.names import SecretName, secret
 
 from settings import Environment
+from settings.naming import SecretName, secret
 
 
 class GeneratedSecrets(Construct):

@@ -10,11 +10,11 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.names import Role, arn, prefix
 from constructs.policy_documents import allow, document
 
 from settings import Environment
 from settings.messages import COMPOSE, UPDATE
+from settings.naming import Role, arn, prefix
 
 # Systems Manager's longest; how long a restore takes is the database's size's affair.
 _TIMEOUT_SECONDS = 48 * 3600

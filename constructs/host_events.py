@@ -7,10 +7,10 @@ import json
 from aws_cdk import aws_events as events
 from aws_cdk import aws_logs as logs
 from constructs import Construct
-from constructs.names import arn, host_events, prefix
 from constructs.policy_documents import document
 
 from settings import Environment
+from settings.naming import arn, host_events, prefix
 from userdata.host import failure
 
 # Who writes to a log group for a rule: EventBridge's user guide, "CloudWatch Logs permissions".

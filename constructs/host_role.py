@@ -9,11 +9,11 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.names import arn, partition
 from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
 from settings import Environment
+from settings.naming import arn, partition
 from userdata.host import failure
 
 _SESSION_MANAGER = (

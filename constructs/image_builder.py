@@ -9,12 +9,12 @@ from constructs import Construct
 from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
-from constructs.names import builder_group, images_prefix, metric_namespace
 from constructs.published_files import PublishedFile
 from constructs.role_document import builder_document, host_document
 
 from images.bundle import Bundle
 from settings import Builder, Environment
+from settings.naming import builder_group, images_prefix, metric_namespace
 
 READY_SECONDS = 1800  # createhdds' packages
 METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aws_cdk import aws_autoscaling as autoscaling
-from constructs.names import LAUNCH_HOOK, TERMINATE_HOOK
+
+from settings.naming import LAUNCH_HOOK, TERMINATE_HOOK
 
 Hook = autoscaling.CfnAutoScalingGroup.LifecycleHookSpecificationProperty
 

@@ -9,9 +9,9 @@ from aws_cdk import aws_rds as rds
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.alarm import MINUTE, add_alarm
-from constructs.names import prefix
 
 from settings import Environment, Rds
+from settings.naming import prefix
 
 # The version of userdata/containers/database: dumps load into the same.
 POSTGRES = "17"

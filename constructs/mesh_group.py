@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
-from constructs.names import fleet_group
 
 from settings import Environment, Fleet
+from settings.naming import fleet_group
 
 GRE = "47"  # the IP protocol's number, which has no ports
 

@@ -10,11 +10,11 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
-from constructs.names import prefix
 from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.security_groups import ANYWHERE
 
 from settings import Environment
+from settings.naming import prefix
 
 # On every host's own link, which no security group closes: the EC2 user guide, "Amazon Time Sync Service".
 TIME_SERVICE = "169.254.169.123"

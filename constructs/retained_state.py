@@ -9,9 +9,9 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
-from constructs.names import SNAPSHOTS, Role, host_group
 
 from settings import Environment
+from settings.naming import SNAPSHOTS, Role, host_group
 
 
 class RetainedState(Construct):

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.names import (
+from constructs.published_files import PublishedFile
+
+from fleet import catalogue, facts
+from images.recipe import recipe_hash, reference, system
+from settings import Architecture, Builder, Content, Environment, Fleet
+from settings.naming import (
     LAUNCH_HOOK,
     TERMINATE_HOOK,
     Role,
@@ -14,11 +19,6 @@ from constructs.names import (
     images_prefix,
     private_zone,
 )
-from constructs.published_files import PublishedFile
-
-from fleet import catalogue, facts
-from images.recipe import recipe_hash, reference, system
-from settings import Architecture, Builder, Content, Environment, Fleet
 
 Document = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Literal
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.names import prefix
 
 from settings import Environment
+from settings.naming import prefix
 
 Group = Literal["load-balancer", "webui", "database", "worker", "builder"]
 Peer = Literal["clients", "developers", "internet"]

@@ -18,7 +18,6 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.machine_image import machine_image
-from constructs.names import Role, backup_prefix, host_group
 from constructs.published_files import PublishedFile, publish_bundle
 from constructs.retained_state import RetainedState
 from constructs.role_document import Document, backup_document, host_document, state_document
@@ -26,6 +25,7 @@ from constructs.role_document import Document, backup_document, host_document, s
 from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
+from settings.naming import Role, backup_prefix, host_group
 
 READY_SECONDS = 900
 READY = f"PT{READY_SECONDS // 60}M"

@@ -6,10 +6,10 @@ from aws_cdk import aws_dlm as dlm
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.names import SNAPSHOTS, Role, arn, host_group, partition
 from constructs.policy_documents import allow, assumed_by, inline_policy
 
 from settings import Environment
+from settings.naming import SNAPSHOTS, Role, arn, host_group, partition
 
 _FIRST = "03:00"  # UTC
 

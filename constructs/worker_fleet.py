@@ -12,13 +12,13 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.mesh_group import MeshGroup
-from constructs.names import fleet_group
 from constructs.published_files import PublishedFile
 from constructs.role_document import fleet_facts, host_document, worker_document
 
 from fleet import facts
 from images.bundle import Bundle
 from settings import Environment, Fleet
+from settings.naming import fleet_group
 
 READY_SECONDS = 900
 METAL_READY_SECONDS = 2700  # a metal type takes over 20 minutes at times, before it boots anything

@@ -19,7 +19,7 @@ from settings import Environment
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
 
-# The database host's part of the bucket: constructs/names.py, backup_prefix.
+# The database host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = f"database/{names.CLUSTERS}/"
 _CHUNK = 1024 * 1024
 _BASE = re.compile(rf"(?P<system>\d+)/base/(?P<attempt>[^/]+)/{re.escape(names.MANIFEST)}")
@@ -133,8 +133,7 @@ class Bucket:
     """
 
     def __init__(self, environment: Environment) -> None:
-        stack = f"openqa-{environment.name}-storage"
-        self.name = stack_outputs(stack=stack, region=environment.region)["BackupBucket"]
+        self.name = stack_outputs(environment, "storage")["BackupBucket"]
         self._s3 = boto3.client("s3", region_name=environment.region)
         self.assets = KeptAssets(self._s3, self.name)
         self._found: Sequence[Found] | None = None

@@ -10,17 +10,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from openqa_client.client import OpenQA_Client
 from openqa_client.exceptions import OpenQAClientError
 
+from settings import Environment, naming
+
 
 class DeploymentError(Exception):
     """Something about the deployment keeps a command from doing its work; the text is one sentence."""
 
 
-def stack_outputs(*, stack: str, region: str) -> dict[str, str]:
-    """Reads the outputs of a CloudFormation stack.
+def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
+    """Reads the outputs of one of an environment's stacks.
 
     Args:
-        stack: the stack's name.
-        region: its AWS region.
+        environment: whose.
+        part: the stack, such as ``webui``.
 
     Returns:
         Output key to value; asked for one that is not there, they raise DeploymentError, too.
@@ -28,6 +30,7 @@ def stack_outputs(*, stack: str, region: str) -> dict[str, str]:
     Raises:
         DeploymentError: there is no such stack, or AWS does not answer.
     """
+    stack, region = naming.stack(environment, part), environment.region
     try:
         answer = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=stack)
     except (BotoCoreError, ClientError) as error:
@@ -81,12 +84,11 @@ class OpenQa:
             ) from error
 
 
-def connect(*, environment: str, region: str, url: str | None = None) -> OpenQa:
+def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
     """Opens the API of a deployed openQA with the key that the deployment generated.
 
     Args:
-        environment: the environment's name.
-        region: its AWS region.
+        environment: the settings.
         url: where the web UI answers; None takes the address that the stack tells.
 
     Returns:
@@ -95,11 +97,11 @@ def connect(*, environment: str, region: str, url: str | None = None) -> OpenQa:
     Raises:
         DeploymentError: the environment is not deployed, or its key cannot be read.
     """
-    outputs = stack_outputs(stack=f"openqa-{environment}-webui", region=region)
+    outputs = stack_outputs(environment, "webui")
     try:
-        secrets = boto3.client("secretsmanager", region_name=region)
+        secrets = boto3.client("secretsmanager", region_name=environment.region)
         text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"])["SecretString"]
     except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"cannot read the API key of {environment}: {error}") from error
+        raise DeploymentError(f"cannot read the API key of {environment.name}: {error}") from error
     # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.
     return OpenQa(url=url or outputs["Url"], key=text[:16], secret=text[16:])

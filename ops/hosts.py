@@ -61,7 +61,7 @@ class StatefulHost:
     def __init__(self, environment: Environment, part: str) -> None:
         self.part = part
         self._region = environment.region
-        self._outputs = stack_outputs(stack=f"openqa-{environment.name}-{part}", region=environment.region)
+        self._outputs = stack_outputs(environment, part)
         self._ssm = boto3.client("ssm", region_name=environment.region)
 
     def instance(self) -> str | None:

@@ -9,7 +9,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, stack_outputs
-from settings import Environment
+from settings import Environment, naming
 from userdata.host.disk_images.manifest import Manifest
 from userdata.host.disk_images.store import Store
 from userdata.host.errors import HostError
@@ -40,7 +40,7 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
     if not wanted:
         raise DeploymentError(f"{environment.name} has no such builder: see [[builders]] of its file")
     for architecture in wanted:
-        name = f"openqa-{environment.name}-builder-{architecture}"
+        name = naming.builder_group(environment, architecture)
         try:
             client = boto3.client("autoscaling", region_name=environment.region)
             groups = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
@@ -83,14 +83,14 @@ def read(environment: Environment) -> dict[str, Manifest | None]:
     Raises:
         DeploymentError: the environment has no builders, or the bucket cannot be read.
     """
-    outputs = stack_outputs(stack=f"openqa-{environment.name}-storage", region=environment.region)
+    outputs = stack_outputs(environment, "storage")
     if "DiskImagesBucket" not in outputs:
         raise DeploymentError(f"{environment.name} is not deployed with builders of disk images")
     s3 = boto3.client("s3", region_name=environment.region)
     try:
         return {
             builder.architecture: Store(
-                s3, bucket=outputs["DiskImagesBucket"], prefix=f"{builder.architecture}/"
+                s3, bucket=outputs["DiskImagesBucket"], prefix=naming.images_prefix(builder.architecture)
             ).read()[0]
             for builder in environment.builders
         }

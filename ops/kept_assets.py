@@ -12,7 +12,7 @@ from ops.deployment import DeploymentError
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Asset, Inventory, M, ManifestError
 
-# The web UI host's part of the bucket: constructs/names.py, backup_prefix.
+# The web UI host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = "webui/"
 _CHUNK = 1024 * 1024
 

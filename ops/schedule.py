@@ -67,7 +67,7 @@ def run_iso(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the settings are not in order, or openQA does not answer or refuses.
     """
     settings = parse(options.settings)
-    openqa = connect(environment=environment.name, region=environment.region, url=options.url)
+    openqa = connect(environment, url=options.url)
     return show(openqa, openqa.request("POST", "isos", data=settings))
 
 

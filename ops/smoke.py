@@ -40,7 +40,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
     Raises:
         DeploymentError: the job could not be scheduled or did not end in time.
     """
-    openqa = connect(environment=environment.name, region=environment.region, url=options.url)
+    openqa = connect(environment, url=options.url)
     settings = json.loads(JOB.read_text())
     settings["BUILD"] = datetime.now(UTC).strftime("smoke-%Y%m%d-%H%M%S")
     job_id = int(openqa.request("POST", "jobs", data=settings)["id"])

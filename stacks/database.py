@@ -7,7 +7,6 @@ from constructs import Construct
 from constructs.database_alarms import DatabaseAlarms
 from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
 from constructs.managed_database import ManagedDatabase
-from constructs.names import database_ca_parameter, metric_namespace
 from constructs.published_files import publish_recipes
 from constructs.retained_state import RetainedState
 from constructs.role_document import database_document
@@ -16,6 +15,7 @@ from constructs.self_healing_host import SelfHealingHost
 from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
+from settings.naming import database_ca_parameter, metric_namespace
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack

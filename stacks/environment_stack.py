@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 from constructs import Construct
-from constructs.names import prefix
 
-from settings import Environment
+from settings import Environment, naming
 
 
 class EnvironmentStack(cdk.Stack):
@@ -32,7 +31,7 @@ class EnvironmentStack(cdk.Stack):
         """
         super().__init__(
             scope,
-            f"{prefix(environment)}-{part}",
+            naming.stack(environment, part),
             env=cdk.Environment(account=environment.account, region=environment.region),
             description=f"openQA, environment {environment.name}: {description}",
             termination_protection=holds_state and not environment.disposable,

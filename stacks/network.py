@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
-from constructs.names import private_zone
 from constructs.private_network import PrivateNetwork
 from constructs.security_groups import SecurityGroups
 
 from settings import Environment
+from settings.naming import private_zone
 from stacks.environment_stack import EnvironmentStack
 
 

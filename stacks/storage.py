@@ -8,11 +8,11 @@ from constructs.backup_bucket import BackupBucket
 from constructs.disk_images import DiskImages
 from constructs.generated_secrets import GeneratedSecrets
 from constructs.host_events import HostEvents
-from constructs.names import private_zone
 from constructs.retained_state import RetainedState
 from constructs.snapshots import Snapshots
 
 from settings import Environment
+from settings.naming import private_zone
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 

@@ -8,7 +8,6 @@ from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
-from constructs.names import database_ca_parameter
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_document import schedule_document
@@ -18,6 +17,7 @@ from fleet import catalogue
 from images.bundle import Bundle
 from images.recipe import system
 from settings import Environment
+from settings.naming import database_ca_parameter
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack

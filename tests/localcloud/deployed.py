@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+import settings
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
 from ops import deployment
@@ -199,7 +200,7 @@ def deployed(
             assert not check or done.returncode == 0, done.stdout[-4000:]
             for key, value in running.environment().items():
                 patch.setenv(key, value)
-            openqa = deployment.connect(environment=name, region=cloud.REGION, url=running.url)
+            openqa = deployment.connect(settings.load(name, directory), url=running.url)
             yield Deployment(name, running, openqa, done.returncode, done.stdout)
         finally:
             subprocess.run([*program, "down", f"--name=test-{name}"], cwd=ROOT, check=True)

@@ -11,6 +11,7 @@ import pytest
 from moto import mock_aws
 
 from ops.deployment import DeploymentError, OpenQa, stack_outputs
+from settings import load
 
 TEMPLATE = '{"Resources": {"Q": {"Type": "AWS::SQS::Queue"}}, "Outputs": {"Url": {"Value": "https://x"}}}'
 
@@ -20,11 +21,11 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, "testing")
     with mock_aws():
         boto3.client("cloudformation", region_name="us-east-1").create_stack(
-            StackName="openqa-x-webui", TemplateBody=TEMPLATE
+            StackName="openqa-local-webui", TemplateBody=TEMPLATE
         )
-        outputs = stack_outputs(stack="openqa-x-webui", region="us-east-1")
+        outputs = stack_outputs(load("local"), "webui")
     assert outputs["Url"] == "https://x"
-    with pytest.raises(DeploymentError, match="openqa-x-webui has no output ApiKeySecretArn"):
+    with pytest.raises(DeploymentError, match="openqa-local-webui has no output ApiKeySecretArn"):
         outputs["ApiKeySecretArn"]
 
 

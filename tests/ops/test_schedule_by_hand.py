@@ -30,7 +30,7 @@ class FakeOpenQa:
 
 def run(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> tuple[int, FakeOpenQa]:
     openqa = FakeOpenQa(answer)
-    monkeypatch.setattr(schedule, "connect", lambda **_: openqa)
+    monkeypatch.setattr(schedule, "connect", lambda *_, **__: openqa)
     options = argparse.Namespace(url=None, settings=WORDS)
     return schedule.run_iso(settings.load("local"), options), openqa
 

@@ -41,7 +41,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_smoke(openqa: FakeOpenQa, monkeypatch: pytest.MonkeyPatch, minutes: float = 1) -> int:
-    monkeypatch.setattr(smoke, "connect", lambda **_: openqa)
+    monkeypatch.setattr(smoke, "connect", lambda *_, **__: openqa)
     return smoke.run(settings.load("dev"), argparse.Namespace(url=None, minutes=minutes))
 
 

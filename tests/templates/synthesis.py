@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
-from constructs.names import prefix
 
 import app as project
 from settings import Environment
+from settings.naming import prefix
 
 ROOT = Path(__file__).parents[2]
 

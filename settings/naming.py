@@ -1,4 +1,4 @@
-"""The names that several stacks, the instances and the operator's commands agree on.
+"""The names that several stacks and the operator's commands agree on, and instances are told.
 
 Where a name is known beforehand, a policy can be narrowed to it without one stack importing from another.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from fleet import facts
-from settings import Architecture, Environment
+from settings.fields import Architecture
+from settings.model import Environment
 
 Role = Literal["database", "webui", "worker", "builder"]
 SecretName = Literal["database", "api-key", "sign-in", "broker"]
@@ -26,6 +27,11 @@ SNAPSHOTS = "openqa:snapshots"
 def prefix(environment: Environment) -> str:
     """Returns what the names of the environment's stacks and groups begin with."""
     return f"openqa-{environment.name}"
+
+
+def stack(environment: Environment, part: str) -> str:
+    """Returns the name of one of the environment's stacks, such as ``storage``."""
+    return f"{prefix(environment)}-{part}"
 
 
 def host_group(environment: Environment, role: Role) -> str:
