@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from fleet.simulate.options import whole
 from tests.backup.bare_host import BareHost, image_archive, running, unpack, wait_until
 
 GOAL = 1.5  # times the plain copy
@@ -41,12 +42,20 @@ create index on job_modules (category, name, script);
 ROWS_PER_MIB = 5000
 
 
-def main() -> int:
-    """Measures and prints; returns 1 where the goal is missed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints; returns 1 where the goal is missed.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--mib", type=int, default=400, help="the database's size, about (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="of each, beside one to warm up (%(default)s)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--mib", type=whole(1, 4096), default=400, help="the database's size, about (%(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=whole(1, 100), default=3, help="of each, beside one to warm up (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
     archive = image_archive()
     if not archive.exists():
         raise SystemExit("The database's image is not built: python -m images archive database")

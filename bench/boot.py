@@ -14,7 +14,8 @@ from functools import partial
 from statistics import median
 
 import settings
-from bench.local import ENVIRONMENT, FLEET, deployed, hosts, inside, until
+from bench.deployment_helpers import ENVIRONMENT, FLEET, deployed, hosts, inside, until
+from fleet.simulate.options import whole
 from localcloud.cloud import RunningCloud
 from ops import deployment
 from ops.deployment import OpenQa
@@ -31,11 +32,17 @@ STARTS, REGISTERS = "starting podman, cache and worker", "openQA's own registrat
 STAGES = (*CONSOLE, STARTS, REGISTERS)
 
 
-def main() -> int:
-    """Measures and prints; returns 1 where the goal is missed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints; returns 1 where the goal is missed.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.boot", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--runs", type=int, default=3, help="hosts launched of each kind (%(default)s)")
-    runs = parser.parse_args().runs
+    parser.add_argument(
+        "--runs", type=whole(1, 100), default=3, help="hosts launched of each kind (%(default)s)"
+    )
+    runs = parser.parse_args(arguments).runs
     golden, plain = measure(golden=True, runs=runs), measure(golden=False, runs=runs)
     print(f"\n{f'medians of {runs} hosts each, seconds':40} golden  without  golden/without")
     for stage in STAGES:

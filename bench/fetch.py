@@ -15,7 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from statistics import mean, median
 
-from bench.local import ENVIRONMENT, deployed, hosts, inside, until, webui
+from bench.deployment_helpers import ENVIRONMENT, deployed, hosts, inside, until, webui
+from fleet.simulate.options import whole
 from fleet.simulate.scenario import Scenario
 from localcloud.cloud import RunningCloud
 
@@ -30,13 +31,19 @@ SERVICE = "openqa-turnstile.service"
 URL = f"http://webui.{ENVIRONMENT}.openqa.internal/assets/hdd/fixed/{ASSET}"
 
 
-def main() -> int:
-    """Measures and prints."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.fetch", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--hosts", type=int, default=4, help="how many hosts at most (%(default)s)")
-    parser.add_argument("--mib", type=int, default=1024, help="the asset's size (%(default)s)")
-    parser.add_argument("--fetches", type=int, default=24, help="how many in the second part (%(default)s)")
-    options = parser.parse_args()
+    parser.add_argument("--hosts", type=whole(1, 16), default=4, help="how many hosts at most (%(default)s)")
+    parser.add_argument("--mib", type=whole(1, 16384), default=1024, help="the asset's size (%(default)s)")
+    parser.add_argument(
+        "--fetches", type=whole(1, 1000), default=24, help="how many in the second part (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
     with deployed({"min = 1": f"min = {options.hosts}", "max = 2": f"max = {options.hosts}"}) as running:
         until(lambda: list(hosts(running).values()).count("InService") == options.hosts)
         lay_asset(running, options.mib)

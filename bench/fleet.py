@@ -22,10 +22,11 @@ from random import Random
 from fleet import policies, schedule
 from fleet.openqa import Classes, Job
 from fleet.policy import Fleet, Host, Running, Seen, State, decide
-from fleet.simulate import plot
+from fleet.simulate import options, plot
 from fleet.simulate.compare import Place, percentile, run
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
+from fleet.simulate.progress import Progress
 from fleet.simulate.workload import DAY, generate
 from fleet.simulate.world import play
 
@@ -81,31 +82,50 @@ class Row:
         return [goal for goal, is_met in met.items() if not is_met]
 
 
-def main() -> int:
-    """Measures and prints; returns 1 where a goal is missed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints; returns 1 where a goal is missed.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--days", type=float, default=7.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--plots", type=Path, metavar="DIRECTORY")
+    # Less than a day may have no job, and then there is nothing to compare.
+    parser.add_argument(
+        "--days",
+        type=options.number(1, options.MOST_DAYS),
+        default=7.0,
+        help="so many days of each load (%(default)g)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=options.seed,
+        nargs="+",
+        default=SEEDS,
+        metavar="SEED",
+        help=f"each makes other days ({' '.join(map(str, SEEDS))})",
+    )
+    parser.add_argument("--plots", type=options.folder, metavar="DIRECTORY", help="draw the plots, too")
     parser.add_argument(
         "--parts", action="store_true", help="take the bills apart, as shares of the clairvoyant schedule's"
     )
     parser.add_argument("--cold", action="store_true", help="keep no hosts for composes")
-    parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--choose", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.speed:
+    parser.add_argument("--speed", action="store_true", help="only measure how fast it decides")
+    parser.add_argument(
+        "--choose", action="store_true", help="only look for the count-based policy's cheapest instance types"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.speed:
         return _speed()
-    if arguments.choose:
-        return _choose(arguments.days)
+    if chosen.choose:
+        return _choose(chosen.days)
     rows = []
     print(
         "architecture  boot load seed |   ours /count /ideal |   p95 s (count) p99 s (count)"
         " longest (count) | missed"
     )
-    places = PLACES if arguments.cold else tuple(map(_warmed, PLACES))
-    for place, seed in product(places, arguments.seeds):
-        row = _compare(place, seed, arguments.days)
+    places = PLACES if chosen.cold else tuple(map(_warmed, PLACES))
+    for place, seed in product(places, chosen.seeds):
+        row = _compare(place, seed, chosen.days)
         rows.append(row)
         print(
             f"{place.architecture:12} {place.boot_seconds:5.0f} {place.load:4} {seed:4} | ${row.ours:6.0f} "
@@ -114,11 +134,11 @@ def main() -> int:
             f"{row.longest[0]:7.0f} ({row.longest[1]:5.0f}) | {' '.join(row.missed) or 'none'}",
             flush=True,
         )
-        for name, bill in row.bills.items() if arguments.parts else ():
+        for name, bill in row.bills.items() if chosen.parts else ():
             shares = ", ".join(f"{part} {dollars / row.ideal:.3f}" for part, dollars in bill.items())
             print(f"    {name}: {shares}", flush=True)
-    if arguments.plots:
-        _plots(arguments.plots, rows, arguments.seeds[0], arguments.days)
+    if chosen.plots:
+        _plots(chosen.plots, rows, chosen.seeds[0], chosen.days)
     return int(any(row.missed for row in rows))
 
 
@@ -131,9 +151,9 @@ def _warmed(place: Place) -> Place:
 
 def _compare(place: Place, seed: int, days: float) -> Row:
     posts = generate(days=days, seed=seed, load=place.load, architecture=place.architecture)
-    ours = run("ours", place, posts, seed=seed, days=days)
-    count = run("count-based", place, posts, seed=seed, days=days)
-    ideal = clairvoyant(place.scenario, posts, patience=0)
+    ours = run("ours", place, posts, seed=seed, days=days, progress=Progress("ours", days))
+    count = run("count-based", place, posts, seed=seed, days=days, progress=Progress("count-based", days))
+    ideal = clairvoyant(place.scenario, posts, patience=0, progress=Progress("clairvoyant", days))
     fleets = {fleet.name: fleet for fleet in place.scenario.fleets}
     return Row(
         place=place,
@@ -157,13 +177,22 @@ def _compare(place: Place, seed: int, days: float) -> Row:
 
 
 def _plots(directory: Path, rows: list[Row], seed: int, days: float) -> None:
+    shown = min(days, 7)
     for place in (
         Place(architecture="x86_64", boot_seconds=180),
         _warmed(Place(architecture="aarch64", boot_seconds=1200)),
     ):
-        posts = generate(days=min(days, 7), seed=seed, architecture=place.architecture)
+        posts = generate(days=shown, seed=seed, architecture=place.architecture)
         runs = {
-            name: run(name, place, posts, seed=seed, days=min(days, 7), sample_seconds=900.0).samples
+            name: run(
+                name,
+                place,
+                posts,
+                seed=seed,
+                days=shown,
+                sample_seconds=900.0,
+                progress=Progress(name, shown),
+            ).samples
             for name in ("ours", "count-based")
         }
         svg = plot.over_time(
@@ -188,7 +217,14 @@ def _choose(days: float) -> int:
             costs = {}
             for name in (name for name in names if name.startswith(kind)):
                 policy = policies.count_based({**best, queue: name})
-                outcome = play(place.scenario, posts, policy, seed=TUNING_SEED, until=2 * days * DAY)
+                outcome = play(
+                    place.scenario,
+                    posts,
+                    policy,
+                    seed=TUNING_SEED,
+                    until=2 * days * DAY,
+                    progress=Progress(name, days),
+                )
                 # A cluster that fits no host of its fleet waits for ever: no choice at all.
                 costs[name] = float("inf") if outcome.unfinished else outcome.dollars
             best[queue] = min(costs, key=costs.__getitem__)

@@ -23,13 +23,29 @@ ROOT = Path(__file__).parent.parent
 GOAL = 2.0  # times the floor
 
 
-def main() -> int:
-    """Measures and prints; returns 1 where the goal is missed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and prints; returns 1 where the goal is missed.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
+    # Not above: the empty app, which is to import as little as can be, is this module, too.
+    import settings
+    from fleet.simulate.options import whole
+
     parser = argparse.ArgumentParser(prog="python -m bench.synth", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("environment", nargs="?", default="production")
-    parser.add_argument("--runs", type=int, default=7, help="of each program, beside one to warm up")
+    parser.add_argument(
+        "environment", nargs="?", default="production", metavar="ENV", help="the environment (%(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=whole(1, 100), default=7, help="of each program, beside one to warm up (%(default)s)"
+    )
     parser.add_argument("--validate", action="store_true", help="with all validation, as cdk synth has it")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
+    try:
+        settings.load(options.environment)
+    except settings.SettingsError as error:
+        raise SystemExit(str(error)) from None
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory)
         this = [sys.executable, __file__]
@@ -39,14 +55,15 @@ def main() -> int:
             "same templates again": ([*this, "--again", str(output / "app")], output / "again"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in programs}
-        for turn in range(arguments.runs + 1):
+        for turn in range(options.runs + 1):
+            print(f"turn {turn} of {options.runs}" if turn else "warming up", file=sys.stderr, flush=True)
             for name, (command, place) in programs.items():
-                taken = _seconds(command, place, arguments.environment, validate=arguments.validate)
+                taken = _seconds(command, place, options.environment, validate=options.validate)
                 if turn:
                     seconds[name].append(taken)
     medians = {name: median(values) for name, values in seconds.items()}
-    with_validation = "with" if arguments.validate else "without"
-    print(f"{arguments.environment}, {with_validation} validation, medians of {arguments.runs} runs:")
+    with_validation = "with" if options.validate else "without"
+    print(f"{options.environment}, {with_validation} validation, medians of {options.runs} runs:")
     for name, value in medians.items():
         print(f"  {name:22} {value:5.2f} s   app takes {medians['app'] / value:4.2f} times that")
     missed = medians["app"] > GOAL * medians["same templates again"]

@@ -14,6 +14,7 @@ While a worker host stays, its agent closes and opens workers as the controller 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -412,8 +413,18 @@ def find_notice(metadata: Metadata) -> Notice | None:
     return Notice.REBALANCE if metadata.find(REBALANCE) is not None else None
 
 
-def main() -> int:
-    """Runs the agent; returns when the host may go."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the agent; returns when the host may go.
+
+    Args:
+        arguments: the command line's words; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python3 -m fleet.agent",
+        description="Lets this host go in order when its Auto Scaling group wants it gone. "
+        "openqa-agent.service starts it.",
+    )
+    parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     metadata = Metadata()

@@ -11,12 +11,13 @@ from fleet.openqa import Classes
 from fleet.policies import Policy
 from fleet.schedule import Warm
 from fleet.simulate.parts import Span, parts
+from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post
 from fleet.simulate.world import Outcome, play
 
 SIMULATED = ("ours", "count-based", "target-tracking", "static")
-IDEALS = ("clairvoyant", "clairvoyant, patient", "floor")
+IDEALS = ("clairvoyant", "clairvoyant-patient", "floor")
 # Fedora's own fleet: on x86_64 a plain, a tap and a tap2 host with 60 workers each, on aarch64 one with 60.
 STATIC_SLOTS = 60
 SLOWEST_NESTED_BOOT = 600.0
@@ -97,11 +98,18 @@ def run(
     seed: int,
     days: float,
     sample_seconds: float | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Play one policy; it has twice the time to finish what was scheduled last."""
     until = days * DAY if name == "static" else 2 * days * DAY + DAY
     return play(
-        place.scenario, posts, policy(name, place), seed=seed, until=until, sample_seconds=sample_seconds
+        place.scenario,
+        posts,
+        policy(name, place),
+        seed=seed,
+        until=until,
+        sample_seconds=sample_seconds,
+        progress=progress,
     )
 
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from itertools import groupby
 
 from fleet.openqa import Classes
 from fleet.policy import Fleet
 from fleet.simulate.parts import Span, dollars
+from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import Post, Task
 
@@ -55,13 +57,16 @@ class Schedule:
     spans: list[Span]
 
 
-def clairvoyant(scenario: Scenario, posts: Sequence[Post], *, patience: float) -> Schedule:
+def clairvoyant(
+    scenario: Scenario, posts: Sequence[Post], *, patience: float, progress: Progress | None = None
+) -> Schedule:
     """Make the cheapest schedule that is found.
 
     Args:
         scenario: The fleets.
         posts: The jobs.
         patience: No job starts later than so many seconds after it could: 0 starts each at once.
+        progress: Whom to tell how far this is.
 
     Returns:
         The cheapest of the schedules that use hosts of any size, and of at most and at least each size.
@@ -69,10 +74,11 @@ def clairvoyant(scenario: Scenario, posts: Sequence[Post], *, patience: float) -
     sizes = sorted({fleet.slots for fleet in scenario.fleets})
     ranges = {(0, math.inf)} | {(0.0, size) for size in sizes} | {(size, math.inf) for size in sizes}
     schedules = []
-    for low, high in sorted(ranges):
+    for count, (low, high) in enumerate(sorted(ranges), start=1):
+        tell = partial(progress, step=f"schedule {count} of {len(ranges)}, ") if progress else None
         fleets = [fleet for fleet in scenario.fleets if low <= fleet.slots <= high]
         if _suffice(fleets, posts):
-            schedules.append(_Greedy(scenario, fleets, posts, patience).schedule())
+            schedules.append(_Greedy(scenario, fleets, posts, patience).schedule(tell))
     return min(schedules, key=lambda schedule: schedule.dollars)
 
 
@@ -171,9 +177,11 @@ class _Greedy:
         self.order += 1
         heappush(self.events, (time, self.order, work))
 
-    def schedule(self) -> Schedule:
+    def schedule(self, tell: Callable[[float], None] | None) -> Schedule:
         while self.events:
             now = self.events[0][0]
+            if tell:
+                tell(now)
             batch = []
             while self.events and self.events[0][0] <= now + 1.0:
                 batch.append(heappop(self.events)[2])

@@ -19,6 +19,7 @@ from fleet.openqa import Classes, Free, Job, Unit, assign
 from fleet.policies import Policy
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
+from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import DAY, Post, Task
 from fleet.turnstile import Turns
@@ -167,7 +168,7 @@ class World:
             self._at(0.0, self._sample)
         self._look_soon()
 
-    def run(self, until: float) -> Outcome:
+    def run(self, until: float, progress: Progress | None = None) -> Outcome:
         """Play until all is done and all hosts are gone, or until a time."""
         while self.events and (self.undone or self.machines):
             time, _, action = heappop(self.events)
@@ -175,6 +176,8 @@ class World:
                 break
             self.now = time
             action()
+            if progress:
+                progress(time)
         for task in [self.tasks[job] for job in self.running]:
             self._stop(task)
         self.spans += [machine.span(self.now) for machine in self.machines.values()]
@@ -521,6 +524,7 @@ def play(
     seed: int,
     until: float = math.inf,
     sample_seconds: float | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Play a workload against a policy.
 
@@ -531,8 +535,9 @@ def play(
         seed: Of boot times, failures, and openQA's shuffling of workers.
         until: Stop then at the latest, in seconds from the start: some policies keep hosts for ever.
         sample_seconds: Take a sample so often.
+        progress: Whom to tell what time it is there.
 
     Returns:
         What came of it.
     """
-    return World(scenario, posts, policy, seed=seed, sample_seconds=sample_seconds).run(until)
+    return World(scenario, posts, policy, seed=seed, sample_seconds=sample_seconds).run(until, progress)

@@ -155,6 +155,22 @@ class World:
         return self.log
 
 
+def test_it_tells_what_it_is_before_it_asks_anybody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(agent, "Metadata", None)
+    for words, code in ((["--help"], 0), (["--nope"], 2), (["now"], 2)):
+        with pytest.raises(SystemExit) as raised:
+            agent.main(words)
+        assert raised.value.code == code
+    assert "Lets this host go in order" in capsys.readouterr().out
+
+
+def test_its_unit_starts_it_without_a_word() -> None:
+    unit = machine.REPOSITORY / "userdata/roles/common/units/openqa-agent.service"
+    assert "\nExecStart=/usr/bin/python3 -m fleet.agent\n" in unit.read_text()
+
+
 def test_an_idle_host_goes_at_once() -> None:
     assert World(targets=["InService", "InService", "Terminated"]).run() == ["drain", "stop", "complete"]
 

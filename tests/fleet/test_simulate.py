@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,6 +16,7 @@ from fleet.policies import Policy, count_based, ours
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.schedule import parse
 from fleet.simulate.__main__ import main
+from fleet.simulate.compare import IDEALS, SIMULATED
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.scenario import Drought, Scenario, scenario
@@ -175,13 +178,62 @@ def test_hosts_are_warm_at_the_times_that_the_operator_sets() -> None:
     ],
 )
 def test_a_time_or_a_fleet_that_there_is_not(
-    warm: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    warm: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["simulate", "fedora", "--boot", "1200", "--warm", warm])
     with pytest.raises(SystemExit) as raised:
-        main()
+        main(["fedora", "--boot", "1200", "--warm", warm])
     assert raised.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--days 0", "--days: '0' is no number from 0.01 to 92"),
+        ("--days=-1", "--days: '-1' is no number from 0.01 to 92"),
+        ("--days nan", "--days: 'nan' is no number from"),
+        ("--days inf", "--days: 'inf' is no number from"),
+        ("--days week", "--days: 'week' is no number from"),
+        ("--seed 0", "--seed: '0' is no whole number from 1 to 1000000000"),
+        ("--seed 1.5", "--seed: '1.5' is no whole number from"),
+        ("--load 0", "--load: '0' is no whole number from 1 to 10"),
+        ("--boot 0", "--boot: '0' is no number from 1 to 86400"),
+        ("--spot-hours 0", "--spot-hours: '0' is no number from 1 to 10000"),
+        ("--policy clairvoyant,", "invalid choice: 'clairvoyant,' (choose from"),
+        ("--plot /nope/x.svg", "--plot: '/nope' is no folder in which files may be written"),
+        ("--plot /", "--plot: '/' is a folder; allowed is a file"),
+    ],
+)
+def test_words_that_are_refused_before_the_run(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fleet.simulate.__main__.generate", None)
+    with pytest.raises(SystemExit) as raised:
+        main(["fedora", *words.split()])
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_all_policies_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "x.svg"
+    names = [*SIMULATED, *IDEALS]
+    words = ["fedora", "--days=0.3", "--json", f"--plot={plot}"]
+    assert main([*words, *(f"--policy={name}" for name in names)]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert list(answers) == names
+    assert answers["clairvoyant"]["wait_p95"] == 0 < answers["clairvoyant-patient"]["wait_p95"] <= 180
+    assert plot.read_text().startswith("<svg")
+
+
+def test_a_long_run_tells_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fleet.simulate.progress.EVERY_SECONDS", 0.0)
+    assert main(["fedora", "--days=0.3", "--policy=ours", "--policy=clairvoyant"]) == 0
+    told = capsys.readouterr()
+    assert "\nours: day 0.2 of 0.3\n" in told.err
+    assert "\nclairvoyant: schedule 11 of 11, day 0.2 of 0.3\n" in told.err
+    assert [line.split(":")[0] for line in told.out.splitlines()] == ["ours", "clairvoyant"]
 
 
 def test_the_parts_of_a_bill_make_up_the_whole() -> None:

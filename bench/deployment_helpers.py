@@ -1,4 +1,4 @@
-"""A local deployment for as long as a measurement takes."""
+"""What measurements share: a local deployment for as long as one takes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,77 @@
+"""What the words of a command line may be, as argparse's types: each refusal says what is allowed."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+# Together they make more than a million jobs, which is what fits into the memory of a small machine.
+MOST_DAYS = 92
+MOST_LOAD = 10
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Make the type of whole numbers in a range.
+
+    Args:
+        least: The smallest that is allowed.
+        most: The largest.
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Make the type of numbers in a range.
+
+    Args:
+        least: The smallest that is allowed.
+        most: The largest.
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"{text!r} is no number from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+def seed(text: str) -> int:
+    """Read what makes the random numbers of a run."""
+    return whole(1, 10**9)(text)
+
+
+def file(text: str) -> Path:
+    """Read where a file shall be written, and see to it before a long run that it can be."""
+    path = Path(text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is a folder; allowed is a file")
+    if not path.exists():
+        folder(str(path.parent))
+    elif not os.access(path, os.W_OK):
+        raise ArgumentTypeError(f"{text!r} must not be written; allowed is a file that may be")
+    return path
+
+
+def folder(text: str) -> Path:
+    """Read where files shall be written, and see to it before a long run that they can be."""
+    path = Path(text)
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        raise ArgumentTypeError(f"{text!r} is no folder in which files may be written")
+    return path
