@@ -137,10 +137,6 @@ class _Work:
         return max(self.seconds)
 
 
-def _hardest_first(work: _Work) -> tuple[int, list[str], int, float]:
-    return -len(work.classes), sorted(work.classes), -len(work.tasks), -work.longest
-
-
 class _Greedy:
     def __init__(
         self, scenario: Scenario, fleets: Sequence[Fleet], posts: Sequence[Post], patience: float

@@ -28,7 +28,6 @@ TAP = ("tap", "tap2")
 NESTED_X86 = ("m8i-flex.large", "m8i-flex.xlarge", "m8i-flex.2xlarge", "m8i-flex.4xlarge", "m8i-flex.8xlarge")
 METAL_X86 = ("c5n.metal", "m5.metal", "m6i.metal")
 METAL_AARCH64 = ("a1.metal", "m6g.metal")
-BIGGEST_CLUSTER = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,8 +141,9 @@ def test_only_what_is_due_is_made_and_stored(bucket: Any, builder: Host, webui: 
     later.outdated = {"disk_a.img"}
     made = build.build(builder, program=later)
     assert later.made == ["disk_a.img"]
-    assert made.by_name["disk_b.img"] == first.by_name["disk_b.img"]
-    assert made.by_name["disk_a.img"].key != first.by_name["disk_a.img"].key
+    assert [image.name for image in made.images] == ["disk_a.img", "disk_b.img"]
+    assert made.images[1] == first.images[1]
+    assert made.images[0].key != first.images[0].key
     fetch.fetch(webui)
     assert shown(webui) == {"disk_a.img": b"new", "disk_b.img": b"two"}
 
@@ -241,7 +242,7 @@ def test_what_is_not_as_it_was_built_is_not_shown(
 ) -> None:
     good = Program(builder, {"disk_a.img": b"one" * 9999, "disk_b.img": b"two"})
     made = build.build(builder, program=good)
-    a, b = (f"x86_64/{made.by_name[name].key}" for name in ("disk_a.img", "disk_b.img"))
+    a, b = (f"x86_64/{image.key}" for image in made.images)
     if damage == "cut":
         whole = bucket.get_object(Bucket=BUCKET, Key=a)["Body"].read()
         bucket.put_object(Bucket=BUCKET, Key=a, Body=whole[: len(whole) // 2])

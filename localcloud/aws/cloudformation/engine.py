@@ -359,7 +359,6 @@ class _Run:
             resource=resource,
             progress=lambda reason: self.engine.event(self.stack, f"{verb}_IN_PROGRESS", reason, resource),
             policies=templates.resolve(definition.get(kind, {}), self.scope) or {},
-            rolling_back=self.undo is not None,
         )
 
     def _resolve(self, resource: Resource, definition: dict[str, Any]) -> tuple[Type, dict[str, Any]]:

@@ -27,7 +27,6 @@ class Context:
     Attributes:
         progress: Adds an event with a reason to the resource, its status unchanged.
         policies: The resource's ``CreationPolicy`` or ``UpdatePolicy``, functions worked out.
-        rolling_back: The operation is undoing a failed update.
     """
 
     world: World
@@ -35,7 +34,6 @@ class Context:
     resource: Resource
     progress: Callable[[str], None]
     policies: Mapping[str, Any]
-    rolling_back: bool = False
 
     @property
     def id(self) -> str:

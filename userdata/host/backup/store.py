@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from userdata.host.backup import manifests, names
@@ -176,11 +176,6 @@ def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> s
 def object_of(base: Base, mount: Path = MOUNT) -> Path:
     """Returns the object of a base backup."""
     return mount / names.bases(base.system) / base.attempt / base.object
-
-
-def relative(path: Path, mount: Path = MOUNT) -> PurePosixPath:
-    """Returns an object's key below the mount."""
-    return PurePosixPath(path.relative_to(mount))
 
 
 def _manifest(kind: type[M], path: Path) -> M | None:

@@ -50,11 +50,6 @@ class Manifest:
     checked: str | None
     images: tuple[Image, ...]
 
-    @property
-    def by_name(self) -> Mapping[str, Image]:
-        """The images by name."""
-        return {image.name: image for image in self.images}
-
 
 def encode(manifest: Manifest) -> bytes:
     """Returns the manifest's JSON."""

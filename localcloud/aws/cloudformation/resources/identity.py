@@ -363,25 +363,3 @@ def random_password(options: Properties) -> str:
     first = [secrets.choice(kind) for kind in required]
     rest = [secrets.choice("".join(kinds)) for _ in range(length - len(first))]
     return "".join(secrets.SystemRandom().sample(first + rest, length))
-
-
-class SecretPolicy(
-    Type,
-    type="AWS::SecretsManager::ResourcePolicy",
-    properties="BlockPublicPolicy ResourcePolicy",
-    immutable="SecretId",
-):
-    """A secret's policy."""
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Put it."""
-        c.call("secretsmanager", "put_resource_policy", **p)
-        c.created(p["SecretId"])
-
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Put another."""
-        c.call("secretsmanager", "put_resource_policy", **new)
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Delete it."""
-        c.call("secretsmanager", "delete_resource_policy", SecretId=c.id)

@@ -1,25 +1,10 @@
-"""AWS::SSM, AWS::Logs, AWS::Events, AWS::CloudWatch, AWS::SNS, AWS::ECR: what operators look at."""
+"""AWS::SSM, AWS::Logs, AWS::Events, AWS::CloudWatch, AWS::ECR: what operators look at."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from localcloud.aws.cloudformation.types import Context, Properties, Type, changes, tags
-
-
-class Metadata(Type, type="AWS::CDK::Metadata", properties="Analytics"):
-    """The CDK's note of its version; it does nothing."""
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Do nothing."""
-        c.created(c.name(128))
-
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Do nothing."""
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Do nothing."""
 
 
 class Parameter(
@@ -197,43 +182,6 @@ class Rule(
         return {"Arn": f"arn:aws:events:{c.world.region}:{c.world.account}:rule/{c.id}"}
 
 
-class MetricFilter(
-    Type,
-    type="AWS::Logs::MetricFilter",
-    properties="FilterPattern MetricTransformations",
-    immutable="FilterName LogGroupName",
-):
-    """A metric made of log lines."""
-
-    def _put(self, c: Context, p: Properties, name: str) -> None:
-        transformations = [
-            {key[0].lower() + key[1:]: value for key, value in entry.items()}
-            for entry in p["MetricTransformations"]
-        ]
-        c.call(
-            "logs",
-            "put_metric_filter",
-            logGroupName=p["LogGroupName"],
-            filterName=name,
-            filterPattern=p["FilterPattern"],
-            metricTransformations=transformations,
-        )
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Put it."""
-        name = p.get("FilterName") or c.name(512)
-        self._put(c, p, name)
-        c.created(name)
-
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Put another."""
-        self._put(c, new, c.id)
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Delete it."""
-        c.call("logs", "delete_metric_filter", logGroupName=p["LogGroupName"], filterName=c.id)
-
-
 class Alarm(
     Type,
     type="AWS::CloudWatch::Alarm",
@@ -285,76 +233,6 @@ class Dashboard(
     def delete(self, c: Context, p: Properties) -> None:
         """Delete it."""
         c.call("cloudwatch", "delete_dashboards", DashboardNames=[c.id])
-
-
-class Topic(
-    Type, type="AWS::SNS::Topic", properties="DisplayName KmsMasterKeyId Tags", immutable="TopicName"
-):
-    """A topic."""
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Create it."""
-        answer = c.call("sns", "create_topic", Name=p.get("TopicName") or c.name(256), Tags=tags(p, own=True))
-        c.created(answer["TopicArn"])
-        self._set(c, p)
-
-    def _set(self, c: Context, p: Properties) -> None:
-        for name in ("DisplayName", "KmsMasterKeyId"):
-            if name in p:
-                c.call(
-                    "sns",
-                    "set_topic_attributes",
-                    TopicArn=c.id,
-                    AttributeName=name,
-                    AttributeValue=p[name],
-                )
-
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Change its attributes."""
-        self._set(c, new)
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Delete it."""
-        c.call("sns", "delete_topic", TopicArn=c.id)
-
-    def attributes(self, c: Context, p: Properties) -> dict[str, Any]:
-        """What ``Fn::GetAtt`` gives."""
-        return {"TopicArn": c.id, "TopicName": c.id.split(":")[-1]}
-
-
-class TopicPolicy(Type, type="AWS::SNS::TopicPolicy", properties="PolicyDocument Topics"):
-    """The policy of topics."""
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Set it."""
-        c.created(c.name(128))
-        self.update(c, {}, p)
-
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Set another."""
-        for topic in new["Topics"]:
-            c.call(
-                "sns",
-                "set_topic_attributes",
-                TopicArn=topic,
-                AttributeName="Policy",
-                AttributeValue=json.dumps(new["PolicyDocument"]),
-            )
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Leave it: it goes with its topics."""
-
-
-class Subscription(Type, type="AWS::SNS::Subscription", immutable="Endpoint Protocol TopicArn"):
-    """A subscription."""
-
-    def create(self, c: Context, p: Properties) -> None:
-        """Subscribe."""
-        c.created(c.call("sns", "subscribe", **p, ReturnSubscriptionArn=True)["SubscriptionArn"])
-
-    def delete(self, c: Context, p: Properties) -> None:
-        """Unsubscribe."""
-        c.call("sns", "unsubscribe", SubscriptionArn=c.id)
 
 
 class Repository(
