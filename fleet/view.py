@@ -75,6 +75,16 @@ class Memory:
                 times[job.kind].append(job.finished - job.started)
         self.usual |= {kind: statistics.median(found[:_ENDED_JOBS]) for kind, found in times.items()}
 
+    def forget(self, present: set[str]) -> None:
+        """Forget the hosts that are gone.
+
+        Args:
+            present: Those that are there.
+        """
+        for remembered in (self.idle, self.lost, self.unfit, self.told):
+            for gone in remembered.keys() - present:
+                del remembered[gone]
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -118,20 +128,12 @@ def look(
         launches: How each group's last launches went.
         memory: What was seen before; it is brought up to date.
     """
-    jobs = {job.id: job for job in queue.jobs}
-    on_host: defaultdict[str | None, list[ListedWorker]] = defaultdict(list)
-    for worker in queue.workers:
-        on_host[worker.instance].append(worker)
-    assigned: defaultdict[int, list[ListedJob]] = defaultdict(list)
-    for job in queue.jobs:
-        if job.worker is not None and not job.scheduled:
-            assigned[job.worker].append(job)
+    listed = _Listed(queue)
     hosts: list[Host] = []
     fleets: list[Fleet] = []
     given_up: list[str] = []
     lost: set[str] = set()
     hourly: dict[str, float] = {}
-    present: set[str] = set()
     for fleet in facts:
         group = groups.get(fleet.group)
         if group is None:
@@ -139,35 +141,12 @@ def look(
         fleets.append(_fleet(fleet, group, launches.get(fleet.group, Launches()), now))
         hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members)
         for member in group.members:
-            present.add(member.id)
-            rows = on_host.get(member.id, [])
-            workers = [worker for worker in rows if worker.connected]
-            told = memory.closed.get(member.id, frozenset())
-            closed = bool(rows) and all(row.number in told and row.id not in assigned for row in rows)
-            running = _running(workers, assigned, jobs, memory, now)
-            state = _state(member, bool(workers) or closed, memory, now)
-            if state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told:
+            host = _host(member, fleet, group, listed, memory, now)
+            hosts.append(host)
+            if _is_lost(host, member, memory):
                 lost.add(member.id)
                 if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
                     given_up.append(member.id)
-            # Workers that are about to be opened are not there yet, and their host is as idle as before.
-            there = bool(workers) or closed or member.id in memory.idle
-            idle = state is State.READY and there and not running
-            away = [row.number for row in rows if not row.connected and row.number not in told]
-            # Types of a fleet may differ in workers: the plan counts on the fewest.
-            unfit = memory.count_unfit(member.id, away, now) - max(0, len(rows) - fleet.slots)
-            hosts.append(
-                Host(
-                    id=member.id,
-                    fleet=fleet.name,
-                    state=state,
-                    launched=min(now, member.launched if member.launched is not None else now),
-                    idle_since=memory.idle_since(member.id, idle, now),
-                    running=tuple(sorted(running, key=lambda run: run.since, reverse=True)[: fleet.slots]),
-                    outdated=None not in (member.version, group.version) and member.version != group.version,
-                    unfit=min(max(0, unfit), fleet.slots - 1),
-                )
-            )
     on_workers = {run.job for host in hosts for run in host.running}
     seen = Seen(
         now=now,
@@ -178,17 +157,67 @@ def look(
         fleets=fleets,
         recent=memory.recent,
     )
-    for remembered in (memory.idle, memory.lost, memory.unfit, memory.told):
-        for gone in remembered.keys() - present:
-            del remembered[gone]
+    present = {host.id for host in hosts}
+    memory.forget(present)
     return View(
         seen=seen,
         given_up=tuple(given_up),
         lost=frozenset(lost),
         told=frozenset(memory.told),
         hourly=hourly,
-        workers={host: tuple(rows) for host, rows in on_host.items() if host in present},
+        workers={host: tuple(rows) for host, rows in listed.on_host.items() if host in present},
     )
+
+
+class _Listed:
+    """openQA's queue, as looking at one host after the other needs it.
+
+    Attributes:
+        jobs: The jobs by id.
+        on_host: The workers of each host.
+        assigned: The jobs that each worker was given, by the worker's id.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.jobs = {job.id: job for job in queue.jobs}
+        self.on_host: defaultdict[str | None, list[ListedWorker]] = defaultdict(list)
+        for worker in queue.workers:
+            self.on_host[worker.instance].append(worker)
+        self.assigned: defaultdict[int, list[ListedJob]] = defaultdict(list)
+        for job in queue.jobs:
+            if job.worker is not None and not job.scheduled:
+                self.assigned[job.worker].append(job)
+
+
+def _host(member: Member, fleet: Facts, group: Group, listed: _Listed, memory: Memory, now: float) -> Host:
+    """What the policy sees of one member of a group."""
+    rows = listed.on_host.get(member.id, [])
+    workers = [worker for worker in rows if worker.connected]
+    told = memory.closed.get(member.id, frozenset())
+    closed = bool(rows) and all(row.number in told and row.id not in listed.assigned for row in rows)
+    running = _running(workers, listed.assigned, listed.jobs, memory, now)
+    state = _state(member, bool(workers) or closed, memory, now)
+    # Workers that are about to be opened are not there yet, and their host is as idle as before.
+    there = bool(workers) or closed or member.id in memory.idle
+    idle = state is State.READY and there and not running
+    away = [row.number for row in rows if not row.connected and row.number not in told]
+    # Types of a fleet may differ in workers: the plan counts on the fewest.
+    unfit = memory.count_unfit(member.id, away, now) - max(0, len(rows) - fleet.slots)
+    return Host(
+        id=member.id,
+        fleet=fleet.name,
+        state=state,
+        launched=min(now, member.launched if member.launched is not None else now),
+        idle_since=memory.idle_since(member.id, idle, now),
+        running=tuple(sorted(running, key=lambda run: run.since, reverse=True)[: fleet.slots]),
+        outdated=None not in (member.version, group.version) and member.version != group.version,
+        unfit=min(max(0, unfit), fleet.slots - 1),
+    )
+
+
+def _is_lost(host: Host, member: Member, memory: Memory) -> bool:
+    """Tell whether a host is not counted on although its group does: it drains, and nobody told it to."""
+    return host.state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told
 
 
 def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:

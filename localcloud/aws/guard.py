@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
@@ -29,6 +29,10 @@ _LOG = logging.getLogger(__name__)
 # Signing name to boto3's name and IAM's prefix, where they differ.
 _SERVICES = {"monitoring": ("cloudwatch", "cloudwatch"), "elasticloadbalancing": ("elbv2",) * 2}
 _FREE = {"sts:GetCallerIdentity"}
+Parameters = dict[str, Any]
+# ARNs, and what conditions see of each.
+Resources = list[tuple[str, dict[str, list[str]]]]
+_ANY: Resources = [("*", {})]  # of requests that name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,20 @@ class Guard:
     def __init__(self, world: World, autoscaling: AutoScaling) -> None:
         self._world = world
         self._autoscaling = autoscaling
+        # By signing name. S3's requests have more than one need each: _s3_needs.
+        self._by_service: Mapping[str, Callable[[str, Parameters], Resources]] = {
+            "autoscaling": self._group,
+            "cloudformation": self._stack,
+            "dynamodb": self._table,
+            "ec2": self._ec2_resources,
+            "events": self._bus,
+            "kms": self._key,
+            "logs": self._log_group,
+            "monitoring": self._metric,
+            "secretsmanager": self._secret,
+            "sns": self._topic,
+            "ssm": self._parameter,
+        }
 
     def refusal(self, request: Request) -> str | None:
         """Why a request is refused; None if it may pass."""
@@ -159,47 +177,62 @@ class Guard:
         for action, resource, context in needs:
             yield Need(action=action, resource=resource, context=base | context)
 
-    def _resources(
-        self, service: str, action: str, p: dict[str, Any]
-    ) -> list[tuple[str, dict[str, list[str]]]]:
+    def _resources(self, service: str, action: str, p: Parameters) -> Resources:
+        """What a request is about: another API is added as a function in ``_by_service``, in ``__init__``."""
         if action.startswith(("Describe", "List")) and service != "secretsmanager":
-            return [("*", {})]
-        if service == "ec2":
-            return self._ec2_resources(p)
-        if service == "autoscaling":
-            return self._group(p)
-        if service == "secretsmanager" and "SecretId" in p:
-            secret = secretsmanager_backends[self._world.account][self._world.region].secrets.get(
-                p["SecretId"]
-            )
-            arn = secret.arn if secret else self._arn("secretsmanager", f"secret:{p['SecretId']}")
-            found = {tag["Key"]: tag["Value"] for tag in (secret.tags if secret else None) or []}
-            return [(arn, _tag_context("secretsmanager", found))]
-        if service == "ssm" and {"Name", "Names", "Path"} & p.keys():
-            names = p.get("Names") or [p.get("Name") or p["Path"]]
-            return [(self._arn("ssm", f"parameter/{name.lstrip('/')}"), {}) for name in names]
-        if service == "cloudformation" and "StackName" in p:
-            name = p["StackName"]
-            if name.startswith("arn:"):
-                return [(name, {})]
-            answer = self._world.client("cloudformation").describe_stacks()["Stacks"]
-            arns = [stack["StackId"] for stack in answer if stack["StackName"] == name]
-            return [(arn, {}) for arn in arns] or [(self._arn("cloudformation", f"stack/{name}/none"), {})]
-        if service == "logs" and "logGroupName" in p:
-            stream = f":log-stream:{p['logStreamName']}" if "logStreamName" in p else ":*"
-            return [(self._arn("logs", f"log-group:{p['logGroupName']}{stream}"), {})]
-        if service == "monitoring":
-            return [("*", {"cloudwatch:namespace": [p["Namespace"]]} if "Namespace" in p else {})]
-        if service == "sns" and "TopicArn" in p:
-            return [(p["TopicArn"], {})]
-        if service == "dynamodb" and "TableName" in p:
-            return [(self._arn("dynamodb", f"table/{p['TableName']}"), self._leading_keys(action, p))]
-        if service == "events" and action == "PutEvents":
-            return [self._event(entry) for entry in p["Entries"]]
-        if service == "kms" and "KeyId" in p:
-            key = p["KeyId"]
-            return [(key if key.startswith("arn:") else self._arn("kms", f"key/{key}"), {})]
-        return [("*", {})]
+            return _ANY
+        find = self._by_service.get(service)
+        return find(action, p) if find else _ANY
+
+    def _secret(self, _: str, p: Parameters) -> Resources:
+        if "SecretId" not in p:
+            return _ANY
+        secret = secretsmanager_backends[self._world.account][self._world.region].secrets.get(p["SecretId"])
+        arn = secret.arn if secret else self._arn("secretsmanager", f"secret:{p['SecretId']}")
+        found = {tag["Key"]: tag["Value"] for tag in (secret.tags if secret else None) or []}
+        return [(arn, _tag_context("secretsmanager", found))]
+
+    def _parameter(self, _: str, p: Parameters) -> Resources:
+        if not {"Name", "Names", "Path"} & p.keys():
+            return _ANY
+        names = p.get("Names") or [p.get("Name") or p["Path"]]
+        return [(self._arn("ssm", f"parameter/{name.lstrip('/')}"), {}) for name in names]
+
+    def _stack(self, _: str, p: Parameters) -> Resources:
+        if "StackName" not in p:
+            return _ANY
+        name = p["StackName"]
+        if name.startswith("arn:"):
+            return [(name, {})]
+        answer = self._world.client("cloudformation").describe_stacks()["Stacks"]
+        arns = [stack["StackId"] for stack in answer if stack["StackName"] == name]
+        return [(arn, {}) for arn in arns] or [(self._arn("cloudformation", f"stack/{name}/none"), {})]
+
+    def _log_group(self, _: str, p: Parameters) -> Resources:
+        if "logGroupName" not in p:
+            return _ANY
+        stream = f":log-stream:{p['logStreamName']}" if "logStreamName" in p else ":*"
+        return [(self._arn("logs", f"log-group:{p['logGroupName']}{stream}"), {})]
+
+    def _metric(self, _: str, p: Parameters) -> Resources:
+        return [("*", {"cloudwatch:namespace": [p["Namespace"]]} if "Namespace" in p else {})]
+
+    def _topic(self, _: str, p: Parameters) -> Resources:
+        return [(p["TopicArn"], {})] if "TopicArn" in p else _ANY
+
+    def _table(self, action: str, p: Parameters) -> Resources:
+        if "TableName" not in p:
+            return _ANY
+        return [(self._arn("dynamodb", f"table/{p['TableName']}"), self._leading_keys(action, p))]
+
+    def _bus(self, action: str, p: Parameters) -> Resources:
+        return [self._event(entry) for entry in p["Entries"]] if action == "PutEvents" else _ANY
+
+    def _key(self, _: str, p: Parameters) -> Resources:
+        if "KeyId" not in p:
+            return _ANY
+        key = p["KeyId"]
+        return [(key if key.startswith("arn:") else self._arn("kms", f"key/{key}"), {})]
 
     def _event(self, entry: Mapping[str, str]) -> tuple[str, dict[str, list[str]]]:
         """The bus that an event is for, and what conditions see of it."""
@@ -208,7 +241,7 @@ class Guard:
         context = {key: [entry[name]] for key, name in keys.items() if name in entry}
         return bus if bus.startswith("arn:") else self._arn("events", f"event-bus/{bus}"), context
 
-    def _leading_keys(self, action: str, p: dict[str, Any]) -> dict[str, list[str]]:
+    def _leading_keys(self, action: str, p: Parameters) -> dict[str, list[str]]:
         """The partition keys that a request to a table touches."""
         table = dynamodb_backends[self._world.account][self._world.region].tables.get(p["TableName"])
         if table is None:
@@ -223,7 +256,7 @@ class Guard:
             raise NotImplementedError(f"{action} of DynamoDB is nothing for instances of the local cloud.")
         return {"dynamodb:leadingkeys": list(item[table.hash_key_attr].values())}
 
-    def _ec2_resources(self, p: dict[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
+    def _ec2_resources(self, _: str, p: Parameters) -> Resources:
         backend = ec2.backend(self._world.account, self._world.region)
         ids = [p[key] for key in ("InstanceId", "VolumeId", "NetworkInterfaceId") if key in p]
         ids += [*p.get("InstanceIds", []), *p.get("VolumeIds", []), *p.get("Resources", [])]
@@ -241,15 +274,15 @@ class Guard:
             found = {tag["key"]: tag["value"] for tag in backend.describe_tags({"resource-id": [identifier]})}
             kind = kinds.get(identifier.split("-")[0], "*")
             resources.append((self._arn("ec2", f"{kind}/{identifier}"), _tag_context("ec2", found)))
-        return resources or [("*", {})]
+        return resources or _ANY
 
-    def _group(self, p: dict[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
+    def _group(self, _: str, p: Parameters) -> Resources:
         name = p.get("AutoScalingGroupName")
         if name is None and "InstanceId" in p:
             member = self._autoscaling.member(p["InstanceId"])
             name = member[0].name if member else None
         if name is None:
-            return [("*", {})]
+            return _ANY
         group = self._autoscaling.groups.get(name)
         if group is None:
             return [(self._arn("autoscaling", f"autoScalingGroup:none:autoScalingGroupName/{name}"), {})]
@@ -265,7 +298,7 @@ def _tag_context(service: str, tags: Mapping[str, str]) -> dict[str, list[str]]:
     }
 
 
-def _parameters(boto: str, request: Request) -> dict[str, Any]:
+def _parameters(boto: str, request: Request) -> Parameters:
     """A request's parameters by the service's model."""
     model = get_service_model(boto)
     content_type = request.headers.get("Content-Type", "")
