@@ -33,9 +33,6 @@ from itertools import chain, islice
 from fleet.board import Board, Place
 from fleet.openqa import Classes, Job, Unit, units
 
-WINDOW = 4  # so many times its slots are looked at in the queue to fill a new host
-LARGE = 3  # workers: see Rules.spare_rest_large
-
 
 class State(Enum):
     """What a host is doing."""
@@ -178,21 +175,26 @@ class Rules:
         roomy_slots: See there.
         fill: So much of a roomy host's free workers' time jobs to come are taken to use, if they are like
             those that ended last.
+        window: So many times its slots are looked at in the queue to fill a new host.
         caution: A running job is counted on to end after so many times its usual time.
+        late_job: One that is late is counted on to end when it has taken longer by this share than so far.
         foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
         quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
         fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
             waits for its turn at the web UI; on one of n workers, by an nth of it.
         spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
             hosts: the first to come up serve, what still boots when nothing waits is cancelled. Boot times
-            scatter, and the last hosts make the longest waits. At most a quarter of a fleet's maximum is to
-            spare.
+            scatter, and the last hosts make the longest waits.
         spare_slow: The same for hosts that take longer to boot: there it costs much.
+        spare_most: At most this share of a fleet's maximum is to spare.
         spare_rest: This share of a host to spare, or more, is a whole one.
-        spare_rest_large: The same for quick hosts of three workers and more, which clusters wait for.
+        spare_rest_large: The same for quick hosts of `large_slots` workers and more, which clusters wait for.
+        large_slots: See there.
         scatter: The longest of several jobs is taken to be their times' norm of this order: six makes 1.12 of
             two alike, 1.26 of four and 1.59 of sixteen, about what is to be expected of the longest where
             times scatter by a quarter.
+        late_boot: A host that is late is counted on to be up when it has booted longer by this share than so
+            far.
         overdue: A host that boots for so many times its boot time is not counted on.
         thrift: A quick host takes no job if keeping it for that, times this, costs more than a new host.
         impatience: Who has waited for so many boots is planned on no busy worker: that may take longer than
@@ -211,15 +213,20 @@ class Rules:
     linger_roomy: float = 2.0
     roomy_slots: int = 16
     fill: float = 0.3
+    window: int = 4
     caution: float = 1.6
+    late_job: float = 0.2
     foresight: float = 1.0
     quick_seconds: float = 600.0
     fetching: float = 0.4
     spare: float = 0.4
     spare_slow: float = 0.2
+    spare_most: float = 0.25
     spare_rest: float = 0.5
     spare_rest_large: float = 0.25
+    large_slots: int = 3
     scatter: float = 6.0
+    late_boot: float = 0.1
     overdue: float = 2.0
     thrift: float = 0.25
     impatience: float = 1.5
@@ -406,18 +413,18 @@ class _Plan:
                 self.ends[running.job] = self._end(running)
 
     def _up(self, host: Host, fleet: Fleet) -> float:
-        """When a booting host will be up. Late ones soon; those that are far too late never."""
+        """When a booting host will be up. Late ones soon (`Rules.late_boot`); far too late ones never."""
         age = self.now - host.launched
         if age > self.rules.overdue * fleet.boot_seconds:
             return math.inf
-        return max(host.launched + fleet.boot_seconds, self.now + 0.1 * age)
+        return max(host.launched + fleet.boot_seconds, self.now + self.rules.late_boot * age)
 
     def _end(self, running: Running) -> float:
-        """When a job will have ended. Late ones within a fifth of what they took so far."""
+        """When a job will have ended. Late ones soon (`Rules.late_job`)."""
         age = self.now - running.since
         return max(
             running.since + self.rules.caution * self._seconds(running.expected_seconds),
-            self.now + 0.2 * age,
+            self.now + self.rules.late_job * age,
         )
 
     def _seconds(self, expected: float | None) -> float:
@@ -573,7 +580,7 @@ class _Plan:
             fitting: list[Unit] = []
             used, work, powers = 0, 0.0, 0.0
             small = (unit for unit in left if unit.size <= fleet.slots)
-            for unit in islice(small, WINDOW * fleet.slots):
+            for unit in islice(small, self.rules.window * fleet.slots):
                 if used + unit.size <= fleet.slots:
                     durations = self._durations(unit)
                     fitting.append(unit)
@@ -618,9 +625,10 @@ class _Plan:
             jobs += self.launched_for[fleet.name]
             quick = self._quick(fleet)
             share = self.rules.spare if quick else self.rules.spare_slow
-            large = quick and fleet.slots >= LARGE
+            large = quick and fleet.slots >= self.rules.large_slots
             rest = self.rules.spare_rest_large if large else self.rules.spare_rest
-            spares = min(int(share * jobs / fleet.slots + 1 - rest), fleet.max // 4)
+            most = int(self.rules.spare_most * fleet.max)
+            spares = min(int(share * jobs / fleet.slots + 1 - rest), most)
             if not jobs:
                 # What boots to spare is wanted until nothing waits: the last to be served wait longest.
                 # Those that are late come up yet, or fail, which must count as that.
@@ -659,11 +667,11 @@ class _Plan:
         left = 0.0
         for running in host.running:
             age = self.now - running.since
-            left = max(left, self._seconds(running.expected_seconds) - age, 0.2 * age)
+            left = max(left, self._seconds(running.expected_seconds) - age, self.rules.late_job * age)
         return left
 
     def _release(self) -> list[str]:
-        """Choose idle hosts that shall go; draining ones that are empty, too."""
+        """Choose idle hosts that shall go, beside those that boot and were cancelled."""
         places = {place.host: place for place in self.board.places}
         released = list(self.cancelled)
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
