@@ -19,10 +19,10 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from fleet import policies, schedule
+from fleet import schedule
 from fleet.openqa import Classes, Job
 from fleet.policy import Fleet, Host, Running, Seen, State, decide
-from fleet.simulate import options, plot
+from fleet.simulate import options, plot, policies
 from fleet.simulate.compare import Place, percentile, run
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fleet import policies
 from fleet.openqa import Classes
-from fleet.policies import Policy
 from fleet.schedule import Warm
+from fleet.simulate import policies
 from fleet.simulate.parts import Span, parts
+from fleet.simulate.policies import Policy
 from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post

@@ -16,9 +16,9 @@ from random import Random
 
 from fleet import schedule
 from fleet.openqa import Classes, Free, Job, Unit, assign
-from fleet.policies import Policy
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
+from fleet.simulate.policies import Policy
 from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import DAY, Post, Task

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from fleet.openqa import Free, Job, assign, units
-from fleet.policies import Policy, count_based, ours
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.schedule import parse
 from fleet.simulate.__main__ import main
 from fleet.simulate.compare import IDEALS, SIMULATED
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
+from fleet.simulate.policies import Policy, count_based, ours
 from fleet.simulate.scenario import Drought, Scenario, scenario
 from fleet.simulate.workload import DAY, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
