@@ -50,7 +50,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.setattr(backups, "stack_outputs", lambda **_: {"BackupBucket": "backups"})
+    monkeypatch.setattr(backups, "stack_outputs", lambda *_: {"BackupBucket": "backups"})
     with mock_aws():
         region = settings.load("dev").region
         client = boto3.client("s3", region_name=region)

@@ -72,7 +72,7 @@ class Groups:
 @pytest.fixture
 def ssm(monkeypatch: pytest.MonkeyPatch) -> Ssm:
     made = Ssm(lines=["unpacking", "replaying", "done"])
-    monkeypatch.setattr(hosts, "stack_outputs", lambda **_: OUTPUTS)
+    monkeypatch.setattr(hosts, "stack_outputs", lambda *_: OUTPUTS)
     monkeypatch.setattr(hosts, "POLL_SECONDS", 0)
     monkeypatch.setattr(boto3, "client", lambda service, **_: made if service == "ssm" else Groups())
     return made
