@@ -170,7 +170,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Document:
-    """The parsed host document; see docs/architecture.md for its form."""
+    """The parsed host document, which constructs/role_document.py makes."""
 
     environment: str
     role: str
