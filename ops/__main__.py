@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import settings
-from ops import backups, fleets, images, restore, schedule, smoke
+from ops import backups, disk_images, fleets, restore, schedule, smoke
 from ops.deployment import DeploymentError
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
     fleets.add_command(commands)
-    images.add_command(commands)
+    disk_images.add_command(commands)
     restore.add_command(commands)
     schedule.add_command(commands)
     smoke.add_command(commands)

@@ -125,7 +125,7 @@ class _Machine:
 
 @dataclass(slots=True)
 class _Work:
-    """A unit to start: its jobs, the time each holds a slot without fetching, and whether it is its chain's last."""
+    """A unit to start: jobs, how long each holds a slot beside fetching, and whether they are done then."""
 
     tasks: list[Task]
     seconds: list[float]

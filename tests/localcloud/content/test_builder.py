@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import settings
-from ops import images
+from ops import disk_images
 from settings import Environment
 from tests.localcloud.content.conftest import BUILDER
 from tests.localcloud.deployed import Deployment, until
@@ -24,7 +24,7 @@ MIB = 1024**2
 
 
 def start(environment: Environment) -> None:
-    assert images.build(environment, Namespace(arch=None)) == 0
+    assert disk_images.build(environment, Namespace(arch=None)) == 0
 
 
 def shown(content: Deployment) -> set[str]:
@@ -54,7 +54,7 @@ def test_a_builder_comes_publishes_and_goes(content: Deployment, capsys: pytest.
 
     # Killed midway: nothing is published, nothing is shown.
     content.cloud.client("ec2").terminate_instances(InstanceIds=[first])
-    assert images.read(environment) == {"x86_64": None}
+    assert disk_images.read(environment) == {"x86_64": None}
     assert not shown(content) & NAMES
 
     # Its group brings another, unless the first one had the time to empty it: the next run does the work.
@@ -62,7 +62,7 @@ def test_a_builder_comes_publishes_and_goes(content: Deployment, capsys: pytest.
     start(environment)
 
     def published() -> Manifest | None:
-        return images.read(environment)["x86_64"]
+        return disk_images.read(environment)["x86_64"]
 
     manifest = until("the images are published", published, seconds=300)
     until("the builder is gone", lambda: None if content.instances(GROUP) else True, seconds=120)

@@ -1,4 +1,4 @@
-"""``images``: have disk images built, and show which there are."""
+"""``disk-images``: have disk images built, and show which there are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from userdata.host.errors import HostError
 
 def add_command(commands: Any) -> None:
     """Adds the command to the parser's subcommands."""
-    parser = commands.add_parser("images", help="build or list the disk images of the tests")
+    parser = commands.add_parser("disk-images", help="build or list the disk images of the tests")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     building = actions.add_parser("build", help="start the builders, which go away when they are done")
     building.add_argument("--arch", choices=("x86_64", "aarch64"), help="only this one's (default: all)")

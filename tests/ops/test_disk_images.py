@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from ops import __main__ as main
-from ops import images
+from ops import disk_images
 from tests.unit.test_builder_settings import SAMPLE
 from tests.unit.test_settings import BASE
 from userdata.host.disk_images.manifest import Manifest
@@ -31,7 +31,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.setattr(images, "stack_outputs", lambda *_: {"DiskImagesBucket": "disk-images"})
+    monkeypatch.setattr(disk_images, "stack_outputs", lambda *_: {"DiskImagesBucket": "disk-images"})
     with mock_aws():
         client = boto3.client("s3", region_name=REGION)
         client.create_bucket(Bucket="disk-images")
@@ -57,7 +57,7 @@ class Groups:
 
 
 def run(directory: Path, *words: str) -> int:
-    return main.main(["--env", "here", "--environments", str(directory), "images", *words])
+    return main.main(["--env", "here", "--environments", str(directory), "disk-images", *words])
 
 
 def test_a_builder_is_started_once(
