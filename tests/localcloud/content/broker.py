@@ -132,9 +132,10 @@ class Outside:
         until("RabbitMQ listens", listening, seconds=START_SECONDS)
 
     def stop_broker(self) -> None:
-        """Kills RabbitMQ."""
+        """Kills RabbitMQ, and waits until its port is free: what was killed may listen for some moments."""
         _kill(self._broker)
         self._broker = None
+        until("the port is free", lambda: None if self._listens(PORT) else True, seconds=START_SECONDS)
 
     def start_archive(self) -> None:
         """Starts the archive."""

@@ -187,8 +187,10 @@ def test_the_queue_is_what_public_brokers_allow(scheduling: Scheduling, first: i
 
 
 def test_the_broker_goes_and_comes_back(scheduling: Scheduling, first: int) -> None:
+    away = "the broker is away"
+    before = scheduling.journal().count(away)
     scheduling.outside.stop_broker()
-    scheduling.says("the broker is away")
+    until("the broker is missed", lambda: scheduling.journal().count(away) > before or None, seconds=SECONDS)
     scheduling.outside.start_broker()
     until("the queue is there again", lambda: scheduling.outside.queues() or None, seconds=SECONDS)
     scheduling.publish(message("after-the-broker"))
