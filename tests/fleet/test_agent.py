@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -17,9 +19,11 @@ from moto import mock_aws
 from fleet import agent
 from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Notice, Seen, Step, decide, watch
 from tests.userdata import machine
+from userdata.host import names
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.metadata import Metadata
+from userdata.host.signals import Signals
 
 
 @pytest.mark.parametrize(
@@ -190,6 +194,11 @@ def test_draining_goes_on_when_the_metadata_stops_to_say_so() -> None:
     assert World(targets=["Terminated", None], busy_for=60).run()[-1] == "complete"
 
 
+def test_heartbeats_go_on_when_the_metadata_stops_to_say_so() -> None:
+    world = World(targets=["Terminated", None], busy_for=4 * HEARTBEAT_SECONDS)
+    assert world.run() == ["drain", *["heartbeat"] * 4, "stop", "complete"]
+
+
 def test_a_failure_is_tried_again() -> None:
     assert World(targets=["Terminated"], broken=3).run() == ["drain", "stop", "complete"]
 
@@ -347,6 +356,28 @@ def test_a_host_goes_even_if_it_cannot_give_its_name_back(tmp_path: Path) -> Non
     assert group.said == ["drain CONTINUE"] * 2
 
 
+@pytest.mark.parametrize(("name", "noticed"), [("worker", Notice.INTERRUPTION), ("database", None)])
+def test_the_agent_does_what_the_group_waits_for(
+    name: str, noticed: Notice | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, given = machine.host(tmp_path, name), dict[str, Any]()
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(agent, "_host", lambda metadata: host)
+    monkeypatch.setattr(agent, "watch", lambda **more: given.update(more))
+    monkeypatch.setattr(Metadata, "find", lambda self, path: path)
+    for action in ("heartbeat", "complete", "unhealthy"):
+        note = partialmethod(lambda self, action, *words: said.append((action, *words)), action)
+        monkeypatch.setattr(Signals, action, note)
+    monkeypatch.setattr(names, "release", lambda host: said.append(("release",)))
+    assert agent.main() == 0
+    assert given["target"]() == "autoscaling/target-lifecycle-state"
+    assert given["notice"]() is noticed
+    for action in ("heartbeat", "unfit", "complete"):
+        given[action]()
+    released = [("release",)] if name == "worker" else []
+    assert said == [("heartbeat", "drain"), ("unhealthy",), *released, ("complete", "drain", "CONTINUE")]
+
+
 def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = machine.Programs(
         answers={"podman ps": "openqa-cacheservice\nopenqa-worker-2\nopenqa-worker-20\n"}
@@ -358,6 +389,22 @@ def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: 
     assert workers.busy() == 1
     workers.stop()
     assert programs.calls[-1] == ("systemctl", "stop", "openqa-worker@1.service", "openqa-worker@2.service")
+
+
+def test_a_workers_name_is_not_part_of_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = machine.Programs(answers={"podman ps": "openqa-worker-10\n"})
+    monkeypatch.setattr(agent, "run", programs.run)
+    assert agent.ContainerWorkers(10, tmp_path / "closed").busy() == 1
+
+
+def test_a_worker_of_a_tap_host_that_stops_still_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = machine.Programs()
+    monkeypatch.setattr(agent, "run", programs.run)
+    agent.HostWorkers(2, tmp_path / "closed").busy()
+    (asked,) = programs.calls
+    assert "--state=active,activating,deactivating" in asked
 
 
 def test_workers_of_a_tap_host_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,6 +437,19 @@ def test_workers_of_a_tap_host_are_told_too(tmp_path: Path, monkeypatch: pytest.
 )
 def test_each_kind_of_host_goes_its_way(tmp_path: Path, name: str, kind: type) -> None:
     assert isinstance(agent.role_of(machine.host(tmp_path, name)), kind)
+
+
+def test_every_worker_of_a_host_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = machine.host(tmp_path, "worker", instance_type="m8i.2xlarge")
+    assert host.document.worker is not None
+    count = host.document.worker.count(host.instance_type)
+    assert count > 1
+    programs = machine.Programs(
+        answers={"podman ps": "".join(f"openqa-worker-{number}\n" for number in range(1, count + 1))}
+    )
+    monkeypatch.setattr(agent, "run", programs.run)
+    agent.role_of(host).drain()
+    assert len(programs.started("podman", "kill")) == count
 
 
 @mock_aws

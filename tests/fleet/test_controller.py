@@ -232,6 +232,27 @@ def test_data_that_gets_old_while_it_is_acted_on() -> None:
     assert len(world.calls) == 1
 
 
+def test_the_oldest_of_what_is_known_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(desired=2)
+    world.arrive(1)
+    world.arrive(2)
+    control = world.controller()
+    control.round()
+    world.now += 100
+    world.reading_takes = 100.0
+    terminate = world.terminate
+
+    def slow(instance: str, *, decrement: bool) -> None:
+        world.now += 30
+        terminate(instance, decrement=decrement)
+
+    monkeypatch.setattr(world, "terminate", slow)
+    told = len(world.told)
+    control.round()
+    assert len(world.calls) == 1
+    assert len(world.told) == told, "openQA's queue is 130 s old by now"
+
+
 def test_without_the_lock_nothing_is_even_read() -> None:
     world = World(jobs=[job(1)], held=False)
     assert world.controller().round() is None

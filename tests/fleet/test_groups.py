@@ -253,6 +253,16 @@ def test_launches_tell_how_long_hosts_take() -> None:
     assert judge([activity("Successful", n, seconds=60 * n) for n in (5, 4, 3)]).boot_seconds == 240.0
 
 
+def test_a_host_that_was_told_to_go_is_no_failed_launch(aws: Aws) -> None:
+    stub = aws.stubs["autoscaling"]
+    stub.add_response("terminate_instance_in_auto_scaling_group", {})
+    stub.add_response(
+        "describe_scaling_activities", {"Activities": [activity("Cancelled", 1, message=ABANDONED)]}
+    )
+    aws.groups.terminate("i-1", decrement=True)
+    assert aws.groups.launches(GROUP) == Launches()
+
+
 def test_launches_are_asked_for_by_group(aws: Aws) -> None:
     aws.stubs["autoscaling"].add_response(
         "describe_scaling_activities",

@@ -433,7 +433,7 @@ def sights(draw: st.DrawFn) -> Seen:
     return see(jobs=jobs, hosts=hosts, fleets=fleets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seen=sights())
 def test_what_it_never_does(seen: Seen) -> None:
     decision = decide(seen)
@@ -474,7 +474,7 @@ def test_what_it_never_does(seen: Seen) -> None:
             assert launched == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seen=sights(), random=st.randoms(use_true_random=False))
 def test_the_same_sight_gives_the_same_answer_in_whatever_order(seen: Seen, random: object) -> None:
     hosts, jobs = list(seen.hosts), list(seen.jobs)
@@ -488,7 +488,7 @@ def test_the_same_sight_gives_the_same_answer_in_whatever_order(seen: Seen, rand
     assert shuffled.open == answer.open
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seen=sights(), age=st.floats(121, 1e6))
 def test_stale_sights_change_nothing(seen: Seen, age: float) -> None:
     staying = Counter(host.fleet for host in seen.hosts if host.state is not State.DRAINING)

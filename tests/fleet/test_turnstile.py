@@ -195,7 +195,7 @@ def test_who_has_no_turn_gets_drips_and_then_all(fetch: Fetch) -> None:
 def test_what_is_small_needs_no_turn(fetch: Fetch, what: str, method: str) -> None:
     holder = fetch("large")
     begun(holder)
-    assert begun(fetch(what, method))
+    assert rest(fetch(what, method))
     assert rest(holder)
 
 
@@ -213,16 +213,17 @@ def test_who_fetches_slowly_keeps_nobody_waiting(fetch: Fetch) -> None:
     begun(holder)
     other = fetch("large")
     begun(other)
-    done = threading.Event()
+    done, taken = threading.Event(), list[int]()
 
     def trickle() -> None:
         while not done.wait(SLOW_SECONDS / 10):
-            holder.recv(1 << 16)
+            taken.append(len(holder.recv(1 << 14)))
 
     thread = threading.Thread(target=trickle)
     thread.start()
     try:
         assert len(rest(other)) > LARGE_BYTES / 2
+        assert sum(taken) < LARGE_BYTES / 2, "it has not been waited for"
     finally:
         done.set()
         thread.join()

@@ -282,6 +282,11 @@ def test_chained_jobs_wait_for_parents_that_are_not_done() -> None:
     assert after == {5: (4,), 6: (), 7: (5,), 8: ()}
 
 
+def test_a_cluster_does_not_wait_for_itself() -> None:
+    pair = (job(1, parallel=(2,)), job(2, parallel=(1,), blocked_by=1))
+    assert [waiting.after for waiting in look(jobs=pair).seen.jobs] == [(), ()]
+
+
 def test_waiting_since_it_was_first_seen_unblocked() -> None:
     memory = Memory()
     look(jobs=(job(5), job(6, parents=(5,))), memory=memory)
@@ -296,6 +301,12 @@ def test_how_long_jobs_take_is_learned_from_the_newest_of_their_kind() -> None:
     assert memory.usual == {("base", "", "", ""): 1600.0}
     assert look(memory=memory).seen.recent == {PLAIN: len(ended) + 2}
     assert look(jobs=(job(40),), memory=memory).seen.jobs[0].expected_seconds == 1600.0
+
+
+def test_a_job_that_ended_before_it_began_does_not_blind_the_controller() -> None:
+    memory = Memory()
+    memory.learn([job(1, scheduled=False, started=NOW, finished=NOW - 60)])
+    assert find_fault(look(member("i-1"), jobs=(job(2),), memory=memory).seen) is None
 
 
 def test_numbers_of_a_fleet() -> None:

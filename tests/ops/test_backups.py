@@ -155,9 +155,11 @@ def put_asset(s3: Any, body: bytes) -> str:
         modified={"hdd/fixed/disk.qcow2": 1},
         configuration={"openqa.ini": ""},
     )
+    older = replace(inventory, taken="2026-01-01T00:00:00+00:00", assets={"gone": "0" * 64})
     for key, content in {
         f"{folder}/a": body,
         f"{folder}/a.json": manifests.encode(sent),
+        f"webui/{names.INVENTORIES}/a.json": manifests.encode(older),
         f"webui/{names.INVENTORIES}/b.json": manifests.encode(inventory),
         f"webui/{names.INVENTORIES}/c.json": manifests.encode(inventory)[:-9],
     }.items():

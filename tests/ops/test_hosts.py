@@ -165,6 +165,30 @@ def test_what_is_none_of_fedoras_is_not_sent(
     assert not ssm.sent
 
 
+def test_a_command_takes_a_moment_to_appear(ssm: Ssm, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, late = ssm.get_command_invocation, [True]
+
+    def get(**asked: str) -> Any:
+        if late:
+            late.pop()
+            raise ssm.exceptions.InvocationDoesNotExist
+        return answer(**asked)
+
+    monkeypatch.setattr(ssm, "get_command_invocation", get)
+    assert main.main(["--env=dev", "backups", "now"]) == 0
+
+
+@pytest.mark.parametrize("status", ["TimedOut", "Cancelled"])
+def test_a_command_that_was_ended_is_not_waited_for(
+    ssm: Ssm, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = dict.fromkeys(("StandardOutputContent", "StandardErrorContent"), "")
+    answers = iter([{"Status": status, "StatusDetails": status, **nothing}])
+    monkeypatch.setattr(ssm, "get_command_invocation", lambda **_: next(answers))
+    assert main.main(["--env=dev", "backups", "now"]) == 1
+    assert f"it ended as {status} and said nothing" in capsys.readouterr().err
+
+
 def test_a_host_without_an_agent(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
     ssm.agent = False
     assert main.main(["--env=dev", "backups", "now"]) == 1

@@ -1070,8 +1070,8 @@ def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synt
         assert (tags["openqa:environment"], tags["openqa:role"]) == (name, part)
 
 
-def test_a_hosts_commands_take_no_shell_text(local: Synthesized) -> None:
-    for made in local.properties("AWS::SSM::Document"):
+def test_a_hosts_commands_take_no_shell_text(environment: Synthesized) -> None:
+    for made in environment.properties("AWS::SSM::Document"):
         # Without a new version in place, CloudFormation could not change a document that has a name.
         assert made["UpdateMethod"] == "NewVersion"
         content = made["Content"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import subprocess
 from dataclasses import replace
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from userdata.host.backup import archive, assets, choose, manifests, names, recovery, store
 from userdata.host.backup.archive import GapError
 from userdata.host.backup.choose import Lineage, Target
-from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.backup.manifests import Base, Inventory, ManifestError, Wal
 from userdata.host.errors import HostError
 
 SYSTEM = "7500000000000000001"
@@ -162,6 +164,14 @@ def test_no_changed_object_passes(
         list(store.read(path, sha256=written.sha256, size=written.bytes, compressed=True))
 
 
+def test_what_the_bucket_does_not_confirm_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(HostError, match="object: Input/output error"):
+        store.write(tmp_path / "object", [b"x"], compress=False)
+
+
 def test_a_bare_folder_is_not_the_bucket(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     line = "36 35 98:0 / {} rw,noatime shared:1 - {} source rw\n"
@@ -219,6 +229,36 @@ def test_a_gap_is_named(tmp_path: Path) -> None:
         archive.fetch("0000000100000000000003FF", tmp_path / "x", system=SYSTEM, mount=mount)
     assert not archive.fetch("000000010000000100000001", tmp_path / "x", system=SYSTEM, mount=mount)
     assert not archive.fetch("000000020000000000000001", tmp_path / "x", system=SYSTEM, mount=mount)
+
+
+def test_a_gap_within_a_group_is_named(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    archive_all(tmp_path, mount, "000000010000000000000001", "000000010000000000000003")
+    with pytest.raises(
+        GapError, match="000000010000000000000002 is missing, but 000000010000000000000003 is"
+    ):
+        archive.fetch("000000010000000000000002", tmp_path / "x", system=SYSTEM, mount=mount)
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"), [("iterdir", "cannot be listed: Input"), ("read_bytes", "cannot be read: Input")]
+)
+def test_a_bucket_that_does_not_answer_is_no_end_of_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, reason: str
+) -> None:
+    mount, name = tmp_path / "mount", "000000010000000000000001"
+    archive_all(tmp_path, mount, name)
+    folder = tmp_path / "mount" / names.bases(SYSTEM) / BASE.attempt
+    store.write(folder / names.MANIFEST, [manifests.encode(BASE)], compress=False)
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(HostError, match=reason):
+        archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+    with pytest.raises(HostError, match=reason):
+        store.find_bases(mount)
 
 
 @pytest.mark.parametrize(("how", "reason"), [("truncated", "is truncated"), ("tampered", "")])
@@ -321,6 +361,17 @@ def test_base_backups_are_those_with_a_manifest(tmp_path: Path) -> None:
     put(base(5), manifests.encode(base(5))[:-20])
     put(base(6), manifests.encode(base(7)))  # another attempt's
     assert store.find_bases(tmp_path) == [early, late, elsewhere]
+
+
+def test_the_newest_inventory_counts(tmp_path: Path) -> None:
+    def inventory(day: int) -> Inventory:
+        taken = NOON.replace(day=day).isoformat()
+        return Inventory(environment="test", taken=taken, assets={}, sizes={}, modified={}, configuration={})
+
+    for day in (2, 3, 1):
+        path = tmp_path / names.INVENTORIES / f"{names.attempt(NOON.replace(day=day))}.json"
+        store.write(path, [manifests.encode(inventory(day))], compress=False)
+    assert store.newest_inventory(tmp_path) == inventory(3)
 
 
 @given(st.lists(st.integers(-100, 100), min_size=1, max_size=20), st.integers(-100, 100))

@@ -225,6 +225,39 @@ def test_history_must_go_on(host: Host, openqa: OpenQa) -> None:
     assert commit in follow(host, rewritten=True)[0]
 
 
+def test_what_another_repository_says_need_not_follow(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    path = refresh.folder(host) / "state.json"
+    path.write_text(path.read_text().replace("127.0.0.1", "elsewhere"))
+    commit = openqa.push({"main.pm": "two"}, "--amend")
+    assert commit in follow(host)[0]
+
+
+def test_what_others_left_in_the_tree_is_not_released(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    tree = refresh.folder(host) / "tests"
+    (tree / "left.pm").write_text("left")
+    (tree / "main.pm").unlink()
+    (tree / "main.pm").write_text("changed")
+    openqa.push({"main.pm": "two"})
+    follow(host)
+    assert (current(host) / "pushed/main.pm").read_text() == "two"
+    assert not (current(host) / "pushed/left.pm").exists()
+
+
+def test_whether_it_failed_is_told(host: Host, openqa: OpenQa, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("userdata.host.figures.put", lambda _, **values: told.append(values))
+    openqa.push({"tables.json": TABLES})
+    follow(host)
+    openqa.push({"tables.json": "{"})
+    with pytest.raises(HostError):
+        follow(host)
+    assert told == [{"ContentFailed": 0.0}, {"ContentFailed": 1.0}]
+
+
 def test_locks_of_a_git_that_was_killed_keep_nobody_out(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)
@@ -248,11 +281,13 @@ def test_an_unreachable_ref_or_repository_is_named(host: Host, openqa: OpenQa, r
     assert reason in str(failure.value)
 
 
-@pytest.mark.parametrize("name", ["link.json", "folder.json"])
+@pytest.mark.parametrize("name", ["link.json", "folder.json", "elsewhere/secret.json"])
 def test_templates_are_files_of_the_tests(tmp_path: Path, name: str) -> None:
     (tmp_path / "tree/folder.json").mkdir(parents=True)
-    (tmp_path / "secret").write_text("{}")
-    (tmp_path / "tree/link.json").symlink_to(tmp_path / "secret")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/secret.json").write_text("{}")
+    (tmp_path / "tree/link.json").symlink_to(tmp_path / "secrets/secret.json")
+    (tmp_path / "tree/elsewhere").symlink_to(tmp_path / "secrets")
     with pytest.raises(HostError, match=f"{name} is no file of the tests"):
         templates.find(tmp_path / "tree", [name])
     with pytest.raises(HostError, match=r"the tests have no file none\.json"):
@@ -270,6 +305,35 @@ def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(open
     ]
     templates.load("/inner", files, loader="fifloader", changed=[])
     assert len(openqa.asked) == 2
+
+
+def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    users: list[str] = []
+
+    def run(*words: str, user: str = str(repository.USER), **_: Any) -> str:
+        users.append(user)
+        return ""
+
+    monkeypatch.setattr(templates, "inside", run)
+    templates.check(tmp_path, "/inner", ["a.json"], loader="fifloader")
+    assert users == ["604"]
+    templates.load("/inner", ["a.json"], loader="fifloader", changed=["a.json"])
+    assert users == ["604", "geekotest"]
+
+
+def test_a_changed_program_loads_anew(tmp_path: Path) -> None:
+    for name in ("a.json", templates.FIFLOADER):
+        (tmp_path / name).write_text(name)
+    before = templates.digests(tmp_path, ["a.json"], loader="fifloader")
+    (tmp_path / templates.FIFLOADER).write_text("another")
+    assert templates.digests(tmp_path, ["a.json"], loader="fifloader") != before
+
+
+def test_tables_are_loaded_before_the_job_groups_that_name_them(openqa: OpenQa) -> None:
+    files = ["group.yaml", "tables.json"]
+    templates.load("/inner", files, loader="openqa", changed=files)
+    loaded = [line for line in openqa.asked if "template" in line]
+    assert ["tables.json" in line for line in loaded] == [True, False]
 
 
 def test_limits_are_told_where_they_differ(openqa: OpenQa) -> None:
@@ -291,6 +355,8 @@ def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(
     content, tests, tree = (tmp_path / name for name in ("content", "tests", "tree"))
     for folder in (content, tests, tree):
         folder.mkdir()
+    (content / "current.new").symlink_to("killed")
+    (content / "releases/1.new").mkdir(parents=True)
     (tree / "products/x").mkdir(parents=True)
     (tmp_path / "needles").mkdir()
     (tmp_path / "needles/a.json").write_text("needle")

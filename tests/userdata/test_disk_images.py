@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,34 @@ def test_how_it_went_is_told(aws: None, tmp_path: Path, monkeypatch: pytest.Monk
     (metric,) = host.client("cloudwatch").list_metrics(Namespace="openQA/test")["Metrics"]
     assert metric["MetricName"] == "ImagesFailed"
     assert metric["Dimensions"] == [{"Name": "Architecture", "Value": "x86_64"}]
+    now = datetime.now(UTC)
+    (point,) = host.client("cloudwatch").get_metric_statistics(
+        **metric,
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(hours=1),
+        Period=7200,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    assert point["Sum"] == (0.0 if built else 1.0)
     assert left == [True]
+
+
+def test_nothing_is_made_while_another_builder_is_left(
+    builder: Host, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stays(host: Host) -> None:
+        raise HostError("another builder stays")
+
+    monkeypatch.setattr(build, "await_turn", stays)
+    ran: list[tuple[str, ...]] = []
+
+    def program(*words: str) -> int:
+        ran.append(words)
+        return 0
+
+    with pytest.raises(HostError, match="another builder stays"):
+        build.build(builder, program=program)
+    assert ran == []
 
 
 def test_a_builder_without_kvm_prepares_nothing(tmp_path: Path, programs: machine.Programs) -> None:

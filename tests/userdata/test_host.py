@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +115,12 @@ def test_private_files_are_never_readable_by_others(tmp_path: Path, value: str) 
     assert path.read_bytes().decode() == value
 
 
+def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / ".secret.new").write_text("half a se")
+    secrets.write_private(tmp_path / "secret", "a secret")
+    assert (tmp_path / "secret").read_text() == "a secret"
+
+
 def test_a_missing_secret_is_named(tmp_path: Path, aws: None) -> None:
     host = machine.host(tmp_path, "database")
     with pytest.raises(HostError, match=r"secret database: .*ResourceNotFound"):
@@ -159,6 +165,22 @@ def test_a_working_host_continues_the_launch_and_the_stack() -> None:
         "InstanceId": machine.INSTANCE,
     }
     assert services.calls[-1][1]["Status"] == "SUCCESS"
+
+
+def test_an_aws_out_of_reach_is_asked_again() -> None:
+    class Unreachable(Services):
+        def __getattr__(self, action: str) -> Any:
+            def call(**arguments: Any) -> dict[str, Any]:
+                self.calls.append((action, arguments))
+                if len(self.calls) < 3:
+                    raise EndpointConnectionError(endpoint_url="https://autoscaling")
+                return {}
+
+            return call
+
+    services = Unreachable()
+    signals(services, "worker").works()
+    assert services.actions() == ["complete_lifecycle_action"] * 3
 
 
 def test_fleets_signal_no_stack() -> None:

@@ -126,6 +126,24 @@ def test_a_host_that_another_one_beat_takes_the_next(
     assert len(slept) == 1
 
 
+def test_a_host_that_comes_while_another_looks_keeps_its_name(
+    tmp_path: Path, group: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slower, came = launch(tmp_path, "i-0", group), list[Host]()
+    real = names._members
+
+    def look(host: Host) -> set[str]:
+        found = set(real(host))
+        if host is slower and not came:
+            came.append(launch(tmp_path, "i-1", group))
+            names.take(came[0])
+        return found
+
+    monkeypatch.setattr(names, "_members", look)
+    assert names.take(slower, sleep=lambda _: None) == "standard-2"
+    assert leases() == {1: "i-1", 2: "i-0"}
+
+
 def test_a_list_of_members_without_this_host_is_not_believed(tmp_path: Path, group: set[str]) -> None:
     names.take(launch(tmp_path, "i-0", group))
     late = launch(tmp_path, "i-1", group)

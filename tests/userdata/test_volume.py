@@ -171,7 +171,7 @@ def test_a_disk_with_a_signature_is_never_formatted(disk: Path, make: list[str])
 @given(
     position=st.integers(min_value=0, max_value=1024 * 1024 - 1), byte=st.integers(min_value=1, max_value=255)
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_disk_that_is_not_blank_is_never_formatted(disk: Path, position: int, byte: int) -> None:
     content = bytearray(16 * 1024 * 1024)
     content[position] = byte

@@ -1,0 +1,127 @@
+"""The consumer of messages where broker, openQA or archive are away; its AMQP library only hosts have."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from userdata.messages import archive
+from userdata.messages.archive import ArchiveError
+from userdata.messages.memory import Memory
+from userdata.messages.openqa import UnavailableError
+from userdata.messages.rules import Message
+
+NOW = 1e6
+
+
+class Away:
+    """A scheduler whose openQA does not answer."""
+
+    def handle(self, message: Message) -> None:
+        raise UnavailableError("openQA is away")
+
+
+class Channel:
+    """A broker's channel that notes what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+
+    def basic_ack(self, tag: int) -> None:
+        self.acknowledged.append(tag)
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    pika, exceptions = ModuleType("pika"), ModuleType("pika.exceptions")
+    for name in ("ConnectionParameters", "PlainCredentials", "SSLOptions"):
+        setattr(pika, name, lambda *given, **named: SimpleNamespace(given=given, **named))
+    vars(exceptions)["AMQPError"] = type("AMQPError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "pika", pika)
+    monkeypatch.setitem(sys.modules, "pika.exceptions", exceptions)
+    yield importlib.import_module("userdata.messages.consumer")
+    del sys.modules["userdata.messages.consumer"]
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path / "state.json", now=0)
+
+
+def settings(consumer: Any, archive: str | None = None) -> Any:
+    nothing = dict.fromkeys(("authority", "certificate", "key"))
+    broker = "amqps://user@broker.example/"
+    return consumer.Settings(broker=broker, password="p", queue="q", exchange="e", archive=archive, **nothing)
+
+
+def listening(consumer: Any, memory: Memory, archive: str | None = None) -> Any:
+    asked = settings(consumer, archive)
+    return consumer.Consumer(asked, topics=("#",), scheduler=Away(), memory=memory, clock=lambda: NOW)
+
+
+def deliver(made: Any, channel: Channel, body: bytes) -> None:
+    method = SimpleNamespace(routing_key="a.b", delivery_tag=7)
+    made._receive(channel, method, SimpleNamespace(message_id="1"), body)
+
+
+def test_the_broker_must_be_who_its_certificate_says(consumer: Any) -> None:
+    context, name = consumer.parameters(settings(consumer)).ssl_options.given
+    assert name == "broker.example"
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_until_the_archive_has_answered_nothing_counts_as_heard(
+    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        raise ArchiveError("it is away")
+
+    monkeypatch.setattr(archive, "read", away)
+    made = listening(consumer, memory, archive="http://archive.example")
+    made._catch_up()
+    made._work(Channel())
+    assert memory.since == 0
+    listening(consumer, memory)._work(Channel())
+    assert memory.since == NOW
+
+
+def test_what_openqa_has_not_got_is_not_acknowledged(consumer: Any, memory: Memory) -> None:
+    made, channel = listening(consumer, memory), Channel()
+    deliver(made, channel, b"{}")
+    made._work(channel)
+    assert (channel.acknowledged, len(made._waiting)) == ([], 1)
+
+
+def test_what_makes_no_sense_is_acknowledged(consumer: Any, memory: Memory) -> None:
+    made, channel = listening(consumer, memory), Channel()
+    deliver(made, channel, b"{")
+    assert (channel.acknowledged, len(made._waiting)) == ([7], 0)
+
+
+def test_a_message_outlives_its_connection_and_its_tag_does_not(
+    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = listening(consumer, memory)
+
+    def consume() -> None:
+        deliver(made, Channel(), json.dumps({"status": "FINISHED"}).encode())
+        raise OSError("the broker is gone")
+
+    def enough(_: float) -> None:
+        raise StopIteration
+
+    monkeypatch.setattr(made, "_consume", consume)
+    monkeypatch.setattr(time, "sleep", enough)
+    with pytest.raises(StopIteration):
+        made.run()
+    assert [waiting.tag for waiting in made._waiting] == [None]
