@@ -131,11 +131,12 @@ def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
 
 
 def test_a_killed_writer_leaves_nothing_that_counts(host: BareHost) -> None:
+    host.does("assets keep")
     host.output(f"head -c 64M /dev/urandom >{FIXED}/large.raw")
     before = inventories(host)
     host.run(
-        "python -m tests.backup.command assets keep & for i in $(seq 400); do "
-        f"[ $({OBJECTS} | wc -l) -gt 3 ] && break; sleep 0.05; done; kill -9 $!; wait $!"
+        f"kept=$({OBJECTS} | wc -l); python -m tests.backup.command assets keep & for i in $(seq 400); do "
+        f"[ $({OBJECTS} | wc -l) -gt $kept ] && break; sleep 0.05; done; kill -9 $!; wait $!"
     )
     assert inventories(host) == before
     assert "large.raw" in host.does("assets keep")
