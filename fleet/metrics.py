@@ -43,7 +43,8 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
         busy = sum(len(host.running) for host in hosts)
         numbers: dict[str, float] = {
             "SlotsBusy": busy,
-            "SlotsIdle": fleet.slots * len(ready) - sum(len(host.running) for host in ready),
+            "SlotsIdle": sum(max(0, fleet.slots - host.unfit - len(host.running)) for host in ready),
+            "SlotsUnfit": sum(host.unfit for host in ready),
             "HostsBooting": sum(host.state is State.BOOTING for host in hosts),
             "HostsReady": len(ready),
             "HostsDraining": sum(host.state is State.DRAINING for host in hosts),
