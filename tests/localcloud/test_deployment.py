@@ -182,6 +182,40 @@ def test_hosts_that_keep_state_write_backups_and_delete_none(deployed: Run, role
     assert "is not authorized to perform: s3:DeleteObject" in refused.stderr
 
 
+@pytest.mark.parametrize("role", ["database", "webui"])
+def test_nothing_is_configured_before_the_volume_is_mounted(deployed: Run, role: str) -> None:
+    """Here devices are mounted at once: no test would see it by what becomes of it."""
+    shown = inside(
+        instance_of(f"openqa-local-{role}"),
+        *("systemctl", "show", "--property=Requires,After", "openqa-configure.service"),
+    ).stdout
+    words = {line.partition("=")[0]: line.partition("=")[2].split() for line in shown.splitlines()}
+    assert "srv-data.mount" in words["Requires"]
+    assert "srv-data.mount" in words["After"]
+
+
+def test_the_web_ui_comes_back_when_its_pod_dies(deployed: Run) -> None:
+    host = instance_of("openqa-local-webui")
+    names = ("pod", "webui", "proxy", "scheduler", "websockets", "livehandler", "gru", "rsyncd")
+    states = ("systemctl", "is-active", *(f"openqa-{name}.service" for name in names))
+
+    def all_active() -> bool:
+        return set(inside(host, *states).stdout.split()) == {"active"}
+
+    def answers() -> bool | None:
+        try:
+            return bool(get("/api/v1/jobs?latest=1")["jobs"]) or None
+        except OSError:
+            return None
+
+    assert all_active()
+    infra = inside(host, "podman", "inspect", "openqa-infra", "--format", "{{.State.Pid}}").stdout.strip()
+    assert inside(host, "kill", "-9", infra).returncode == 0
+    until("the pod ends", lambda: None if all_active() else True, seconds=60)
+    until("all is back", lambda: all_active() or None, seconds=180)
+    until("openQA answers", answers, seconds=60)
+
+
 def test_the_bucket_is_mounted_again_when_its_program_dies(deployed: Run) -> None:
     host = instance_of("openqa-local-database")
     unit = "backup-mount.service"
