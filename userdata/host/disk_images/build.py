@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from userdata.host import figures
 from userdata.host.aws import call, wait
 from userdata.host.backup import manifests as times
 from userdata.host.disk_images.manifest import NAME, Image, Manifest
@@ -165,15 +166,7 @@ def tell(host: Host, *, failed: bool) -> None:
     Raises:
         HostError: it did not take it.
     """
-    architecture = {"Name": "Architecture", "Value": settings(host).architecture}
-    call(
-        "metric ImagesFailed",
-        host.client("cloudwatch").put_metric_data,
-        Namespace=f"openQA/{host.document.environment}",
-        MetricData=[
-            {"MetricName": "ImagesFailed", "Value": float(failed), "Dimensions": [architecture]},
-        ],
-    )
+    figures.put(host, architecture=settings(host).architecture, ImagesFailed=float(failed))
 
 
 def leave(host: Host, metadata: Metadata, *, sleep: Callable[[float], None] = time.sleep) -> None:

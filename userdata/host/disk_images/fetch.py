@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from userdata.host.aws import call
+from userdata.host import figures
 from userdata.host.backup.manifests import moment
 from userdata.host.disk_images.manifest import Image, Manifest
 from userdata.host.disk_images.store import Store
@@ -159,15 +159,4 @@ def _remember(places: Places, shown: Mapping[str, Shown]) -> None:
 
 def _tell_age(host: Host, architecture: str, checked: str) -> None:
     age = (datetime.now(UTC) - moment(checked)).total_seconds()
-    call(
-        "metric ImagesAgeSeconds",
-        host.client("cloudwatch").put_metric_data,
-        Namespace=f"openQA/{host.document.environment}",
-        MetricData=[
-            {
-                "MetricName": "ImagesAgeSeconds",
-                "Value": age,
-                "Dimensions": [{"Name": "Architecture", "Value": architecture}],
-            }
-        ],
-    )
+    figures.put(host, architecture=architecture, ImagesAgeSeconds=age)
