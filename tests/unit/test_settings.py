@@ -1046,6 +1046,14 @@ def test_asset_limits_that_no_volume_holds_are_told(tmp_path: Path) -> None:
         assert ["webui.volume_gib = 100; wanted: 75 in all" in line for line in lines] == [True] * told
 
 
+def test_no_more_fleets_than_the_controllers_role_can_name(tmp_path: Path) -> None:
+    fleet = BASE.rpartition("[[fleets]]")[2]
+    more = "".join(f"[[fleets]]{fleet.replace('metal', f'metal{n}', 1)}" for n in range(40))
+    (line,) = refusal(tmp_path, ("[[fleets]]" + fleet, more))
+    assert line.startswith("environments/here.toml: fleets")
+    assert "a [[fleets]] table for each fleet, up to 40" in line
+
+
 def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
     said = refusal(tmp_path, ('profile = "sample"\n', 'profile = "sample"\nclasses = { tap = 6 }\n'))
     assert any("hold qemu_x86_64, tap" in line for line in said)
