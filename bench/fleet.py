@@ -1,9 +1,8 @@
 """What the fleet's policy costs against others, and how fast it decides: ``python -m bench.fleet``.
 
 - The comparison: generated weeks of Fedora's load, each architecture, boots of 1.5, 3 and 20 minutes, the
-  load as it is and doubled; seeds that no test uses. Prints the ratios that matter and whether
-  the goals are met, and with ``--plots DIRECTORY`` writes the
-  plots of docs/fleet-measurements.md.
+  load as it is and doubled; seeds that no test uses. Prints the ratios that matter and whether the goals
+  are met, and with ``--plots DIRECTORY`` writes the plots of docs/fleet-measurements.md.
 - ``--speed``: one decision with 1,000, 10,000 and 100,000 waiting jobs, 1,000 workers, 20 fleets.
 - ``--choose``: what the count-based policy costs with each choice of instance types.
 """

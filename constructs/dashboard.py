@@ -8,17 +8,16 @@ from typing import Any
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
+from constructs.alarm import HOUR, MINUTE
 
 from settings import Environment
 from settings.naming import Role, arn, host_group, metric_namespace, prefix
 
-# Of a dashboard's 24 columns and of its rows of pixels:
+# Of a dashboard's grid, which has 24 columns:
 # docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 _WIDTH = 8
 _HEIGHT = 6
 _ALARMS_HEIGHT = 3
-_MINUTE = 60
-_HOUR = 60 * _MINUTE
 
 Widget = Mapping[str, Any]
 # A metric as a dashboard has it: namespace, name, then names and values of its dimensions.
@@ -104,14 +103,14 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             "Free of the volumes, %",
             [(own, "VolumeFreePercent"), *([(own, "DatabaseVolumeFreePercent")] if container else [])],
             statistic="Minimum",
-            period=5 * _MINUTE,
+            period=5 * MINUTE,
         ),
     ]
     if container:
         graphs += [
-            _graph("Seconds since the base backup", [(own, "BackupAgeSeconds")], period=_HOUR),
+            _graph("Seconds since the base backup", [(own, "BackupAgeSeconds")], period=HOUR),
             _graph(
-                "Seconds that the log's copy lags behind", [(own, "WalArchiveLagSeconds")], period=5 * _MINUTE
+                "Seconds that the log's copy lags behind", [(own, "WalArchiveLagSeconds")], period=5 * MINUTE
             ),
         ]
     if environment.builders:
@@ -119,7 +118,7 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             (own, "ImagesAgeSeconds", "Architecture", builder.architecture)
             for builder in environment.builders
         ]
-        graphs.append(_graph("Seconds since disk images were current", images, period=_HOUR))
+        graphs.append(_graph("Seconds since disk images were current", images, period=HOUR))
     return graphs
 
 
@@ -128,7 +127,7 @@ def _graph(
     metrics: Sequence[Metric],
     *,
     statistic: str = "Maximum",
-    period: int = _MINUTE,
+    period: int = MINUTE,
     stacked: bool = False,
 ) -> Mapping[str, Any]:
     return {

@@ -68,9 +68,7 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
         table.append(("database", "database", (5432, 5432), "Moving to RDS: from our host"))
     if environment.schedule:
         port = environment.schedule.port
-        # EC2 knows a rule by its ports and peer alone: of two that are alike, the one that goes takes both.
-        if port not in (80, 443):
-            table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
+        table.append(("webui", "internet", (port, port), "The broker of messages that schedule jobs"))
     if https:
         table.insert(0, ("clients", "load-balancer", (443, 443), "The web UI"))
     if environment.builders:
@@ -78,7 +76,13 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
             ("builder", "internet", (443, 443), "AWS, packages, git and what is installed into images"),
             ("builder", "internet", (80, 80), "Packages and what is installed into images"),
         ]
-    return tuple(Flow(source=who, target=whom, ports=ports, why=why) for who, whom, ports, why in table)
+    # EC2 knows a rule by its ports and peer alone: of two that are alike, the one that goes takes both.
+    unlike: dict[tuple[Group | Peer, Group | Peer, tuple[int, int] | None], str] = {}
+    for who, whom, ports, why in table:
+        unlike.setdefault((who, whom, ports), why)
+    return tuple(
+        Flow(source=who, target=whom, ports=ports, why=why) for (who, whom, ports), why in unlike.items()
+    )
 
 
 def client_networks(environment: Environment) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 # Together they make more than a million jobs, which is what fits into the memory of a small machine.
 MOST_DAYS = 92
@@ -19,17 +22,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         least: The smallest that is allowed.
         most: The largest.
     """
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
-        return value
-
-    return read
+    return _in_range(int, "whole number", least, most)
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
@@ -39,14 +32,19 @@ def number(least: float, most: float) -> Callable[[str], float]:
         least: The smallest that is allowed.
         most: The largest.
     """
+    return _in_range(float, "number", least, most)
 
-    def read(text: str) -> float:
+
+def _in_range(
+    kind: Callable[[str], Number], what: str, least: Number, most: Number
+) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            value = float("nan")
-        if not least <= value <= most:
-            raise ArgumentTypeError(f"{text!r} is no number from {least:g} to {most:g}")
+            value = None
+        if value is None or not least <= value <= most:
+            raise ArgumentTypeError(f"{text!r} is no {what} from {least} to {most}")
         return value
 
     return read

@@ -71,7 +71,6 @@ class Guard:
             "logs": self._log_group,
             "monitoring": self._metric,
             "secretsmanager": self._secret,
-            "sns": self._topic,
             "ssm": self._parameter,
         }
 
@@ -216,9 +215,6 @@ class Guard:
 
     def _metric(self, _: str, p: Parameters) -> Resources:
         return [("*", {"cloudwatch:namespace": [p["Namespace"]]} if "Namespace" in p else {})]
-
-    def _topic(self, _: str, p: Parameters) -> Resources:
-        return [(p["TopicArn"], {})] if "TopicArn" in p else _ANY
 
     def _table(self, action: str, p: Parameters) -> Resources:
         if "TableName" not in p:

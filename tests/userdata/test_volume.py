@@ -102,8 +102,10 @@ def test_a_blank_disk_is_formatted_once(disk: Path) -> None:
     machine.program("mkfs.ext4", arguments=("-V",))
     assert volume.ensure_filesystem(disk)
     made = about(disk)["Filesystem UUID"]
+    change(disk, f"write {__file__} kept")
     assert not volume.ensure_filesystem(disk)
     assert about(disk)["Filesystem UUID"] == made
+    assert content(disk, "kept") == Path(__file__).read_text()
 
 
 def about(disk: Path) -> dict[str, str]:
@@ -112,23 +114,29 @@ def about(disk: Path) -> dict[str, str]:
     return {key: value.strip() for key, value in lines}
 
 
-def damage(disk: Path, *commands: str) -> None:
+def content(disk: Path, name: str) -> str:
+    done = subprocess.run(["debugfs", "-R", f"cat {name}", disk], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def change(disk: Path, *commands: str) -> None:
     for command in commands:
         subprocess.run(["debugfs", "-w", "-R", command, disk], capture_output=True, check=True)
 
 
 def test_a_file_system_with_an_error_is_repaired(disk: Path) -> None:
     volume.ensure_filesystem(disk)
-    damage(disk, "set_super_value state 2", "set_super_value free_blocks_count 1")
+    change(disk, f"write {__file__} kept", "set_super_value state 2", "set_super_value free_blocks_count 1")
     assert about(disk)["Filesystem state"] == "not clean with errors"
     assert not volume.ensure_filesystem(disk)
     assert about(disk)["Filesystem state"] == "clean"
     assert int(about(disk)["Free blocks"]) > 1
+    assert content(disk, "kept") == Path(__file__).read_text()
 
 
 def test_a_file_system_that_needs_a_person_is_refused(disk: Path) -> None:
     volume.ensure_filesystem(disk)
-    damage(disk, "clri <2>", "set_super_value state 2")
+    change(disk, "clri <2>", "set_super_value state 2")
     with pytest.raises(HostError, match=r"the file system on \S+ must be repaired by a person"):
         volume.ensure_filesystem(disk)
 
