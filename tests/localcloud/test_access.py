@@ -265,6 +265,15 @@ class TestOutside:
         assert hosts.from_outside(OUTSIDE, job.host.address, job.vnc).returncode == SILENCE
         assert hosts.webui.reach(job.host.address, job.vnc) == SILENCE
 
+    def test_nobody_speaks_for_a_worker(self, hosts: Hosts) -> None:
+        for worker in hosts.openqa.request("GET", "workers")["workers"]:
+            url = f"{hosts.cloud.url}/api/v1/ws/{worker['id']}"
+            with (
+                pytest.raises(websocket.RefusedError, match="403"),
+                websocket.connect(url, authority=hosts.cloud.certificate),
+            ):
+                pass
+
     @pytest.mark.parametrize("source", [OUTSIDE, DEVELOPER])
     def test_nothing_else_answers(self, hosts: Hosts, job: PausedJob, source: object) -> None:
         closed = [
