@@ -215,6 +215,23 @@ def test_a_failure_leaves_what_was_there(
     assert (refresh.folder(host) / "tests/tables.json").read_text() == TABLES
 
 
+@pytest.mark.parametrize("target", ["/etc/openqa/database.ini", "../../../x", "here/../../../x"])
+def test_no_link_of_a_repository_leads_out_of_it(host: Host, openqa: OpenQa, target: str) -> None:
+    (openqa.tree / "needles").mkdir()
+    (openqa.tree / "here").symlink_to("needles")
+    (openqa.tree / "needles/same.png").symlink_to("../here/one.png")
+    openqa.push({"needles/one.png": "one", "tables.json": TABLES})
+    follow(host)
+    release = current(host)
+    assert (release / "pushed/needles/same.png").read_text() == "one"
+    (openqa.tree / "needles/x.png").symlink_to(target)
+    openqa.push({"needles/one.png": "two"})
+    with pytest.raises(HostError, match=r"^tests: needles/x\.png is a symbolic link that leads out"):
+        follow(host)
+    assert current(host) == release
+    assert not (refresh.folder(host) / "tests/needles/x.png").is_symlink()
+
+
 def test_history_must_go_on(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)

@@ -167,10 +167,12 @@ def _load(
     repositories: list[Repository],
     before: State,
 ) -> dict[str, str]:
-    """Loads the changed templates of the working trees, or puts trees and templates back."""
+    """Checks the working trees and loads their changed templates, or puts trees and templates back."""
     tree, inner = folder(host) / "tests", repositories[0].tree
     begun = False
     try:
+        for repository in repositories:
+            trees.check(folder(host) / repository.name)
         files = templates.find(tree, content.templates)
         wanted = templates.digests(tree, files, loader=content.loader)
         changed = [name for name, digest in wanted.items() if known.get(name) != digest]

@@ -51,6 +51,19 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
         shutil.rmtree(releases / str(old))
 
 
+def check(tree: Path) -> None:
+    """Checks that a working tree has no symbolic link to anything outside: openQA shows needles to everybody.
+
+    Raises:
+        HostError: it has one.
+    """
+    for folder, folders, files in os.walk(tree):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(tree.resolve()):
+                link = path.relative_to(tree)
+                raise HostError(f"{tree.name}: {link} is a symbolic link that leads out of the repository")
+
+
 def link(tree: Path, target: Path) -> None:
     """Copies a tree by hard links; folders are this process's own."""
     shutil.copytree(tree, target, symlinks=True, copy_function=_link)
