@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
+import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from images.root import golden_path
 from tests.prerequisites import missing
@@ -180,6 +185,43 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     nginx = machine.program("nginx", arguments=("-v",))
     said = says(nginx, "-t", "-q", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path))
     assert "warn" not in said
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The web UI's nginx, with nothing of openQA behind it."""
+    text = (GOLDEN / "webui/run/openqa-on-aws/config/nginx.conf").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as assets:
+        ports = [str(server.getsockname()[1]) for server in (public, assets)]
+    for old, new in (
+        *(("/tmp/", f"{tmp_path}/"), ("/var/lib/openqa/nginx/", f"{tmp_path}/")),
+        *(("/var/lib/openqa/", f"{tmp_path}/"), ("8080", ports[0]), ("8081", ports[1])),
+    ):
+        text = text.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(text)
+    nginx = machine.program("nginx", arguments=("-v",))
+    words = [nginx, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
+    # Where it starts as root: no other user gets into the tests' folders.
+    words += ["-g", f"user {getpass.getuser()};"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not (tmp_path / "nginx.pid").exists():
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{ports[0]}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/assets/other/report.html", 200), ("/tests/1/file/log.html", 502), ("/tests/1/images/log.html", 502)],
+)
+def test_what_jobs_wrote_runs_no_script_as_openqa(web: str, tmp_path: Path, path: str, status: int) -> None:
+    (tmp_path / "share/factory/other").mkdir(parents=True)
+    (tmp_path / "share/factory/other/report.html").write_text("<script></script>")
+    answer = requests.get(web + path, headers={"X-Forwarded-For": "192.0.2.1"}, timeout=10)
+    assert (answer.status_code, answer.headers["Content-Security-Policy"]) == (status, "sandbox")
 
 
 def test_golden_hosts_ask_no_neighbours_for_names(tmp_path: Path) -> None:
