@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,27 @@ def test_nothing_fails_for_ever_because_another_service_starts_a_second_time(nam
     direct = {unit for unit, text in units.items() if "\nRestartMode=direct\n" in text}
     assert "openqa-configure.service" in required
     assert required & again <= direct
+
+
+@pytest.mark.parametrize("name", machine.NAMES)
+def test_what_runs_others_code_requires_that_metadata_is_closed(name: str) -> None:
+    etc = GOLDEN / name / "etc"
+    requires: dict[str, set[str]] = defaultdict(set)
+    for path in (path for path in etc.rglob("*") if path.suffix in (".service", ".container", ".conf")):
+        unit = path.parent.name.removesuffix(".service.d") if path.suffix == ".conf" else path.stem
+        for line in path.read_text().splitlines():
+            if line.startswith("Requires="):
+                requires[unit] |= {
+                    word.removesuffix(".service") for word in line.removeprefix("Requires=").split()
+                }
+    runs = {path.stem for path in etc.rglob("*.container")} | set(requires) & {"openqa-worker-plain@"}
+    for unit in runs or {"disk-image-build"}:
+        needed, known = {unit}, set[str]()
+        while needed - known:
+            other = (needed - known).pop()
+            known.add(other)
+            needed |= requires[other]
+        assert "openqa-metadata" in known, unit
 
 
 @pytest.mark.parametrize("name", machine.NAMES)
