@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from fleet import catalogue
 from images.root import golden_path
 from tests.prerequisites import missing
 from tests.userdata import machine
@@ -270,6 +271,38 @@ def test_cloud_init_takes_what_cloud_images_are_told(tmp_path: Path) -> None:
 def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
     shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
     inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")
+
+
+# A tap host and a guest: the guest knocks at the host's ports.
+_KNOCK = """
+unshare --net sleep infinity & guest=$!
+while [ "$(readlink /proc/$guest/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+ip link add br0 type veth peer name eth0 netns $guest
+ip address add 172.16.2.2/15 dev br0
+ip link set br0 up
+guest="nsenter --target=$guest --net"
+$guest ip address add 172.16.2.101/15 dev eth0
+$guest ip link set eth0 up
+nft --define uplink=ens5 --file /mnt/tap.nft
+for port; do
+  python3 -m http.server --directory=/mnt $port >/dev/null 2>&1 &
+  until curl --silent --output /dev/null http://172.16.2.2:$port/; do sleep 0.05; done
+  if $guest curl --silent --output /dev/null --max-time 2 http://172.16.2.2:$port/; then echo $port; fi
+done
+if $guest ping -c 1 -W 2 172.16.2.2 >/dev/null; then echo ping; fi
+"""
+
+
+def test_guests_on_taps_reach_of_their_host_the_command_servers_alone(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "roles/tap/tap.nft", tmp_path)
+    (tmp_path / "knock.sh").write_text(_KNOCK)
+    servers = [20003 + 10 * number for number in (1, catalogue.MAX_WORKERS)]
+    # SSH, the cache, and the screens of all guests, which ask for no password.
+    others = [22, 5991, 5990 + catalogue.MAX_WORKERS, 9530]
+    alone = "unshare --net --pid --fork --kill-child --mount-proc --propagation unchanged"
+    ports = " ".join(map(str, [*servers, *others]))
+    said = inside(golden_root(), tmp_path, f"{alone} sh -ec 'ip link set lo up; . /mnt/knock.sh' sh {ports}")
+    assert said.split() == [*map(str, servers), "ping"]
 
 
 def test_nft_takes_the_rules_of_the_mesh(tmp_path: Path) -> None:
