@@ -321,7 +321,8 @@ def test_an_archive_knows_no_patterns(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [(500, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"raw_messages": []}')]
+    "answer",
+    [(500, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"raw_messages": []}'), (200, b"[" * 100_000)],
 )
 def test_an_archive_that_is_none(server: Server, answer: tuple[int, bytes]) -> None:
     server.answers = [answer]

@@ -59,5 +59,5 @@ def _get(url: str) -> Any:
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             return json.loads(answer.read(_MOST_BYTES))
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
         raise ArchiveError(f"the archive does not answer: {error}") from error
