@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,30 @@ def test_the_volume_keeps_what_is_there(tmp_path: Path, aws: None) -> None:
     assert (openqa / "share/tests/sample/main.pm").is_file()
     assert not (openqa / "share/tests/sample/image").exists()
     assert (openqa / "tests").readlink() == Path("share/tests")
+
+
+def test_links_that_openqa_left_on_the_volume_lead_nobody_elsewhere(tmp_path: Path, aws: None) -> None:
+    host = machine.host(tmp_path, "webui")
+    machine.store_secrets("test")
+    machine.publish_certificate("test")
+    machine.keep_sample(host)
+    roles.configure(host)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "passwd").write_text("root")
+    openqa = host.layout.data / "openqa"
+    for name in ("images", "webui", "content/tests", "content/bundled"):
+        shutil.rmtree(openqa / name)
+        (openqa / name).symlink_to(elsewhere)
+    (openqa / "share/factory/iso/fixed/sample.iso").unlink()
+    (openqa / "share/factory/iso/fixed/sample.iso").symlink_to(elsewhere / "passwd")
+    roles.configure(host)
+    assert (elsewhere / "passwd").read_text() == "root"
+    assert [path.name for path in elsewhere.iterdir()] == ["passwd"]
+    about = elsewhere.stat()
+    assert (about.st_uid, about.st_mode & 0o777) == (os.geteuid(), 0o700)
+    assert (openqa / "content/bundled/main.pm").is_file()
+    assert (openqa / "share/factory/iso/fixed/sample.iso").read_bytes() == b"image"
 
 
 def test_a_worker_has_the_name_that_it_leased(

@@ -300,7 +300,8 @@ def _install_sample(host: Host, share: Path) -> None:
     artifact = host.document.artifacts["sample"]
     source = host.layout.state / "artifacts" / f"sample-{artifact.name}.iso"
     target = share / "factory/iso/fixed/sample.iso"
-    if not target.exists() or target.stat().st_size != source.stat().st_size:
+    if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
+        target.unlink(missing_ok=True)
         shutil.copyfile(source, target)
         _give(target, USERS["webui"])
 
@@ -378,6 +379,9 @@ def _roles(host: Host) -> Path:
 
 
 def _folder(path: Path, *, user: int, mode: int) -> None:
+    # The folder above may be its user's own, who must not lead root elsewhere.
+    if path.is_symlink():
+        path.unlink()
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(mode)
     _give(path, user)

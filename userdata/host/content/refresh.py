@@ -48,6 +48,10 @@ def lay_out(host: Host) -> None:
     content = _content(host)
     own, shared = folder(host), host.layout.data / "openqa/share/tests"
     own.mkdir(exist_ok=True)
+    for name in ("tests", "needles", "bundled"):
+        # The folder is no more root's than what is in it.
+        if (own / name).is_symlink():
+            (own / name).unlink()
     for name in ("tests", "needles"):
         (own / name).mkdir(exist_ok=True)
         _give(own / name)
