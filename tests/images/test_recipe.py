@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def test_a_hash_is_stable_and_a_legal_tag() -> None:
 
 def test_no_two_recipes_share_a_hash() -> None:
     assert len(set(hashes().values())) == len(NAMES)
+
+
+def test_what_comes_from_git_is_named_by_all_of_its_hash() -> None:
+    """A tag may be named like the beginning of one, and git would take that."""
+    said = (recipe.sources("consumer") / "Containerfile").read_text()
+    assert re.search(r"^ARG COMMIT=[0-9a-f]{40}$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["database", "webui", "proxy", "worker", "sample"])
