@@ -10,6 +10,8 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -245,6 +247,26 @@ def test_what_jobs_wrote_runs_no_script_as_openqa(web: str, tmp_path: Path, path
     (tmp_path / "share/factory/other/report.html").write_text("<script></script>")
     answer = requests.get(web + path, headers={"X-Forwarded-For": "192.0.2.1"}, timeout=10)
     assert (answer.status_code, answer.headers["Content-Security-Policy"]) == (status, "sandbox")
+
+
+def test_what_workers_upload_may_be_large(web: str) -> None:
+    answer = requests.post(f"{web}/api/v1/jobs/1/artefact", data=bytes(65 << 20), timeout=30)
+    assert answer.status_code == 502  # nginx took it all, and openQA is away
+
+
+@pytest.mark.parametrize(
+    ("path", "forwarded", "status"),
+    [("/api/v1/jobs/1/artefact", "192.0.2.1", 403), ("/", "192.0.2.1", 413), ("/api/v1/jobs", "", 413)],
+)
+def test_nothing_else_large_is_kept_before_openqa_asks_who_sends_it(
+    web: str, path: str, forwarded: str, status: int
+) -> None:
+    with closing(HTTPConnection(web.removeprefix("http://"), timeout=10)) as connection:
+        connection.putrequest("POST", path)
+        connection.putheader("X-Forwarded-For", forwarded)
+        connection.putheader("Content-Length", str(65 << 20))
+        connection.endheaders()
+        assert connection.getresponse().status == status
 
 
 def test_golden_hosts_ask_no_neighbours_for_names(tmp_path: Path) -> None:
