@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_secrets_are_in_memory_and_for_few_eyes(configured: tuple[str, Host]) ->
             assert host.layout.runtime in path.parents, f"{path} holds a secret on a disk"
             assert path.stat().st_mode & 0o077 == 0, f"{path} can be read by others"
     assert host.layout.secrets.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
+def test_the_web_ui_fetches_no_repository_that_a_job_names(name: str) -> None:
+    said = ConfigParser(interpolation=None)
+    said.read(GOLDEN / name / "run/openqa-on-aws/config/openqa.ini")
+    assert said["scm git"]["git_auto_clone"] == "no"  # openQA's default is yes
 
 
 def test_secrets_are_no_arguments(configured: tuple[str, Host], programs: machine.Programs) -> None:
