@@ -25,6 +25,7 @@ from ops.deployment import OpenQa
 from tests.localcloud import websocket
 from tests.localcloud.deployed import JOB_SECONDS, ROOT, SAMPLE, Deployment, deployed, until
 from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
+from userdata.host.roles import CACHE_SOCKET
 
 CHANGES = {
     'trusted = ["127.0.0.0/8"]\n': f'trusted = ["127.0.0.0/8"]\ndevelopers = ["{DEVELOPER}/32"]\n',
@@ -294,7 +295,8 @@ class TestContainers:
     def test_the_ways_that_jobs_need(self, job: PausedJob) -> None:
         assert job.neighbour.reach("webui.access.openqa.internal", 80) == OPEN
         assert job.neighbour.reach("webui.access.openqa.internal", 873) == OPEN
-        assert job.neighbour.reach("192.168.122.2", 9530) == OPEN
+        asked = ("curl", "--silent", "--fail", f"--unix-socket={CACHE_SOCKET}", "http://localhost/info")
+        assert "workers" in job.neighbour.run(*asked, user="_openqa-worker").stdout
 
     def test_no_way_to_the_neighbour(self, hosts: Hosts, job: PausedJob) -> None:
         listen(job.worker, ANY_PORT)
@@ -319,10 +321,11 @@ class TestContainers:
         finally:
             job.host.run("systemctl", "stop", "access-test.service")
 
-    def test_no_way_to_the_cache_but_its_service(self, job: PausedJob) -> None:
+    def test_no_way_to_the_cache_that_a_guest_could_take(self, job: PausedJob) -> None:
         cache = Container(job.host, "openqa-cacheservice")
         listen(cache, ANY_PORT)
-        assert job.neighbour.reach(cache.address, ANY_PORT) == SILENCE
+        for port in (ANY_PORT, 9530):
+            assert job.neighbour.reach(cache.address, port) == SILENCE
         assert cache.reach(job.worker.address, job.vnc) == SILENCE
 
     def test_no_privileges(self, job: PausedJob) -> None:
@@ -344,6 +347,11 @@ class TestContainers:
         for user in ("root", "_openqa-worker"):
             assert job.neighbour.run("ls", "-A", pool, user=user).stdout == ""
             assert job.neighbour.run("touch", f"{pool}/file", user=user).returncode != 0
+
+    def test_the_cache_sees_no_pool(self, job: PausedJob) -> None:
+        for name in ("openqa-cacheservice", "openqa-cacheservice-minion"):
+            seen = Container(job.host, name).run("ls", "-A", f"/var/lib/openqa/pool/{job.number}")
+            assert "vars.json" not in seen.stdout
 
     def test_assets_are_linked_not_copied(self, job: PausedJob) -> None:
         links = job.host.output("stat", "--format=%h", f"/var/lib/openqa/pool/{job.number}/sample.iso")

@@ -7,7 +7,9 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
 
 from tests.userdata import machine
 
@@ -15,7 +17,7 @@ SCRIPT = machine.REPOSITORY / "userdata/roles/fleet/bin/await-cache.sh"
 
 
 @contextmanager
-def cache_service(answers: list[dict[str, int] | None]) -> Iterator[str]:
+def cache_service(folder: Path, answers: list[dict[str, int] | None]) -> Iterator[str]:
     """A cache service that gives one answer after the other, errors among them, and repeats the last."""
 
     class Service(BaseHTTPRequestHandler):
@@ -28,9 +30,9 @@ def cache_service(answers: list[dict[str, int] | None]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Service) as server:
+    with UnixStreamServer(str(folder / "socket"), Service) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield str(folder / "socket")
         server.shutdown()
 
 
@@ -38,16 +40,16 @@ def wait(*words: str) -> int:
     return subprocess.run(["bash", SCRIPT, *words], timeout=30, check=False).returncode
 
 
-def test_it_waits_for_an_answer() -> None:
+def test_it_waits_for_an_answer(tmp_path: Path) -> None:
     answers: list[dict[str, int] | None] = [None, {"active_workers": 0, "workers": 0}]
-    with cache_service(answers) as url:
-        assert wait(url) == 0
+    with cache_service(tmp_path, answers) as socket:
+        assert wait(socket) == 0
     assert len(answers) == 1
 
 
-def test_it_waits_for_the_minion() -> None:
+def test_it_waits_for_the_minion(tmp_path: Path) -> None:
     idle = {"active_workers": 0, "workers": 0}
     answers: list[dict[str, int] | None] = [None, idle, idle, {"active_workers": 0, "workers": 1}]
-    with cache_service(answers) as url:
-        assert wait(url, "minion") == 0
+    with cache_service(tmp_path, answers) as socket:
+        assert wait(socket, "minion") == 0
     assert len(answers) == 1

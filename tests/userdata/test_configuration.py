@@ -107,6 +107,25 @@ def test_the_web_ui_fetches_no_repository_that_a_job_names(name: str) -> None:
     assert said["scm git"]["git_auto_clone"] == "no"  # openQA's default is yes
 
 
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("worker")])
+def test_workers_ask_a_cache_service_that_is_in_no_network(name: str) -> None:
+    """It runs what it is asked to, and a guest reaches all that its worker reaches by the network."""
+    workers = ConfigParser(interpolation=None)
+    workers.read(GOLDEN / name / "run/openqa-on-aws/config/workers.ini")
+    url = workers["global"]["CACHESERVICEURL"]
+    assert url.startswith("http+unix://")
+    etc = GOLDEN / name / "etc"
+    tap, container = (
+        "systemd/system/openqa-worker-cacheservice.service.d/*.conf",
+        "containers/systemd/*cache*",
+    )
+    texts = [path.read_text() for pattern in (tap, container) for path in etc.glob(pattern)]
+    # systemd takes %% for %.
+    listens = [line for text in texts for line in text.splitlines() if line.startswith("Environment=MOJO_")]
+    assert listens == [f"Environment=MOJO_LISTEN={url.replace('%', '%%')}"]
+    assert not [text for text in texts if "\nVolume=/var/lib/openqa:" in text]
+
+
 def test_secrets_are_no_arguments(configured: tuple[str, Host], programs: machine.Programs) -> None:
     arguments = " ".join(argument for call in programs.calls for argument in call)
     for value in (machine.PASSWORD, machine.API_KEY[:16], machine.API_KEY[16:], "client-secret"):

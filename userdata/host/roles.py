@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -38,6 +39,8 @@ from userdata.host.host import Host
 # The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
 USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
 CERTIFICATE_SECONDS = 600
+# openQA's cache service, for the workers of its host.
+CACHE_SOCKET = Path("/run/openqa-on-aws/cache-service/socket")
 # Below the web UI's part of the volume.
 WEBUI_FOLDERS = (
     *("", "archive", "content", "db", "images", "nginx", "testresults", "webui", "webui/cache"),
@@ -158,6 +161,8 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "builder": document.builder,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
         "tap": tap.NETWORK,
+        "cache_socket": CACHE_SOCKET,
+        "cache_url": f"http+unix://{quote(str(CACHE_SOCKET), safe='')}",
         "vde_sockets": vde.SOCKETS,
         "vde_ports": vde.PORTS,
         "bundle": "/opt/openqa-on-aws",
@@ -265,6 +270,7 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     count = worker.count(host.instance_type)
     for folder in ("cache", "share", "pool", *(f"pool/{number}" for number in range(1, count + 1))):
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
+    _folder(host.layout.root / CACHE_SOCKET.parent.relative_to("/"), user=USERS["worker"], mode=0o700)
     disk = os.statvfs(host.layout.worker)
     cache = sizing.cache_gib(
         total_bytes=disk.f_frsize * disk.f_blocks, workers=count, planned=worker.cache_gib

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Waits until the cache service answers, or has its minion. A worker that starts before asks again only after
 # minutes.
-#   usage: await-cache.sh URL [minion]
+#   usage: await-cache.sh SOCKET [minion]
 set -Eeuo pipefail
 
 case ${2:-} in
@@ -9,7 +9,7 @@ case ${2:-} in
   *) expected='"workers":' ;;
 esac
 while ((SECONDS < 60)); do
-  if curl --silent --max-time 5 "$1/info" | grep --quiet "$expected"; then
+  if curl --silent --max-time 5 --unix-socket "$1" http://localhost/info | grep --quiet "$expected"; then
     exit 0
   fi
   sleep 0.1
