@@ -126,6 +126,26 @@ def test_workers_ask_a_cache_service_that_is_in_no_network(name: str) -> None:
     assert not [text for text in texts if "\nVolume=/var/lib/openqa:" in text]
 
 
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
+@pytest.mark.parametrize("container", ["openqa-proxy", "openqa-rsyncd"])
+def test_who_only_serves_files_sees_no_secret(name: str, container: str) -> None:
+    config = "/run/openqa-on-aws/config"
+    secrets = {
+        f"{config}/{path.name}"
+        for path in (GOLDEN / name / config[1:]).iterdir()
+        if any(
+            secret in path.read_text() for secret in (machine.PASSWORD, machine.API_KEY[:16], "client-secret")
+        )
+    }
+    assert secrets >= {f"{config}/database.ini", f"{config}/openqa.ini", f"{config}/client.conf"}
+    text = (GOLDEN / name / f"etc/containers/systemd/{container}.container").read_text()
+    volumes = [line.removeprefix("Volume=").split(":") for line in text.splitlines() if "Volume=" in line]
+    assert volumes
+    for source, *_ in volumes:
+        assert not [secret for secret in secrets if Path(secret).is_relative_to(source)], source
+    assert [source for source, _, *ro in volumes if not ro] in ([], ["/srv/data/openqa/nginx"])
+
+
 def test_secrets_are_no_arguments(configured: tuple[str, Host], programs: machine.Programs) -> None:
     arguments = " ".join(argument for call in programs.calls for argument in call)
     for value in (machine.PASSWORD, machine.API_KEY[:16], machine.API_KEY[16:], "client-secret"):
