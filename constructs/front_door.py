@@ -13,7 +13,7 @@ from settings import Domain, Environment
 from settings.naming import LOAD_BALANCER_LOGS
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
-TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 
 
 class FrontDoor(Construct):

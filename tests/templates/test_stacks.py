@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from aws_cdk import App, CfnParameter, Stack
+from constructs.front_door import TLS_POLICY
 from constructs.machine_image import machine_image
 from constructs.role_document import webui_document
+from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
 from fleet import catalogue, facts
@@ -821,7 +823,7 @@ def test_front_door_with_a_domain(production: Synthesized) -> None:
     }
     assert set(listeners) == {80, 443}
     assert only(listeners[80]["DefaultActions"])["Type"] == "redirect"
-    assert listeners[443]["SslPolicy"].startswith("ELBSecurityPolicy-TLS13-1-2")
+    assert listeners[443]["SslPolicy"] == TLS_POLICY
     target = only(production.properties("AWS::ElasticLoadBalancingV2::TargetGroup", "webui"))
     assert (target["Port"], target["Protocol"], target["HealthCheckPath"]) == (80, "HTTP", "/health")
     balancer = only(production.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
@@ -834,6 +836,13 @@ def test_front_door_with_a_domain(production: Synthesized) -> None:
     record = only(production.properties("AWS::Route53::RecordSet", "webui"))
     assert record["HostedZoneId"] == "Z00000000EXAMPLE"
     assert production.templates["webui"]["Outputs"]["Url"]["Value"] == "https://openqa.example.org"
+
+
+def test_tls_has_forward_secrecy_and_authenticated_encryption() -> None:
+    policy = SSL_POLICIES[TLS_POLICY]  # as AWS lists them
+    assert set(policy["ssl_protocols"]) == {"TLSv1.2", "TLSv1.3"}
+    for cipher in policy["ciphers"]:
+        assert re.match(r"TLS_|ECDHE-.*-GCM-", cipher)
 
 
 def test_front_door_without_a_domain(tmp_path: Path) -> None:
