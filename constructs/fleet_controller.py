@@ -65,7 +65,8 @@ class FleetController(Construct):
             metric="Blind",
             statistic="Minimum",
             threshold=0,
-            period=MINUTE,
-            periods=10,
+            # While openQA is silent, figures come every minute and a half: each period has some.
+            period=5 * MINUTE,
+            periods=2,
             missing="notBreaching",
         )

@@ -16,7 +16,7 @@ from constructs.role_document import webui_document
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
-from fleet import catalogue, facts
+from fleet import catalogue, controller, facts, reading
 from images import recipe
 from settings import Environment, load
 from tests.templates.synthesis import Json, Synthesized, document, synthesize
@@ -700,6 +700,19 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
     assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "Blind"}
     for alarm in alarms:
         assert "docs/fleet.md" in alarm["AlarmDescription"]
+
+
+def test_a_blind_controller_rings_however_slow_it_is(environment: Synthesized) -> None:
+    (blind,) = (
+        alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if alarm["MetricName"] == "Blind"
+    )
+    # A period without figures would count as good, and the alarm wants all of them to be bad.
+    slowest = controller.METRICS_SECONDS + reading.SECONDS + controller.PAUSE_MOST_SECONDS
+    assert blind["TreatMissingData"] == "notBreaching"
+    assert blind["Period"] > slowest
+    assert blind["Period"] * blind["EvaluationPeriods"] == 600
 
 
 def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
