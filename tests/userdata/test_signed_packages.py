@@ -52,6 +52,12 @@ PACKAGES = (
         ".sig",
         "https://s3.eu-west-1.amazonaws.com/amazon-ssm-eu-west-1/3.",
     ),
+    Package(
+        "session-manager",
+        ("cn-north-1",),
+        ".sig",
+        "https://s3.cn-north-1.amazonaws.com.cn/amazon-ssm-cn-north-1/3.",
+    ),
     Package("mount-s3", (), ".asc", "https://s3.amazonaws.com/mountpoint-s3-release/1."),
 )
 

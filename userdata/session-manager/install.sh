@@ -23,6 +23,8 @@ os=$(. /etc/os-release && echo "$ID")
 . "$here/../signed.sh"
 
 # Bucket and layout: docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html
-url=https://s3.$region.amazonaws.com/amazon-ssm-$region/$version/$session_manager_package
+domain=amazonaws.com
+[[ $region != cn-* ]] || domain+=.cn
+url=https://s3.$region.$domain/amazon-ssm-$region/$version/$session_manager_package
 install_signed "$url" "$url.sig" "$here/amazon-ssm-agent.asc" "$fingerprint"
 systemctl enable --now amazon-ssm-agent.service
