@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from settings.fields import Architecture, Days, Gib, Settings, Text, WebAddress
+from settings.fields import Architecture, Days, Gib, InstanceTypes, Settings, Text, WebAddress
 
 _MINUTES, _HOURS, _DAYS, _MONTHS, _WEEKDAYS = (
     "[0-5]?[0-9]",
@@ -25,10 +25,7 @@ class Builder(Settings):
     """A host that builds an architecture's disk images and goes away: an Auto Scaling group of 0 or 1."""
 
     architecture: Architecture
-    instance_types: Annotated[
-        tuple[str, ...],
-        Field(min_length=1, description="a list of EC2 instance types of fleet/catalogue.toml"),
-    ]
+    instance_types: InstanceTypes
     virtualization: Literal["metal", "nested", "none"]
     # createhdds: Fedora's program, from git. sample: a script of ours that makes two small images.
     program: Literal["createhdds", "sample"]

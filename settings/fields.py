@@ -34,6 +34,16 @@ Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
 InstanceType = Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
 InstanceTypeName = Annotated[str, InstanceType]
+# An Auto Scaling group takes 40:
+# docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LaunchTemplateOverrides.html
+InstanceTypes = Annotated[
+    tuple[str, ...],
+    Field(
+        min_length=1,
+        max_length=40,
+        description="a list of 1 to 40 EC2 instance types of fleet/catalogue.toml",
+    ),
+]
 DnsName = Annotated[
     str,
     Field(

@@ -24,6 +24,7 @@ from settings.fields import (
     ImageName,
     InstanceType,
     InstanceTypeName,
+    InstanceTypes,
     Name,
     OperatingSystem,
     OptionalAddress,
@@ -264,10 +265,7 @@ class Fleet(Settings):
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+:-]+$")], ...],
         Field(min_length=1, description="a list of worker classes: letters, digits and any of _ . + : -"),
     ]
-    instance_types: Annotated[
-        tuple[str, ...],
-        Field(min_length=1, description="a list of EC2 instance types of fleet/catalogue.toml"),
-    ]
+    instance_types: InstanceTypes
     virtualization: Literal["metal", "nested", "none"]
     kvm: bool = True  # false: software emulation, for machines that cannot do better
     # vde: guests of a cluster talk to each other as with tap, but no worker needs privileges

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import settings
+from fleet import catalogue
 from settings import (
     Architecture,
     Content,
@@ -588,7 +589,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "fleet without types": (
         [('["m8i.2xlarge"]', "[]")],
-        ["fleets.nested.instance_types = []", "a list of EC2 instance types"],
+        ["fleets.nested.instance_types = []", "a list of 1 to 40 EC2 instance types"],
     ),
     "metal without metal": (
         [('["m5.metal"]', '["m8i.2xlarge"]')],
@@ -1052,6 +1053,14 @@ def test_no_more_fleets_than_the_controllers_role_can_name(tmp_path: Path) -> No
     (line,) = refusal(tmp_path, ("[[fleets]]" + fleet, more))
     assert line.startswith("environments/here.toml: fleets")
     assert "a [[fleets]] table for each fleet, up to 40" in line
+
+
+def test_no_more_types_than_a_group_takes(tmp_path: Path) -> None:
+    nested = [name for name, facts in catalogue.load().items() if facts.nested and facts.workers()]
+    most, more = (('["m8i.2xlarge"]', json.dumps(nested[:count])) for count in (40, 41))
+    assert len(load("here", write(tmp_path, most)).fleets[0].instance_types) == 40
+    (line,) = refusal(tmp_path, more)
+    assert "a list of 1 to 40 EC2 instance types" in line
 
 
 def test_classes_of_ones_own_need_fleets(tmp_path: Path) -> None:
