@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,12 @@ from cfnlint.config import ManualArgs
 
 import settings
 from settings import Database, Environment, Rds
-from tests.templates.synthesis import Json, Synthesized, document, synthesize, walk
+from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize, walk
 
 RDS = Rds(instance_class="db.m7g.large", volume_gib=200)
 ORDER = ("network", "storage", "database", "webui", "workers")
 INSTANCE = "AWS::RDS::DBInstance"
+OPERATING = ROOT / "docs/operating.md"
 
 
 def with_database(name: str, **changes: Any) -> Environment:
@@ -150,6 +153,16 @@ def test_each_step_can_be_deployed(
             wanted = {name for later in ORDER[place + 1 :] for name in imports(before.templates[later])}
             dropped = exports(before.templates[part]) - exports(after.templates[part])
             assert not wanted & dropped, (part, wanted & dropped)
+
+
+def test_who_must_let_go_of_a_zone_is_in_the_manual(alone: Synthesized, tmp_path: Path) -> None:
+    network = alone.environment.network
+    fewer = network.model_copy(update={"availability_zones": network.availability_zones[:-1]})
+    after = synthesize(alone.environment.model_copy(update={"network": fewer}), tmp_path, check=False)
+    dropped = exports(alone.templates["network"]) - exports(after.templates["network"])
+    users = {part for part, template in alone.templates.items() if dropped & set(imports(template))}
+    (row,) = (line for line in OPERATING.read_text().splitlines() if line.startswith("| a zone "))
+    assert users == set(re.findall(r"openqa-NAME-(\w+)", row)) - {"builders"}
 
 
 def test_no_step_replaces_a_resource_that_holds_state(
