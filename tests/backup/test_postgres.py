@@ -169,6 +169,7 @@ def test_a_new_database_is_due_for_a_backup(host: BareHost) -> None:
     assert manifest["newest_job"] == 5000
     assert "base backup" not in host.does("backup --when-due")
     assert complete(host) == [only]
+    host.does("backup-figures")
     assert figures(host, "BackupAgeSeconds")[-1] < 60
     assert figures(host, "WalArchiveLagSeconds")
 

@@ -8,8 +8,9 @@ import boto3
 import pytest
 
 from tests.userdata import machine
+from userdata.host import __main__ as main
 from userdata.host import roles
-from userdata.host.backup import awaiting, base, names, restore
+from userdata.host.backup import awaiting, base, names, restore, server, store
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -90,6 +91,19 @@ def test_one_backup_at_a_time(host: Host) -> None:
         base.alone(host, "backup"),
     ):
         pass
+
+
+def test_figures_go_on_while_a_base_backup_is_taken(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"pg_control_system": "1|1|17.5|16777216", "pg_ls_archive_statusdir": "7"}
+    monkeypatch.setattr(server, "query", lambda sql: next(text for part, text in said.items() if part in sql))
+    monkeypatch.setattr(store, "require_mount", lambda: None)
+    monkeypatch.setattr(store, "find_bases", lambda: [])
+    monkeypatch.setattr(main, "this_host", lambda layout, metadata: host)
+    with base.alone(host, "backup"):
+        assert main.main(["backup-figures"], host.layout) == 0
+    cloudwatch = boto3.client("cloudwatch", region_name=machine.REGION)
+    (told,) = cloudwatch.list_metrics(Namespace="openQA/test")["Metrics"]
+    assert told["MetricName"] == "WalArchiveLagSeconds"
 
 
 def test_what_pg_basebackup_says() -> None:

@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     added = here("backup", _backup, "take a base backup of the database")
     added.add_argument("--when-due", action="store_true", help="only where last night's is missing")
     here(
+        "backup-figures",
+        lambda _, host: base.tell(host),
+        "tell how old the newest base backup is, and how far the log's copy lags behind",
+    )
+    here(
         "rehearse",
         lambda _, host: rehearsal.rehearse(host, _say),
         "prove that the newest backup can be restored",

@@ -88,26 +88,24 @@ def take(host: Host) -> Base:
 
 
 def take_when_due(host: Host) -> Base | None:
-    """Takes a base backup where the last night's is missing, and tells CloudWatch how things stand.
+    """Takes a base backup where the last night's is missing; returns None where it is not.
 
     Raises:
-        HostError: the backup failed, or CloudWatch did not take the figures.
+        HostError: the backup failed.
     """
-    store.require_mount()
-    about = cluster()
-    ends = [
-        base.end
-        for base in store.find_bases()
-        if (base.system, base.timeline) == (about.system, about.timeline)
-    ]
-    taken = take(host) if choose.is_due(ends, datetime.now(UTC)) else None
-    newest = max([*ends, *([taken.end] if taken else [])])
-    figures.put(
-        host,
-        BackupAgeSeconds=(datetime.now(UTC) - newest).total_seconds(),
-        WalArchiveLagSeconds=float(archive_lag()),
-    )
-    return taken
+    return take(host) if choose.is_due(_ends(), datetime.now(UTC)) else None
+
+
+def tell(host: Host) -> None:
+    """Tells CloudWatch how far the log's copy lags behind, and how old the newest base backup is, if any.
+
+    Raises:
+        HostError: the bucket or the server does not answer, or CloudWatch did not take the figures.
+    """
+    ends = _ends()
+    figures.put(host, WalArchiveLagSeconds=float(archive_lag()))
+    if ends:
+        figures.put(host, BackupAgeSeconds=(datetime.now(UTC) - max(ends)).total_seconds())
 
 
 def archive_lag() -> str:
@@ -151,6 +149,17 @@ def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[st
             )
         )
     return rows, newest
+
+
+def _ends() -> list[datetime]:
+    """Returns when the base backups of the running server's timeline ended."""
+    store.require_mount()
+    about = cluster()
+    return [
+        base.end
+        for base in store.find_bases()
+        if (base.system, base.timeline) == (about.system, about.timeline)
+    ]
 
 
 @contextmanager
