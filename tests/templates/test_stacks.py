@@ -19,7 +19,7 @@ import settings
 from fleet import catalogue, controller, facts, reading
 from images import recipe
 from settings import Environment, load
-from tests.templates.synthesis import Json, Synthesized, document, synthesize
+from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import space
 from userdata.host.backup import base, rehearsal
@@ -849,6 +849,14 @@ def test_front_door_with_a_domain(production: Synthesized) -> None:
     record = only(production.properties("AWS::Route53::RecordSet", "webui"))
     assert record["HostedZoneId"] == "Z00000000EXAMPLE"
     assert production.templates["webui"]["Outputs"]["Url"]["Value"] == "https://openqa.example.org"
+
+
+def test_the_load_balancer_is_the_first_to_end_an_idle_connection(environment: Synthesized) -> None:
+    balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
+    attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
+    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf").read_text()
+    (kept,) = re.findall(r"keepalive_timeout (\d+);", nginx)
+    assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
 
 
 def test_tls_has_forward_secrecy_and_authenticated_encryption() -> None:
