@@ -222,7 +222,7 @@ class HostRole(Construct):
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
     def allow_control_fleets(self, *, groups: Sequence[str], parameters: str, namespace: str) -> None:
-        """Lets a host size the environment's fleets: its own groups, and nothing but their size.
+        """Lets a host size the environment's fleets: its own groups, and what they do of themselves.
 
         Args:
             groups: the fleets' Auto Scaling groups' names.
@@ -231,7 +231,11 @@ class HostRole(Construct):
         """
         if groups:
             self._allow(
-                ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"],
+                [
+                    "autoscaling:SetDesiredCapacity",
+                    "autoscaling:SuspendProcesses",
+                    "autoscaling:TerminateInstanceInAutoScalingGroup",
+                ],
                 [
                     self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")
                     for group in groups

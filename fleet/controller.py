@@ -219,6 +219,8 @@ class Controller:
                 self._memory.told[act.instance] = self._clock()
             elif act.desired is not None:
                 self._groups.set_desired(act.group, act.desired)
+            else:
+                self._groups.keep_uneven(act.group)
         except AwsError as error:
             self._counts.failed += 1
             self._say(f"act {act.group}", f"{act.text} failed: {error}")

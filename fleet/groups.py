@@ -1,4 +1,4 @@
-"""The fleets' Auto Scaling groups: what they have, how launches went, and the two things done to them."""
+"""The fleets' Auto Scaling groups: what they have, how launches went, and the three things done to them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+# The process by which a group evens out its zones: it launches a host in one before it ends one in another;
+# where all are protected it ends none. The EC2 Auto Scaling user guide, "Rebalancing activities".
+EVENING_OUT = "AZRebalance"
 # Launches looked back on to tell how long they take.
 LAUNCHES = 8
 _DESCRIBED = 100  # the most that one call names; also of activities
@@ -84,6 +87,7 @@ class Group:
         desired: Hosts it shall have.
         version: What it launches from now.
         members: Its instances.
+        evens_out: It launches hosts where it has fewer, when others have left a zone.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Group:
     desired: int
     version: Version | None
     members: tuple[Member, ...]
+    evens_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,6 +198,19 @@ class Groups:
             HonorCooldown=False,
         )
 
+    def keep_uneven(self, name: str) -> None:
+        """Have a group leave its hosts in the zones where they are.
+
+        Raises:
+            AwsError: AWS does not answer, or refuses.
+        """
+        _call(
+            f"suspend {EVENING_OUT} of {name}",
+            self._autoscaling.suspend_processes,
+            AutoScalingGroupName=name,
+            ScalingProcesses=[EVENING_OUT],
+        )
+
 
 def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str] = ()) -> Launches:
     """Tell from a group's activities how its launches went.
@@ -237,6 +255,9 @@ def _group(group: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> 
         version=_version(group.get("LaunchTemplate") or mixed.get("LaunchTemplateSpecification")),
         members=tuple(
             _member(instance, facts.get(instance["InstanceId"], {})) for instance in group["Instances"]
+        ),
+        evens_out=all(
+            process["ProcessName"] != EVENING_OUT for process in group.get("SuspendedProcesses", ())
         ),
     )
 

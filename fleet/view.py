@@ -354,13 +354,13 @@ def closings(decision: Decision, view: View) -> Closings:
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One call to AWS.
+    """One call to AWS: a host goes, the desired capacity is set, or else the group's zones stay uneven.
 
     Attributes:
         fleet: The fleet's name.
         group: Its group.
         why: For the log.
-        instance: The host that shall go; None to set the desired capacity.
+        instance: The host that shall go.
         decrement: No other takes its place.
         desired: The desired capacity.
     """
@@ -375,9 +375,11 @@ class Act:
     @property
     def text(self) -> str:
         """What it does, for the log."""
-        if self.instance is None:
+        if self.instance is not None:
+            return f"{self.fleet}: {self.instance} drains and goes ({self.why})"
+        if self.desired is not None:
             return f"{self.fleet}: {self.desired} hosts wanted ({self.why})"
-        return f"{self.fleet}: {self.instance} drains and goes ({self.why})"
+        return f"{self.fleet}: zones are not evened out ({self.why})"
 
 
 def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Sequence[Facts]) -> list[Act]:
@@ -406,6 +408,8 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
         group = groups.get(fleet.group)
         if group is None or fleet.name not in decision.desired:
             continue
+        if group.evens_out:
+            found.append(Act(fleet=fleet.name, group=group.name, why="which would launch hosts without work"))
         # Auto Scaling shows what it was told with some delay.
         members = [member for member in group.members if member.counts and member.id not in view.told]
         # Lost hosts are capacity to the group, but not to the policy.

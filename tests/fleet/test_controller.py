@@ -46,6 +46,7 @@ class World:
     desired: int = 0
     min: int = 0
     max: int = 5
+    evens_out: bool = False
     history: Launches = field(default_factory=Launches)
     held: bool = True
     openqa_fails: str = ""
@@ -99,6 +100,7 @@ class World:
             desired=self.desired,
             version=VERSION,
             members=tuple(self.members),
+            evens_out=self.evens_out,
         )
         return at, {FACTS.group: group} if FACTS.group in names else {}
 
@@ -117,6 +119,11 @@ class World:
         assert self.min <= desired <= self.max
         self.desired = desired
         self.calls.append(f"desire {desired}")
+
+    def keep_uneven(self, name: str) -> None:
+        self._refuse()
+        self.evens_out = False
+        self.calls.append(f"keep {name} uneven")
 
     def tell(self, closings: Closings) -> None:
         if self.telling_fails:
@@ -181,6 +188,15 @@ def test_from_none_to_a_host_and_back() -> None:
         control.round()
     assert world.calls == ["terminate i-1"]
     assert world.desired == 0
+
+
+def test_a_new_group_launches_no_hosts_for_its_zones() -> None:
+    world = World(evens_out=True)
+    control = world.controller()
+    for _ in range(2):
+        control.round()
+        world.now += 5
+    assert world.calls == ["keep openqa-test-fleet-small uneven"]
 
 
 @pytest.mark.parametrize("broken", ["openqa_fails", "aws_fails"])

@@ -64,6 +64,7 @@ def described(*instances: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "HealthCheckType": "EC2",
         "CreatedTime": NOW,
         "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "2"},
+        "SuspendedProcesses": [{"ProcessName": "AZRebalance", "SuspensionReason": "User suspended"}],
         "Instances": list(instances),
         **changes,
     }
@@ -130,6 +131,16 @@ def test_without_fleets_nothing_is_asked(aws: Aws) -> None:
     assert aws.groups.read([])[1] == {}
 
 
+@pytest.mark.parametrize(
+    ("suspended", "evens_out"), [([], True), (["Launch"], True), (["AZRebalance"], False)]
+)
+def test_a_group_that_evens_out_its_zones(aws: Aws, suspended: list[str], evens_out: bool) -> None:
+    processes = [{"ProcessName": name, "SuspensionReason": "User suspended"} for name in suspended]
+    answer = {"AutoScalingGroups": [described(SuspendedProcesses=processes)]}
+    aws.stubs["autoscaling"].add_response("describe_auto_scaling_groups", answer)
+    assert aws.groups.read([GROUP])[1][GROUP].evens_out is evens_out
+
+
 def test_the_version_of_a_mixed_group(aws: Aws) -> None:
     specification = {"LaunchTemplateId": "lt-1", "Version": "7"}
     policy = {"LaunchTemplate": {"LaunchTemplateSpecification": specification}}
@@ -166,6 +177,10 @@ def test_changes(aws: Aws) -> None:
     )
     aws.groups.terminate("i-1", decrement=True)
     aws.groups.set_desired(GROUP, 3)
+    stub.add_response(
+        "suspend_processes", {}, {"AutoScalingGroupName": GROUP, "ScalingProcesses": ["AZRebalance"]}
+    )
+    aws.groups.keep_uneven(GROUP)
 
 
 def activity(

@@ -387,6 +387,13 @@ def test_launches_that_nobody_needs_any_more_are_called_off_while_there_is_no_ho
     assert brief(acts(Decision(desired={"small": 1}), member("i-1"), desired=4)) == [(None, False, 1)]
 
 
+def test_a_group_is_told_once_to_leave_its_zones_uneven() -> None:
+    uneven = acts(Decision(desired={"small": 1}), member("i-1"), evens_out=True)
+    assert brief(uneven) == [(None, False, None)]
+    assert uneven[0].text == "small: zones are not evened out (which would launch hosts without work)"
+    assert acts(Decision(desired={"small": 1}), member("i-1"), evens_out=False) == []
+
+
 def test_no_host_is_left_to_the_groups_choice() -> None:
     assert acts(Decision(desired={"small": 0}), member("i-1"), member("i-2")) == []
 

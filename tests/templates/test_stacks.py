@@ -632,6 +632,7 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "autoscaling:DescribeAutoScalingGroups",
         "autoscaling:DescribeScalingActivities",
         "autoscaling:SetDesiredCapacity",
+        "autoscaling:SuspendProcesses",
         "autoscaling:TerminateInstanceInAutoScalingGroup",
         "cloudwatch:PutMetricData",
         "ssm:GetParametersByPath",
@@ -676,7 +677,7 @@ def test_the_controller_may_size_the_environments_own_fleets(environment: Synthe
         for statement in policy["PolicyDocument"]["Statement"]
         for action in statement["Action"]
     }
-    for action in ("SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"):
+    for action in ("SetDesiredCapacity", "SuspendProcesses", "TerminateInstanceInAutoScalingGroup"):
         assert [arn.rpartition("/")[2] for arn in by_action[f"autoscaling:{action}"]["Resource"]] == [
             f"openqa-{name}-fleet-{fleet.name}" for fleet in environment.environment.fleets
         ]
