@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from constructs.security_groups import ANYWHERE, flows
 
 import settings
+from fleet import catalogue
 from settings.checks import FLEET_BYTES, TEXTS_BYTES
 from tests.templates.synthesis import Json, Synthesized, document, synthesize, user_data, walk
 
@@ -158,12 +160,13 @@ def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesize
 
 def test_the_longest_texts_fit(tmp_path: Path) -> None:
     asked = settings.load("fedora")
+    types = sorted(catalogue.load(), key=len)[-40:]  # the most, with the longest names
+    lists = json.dumps({"classes": [""], "instance_types": types, "warm": []})
+    fleet = {"classes": ("x" * (FLEET_BYTES - len(lists)),), "instance_types": tuple(types), "warm": ()}
     longest = asked.model_copy(
         update={
             "content": asked.content.model_copy(update={"download_domains": ("x" * (TEXTS_BYTES - 30),)}),
-            "fleets": tuple(
-                fleet.model_copy(update={"classes": ("x" * (FLEET_BYTES - 100),)}) for fleet in asked.fleets
-            ),
+            "fleets": tuple(made.model_copy(update=fleet) for made in asked.fleets),
         }
     )
     synthesized = synthesize(longest, tmp_path, check=False)

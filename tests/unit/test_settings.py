@@ -568,7 +568,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "more classes than a parameter holds": (
         [('["qemu_x86_64"]', f"{['qemu_x86_64', 'x' * 3000]}")],
-        ['fleets.nested.classes = "30', "an SSM parameter has no room", "3000 bytes"],
+        ['fleets.nested.classes = "30', "an SSM parameter has no room", "2500 bytes"],
     ),
     "a fleet's volume below the machine image": (
         [("max = 2", "max = 2\nvolume_gib = 19\nworkers_per_host = 1")],
