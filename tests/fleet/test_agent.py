@@ -369,7 +369,7 @@ def test_the_agent_does_what_the_group_waits_for(
         note = partialmethod(lambda self, action, *words: said.append((action, *words)), action)
         monkeypatch.setattr(Signals, action, note)
     monkeypatch.setattr(names, "release", lambda host: said.append(("release",)))
-    assert agent.main() == 0
+    assert agent.main([]) == 0
     assert given["target"]() == "autoscaling/target-lifecycle-state"
     assert given["notice"]() is noticed
     for action in ("heartbeat", "unfit", "complete"):
