@@ -19,7 +19,9 @@ class GeneratedSecrets(Construct):
 
     Attributes:
         database: the ARN of the database role's password.
-        api_key: the ARN of the key (16 hexadecimal digits) and secret (16 more) of openQA's API.
+        api_key: the ARN of an administrator's key (16 hexadecimal digits) and secret (16 more) at openQA's
+            API.
+        worker_key: the same of workers, which administer nothing.
         sign_in: the ARN of the OAuth2 client's ``{"key", "secret"}``, which the operator puts there; None
             where people do not sign in with OAuth2.
         broker: the ARN of what the consumer of messages needs at its broker: ``{"password", "ca",
@@ -29,6 +31,7 @@ class GeneratedSecrets(Construct):
 
     database: str
     api_key: str
+    worker_key: str
     sign_in: str | None
     broker: str | None
 
@@ -43,15 +46,21 @@ class GeneratedSecrets(Construct):
             "The password of openQA's database role",
             secretsmanager.SecretStringGenerator(password_length=32, exclude_punctuation=True),
         )
+        hexadecimal = secretsmanager.SecretStringGenerator(
+            password_length=32,
+            exclude_characters="".join(sorted(set(string.ascii_letters) - set("abcdef"))),
+            exclude_punctuation=True,
+            require_each_included_type=False,
+        )
         self.api_key = self._secret(
             "api-key",
-            "The key (first half) and secret (second half) of openQA's API",
-            secretsmanager.SecretStringGenerator(
-                password_length=32,
-                exclude_characters="".join(sorted(set(string.ascii_letters) - set("abcdef"))),
-                exclude_punctuation=True,
-                require_each_included_type=False,
-            ),
+            "The key (first half) and secret (second half) of an administrator of openQA's API",
+            hexadecimal,
+        )
+        self.worker_key = self._secret(
+            "worker-key",
+            "The key (first half) and secret (second half) of workers at openQA's API",
+            hexadecimal,
         )
         self.sign_in = (
             self._secret(

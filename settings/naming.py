@@ -12,7 +12,7 @@ from settings.fields import Architecture
 from settings.model import Environment
 
 Role = Literal["database", "webui", "worker", "builder"]
-SecretName = Literal["database", "api-key", "sign-in", "broker"]
+SecretName = Literal["database", "api-key", "worker-key", "sign-in", "broker"]
 
 LAUNCH_HOOK = "ready"
 TERMINATE_HOOK = "drain"

@@ -83,6 +83,7 @@ class WebUiStack(EnvironmentStack):
             secrets={
                 "database": secrets.database,
                 "api_key": secrets.api_key,
+                "worker_key": secrets.worker_key,
                 "sign_in": secrets.sign_in,
                 **({"broker": secrets.broker} if secrets.broker else {}),
             },

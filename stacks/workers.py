@@ -51,7 +51,7 @@ class WorkersStack(EnvironmentStack):
                 security_group=network.security_groups.worker,
                 machine_image=machine_images[fleet.architecture],
                 container_image=container_images[fleet.architecture],
-                api_key=storage.secrets.api_key,
+                api_key=storage.secrets.worker_key,
                 names=names,
                 bundle=bundle,
                 published_bundle=published_bundle,

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from configparser import ConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import requests
 
 from localcloud.addresses import DEVELOPER, OUTSIDE
 from localcloud.cloud import RunningCloud
-from ops.deployment import OpenQa
+from ops.deployment import DeploymentError, OpenQa
 from tests.localcloud import websocket
 from tests.localcloud.deployed import JOB_SECONDS, ROOT, SAMPLE, Deployment, deployed, until
 from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
@@ -234,6 +235,16 @@ class TestWorkerHosts:
         for worker in hosts.workers:
             assert worker.reach("webui.access.openqa.internal", 80) == OPEN
             assert worker.reach("webui.access.openqa.internal", 873) == OPEN
+
+    def test_their_key_administers_nothing(self, hosts: Hosts) -> None:
+        """With which their workers are idle now: it is one."""
+        said = ConfigParser()
+        said.read_string(hosts.workers[0].output("cat", "/run/openqa-on-aws/config/client.conf"))
+        key = said["webui.access.openqa.internal"]
+        openqa = OpenQa(url=hosts.cloud.url, key=key["key"], secret=key["secret"])
+        with pytest.raises(DeploymentError, match="403"):
+            openqa.request("POST", "machines", data={"name": "other", "backend": "qemu"})
+        assert hosts.openqa.request("GET", "machines", params={"name": "other"})["Machines"] == []
 
     def test_no_way_to_postgresql(self, hosts: Hosts) -> None:
         database = "database.access.openqa.internal"

@@ -435,17 +435,22 @@ def test_secrets(local: Synthesized, production: Synthesized) -> None:
             for secret in synthesized.properties("AWS::SecretsManager::Secret")
         }
 
-    assert set(generators(local)) == {"openqa/local/database", "openqa/local/api-key"}
+    assert set(generators(local)) == {
+        f"openqa/local/{name}" for name in ("database", "api-key", "worker-key")
+    }
     made = generators(production)
-    assert set(made) == {f"openqa/production/{name}" for name in ("database", "api-key", "sign-in")}
+    assert set(made) == {
+        f"openqa/production/{name}" for name in ("database", "api-key", "worker-key", "sign-in")
+    }
     assert made["openqa/production/database"] == {"ExcludePunctuation": True, "PasswordLength": 32}
-    key = made["openqa/production/api-key"]
-    assert set("0123456789abcdef") == set(
-        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    ) - set(key["ExcludeCharacters"])
-    assert key["ExcludePunctuation"]
-    assert key["PasswordLength"] == 32
-    assert key["RequireEachIncludedType"] is False
+    for name in ("api-key", "worker-key"):
+        key = made[f"openqa/production/{name}"]
+        assert set("0123456789abcdef") == set(
+            "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        ) - set(key["ExcludeCharacters"])
+        assert key["ExcludePunctuation"]
+        assert key["PasswordLength"] == 32
+        assert key["RequireEachIncludedType"] is False
 
 
 # database and web UI
@@ -538,7 +543,7 @@ def test_document_of_the_webui(production: Synthesized, local: Synthesized) -> N
     made = document(template(production, "webui"))
     assert set(made["images"]) == {"webui", "proxy"}
     assert all(made["secrets"].values())
-    assert set(made["secrets"]) == {"database", "api_key", "sign_in"}
+    assert set(made["secrets"]) == {"database", "api_key", "worker_key", "sign_in"}
     assert made["webui"]["url"] == "https://openqa.example.org"
     assert made["webui"]["sign_in"]["token_url"] == "https://id.example.org/token"
     assert document(template(local, "webui"))["secrets"]["sign_in"] is None
@@ -946,6 +951,7 @@ def test_document_of_a_worker(production: Synthesized) -> None:
     assert made["resource"] is None
     assert made["images"]["worker"]["reference"] == recipe.reference("worker", "debian", "aarch64")
     assert set(made["secrets"]) == {"api_key"}
+    assert "SecretsWorkerKey" in made["secrets"]["api_key"]  # an administrator's is none of theirs
     assert made["worker"]["workers"] == {"m6gd.metal": 32, "m7gd.metal": 32}
     assert made["worker"]["classes"] == ["qemu_aarch64", "tap", "tap2", "tpm"]
     assert (made["worker"]["kvm"], made["worker"]["network"]) == (True, "tap")

@@ -31,9 +31,22 @@ REGION = "us-east-1"
 INSTANCE = "i-0123456789abcdef0"
 PASSWORD = "PasswordOfTheDatabase00000000000"
 API_KEY = "0123456789abcdeffedcba9876543210"
+WORKER_KEY = "00112233445566778899aabbccddeeff"
 SIGN_IN = json.dumps({"key": "client-key", "secret": "client-secret"})
 BROKER = json.dumps({"ca": "authority", "certificate": "client", "key": "key", "password": "broker-secret"})
-SECRETS = {"database": PASSWORD, "api-key": API_KEY, "sign-in": SIGN_IN, "broker": BROKER}
+SECRETS = {
+    "database": PASSWORD,
+    "api-key": API_KEY,
+    "worker-key": WORKER_KEY,
+    "sign-in": SIGN_IN,
+    "broker": BROKER,
+}
+# What stands in no file on a disk and in no argument.
+HIDDEN = (
+    PASSWORD,
+    *(half for key in (API_KEY, WORKER_KEY) for half in (key[:16], key[16:])),
+    "client-secret",
+)
 
 
 def read(name: str) -> dict[str, Any]:

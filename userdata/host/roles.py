@@ -218,6 +218,7 @@ def webui_configuration(host: Host) -> dict[str, str]:
     values = {
         "database": placeholder * 2,
         "api_key": "0" * 32,
+        "worker_key": "0" * 32,
         "sign_in": json.dumps({"key": placeholder, "secret": placeholder}),
     }
     files = render.render(_roles(host) / "webui/config", _webui_context(host, values))
@@ -249,13 +250,16 @@ def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     webui = host.document.webui
     if webui is None:
         raise HostError("host document: the key 'webui' is missing")
-    key, secret = _api_key(values)
+    key, secret = _api_key(values, "api_key")
+    worker_key, worker_secret = _api_key(values, "worker_key")
     return context(
         host,
         {
             "password": _password(values),
             "api_key": key,
             "api_secret": secret,
+            "worker_key": worker_key,
+            "worker_secret": worker_secret,
             "sign_in": {name: value for name, value in webui.sign_in.items() if value is not None},
             "client": _sign_in_client(values) if webui.sign_in["method"] == "OAuth2" else None,
         },
@@ -266,7 +270,7 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     worker = host.document.worker
     if worker is None:
         raise HostError("host document: the key 'worker' is missing")
-    key, secret = _api_key(values)
+    key, secret = _api_key(values, "api_key")
     count = worker.count(host.instance_type)
     for folder in ("cache", "share", "pool", *(f"pool/{number}" for number in range(1, count + 1))):
         _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
@@ -357,10 +361,10 @@ def _password(values: Mapping[str, str]) -> str:
     return password
 
 
-def _api_key(values: Mapping[str, str]) -> tuple[str, str]:
-    both = values.get("api_key", "")
+def _api_key(values: Mapping[str, str], name: str) -> tuple[str, str]:
+    both = values.get(name, "")
     if len(both) != 32 or not set(both) <= _DIGITS:
-        raise HostError("secret api_key: not 32 hexadecimal digits in lower case")
+        raise HostError(f"secret {name}: not 32 hexadecimal digits in lower case")
     return both[:16], both[16:]
 
 

@@ -1,6 +1,6 @@
--- The administrator that machines sign in as. It has today's API key and no other. The key travels as
--- parameters, so that no server's log quotes it. And the people who administer: openQA finds them at their
--- first sign-in by id and provider, and keeps what they may do.
+-- Those that machines sign in as: an administrator, and the workers, who only do jobs. Each has today's API key and
+-- no other. The keys travel as parameters, so that no server's log quotes them. And the people who administer: openQA
+-- finds them at their first sign-in by id and provider, and keeps what they may do.
 begin;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
@@ -13,4 +13,15 @@ insert into api_keys (key, secret, user_id, t_created, t_updated)
   select $1, $2, id, now(), now() from users where username = 'openqa-on-aws' and provider = ''
   on conflict (key) do nothing
   \bind '0123456789abcdef' 'fedcba9876543210' \g
+insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('openqa-on-aws-workers', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws-workers', 1, 0, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 0;
+delete from api_keys using users
+  where users.id = api_keys.user_id and users.username = 'openqa-on-aws-workers' and users.provider = ''
+    and (api_keys.key <> $1 or api_keys.secret <> $2)
+  \bind '0011223344556677' '8899aabbccddeeff' \g
+insert into api_keys (key, secret, user_id, t_created, t_updated)
+  select $1, $2, id, now(), now() from users where username = 'openqa-on-aws-workers' and provider = ''
+  on conflict (key) do nothing
+  \bind '0011223344556677' '8899aabbccddeeff' \g
 commit;
