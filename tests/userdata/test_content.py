@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -186,6 +187,18 @@ def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
     openqa.loads()
     assert follow(host) == []
     assert openqa.loads() == []
+
+
+def test_files_that_a_push_does_not_change_keep_their_dates(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "same.pm": "same", "tables.json": TABLES})
+    follow(host)
+    before = (current(host) / "pushed/same.pm").stat()
+    time.sleep(1.1)  # git compares whole seconds
+    refresh.lay_out(host)  # one more release: one more link to each file
+    openqa.push({"main.pm": "two"})
+    follow(host)
+    after = (current(host) / "pushed/same.pm").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ class Repository:
         try:
             return inside(
                 *("git", f"--git-dir={self.name}.git", f"--work-tree={self.tree}"),
+                # Releases are hard links, which change each file's ctime: it would be written anew.
+                *("-c", "core.trustctime=false"),
                 *("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words),
                 seconds=_SECONDS,
             )
