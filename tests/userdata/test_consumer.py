@@ -125,3 +125,20 @@ def test_a_message_outlives_its_connection_and_its_tag_does_not(
     with pytest.raises(StopIteration):
         made.run()
     assert [waiting.tag for waiting in made._waiting] == [None]
+
+
+@pytest.mark.parametrize(("is_open", "tags"), [(False, ["tag"]), (True, [])])
+def test_a_broker_that_ends_the_queue_or_the_channel_is_away(
+    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch, is_open: bool, tags: list[str]
+) -> None:
+    events = iter([None])
+    done = dict.fromkeys(("queue_declare", "queue_bind", "basic_qos", "basic_consume"), lambda *_, **__: None)
+    channel = SimpleNamespace(is_open=is_open, consumer_tags=tags, **done)
+    connection = SimpleNamespace(
+        is_open=False, channel=lambda: channel, process_data_events=lambda **_: next(events)
+    )
+    monkeypatch.setattr(consumer.pika, "BlockingConnection", lambda _: connection, raising=False)
+    made = listening(consumer, memory)
+    with pytest.raises(consumer.AMQPError, match="it ended the queue or its channel"):
+        made._consume()
+    assert memory.since == 0, "what came since then was not heard"

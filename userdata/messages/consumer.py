@@ -142,6 +142,10 @@ class Consumer:
             self._archive_from = self._memory.since - OVERLAP_SECONDS
             while True:
                 connection.process_data_events(time_limit=0 if self._ready() else POLL_SECONDS)
+                # The broker may end the queue, or the channel of who keeps a message for half an hour, and
+                # leave the connection open. pika tells nobody who only listens.
+                if not channel.is_open or not channel.consumer_tags:
+                    raise AMQPError("it ended the queue or its channel")
                 self._catch_up()
                 self._work(channel)
         finally:

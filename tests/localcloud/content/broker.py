@@ -154,13 +154,12 @@ class Outside:
     def queues(self) -> list[dict[str, Any]]:
         """The broker's queues, as it tells of them."""
         columns = ("name", "durable", "auto_delete", "exclusive", "policy", "messages", "consumers")
-        words = [PROGRAMS / "rabbitmqctl", "-q", "--formatter=json", "list_queues", "-p", VIRTUAL_HOST]
-        done = self._start(
-            shlex.join([*map(str, words), *columns]), "queues.json", stderr="queues.log", **self._environment
-        )
-        assert done.wait(60) == 0, (self.folder / "queues.log").read_text()
-        found: list[dict[str, Any]] = json.loads((self.folder / "queues.json").read_text())
+        found: list[dict[str, Any]] = json.loads(self._control("--formatter=json", "list_queues", *columns))
         return found
+
+    def end_queue(self, name: str) -> None:
+        """Ends a queue under its consumer, whose connection stays."""
+        self._control("delete_queue", name)
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -173,6 +172,12 @@ class Outside:
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_LOGS": "-",
         }
+
+    def _control(self, *words: str) -> str:
+        command = shlex.join([f"{PROGRAMS}/rabbitmqctl", "-q", "-p", VIRTUAL_HOST, *words])
+        done = self._start(command, "control.out", stderr="control.log", **self._environment)
+        assert done.wait(60) == 0, (self.folder / "control.log").read_text()
+        return (self.folder / "control.out").read_text()
 
     def _listens(self, port: int) -> bool:
         return self._start(f": </dev/tcp/{OUTSIDE}/{port}", "probe.log", shell="bash").wait(10) == 0

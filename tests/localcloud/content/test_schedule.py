@@ -197,6 +197,16 @@ def test_the_broker_goes_and_comes_back(scheduling: Scheduling, first: int) -> N
     scheduling.cancel(scheduling.scheduled("after-the-broker"))
 
 
+def test_a_queue_that_the_broker_ends_is_made_again(scheduling: Scheduling, first: int) -> None:
+    listening = f"listening on {OUTSIDE}"
+    before = scheduling.journal().count(listening)
+    (queue,) = scheduling.outside.queues()
+    scheduling.outside.end_queue(queue["name"])
+    until("it listens again", lambda: scheduling.journal().count(listening) > before or None, seconds=SECONDS)
+    scheduling.publish(message("after-the-queue"))
+    scheduling.cancel(scheduling.scheduled("after-the-queue"))
+
+
 def test_a_message_waits_for_the_web_ui(scheduling: Scheduling, first: int) -> None:
     sent = message("after-the-web-ui")
     scheduling.made.run(scheduling.webui, "systemctl", "stop", "openqa-webui.service")
