@@ -93,13 +93,28 @@ def test_a_field_without_a_value_is_told(template: str) -> None:
         ("a", "1", b"{", "not JSON"),
         ("a", "1", b"\xff", "not JSON"),
         ("a", "1", b"[]", "no JSON object"),
-        ("a", None, b"{}", "no id"),
         ("", "1", b"{}", "no topic"),
     ],
 )
 def test_what_is_no_message(topic: str, identifier: object, raw: bytes, reason: str) -> None:
     with pytest.raises(RuleError, match=reason):
         rules.parse(topic, identifier, raw)
+
+
+def test_a_message_without_an_id_is_known_by_what_it_says() -> None:
+    first, again, other, elsewhere = (
+        rules.parse(topic, identifier, body).id
+        for topic, identifier, body in (
+            ("a.b", None, b'{"build": 1}'),
+            ("a.b", "", b'{"build": 1}'),
+            ("a.b", None, b'{"build": 2}'),
+            ("a.c", None, b'{"build": 1}'),
+        )
+    )
+    assert first == again
+    assert len({first, other, elsewhere}) == 3
+    with pytest.raises(RuleError, match="no id"):
+        rules.of("a.b", None, {"build": 1})  # an archive's
 
 
 def test_memory_outlives_the_consumer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A message as fedora-messaging has it.
+    """A message.
 
     Attributes:
         id: The sender's, unique.
@@ -128,17 +129,17 @@ def parse(topic: object, identifier: object, raw: bytes) -> Message:
 
     Args:
         topic: The routing key.
-        identifier: The message's id; empty where the sender gave none.
+        identifier: The message's id. Where the sender gave none, it follows from what the message says.
         raw: The body.
 
     Raises:
-        RuleError: It is no message as fedora-messaging has it.
+        RuleError: Its body is no JSON object, or it has no topic.
     """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise RuleError(f"its body is not JSON: {error}") from error
-    return of(topic, identifier, body)
+    return of(topic, identifier or hashlib.sha256(f"{topic}\n".encode() + raw).hexdigest(), body)
 
 
 def of(topic: object, identifier: object, body: object) -> Message:
