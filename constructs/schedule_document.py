@@ -17,7 +17,7 @@ def schedule_document(environment: Environment) -> Document:
             "program": schedule.program,
             "broker": schedule.broker,
             "queue": _queue(environment, schedule, "scheduler"),
-            "exchange": messages.EXCHANGE,
+            "exchange": schedule.exchange,
             "archive": schedule.archive,
             "rules": [rule.model_dump(mode="json") for rule in schedule.rules],
             "architectures": sorted({fleet.architecture for fleet in environment.fleets if fleet.max}),

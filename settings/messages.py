@@ -14,7 +14,6 @@ from settings.fields import DnsName, Settings
 from settings.problem import Problem, shown
 from userdata.messages import rules
 
-EXCHANGE = "amq.topic"
 PORT = 5671
 # Fedora's broker for everyone, and its archive (fedora-infra/fedora-messaging; apps.fedoraproject.org).
 FEDORA_BROKER = "amqps://fedora@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
@@ -62,12 +61,21 @@ class Schedule(Settings):
             "belongs into the secret openqa/NAME/broker",
         ),
     ]
-    # None: one that follows from account, region and name, the same for as long as they are.
+    # The topic exchange that messages come from.
+    exchange: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.:-]{1,127}$",
+            description="an exchange's name: up to 127 letters, digits and any of _ . : -",
+        ),
+    ] = "amq.topic"
+    # None: one that follows from account, region and name, the same for as long as they are. Empty: one that
+    # the broker chooses, anew for each connection.
     queue: Annotated[
         str | None,
         Field(
-            pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
-            description="a UUID in lowercase, such as uuidgen prints",
+            pattern=r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$",
+            description='a UUID in lowercase, such as uuidgen prints, or "" where the broker chooses',
         ),
     ] = None
     # Where to ask for what was missed; None: what is published while nobody listens is lost.
@@ -114,7 +122,7 @@ class Schedule(Settings):
 
 
 def queue(schedule: Schedule, *, account: str, region: str, name: str, purpose: str = "scheduler") -> str:
-    """Return the name of an environment's queue: public brokers want a UUID, a stable one is one's own.
+    """Return the name of an environment's queue: Fedora's broker wants a UUID, a stable one is one's own.
 
     Args:
         schedule: The settings, which may name the scheduler's.
@@ -144,6 +152,9 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
     if schedule.program == "fedora_openqa" and profile != "fedora":
         wrong = f"content {shown(profile)} has no jobs for Fedora's composes and updates"
         yield Problem("schedule.program", schedule.program, wrong, '"rules", or content.profile = "fedora"')
+    if schedule.program == "fedora_openqa" and schedule.queue == "":
+        wrong = "Fedora's program and broker know a queue by its name"
+        yield Problem("schedule.queue", "", wrong, "a UUID in lowercase, such as uuidgen prints, or none")
     if not _has_port(schedule.broker):
         yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)

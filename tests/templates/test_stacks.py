@@ -19,11 +19,13 @@ import settings
 from fleet import catalogue, controller, facts, reading
 from images import recipe
 from settings import Environment, load
+from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import space
 from userdata.host.backup import base, rehearsal
 from userdata.host.content import refresh
+from userdata.messages.rules import IDENTITY
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 TEMPLATE = "AWS::EC2::LaunchTemplate"
@@ -564,6 +566,19 @@ def test_fedora_schedules_with_its_own_program(
     out = {rule["FromPort"] for rule in egress_of_the_webui(fedora)}
     assert out == {80, 443, 5671}
     assert {rule["FromPort"] for rule in egress_of_the_webui(production)} == {80, 443}
+
+
+def test_the_webui_is_told_where_messages_come_from(tmp_path: Path) -> None:
+    post = dict.fromkeys(IDENTITY, "{id}")
+    schedule = Schedule(
+        broker="amqps://user@broker.example.org/%2F",
+        exchange="pubsub",
+        queue="",
+        rules=(Rule(topic="#", post=post),),
+    )
+    made = synthesize(changed("local", schedule=schedule), tmp_path, check=False)
+    told = document(template(made, "webui"))["schedule"]
+    assert (told["exchange"], told["queue"]) == ("pubsub", "")
 
 
 def egress_of_the_webui(synthesized: Synthesized) -> list[Json]:

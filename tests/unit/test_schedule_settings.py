@@ -38,6 +38,13 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
     assert messages.queue(load(tmp_path, f'{BROKER}queue = "{chosen}"\n{RULE}'), **place) == chosen
 
 
+def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> None:
+    schedule = load(tmp_path, f'{BROKER}exchange = "pubsub"\nqueue = ""\n{RULE}')
+    queue = messages.queue(schedule, account="123456789012", region="us-east-1", name="x")
+    assert (schedule.exchange, queue) == ("pubsub", "")
+    assert load(tmp_path, BROKER + RULE).exchange == "amq.topic"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -47,6 +54,7 @@ def test_an_environment_has_one_queue_for_ever(tmp_path: Path) -> None:
         (BROKER.replace(".org/", ".org:0/") + RULE, "allowed: ports from 1 to 65535"),
         (BROKER.replace(".org/", ".org:65536/") + RULE, "allowed: ports from 1 to 65535"),
         (f'{BROKER}queue = "mine"\n{RULE}', "a UUID in lowercase"),
+        (f'{BROKER}exchange = "a b"\n{RULE}', "an exchange's name"),
         (f'{BROKER}archive = "http://a:8080/search"\n{RULE}', "without a port"),
         (BROKER, 'program = "rules" has none to follow'),
         ('program = "fedora_openqa"', 'content "sample" has no jobs for Fedora'),
@@ -100,6 +108,11 @@ def test_results_are_reported_only_where_two_settings_say_so(tmp_path: Path, nam
         with pytest.raises(SettingsError, match=reason):
             fedora(tmp_path, text)
     assert fedora(tmp_path, said + "reports_are_fedoras_own = true\n").reports == {name: target}
+
+
+def test_fedoras_program_knows_its_queue_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r'schedule\.queue = "": Fedora'):
+        fedora(tmp_path, 'queue = ""\n')
 
 
 def test_fedoras_program_takes_no_rules(tmp_path: Path) -> None:

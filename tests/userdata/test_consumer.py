@@ -127,17 +127,46 @@ def test_a_message_outlives_its_connection_and_its_tag_does_not(
     assert [waiting.tag for waiting in made._waiting] == [None]
 
 
-@pytest.mark.parametrize(("is_open", "tags"), [(False, ["tag"]), (True, [])])
-def test_a_broker_that_ends_the_queue_or_the_channel_is_away(
-    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch, is_open: bool, tags: list[str]
-) -> None:
+@pytest.fixture
+def broker(consumer: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A channel of a broker that chooses its queues' names, and ends the queue at once."""
+    calls: list[tuple[Any, ...]] = []
     events = iter([None])
-    done = dict.fromkeys(("queue_declare", "queue_bind", "basic_qos", "basic_consume"), lambda *_, **__: None)
-    channel = SimpleNamespace(is_open=is_open, consumer_tags=tags, **done)
+
+    def note(name: str) -> Any:
+        return lambda *given, **_: calls.append((name, *given))
+
+    channel = SimpleNamespace(
+        is_open=True,
+        consumer_tags=[],
+        calls=calls,
+        queue_declare=lambda *_, **__: SimpleNamespace(method=SimpleNamespace(queue="chosen")),
+        **{name: note(name) for name in ("queue_bind", "basic_qos", "basic_consume")},
+    )
     connection = SimpleNamespace(
         is_open=False, channel=lambda: channel, process_data_events=lambda **_: next(events)
     )
     monkeypatch.setattr(consumer.pika, "BlockingConnection", lambda _: connection, raising=False)
+    return channel
+
+
+def test_messages_come_through_the_queue_that_the_broker_made(
+    consumer: Any, memory: Memory, broker: SimpleNamespace
+) -> None:
+    with pytest.raises(consumer.AMQPError):
+        listening(consumer, memory)._consume()
+    assert [call[:2] for call in broker.calls] == [
+        ("queue_bind", "chosen"),
+        ("basic_qos",),
+        ("basic_consume", "chosen"),
+    ]
+
+
+@pytest.mark.parametrize(("is_open", "tags"), [(False, ["tag"]), (True, [])])
+def test_a_broker_that_ends_the_queue_or_the_channel_is_away(
+    consumer: Any, memory: Memory, broker: SimpleNamespace, is_open: bool, tags: list[str]
+) -> None:
+    broker.is_open, broker.consumer_tags = is_open, tags
     made = listening(consumer, memory)
     with pytest.raises(consumer.AMQPError, match="it ended the queue or its channel"):
         made._consume()

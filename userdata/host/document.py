@@ -93,7 +93,7 @@ class Schedule:
     Attributes:
         program: ``rules`` or ``fedora_openqa``.
         broker: The broker's address, without a password.
-        queue: The queue's name.
+        queue: The queue's name; empty: the broker chooses one.
         exchange: What the queue gets its messages from.
         archive: Where what was missed can be asked for; None: nowhere.
         rules: The rules, as `userdata.messages.rules.Rule` takes them.

@@ -48,7 +48,7 @@ class Settings:
         authority: The file with the broker's certificate authorities; None: the system's.
         certificate: The file with the client certificate; None: there is none.
         key: Its private key's.
-        queue: The queue's name.
+        queue: The queue's name; empty: the broker chooses one.
         exchange: What the queue gets its messages from.
         archive: Where what was missed can be asked for; None: nowhere.
     """
@@ -128,11 +128,13 @@ class Consumer:
         connection = pika.BlockingConnection(parameters(self._settings))
         try:
             channel = connection.channel()
-            queue, exchange = self._settings.queue, self._settings.exchange
             # What public brokers allow: a queue of one's own, gone with its consumer.
-            channel.queue_declare(queue, durable=False, exclusive=True, auto_delete=True)
+            declared = channel.queue_declare(
+                self._settings.queue, durable=False, exclusive=True, auto_delete=True
+            )
+            queue = declared.method.queue
             for topic in self._topics:
-                channel.queue_bind(queue, exchange, routing_key=topic)
+                channel.queue_bind(queue, self._settings.exchange, routing_key=topic)
             channel.basic_qos(prefetch_count=PREFETCH)
             channel.basic_consume(queue, on_message_callback=self._receive)
             log.info("listening on %s", urlsplit(self._settings.broker).hostname)
