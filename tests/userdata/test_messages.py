@@ -143,11 +143,12 @@ def test_a_memory_of_no_use_begins_anew(tmp_path: Path, text: str) -> None:
 
 @dataclass
 class FakeOpenQa:
-    """Has the builds that were posted to it."""
+    """Has the builds that were posted to it, but of the first ones it can make nothing."""
 
     jobs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    nothing: int = 0
 
     def jobs_of(self, parameters: dict[str, str]) -> tuple[int, ...]:
         return self.jobs.get(parameters["BUILD"], ())
@@ -156,6 +157,8 @@ class FakeOpenQa:
         self.asked.append(parameters)
         if self.errors:
             raise self.errors.pop(0)
+        if len(self.asked) <= self.nothing:
+            return Posted(ids=(), failed=(), error="the database is away")
         self.jobs[parameters["BUILD"]] = (len(self.asked),)
         return Posted(ids=self.jobs[parameters["BUILD"]], failed=("a: no worker",))
 
@@ -228,6 +231,17 @@ def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memor
             scheduler.handle(message(identifier="2"))
     scheduler.handle(message(identifier="2"))
     assert memory.knows("2")
+
+
+def test_each_build_of_a_message_has_its_own_tries(memory: Memory) -> None:
+    openqa = FakeOpenQa(nothing=4)
+    scheduler = Scheduler([rule(), rule(post=POST | {"BUILD": "{compose.number}"})], openqa, memory)
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            scheduler.handle(message())
+    scheduler.handle(message())
+    assert [asked["BUILD"] for asked in openqa.asked] == ["F-1", "F-1", "F-1", "7", "7"]
+    assert openqa.jobs == {"7": (5,)}
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\nb", "a\x00"])

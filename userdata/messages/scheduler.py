@@ -64,18 +64,21 @@ class Scheduler:
             except (RuleError, RefusedError) as error:
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
-        del self._tries[message.id]
+        # Of this message's builds: until it is dealt with, no other is.
+        self._tries.clear()
 
     def _follow(self, rule: Rule, message: Message) -> None:
         parameters = rule.parameters(message)
         build = " ".join(parameters[name] for name in IDENTITY)
+        if self._tries[build] == TRIES:
+            return
         if jobs := self._openqa.jobs_of(parameters):
             log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
             return
         posted = self._openqa.post(parameters)
         if not posted.ids and (reason := posted.error or next(iter(posted.failed), "")):
-            self._tries[message.id] += 1
-            if self._tries[message.id] < TRIES:
+            self._tries[build] += 1
+            if self._tries[build] < TRIES:
                 raise UnavailableError(f"{build}: nothing was scheduled: {reason}")
             raise RefusedError(f"{build}, {TRIES} times: {reason}")
         log.info("message %s: %s: scheduled %s", message.id, build, _listed(posted.ids))
