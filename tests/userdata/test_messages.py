@@ -314,6 +314,14 @@ def test_openqa_is_asked_with_a_signature(server: Server) -> None:
     assert headers["X-Api-Hash"] == hmac.new(b"SECRET", signed, "sha1").hexdigest()
 
 
+def test_jobs_are_found_whose_distri_openqa_wrote_in_lowercase(server: Server) -> None:
+    openqa = OpenQa(url=server.url, key="KEY", secret="SECRET")
+    server.answers = [(200, b'{"jobs": []}')]
+    openqa.jobs_of(POST | {"DISTRI": "openSUSE", "VERSION": "Tumbleweed"})
+    asked = parse_qs(urlsplit(server.asked[0][0]).query)
+    assert (asked["distri"], asked["version"]) == (["opensuse"], ["Tumbleweed"])
+
+
 @pytest.mark.parametrize(
     ("code", "answer", "expected", "reason"),
     [

@@ -72,6 +72,8 @@ class OpenQa:
             RefusedError: It never will.
         """
         query = {name.lower(): parameters[name] for name in IDENTITY}
+        # openQA's jobs have it so, whatever was posted (lib/OpenQA/JobSettings.pm).
+        query["distri"] = query["distri"].lower()
         answer = self._request("GET", f"/api/v1/jobs?{urlencode(query)}")
         try:
             return tuple(sorted(int(job["id"]) for job in answer["jobs"]))
