@@ -41,7 +41,8 @@ def _unknown_classes(environment: Environment) -> Iterator[str]:
             if name not in known:
                 yield (
                     f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: no job asks for it "
-                    f"that content {shown(profile)} has; known: {', '.join(sorted(known))}"
+                    f"that content {shown(profile)} has; known: {', '.join(sorted(known))}; others go into "
+                    "content.classes"
                 )
 
 

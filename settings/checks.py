@@ -377,6 +377,11 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         if address and address.startswith("http://") and not local:
             wrong = "anyone on the way could change what is run"
             yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
+    if content.profile == "custom":
+        for key in ("distri", "tests"):
+            if not getattr(content, key):
+                choice = allowed(Content.model_fields[key])
+                yield Problem(f"content.{key}", None, "", f'{choice}; profile = "custom" has no defaults')
     if content.needles and not content.tests:
         wrong = "the sample's needles come with it"
         yield Problem("content.needles", content.needles, wrong, "nothing without content.tests")
@@ -387,11 +392,11 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         wrong = f"loader {shown(content.loader)} has nothing to load"
         yield Problem("content.templates", content.templates, wrong, "one file or more")
     suffixes = {"fifloader": (".json",), "openqa": (".json", ".yaml"), "scenarios": (".yaml",)}
-    allowed = suffixes[content.loader]
+    ends = suffixes[content.loader]
     for name in content.templates:
-        if not name.endswith(allowed):
+        if not name.endswith(ends):
             wrong = f"no file for loader {shown(content.loader)}"
-            yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(allowed)}")
+            yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(ends)}")
 
 
 def _coverage_problems(environment: Environment) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 # scheduler takes the first job group for Fedora's composes, and groups are made in the order of their limits.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "sample": {"distri": "sample"},
+    "custom": {},  # tests of one's own; what they are is in the file alone
     "example": {
         "distri": "example",
         "tests": "https://github.com/os-autoinst/os-autoinst-distri-example.git",
@@ -78,7 +79,7 @@ class Need:
 class Content(Settings):
     """What is tested. The profile fills in what is not set."""
 
-    profile: Literal["sample", "fedora", "example"]
+    profile: Literal["sample", "fedora", "example", "custom"]
     # DISTRI of the jobs, and the folder of the tests.
     distri: Annotated[
         str,

@@ -892,7 +892,7 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", folder))
     assert line == (
         'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
-        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde"
+        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde; others go into content.classes"
     )
 
 
@@ -1004,6 +1004,15 @@ def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tup
     assert made.templates == templates
     assert made.distri == "fedora"
     assert made.cloudinit
+
+
+def test_tests_of_ones_own_have_no_defaults(tmp_path: Path) -> None:
+    said = refusal(tmp_path, ('profile = "sample"', 'profile = "custom"'))
+    assert ["content.distri is missing" in said[0], "content.tests is missing" in said[1]] == [True] * 2
+    assert all('profile = "custom" has no defaults' in line for line in said)
+    own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
+    made = load("here", write(tmp_path, ('profile = "sample"', own))).content
+    assert (made.loader, made.templates, made.asset_limits) == ("scenarios", (), {})
 
 
 def test_a_class_of_ones_own_needs_one_processor_that_has_it(tmp_path: Path) -> None:
