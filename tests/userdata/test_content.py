@@ -407,6 +407,34 @@ def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(
     assert [path.name for path in tests.iterdir()] == ["x"]
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A tree of tests with links to a folder elsewhere."""
+    for folder in ("content", "tests", "tree/products", "needles", "elsewhere/needles"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "needles/a.json").write_text("needle")
+    (tmp_path / "elsewhere/needles/theirs").write_text("kept")
+    (tmp_path / "tree/products/x").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree/needles").symlink_to(tmp_path / "elsewhere/needles")
+    (tmp_path / "tree/dangling").symlink_to("nothing")
+    return tmp_path
+
+
+def test_nothing_is_written_where_a_link_of_the_tests_leads(linked: Path) -> None:
+    parts = {"x": linked / "tree", "x/products/x/needles": linked / "needles"}
+    with pytest.raises(HostError, match=r"x/products/x leads out of the tests"):
+        trees.publish(linked / "content", linked / "tests", parts)
+    assert [path.name for path in (linked / "elsewhere/needles").iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("name", ["needles", "dangling"])
+def test_needles_take_the_place_of_a_link(linked: Path, name: str) -> None:
+    parts = {"x": linked / "tree", f"x/{name}": linked / "needles"}
+    trees.publish(linked / "content", linked / "tests", parts)
+    assert (linked / "tests/x" / name / "a.json").read_text() == "needle"
+    assert (linked / "elsewhere/needles/theirs").read_text() == "kept"
+
+
 def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/x").symlink_to("/")

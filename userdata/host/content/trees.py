@@ -26,7 +26,7 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
         parts: trees by where they go: ``DISTRI``, then what goes into it, such as ``DISTRI/needles``.
 
     Raises:
-        HostError: a folder is in the way, or the file system cannot exchange two.
+        HostError: a folder is in the way, a link leads out of the tests, or two folders cannot be exchanged.
     """
     distributions = [name for name in parts if "/" not in name]
     for name in distributions:
@@ -40,9 +40,15 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
     shutil.rmtree(release, ignore_errors=True)
     release.mkdir()
     for name, tree in parts.items():
-        if (release / name).is_dir():
-            shutil.rmtree(release / name)
-        link(tree, release / name)
+        place = release / name
+        # What a repository links to is anybody's, and this is root.
+        if not place.parent.resolve().is_relative_to(release.resolve()):
+            raise HostError(f"{Path(name).parent} leads out of the tests")
+        if place.is_symlink():
+            place.unlink()
+        elif place.is_dir():
+            shutil.rmtree(place)
+        link(tree, place)
     release.rename(releases / str(number))
     _point(content / "current", Path("releases") / str(number))
     for name in distributions:
