@@ -56,9 +56,9 @@ class Schedule(Settings):
     broker: Annotated[
         str,
         Field(
-            pattern=r"^amqps://[^\s/@:]+@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s/?#]*$",
-            description="amqps://USER@HOST/VIRTUAL_HOST, / in its name as %2F, without a password, which "
-            "belongs into the secret openqa/NAME/broker",
+            pattern=r"^amqps://[^\s/@:]+@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s/?#]+$",
+            description="amqps://USER@HOST/VIRTUAL_HOST, / in its name as %2F (%2F alone is a broker's "
+            "default), without a password, which belongs into the secret openqa/NAME/broker",
         ),
     ]
     # The topic exchange that messages come from.

@@ -50,6 +50,7 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
     [
         (RULE, "schedule.broker is missing"),
         (BROKER.replace("amqps", "amqp") + RULE, "allowed: amqps://USER@HOST/VIRTUAL_HOST"),
+        (BROKER.replace("%2Fpublic_pubsub", "") + RULE, "%2F alone is a broker's default"),
         (BROKER.replace("fedora@", "fedora:secret@") + RULE, "without a password"),
         (BROKER.replace(".org/", ".org:0/") + RULE, "allowed: ports from 1 to 65535"),
         (BROKER.replace(".org/", ".org:65536/") + RULE, "allowed: ports from 1 to 65535"),

@@ -175,7 +175,7 @@ def test_a_message_schedules_a_build_once(scheduling: Scheduling, first: int) ->
 
 
 def test_the_queue_is_what_public_brokers_allow(scheduling: Scheduling, first: int) -> None:
-    schedule = messages.Schedule(broker=f"amqps://fedora@{OUTSIDE}/")
+    schedule = messages.Schedule(broker=f"amqps://fedora@{OUTSIDE}/%2F")
     name = messages.queue(schedule, account="123456789012", region="us-east-1", name=scheduling.made.name)
     (queue,) = scheduling.outside.queues()
     kept = {key: queue[key] for key in ("name", "durable", "auto_delete", "exclusive", "policy", "consumers")}
