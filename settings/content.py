@@ -124,7 +124,10 @@ class Content(Settings):
         ),
     ]
     # Where openQA may fetch what a build names by `…_URL`; domains below them, too.
-    download_domains: tuple[DnsName, ...] = ()
+    download_domains: Annotated[
+        tuple[DnsName, ...],
+        Field(description='a list of DNS names in lowercase, such as ["example.org"]'),
+    ] = ()
     # iso/fixed/cloudinit.iso, for tests that boot cloud images.
     cloudinit: bool = False
 

@@ -99,7 +99,9 @@ class Schedule(Settings):
             description="the http(s):// address of ResultsDB's API, without a port",
         ),
     ] = None
-    report_wiki: DnsName | None = None
+    report_wiki: Annotated[
+        DnsName | None, Field(description="a DNS name in lowercase, such as wiki.example.org")
+    ] = None
     reports_are_fedoras_own: bool = False
 
     @model_validator(mode="before")

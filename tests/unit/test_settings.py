@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import settings
 from fleet import catalogue
@@ -29,6 +30,9 @@ from settings import (
     names,
     reading,
 )
+from settings.messages import Rule
+from settings.model import Rds
+from settings.problem import allowed
 from tests.environments import SHIPPED
 
 BASE = """
@@ -1202,6 +1206,17 @@ def test_sections_are_complete() -> None:
     kinds = {name: str(field.annotation) for name, field in Environment.model_fields.items()}
     tables = {name for name, kind in kinds.items() if "settings." in kind}
     assert tables == set(reading.SECTIONS)
+
+
+def test_only_tables_are_called_tables() -> None:
+    models: tuple[type[BaseModel], ...] = (Environment, Rds, Rule, *reading.SECTIONS.values())
+    called = {
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if allowed(field) == "a table" and "settings." not in str(field.annotation)
+    }
+    assert called == set()
 
 
 def test_an_id_that_debians_openqa_does_not_read(tmp_path: Path) -> None:
