@@ -298,6 +298,19 @@ def test_locks_of_a_git_that_was_killed_keep_nobody_out(host: Host, openqa: Open
     assert (current(host) / "pushed/main.pm").read_text() == "two"
 
 
+def test_a_server_may_pack_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def note(*words: str, **_: Any) -> str:
+        asked.extend(words)
+        return ""
+
+    monkeypatch.setattr(repository, "inside", note)
+    repository.Repository("tests", "https://git.example.org/tests.git", "HEAD").fetch()
+    (silence,) = (int(word.partition("=")[2]) for word in asked if word.startswith("http.lowSpeedTime="))
+    assert 300 <= silence < repository._SECONDS
+
+
 @pytest.mark.parametrize(("ref", "reason"), [("none", "couldn't find remote ref none"), ("main", "main: ")])
 def test_an_unreachable_ref_or_repository_is_named(host: Host, openqa: OpenQa, ref: str, reason: str) -> None:
     address = "http://127.0.0.1:9/tests.git"
