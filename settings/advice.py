@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from fleet import catalogue
@@ -13,6 +14,10 @@ from settings.problem import shown
 DEBIAN_IMAGES = "/aws/service/debian/"
 # Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
 ASSETS_SHARE = 0.75
+# Settings by which openQA fetches an asset (lib/OpenQA/Utils.pm, asset_type_from_setting and get_url_short).
+FETCHED = re.compile(
+    r"(ISO(_\d+)?|HDD_\d+|REPO_\d+|ASSET_\d+|UEFI_PFLASH_VARS|KERNEL|INITRD)(_DECOMPRESS)?_URL"
+)
 
 
 def warnings(environment: Environment) -> tuple[str, ...]:
@@ -30,6 +35,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_images_that_do_not_fit(environment),
         *_assets_without_room(environment),
         *_ids_that_are_not_read(environment),
+        *_fetches_that_are_refused(environment),
     )
 
 
@@ -126,3 +132,15 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
             f"{environment.name}: sign_in.id_from = {shown(field)}: Debian's openQA knows people by the "
             'provider\'s field "id", and lets in nobody who has none; wanted: "id", or os = "fedora"'
         )
+
+
+def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
+    if environment.schedule is None or environment.content.download_domains:
+        return
+    for number, rule in enumerate(environment.schedule.rules, 1):
+        for name, template in rule.post.items():
+            if FETCHED.fullmatch(name):
+                yield (
+                    f"{environment.name}: schedule.rules.{number}.post.{name} = {shown(template)}: openQA "
+                    "may fetch from nowhere, and refuses the whole build; wanted: content.download_domains"
+                )
