@@ -81,14 +81,26 @@ def test_debians_firmware_has_the_names_that_fedoras_tests_ask_for(tmp_path: Pat
     assert "OVMF_VARS_4M.ms.fd" in (edk2 / "ovmf/OVMF_VARS_4M.secboot.qcow2").read_text()
 
 
+def test_debians_firmware_is_where_os_autoinst_looks_for_it(tmp_path: Path) -> None:
+    ovmf = tmp_path / "usr/share/OVMF"
+    ovmf.mkdir(parents=True)
+    for name in ("CODE", "VARS"):
+        (ovmf / f"OVMF_{name}_4M.fd").write_text(name)
+    for _ in range(2):
+        firmware(tmp_path)
+    # The fourth of ovmf_locations; the variables' name follows from it (backend/qemu.pm).
+    assert [(ovmf / f"OVMF_{name}.fd").read_text() for name in ("CODE", "VARS")] == ["CODE", "VARS"]
+
+
 def test_fedoras_own_firmware_is_left_alone(tmp_path: Path) -> None:
     own = tmp_path / "usr/share/edk2/ovmf/OVMF_CODE_4M.qcow2"
-    for file in (own, tmp_path / "usr/share/OVMF/OVMF_CODE_4M.fd"):
-        file.parent.mkdir(parents=True)
+    ovmf = tmp_path / "usr/share/OVMF"
+    for file in (own, ovmf / "OVMF_CODE_4M.fd", ovmf / "OVMF_CODE.fd"):
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("Fedora's")
     firmware(tmp_path)
     assert own.read_text() == "Fedora's"
-    assert len(list(own.parent.iterdir())) == 1
+    assert (len(list(own.parent.iterdir())), len(list(ovmf.iterdir()))) == (1, 2)
 
 
 @pytest.mark.parametrize(

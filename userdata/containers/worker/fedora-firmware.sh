@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gives Debian's UEFI firmware the names that Fedora's tests ask for (UEFI_PFLASH_CODE and UEFI_PFLASH_VARS of the
-# machines in os-autoinst-distri-fedora's templates.fif.json): in the worker's image and on tap hosts.
+# machines in os-autoinst-distri-fedora's templates.fif.json), and those that os-autoinst looks for where a job says
+# UEFI=1 alone (bmwqemu.pm, ovmf_locations): in the worker's image and on tap hosts.
 #   usage: fedora-firmware.sh [ROOT]
 set -eu
 
@@ -16,6 +17,10 @@ if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/edk2/ovmf/OVMF_CODE_4M
   convert OVMF_CODE_4M.secboot.fd OVMF_CODE_4M.secboot.qcow2
   # With Microsoft's keys enrolled, which signed Fedora's boot loader.
   convert OVMF_VARS_4M.ms.fd OVMF_VARS_4M.secboot.qcow2
+fi
+if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/OVMF/OVMF_CODE.fd" ]; then
+  ln -s OVMF_CODE_4M.fd "$share/OVMF/OVMF_CODE.fd"
+  ln -s OVMF_VARS_4M.fd "$share/OVMF/OVMF_VARS.fd"
 fi
 if [ -e "$share/AAVMF/AAVMF_CODE.fd" ]; then
   mkdir -p "$share/edk2/aarch64"
