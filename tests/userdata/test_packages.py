@@ -12,12 +12,15 @@ from tests.userdata import machine
 
 USERDATA = machine.REPOSITORY / "userdata"
 WORKER = USERDATA / "containers/worker"
-# QEMU, the UEFI firmware and the TPM emulator, which os-autoinst starts itself (backend/qemu.pm, setup_tpm).
+# Perl modules of Fedora's tests.
+DEBIAN, FEDORA = {"libjson-perl", "librest-client-perl"}, {"perl-JSON", "perl-REST-Client"}
+# Beside them QEMU, the UEFI firmware and the TPM emulator, which os-autoinst starts itself (backend/qemu.pm,
+# setup_tpm).
 NEEDED = {
-    ("debian", "x86_64"): {"qemu-system-x86", "ovmf", "qemu-utils", "swtpm"},
-    ("debian", "aarch64"): {"qemu-system-arm", "qemu-efi-aarch64", "qemu-utils", "swtpm"},
-    ("fedora", "x86_64"): {"qemu-system-x86", "edk2-ovmf", "qemu-img", "swtpm"},
-    ("fedora", "aarch64"): {"qemu-system-aarch64", "edk2-aarch64", "qemu-img", "swtpm"},
+    ("debian", "x86_64"): DEBIAN | {"qemu-system-x86", "ovmf", "qemu-utils", "swtpm"},
+    ("debian", "aarch64"): DEBIAN | {"qemu-system-arm", "qemu-efi-aarch64", "qemu-utils", "swtpm"},
+    ("fedora", "x86_64"): FEDORA | {"qemu-system-x86", "edk2-ovmf", "qemu-img", "swtpm"},
+    ("fedora", "aarch64"): FEDORA | {"qemu-system-aarch64", "edk2-aarch64", "qemu-img", "swtpm"},
 }
 # UEFI_PFLASH_CODE, UEFI_PFLASH_VARS and their INSECURE_… twins of Fedora's machines "64bit" and "aarch64".
 FEDORA_FIRMWARE = {

@@ -10,8 +10,8 @@ packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm o
 # Tap hosts run openQA's worker themselves: what the worker's container image has
 # (userdata/containers/{openqa,worker}), Open vSwitch, and what our switch service needs.
 tap_packages=(openqa-worker os-autoinst openqa-client git optipng rsync libminion-backend-sqlite-perl
-  libminion-perl libmojo-sqlite-perl libtext-glob-perl libnet-dbus-perl qemu-utils swtpm
-  openvswitch-switch dbus python3-jeepney)
+  libminion-perl libmojo-sqlite-perl libtext-glob-perl libnet-dbus-perl libjson-perl librest-client-perl
+  qemu-utils swtpm openvswitch-switch dbus python3-jeepney)
 case $(uname -m) in
   x86_64) tap_packages+=(qemu-system-x86 ovmf) ;;
   aarch64) tap_packages+=(qemu-system-arm qemu-efi-aarch64) ;;
