@@ -205,7 +205,8 @@ def test_files_that_a_push_does_not_change_keep_their_dates(host: Host, openqa: 
     ("files", "refused", "reason", "loads"),
     [
         ({"tables.json": "{"}, "", "templates: tables.json is not JSON", []),
-        ({"tables.json": '{"JobGroups": []}'}, "", "must be an object of Machines", []),
+        ({"tables.json": "[]"}, "", "tables.json must be an object of Machines", []),
+        ({"tables.json": '{"JobGroups": []}'}, "", "tables.json has JobGroups, but must be an object of", []),
         # openQA refuses the new ones; then it gets the old ones again.
         ({"tables.json": TABLES + " ", "x.json": TABLES}, "x.json", "x.json is refused", 3),
     ],

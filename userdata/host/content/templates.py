@@ -88,8 +88,11 @@ def check_tables(name: str, text: str) -> None:
         data = json.loads(text)
     except ValueError as error:
         raise HostError(f"templates: {name} is not JSON: {error}") from error
-    if not isinstance(data, dict) or not set(data) <= set(_TABLES):
-        raise HostError(f"templates: {name} must be an object of {', '.join(_TABLES)}")
+    allowed = f"an object of {', '.join(_TABLES)}; job groups have files in YAML"
+    if not isinstance(data, dict):
+        raise HostError(f"templates: {name} must be {allowed}")
+    if unknown := sorted(set(data) - set(_TABLES)):
+        raise HostError(f"templates: {name} has {', '.join(unknown)}, but must be {allowed}")
     for table, entries in data.items():
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise HostError(f"templates: {name}: {table} must be a list of objects")
