@@ -63,7 +63,7 @@ class Place:
 CHOSEN = {
     ("x86_64", False): ("plain-1", "tap-8", "tap2-4"),
     ("x86_64", True): ("plain-48", "tap-48", "tap2-48"),
-    ("aarch64", False): ("arm-4", "arm-4", "arm-32"),
+    ("aarch64", False): ("arm-8", "arm-1", "arm-4"),
     ("aarch64", True): ("arm-4", "arm-4", "arm-32"),
 }
 

@@ -1,7 +1,10 @@
--- Those that machines sign in as: an administrator, and the workers, who only do jobs. Each has today's API key and
--- no other. The keys travel as parameters, so that no server's log quotes them. And the people who administer: openQA
--- finds them at their first sign-in by id and provider, and keeps what they may do.
+-- The people who administer: openQA finds them at their first sign-in by id and provider, and keeps what they may do.
+-- And those that machines sign in as: an administrator, and the workers, who only do jobs. Each has today's API key
+-- and no other. The keys travel as parameters, so that no server's log quotes them.
 begin;
+insert into users (username, provider, nickname, is_operator, is_admin, t_created, t_updated)
+  values ('qa-lead', 'oauth2@FAS', 'qa-lead', 1, 1, now(), now())
+  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
   on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
@@ -24,7 +27,4 @@ insert into api_keys (key, secret, user_id, t_created, t_updated)
   select $1, $2, id, now(), now() from users where username = 'openqa-on-aws-workers' and provider = ''
   on conflict (key) do nothing
   \bind '0011223344556677' '8899aabbccddeeff' \g
-insert into users (username, provider, nickname, is_operator, is_admin, t_created, t_updated)
-  values ('qa-lead', 'oauth2@FAS', 'qa-lead', 1, 1, now(), now())
-  on conflict (username, provider) do update set is_operator = 1, is_admin = 1;
 commit;

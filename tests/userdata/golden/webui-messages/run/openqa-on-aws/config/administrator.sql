@@ -1,6 +1,6 @@
--- Those that machines sign in as: an administrator, and the workers, who only do jobs. Each has today's API key and
--- no other. The keys travel as parameters, so that no server's log quotes them. And the people who administer: openQA
--- finds them at their first sign-in by id and provider, and keeps what they may do.
+-- The people who administer: openQA finds them at their first sign-in by id and provider, and keeps what they may do.
+-- And those that machines sign in as: an administrator, and the workers, who only do jobs. Each has today's API key
+-- and no other. The keys travel as parameters, so that no server's log quotes them.
 begin;
 insert into users (username, provider, email, fullname, nickname, is_operator, is_admin, t_created, t_updated)
   values ('openqa-on-aws', '', 'noreply@webui.test.openqa.internal', 'openQA on AWS', 'openqa-on-aws', 1, 1, now(), now())
