@@ -131,6 +131,13 @@ def test_the_servers_log_quotes_no_secret(host: BareHost) -> None:
         host.sql("select pg_reload_conf()")
 
 
+def test_a_role_that_cannot_be_made_is_no_database_that_works(host: BareHost) -> None:
+    """The unit starts anew until openQA could log in: psql alone would go on, and end well."""
+    refused = host.run("/opt/openqa-on-aws/userdata/roles/database/bin/reconcile.sh pg_reserved openqa")
+    assert refused.returncode != 0
+    assert 'role name "pg_reserved" is reserved' in refused.stderr
+
+
 @contextmanager
 def damaged(host: BareHost, path: str, how: str) -> Iterator[None]:
     """An object is replaced by a damaged one for a while."""
