@@ -201,6 +201,36 @@ def test_a_killed_base_backup_is_none(host: BareHost) -> None:
     host.sql("drop table bulk")
 
 
+def test_a_slow_base_backup_finds_the_log_that_it_needs(host: BareHost) -> None:
+    before = complete(host)
+    host.sql(
+        "create table bulk as select md5(i::text) || md5(random()::text) t from generate_series(1, 300000) i"
+    )
+    asked = "podman exec openqa-database psql -h /run/postgresql -U postgres -qAtX -c"
+    copying = "select 1 from pg_stat_progress_basebackup where phase = 'streaming database files'"
+    host.run(
+        "(python -m tests.backup.command backup >/run/slow 2>&1; echo $? >>/run/slow) >/dev/null 2>&1 & "
+        f"for i in $(seq 200); do {asked} {shlex.quote(copying)} | grep --quiet 1 && break; done; "
+        "pkill -STOP pg_basebackup"
+    )
+    try:
+        # More than the server keeps of what is nobody's.
+        for _ in range(40):
+            host.sql("insert into probe default values; select pg_switch_wal()")
+        archive_all(host)
+        host.sql("checkpoint")
+        assert host.sql(copying) == "1"
+    finally:
+        # With what started it, which stopped as it did.
+        host.run("pkill -CONT --full pg_basebackup")
+    wait_until(lambda: host.run("tail -n 1 /run/slow").stdout.strip().isdigit(), seconds=60)
+    assert host.output("tail -n 1 /run/slow") == "0", host.output("cat /run/slow")
+    assert len(complete(host)) == len(before) + 1
+    # And keeps no more of it than that.
+    assert host.sql("select count(*) from pg_replication_slots") == "0"
+    host.sql("drop table bulk")
+
+
 def test_killed_archivers_leave_no_gap(host: BareHost) -> None:
     first = current(host)
     killed = 0

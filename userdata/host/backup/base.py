@@ -61,7 +61,8 @@ def take(host: Host) -> Base:
     rows, newest = counts(database.name)
     attempt, started = names.attempt(), manifests.now()
     folder = store.MOUNT / names.bases(about.system) / attempt
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as messages:
+    # What was written meanwhile is read last, however long the rest takes.
+    with server.kept_log(), tempfile.TemporaryFile("w+", encoding="utf-8") as messages:
         written = store.write(folder / names.BASE, _stream(messages), compress=True)
         messages.seek(0)
         start, stop, timeline = parse_messages(messages.read())

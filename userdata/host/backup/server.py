@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from userdata.host.commands import run
+from userdata.host.errors import HostError
 
 CONTAINER = "openqa-database"
+# psql, which prints nothing but what it is asked for; columns stand apart by "|".
+_PSQL = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
+_CONNECTION = ("--host=/run/postgresql", "--username=postgres")
+# A slot of its session: it goes with that, however that ends.
+_SLOT = (
+    "select 'kept' from pg_create_physical_replication_slot("
+    "'base_backup_' || pg_backend_pid(), immediately_reserve => true, temporary => true)"
+)
 
 
 def query(sql: str, *, container: str = CONTAINER, database: str = "postgres", seconds: float = 60) -> str:
@@ -21,9 +34,24 @@ def query(sql: str, *, container: str = CONTAINER, database: str = "postgres", s
     """
     return run(
         [
-            *("podman", "exec", container, "psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"),
-            *("--set=ON_ERROR_STOP=1", "--host=/run/postgresql", "--username=postgres"),
+            *("podman", "exec", container, *_PSQL, *_CONNECTION),
             *(f"--dbname={database}", f"--command={sql}"),
         ],
         seconds=seconds,
     ).rstrip("\n")
+
+
+@contextmanager
+def kept_log() -> Iterator[None]:
+    """Has the server remove nothing of its write-ahead log that is written from now on.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    command = ["podman", "exec", "--interactive", CONTAINER, *_PSQL, *_CONNECTION]
+    # Then it reads from its input, which ends with this.
+    command += [f"--command={_SLOT}", "--file=-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+        if session.stdout is None or session.stdout.readline() != "kept\n":
+            raise HostError("PostgreSQL does not keep its log for a base backup")
+        yield
