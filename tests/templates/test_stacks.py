@@ -18,6 +18,7 @@ from moto.elbv2.ssl_policies import SSL_POLICIES
 import settings
 from fleet import catalogue, controller, facts, reading
 from images import recipe
+from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
@@ -658,6 +659,48 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
         "ssm:GetParametersByPath",
     }
     assert actions(local, "webui") == own | state | controller | {"ssm:GetParameter"}
+
+
+@pytest.mark.parametrize("role", ["database", "webui"])
+def test_a_host_takes_its_own_state_to_its_own_group_alone(environment: Synthesized, role: str) -> None:
+    name, account = environment.environment.name, environment.environment.account
+    begin = f"arn:aws:ec2:{environment.environment.region}:{account}"
+    exports = {
+        output["Export"]["Name"]: output["Value"].get("Ref")
+        for output in environment.templates["storage"]["Outputs"].values()
+        if "Export" in output
+    }
+
+    def written(resource: Any) -> str:
+        """An ARN; what it imports goes by its logical id."""
+        parts = [resource] if isinstance(resource, str) else resource["Fn::Join"][1]
+        return "".join(part if isinstance(part, str) else exports[part["Fn::ImportValue"]] for part in parts)
+
+    (policy,) = only(environment.properties("AWS::IAM::Role", role))["Policies"]
+    rules = {
+        "Statement": [
+            {**statement, "Resource": [*map(written, statement["Resource"])]}
+            for statement in policy["PolicyDocument"]["Statement"]
+            if any(action.startswith("ec2:") for action in statement["Action"])
+        ]
+    }
+
+    def allowed(action: str, resource: str, group: str = "") -> bool:
+        tag = {"aws:resourcetag/aws:autoscaling:groupname": [group]} if group else {}
+        return judge([rules], Need(action=action, resource=resource, context=tag)) == "allowed"
+
+    for kind, type in (("Volume", "volume"), ("NetworkInterface", "network-interface")):
+        owners = {
+            id.rpartition("/")[2]: tags(resource["Properties"])["Name"]
+            for id, resource in environment.resources(f"AWS::EC2::{kind}", "storage").items()
+        }
+        groups = [*owners.values(), f"openqa-{name}-fleet-any", "openqa-other-database", ""]
+        assert len(owners) == 2
+        for action in (f"ec2:Attach{kind}", f"ec2:Detach{kind}"):
+            states = [owner for id, owner in owners.items() if allowed(action, f"{begin}:{type}/{id}")]
+            assert states == [f"openqa-{name}-{role}"], action
+            hosts = [group for group in groups if allowed(action, f"{begin}:instance/i-1", group)]
+            assert hosts == [f"openqa-{name}-{role}"], action
 
 
 def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environment: Synthesized) -> None:
