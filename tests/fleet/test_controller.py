@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet import controller, metrics, policy
+from fleet import closings, controller, metrics, policy
 from fleet.closings import Closings
 from fleet.controller import Controller, Round, describe, read_facts, run, show
 from fleet.facts import Facts, FactsError, parse
 from fleet.groups import AwsError, Group, Launches, Member, Version
 from fleet.reading import ListedJob, ListedWorker, OpenQaError, Queue
+from tests.userdata.machine import DOCUMENTS
+from userdata.host import aws
+from userdata.host.layout import Layout
 
 NOW = 1_800_000_000.0
 PARAMETER = {
@@ -316,6 +322,28 @@ def test_hosts_are_told_in_every_round_which_workers_take_no_jobs(caplog: pytest
     assert len(world.told) == 3
 
 
+def test_a_controller_that_starts_anew_knows_what_hosts_were_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host whose workers were told to go is idle; else it would look like one that lost them."""
+    world = World(now=time.time(), desired=1)
+    world.arrive(1)
+    world.workers = [replace(world.workers[0], connected=False)]
+    layout = Layout(tmp_path)
+    for file in (layout.document, layout.closings):
+        file.parent.mkdir(parents=True)
+    layout.document.write_text((DOCUMENTS / "webui.json").read_text())
+    closings.write(layout.closings, {"i-1": {1}}, at=world.now)
+    monkeypatch.setattr(controller, "Layout", lambda: layout)
+    monkeypatch.setattr(aws, "has_credentials", lambda: True)
+    monkeypatch.setattr(controller, "OpenQaApi", lambda url: world)
+    monkeypatch.setattr(controller, "Groups", lambda client: world)
+    monkeypatch.setattr(controller, "read_facts", lambda ssm, environment: world.facts)
+    assert controller.main(["--once", "--dry-run", "--json"]) == 0
+    (host,) = json.loads(capsys.readouterr().out)["hosts"]
+    assert host["idle_since"] is not None
+
+
 def test_nonsense_changes_nothing() -> None:
     world = World(jobs=[replace(job(1))], facts=[FACTS, FACTS])
     done = world.controller().round()
@@ -447,6 +475,33 @@ def test_metrics_are_as_cloudwatch_wants_them(put_metric_data: Callable[..., Any
     done = control.round()
     assert done is not None
     metrics.put(put_metric_data, "test", control.report(done) * 40)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_metrics_that_cloudwatch_does_not_take_end_no_controller(
+    caplog: pytest.LogCaptureFixture, answers: bool
+) -> None:
+    import boto3
+    from botocore.config import Config
+    from botocore.stub import Stubber
+
+    # A port at which nobody listens.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        client = boto3.client(
+            "cloudwatch",
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+            endpoint_url=f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        if answers:
+            stub = Stubber(client)
+            stub.add_client_error("put_metric_data", "Throttling")
+            stub.activate()
+        controller._put(client, "test", metrics.of_rounds(rounds=1, blind=0, acted=0, failed=0))
+    assert ("Throttling" if answers else "Could not connect") in caplog.text
 
 
 @pytest.fixture
