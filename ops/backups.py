@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,7 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
     if not bases:
         print(f"{environment.name} has no base backup")
         return 1
-    newest = max(bucket.segments(bases[-1].system), key=lambda wal: (wal.archived, wal.name), default=None)
-    if newest:
+    if newest := bucket.newest_segment(bases[-1].system):
         print(f"{newest.archived}  the log's newest segment, {newest.name}")
     return 0
 
@@ -136,17 +135,17 @@ class Bucket:
         self.name = stack_outputs(environment, "storage")["BackupBucket"]
         self._s3 = boto3.client("s3", region_name=environment.region)
         self.assets = KeptAssets(self._s3, self.name)
-        self._found: Sequence[Found] | None = None
+        self._listed: Sequence[str] | None = None
+        self._read: dict[str, Found | None] = {}
 
-    def found(self) -> Sequence[Found]:
-        """Returns all that has a manifest."""
-        if self._found is None:
-            self._found = list(self._read_all())
-        return self._found
+    def found(self) -> list[Found]:
+        """Returns all that has a manifest: of weeks of the log that takes very many requests."""
+        return [found for key in self._keys() if (found := self._found(key))]
 
     def bases(self) -> list[Base]:
         """Returns the base backups, the oldest first."""
-        bases = [found.manifest for found in self.found() if isinstance(found.manifest, Base)]
+        read = [self._found(key) for key in self._keys() if _BASE.fullmatch(key.removeprefix(PREFIX))]
+        bases = [found.manifest for found in read if found and isinstance(found.manifest, Base)]
         return sorted(bases, key=lambda base: base.end)
 
     def segments(self, system: str) -> list[Wal]:
@@ -156,6 +155,17 @@ class Bucket:
             for found in self.found()
             if isinstance(found.manifest, Wal) and found.manifest.system == system
         ]
+
+    def newest_segment(self, system: str) -> Wal | None:
+        """Returns what of a cluster's log was archived last; None: nothing was."""
+        matches = (_WAL.fullmatch(key.removeprefix(PREFIX)) for key in self._keys())
+        own = [match for match in matches if match and match["system"] == system]
+        # The names of attempts begin with the time.
+        for match in sorted(own, key=lambda match: (match["attempt"][:16], match["name"]), reverse=True):
+            found = self._found(f"{PREFIX}{match[0]}")
+            if found and isinstance(found.manifest, Wal):
+                return found.manifest
+        return None
 
     def damage(self, found: Found) -> str | None:
         """Returns what is wrong with an object; None if it is what was written."""
@@ -175,29 +185,35 @@ class Bucket:
             return "was changed: its SHA-256 is not that of its manifest"
         return None
 
-    def _read_all(self) -> Iterator[Found]:
-        for key in self._keys():
-            place = key.removeprefix(PREFIX)
-            manifest: Base | Wal
-            try:
-                if _BASE.fullmatch(place):
-                    manifest = manifests.decode(Base, self._get(key))
-                elif _WAL.fullmatch(place):
-                    manifest = manifests.decode(Wal, self._get(key))
-                else:
-                    continue
-            except ManifestError:
-                # An attempt that was not completed.
-                continue
-            yield Found(f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
+    def _found(self, key: str) -> Found | None:
+        """What a key is the manifest of; None if it is none, or one that is not complete."""
+        if key not in self._read:
+            self._read[key] = self._decoded(key)
+        return self._read[key]
 
-    def _keys(self) -> Iterator[str]:
+    def _decoded(self, key: str) -> Found | None:
+        place = key.removeprefix(PREFIX)
+        manifest: Base | Wal
         try:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=PREFIX)
-            for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", []))
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot list the bucket {self.name}: {error}") from error
+            if _BASE.fullmatch(place):
+                manifest = manifests.decode(Base, self._get(key))
+            elif _WAL.fullmatch(place):
+                manifest = manifests.decode(Wal, self._get(key))
+            else:
+                return None
+        except ManifestError:
+            # An attempt that was not completed.
+            return None
+        return Found(f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
+
+    def _keys(self) -> Sequence[str]:
+        if self._listed is None:
+            try:
+                pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=PREFIX)
+                self._listed = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+            except (BotoCoreError, ClientError) as error:
+                raise DeploymentError(f"cannot list the bucket {self.name}: {error}") from error
+        return self._listed
 
     def _get(self, key: str) -> bytes:
         try:

@@ -106,6 +106,34 @@ def test_good_backups(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "3 objects, 0 of them" in capsys.readouterr().out
 
 
+def test_a_listing_reads_no_more_than_it_shows(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A segment each half minute: weeks of them must not be read by who is about to restore."""
+    put(s3, tmp_path, *(f"0000000100000000{number:08X}" for number in range(3, 40)))
+    read: list[str] = []
+    get = backups.Bucket._get
+
+    def noted(self: backups.Bucket, key: str) -> bytes:
+        read.append(key)
+        return get(self, key)
+
+    monkeypatch.setattr(backups.Bucket, "_get", noted)
+    assert run("list") == 0
+    assert "the log's newest segment, 000000010000000000000027" in capsys.readouterr().out
+    assert len(read) == 2
+
+
+def test_the_newest_segment_is_one_that_is_complete(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(s3, tmp_path, "000000010000000000000003")
+    folder = f"database/postgres/{SYSTEM}/wal/0000000100000000/000000010000000000000004"
+    s3.put_object(Bucket="backups", Key=f"{folder}/a.json", Body=b"{")
+    assert run("list") == 0
+    assert "newest segment, 000000010000000000000003" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("key", "body", "reason"),
     [
