@@ -138,7 +138,8 @@ class Controller:
         if self._is_due("learn"):
             self._learn()
         if self._is_due("facts"):
-            self._know_fleets()
+            self._facts = self._read_facts()
+            self._done("facts", FACTS_SECONDS)
         names = [fleet.group for fleet in self._facts]
         at, groups = self._groups.read(names)
         if self._is_due("launches"):
@@ -170,18 +171,6 @@ class Controller:
             self._say("learn", f"how long jobs take is not known anew: {error}")
         else:
             self._say("learn", "")
-
-    def _know_fleets(self) -> None:
-        """Read what the deployment says of the fleets; what it said last counts where SSM does not answer."""
-        try:
-            self._facts = self._read_facts()
-        except AwsError as error:
-            if not self._facts:
-                raise
-            self._say("facts", f"the fleets are not known anew: {error}")
-        else:
-            self._say("facts", "")
-        self._done("facts", FACTS_SECONDS)
 
     def _is_due(self, what: str) -> bool:
         return self._clock() >= self._due.get(what, 0.0)

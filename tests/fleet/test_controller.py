@@ -468,29 +468,6 @@ def test_without_job_times_the_fleets_go_on(caplog: pytest.LogCaptureFixture) ->
     assert "how long jobs take is not known anew: It takes too long." in caplog.messages
 
 
-def test_without_ssm_the_fleets_are_what_they_were(caplog: pytest.LogCaptureFixture) -> None:
-    class Forgetful(World):
-        def read_facts(self) -> Sequence[Facts]:
-            if not super().read_facts() or self.asked.count("facts") > 1:
-                raise AwsError("It is throttled.")
-            return self.facts
-
-    caplog.set_level(logging.INFO)
-    world = Forgetful(facts=[])
-    control = world.controller()
-    done = control.round()
-    assert done is not None
-    assert done.unusable == "It is throttled.", "nothing is known yet"
-    world.asked, world.facts = [], [FACTS]
-    control.round()
-    world.jobs = [job(1)]
-    for _ in range(2):
-        world.now += 61
-        control.round()
-    assert world.desired >= 1
-    assert caplog.messages.count("the fleets are not known anew: It is throttled.") == 1
-
-
 def test_metrics_are_as_cloudwatch_wants_them(put_metric_data: Callable[..., Any]) -> None:
     world = World(jobs=[job(1)], desired=1)
     world.arrive(1)
