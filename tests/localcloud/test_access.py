@@ -306,7 +306,7 @@ class TestContainers:
     def test_the_ways_that_jobs_need(self, job: PausedJob) -> None:
         assert job.neighbour.reach("webui.access.openqa.internal", 80) == OPEN
         assert job.neighbour.reach("webui.access.openqa.internal", 873) == OPEN
-        asked = ("curl", "--silent", "--fail", f"--unix-socket={CACHE_SOCKET}", "http://localhost/info")
+        asked = ("curl", "--silent", "--fail", "--unix-socket", str(CACHE_SOCKET), "http://localhost/info")
         assert "workers" in job.neighbour.run(*asked, user="_openqa-worker").stdout
 
     def test_no_way_to_the_neighbour(self, hosts: Hosts, job: PausedJob) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
@@ -244,6 +245,26 @@ def test_no_link_of_a_repository_leads_out_of_it(host: Host, openqa: OpenQa, tar
         follow(host)
     assert current(host) == release
     assert not (refresh.folder(host) / "tests/needles/x.png").is_symlink()
+
+
+def test_nobody_schedules_by_templates_that_are_being_loaded(host: Host, openqa: OpenQa) -> None:
+    locked = []
+
+    def run(*words: str, **options: Any) -> str:
+        with host.layout.templates_lock.open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(words[0])
+        return openqa.run(*words, **options)
+
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templates, "inside", run)
+        follow(host)
+    assert any("load-templates" in word for word in locked)
+    with host.layout.templates_lock.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_history_must_go_on(host: Host, openqa: OpenQa) -> None:

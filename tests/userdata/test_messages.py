@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import hmac
 import json
 import threading
@@ -168,10 +169,19 @@ def memory(tmp_path: Path) -> Memory:
     return Memory(tmp_path / "state.json", now=0)
 
 
-def test_a_build_is_scheduled_once(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    path = tmp_path / "templates.lock"
+    path.touch()
+    return path
+
+
+def test_a_build_is_scheduled_once(memory: Memory, lock: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     openqa = FakeOpenQa()
-    scheduler = Scheduler([rule(), rule(status="OTHER")], openqa, memory, clock=lambda: 1.0)
+    scheduler = Scheduler(
+        [rule(), rule(status="OTHER")], openqa, memory, templates_lock=lock, clock=lambda: 1.0
+    )
     for identifier in ("1", "1", "2"):
         scheduler.handle(message(identifier=identifier))
     assert openqa.asked == [POST | {"BUILD": "F-1"}]
@@ -181,16 +191,18 @@ def test_a_build_is_scheduled_once(memory: Memory, caplog: pytest.LogCaptureFixt
     assert "message 2: fedora Rawhide cd x86_64 F-1 has jobs already, 1 the first" in caplog.messages
 
 
-def test_every_rule_that_matches_is_followed(memory: Memory) -> None:
+def test_every_rule_that_matches_is_followed(memory: Memory, lock: Path) -> None:
     openqa = FakeOpenQa()
     other = rule(post=POST | {"BUILD": "{compose.number}"})
-    Scheduler([rule(post=POST | {"BUILD": "{absent}"}), rule(), other], openqa, memory).handle(message())
+    Scheduler(
+        [rule(post=POST | {"BUILD": "{absent}"}), rule(), other], openqa, memory, templates_lock=lock
+    ).handle(message())
     assert [asked["BUILD"] for asked in openqa.asked] == ["F-1", "7"]
 
 
-def test_a_message_waits_while_openqa_is_away(memory: Memory) -> None:
+def test_a_message_waits_while_openqa_is_away(memory: Memory, lock: Path) -> None:
     openqa = FakeOpenQa(errors=[UnavailableError("HTTP 502")])
-    scheduler = Scheduler([rule()], openqa, memory)
+    scheduler = Scheduler([rule()], openqa, memory, templates_lock=lock)
     with pytest.raises(UnavailableError):
         scheduler.handle(message())
     assert not memory.knows("1")
@@ -199,15 +211,27 @@ def test_a_message_waits_while_openqa_is_away(memory: Memory) -> None:
     assert len(openqa.asked) == 2
 
 
-def test_what_openqa_refuses_is_not_tried_again(memory: Memory) -> None:
+def test_nothing_is_scheduled_while_templates_change(memory: Memory, lock: Path) -> None:
+    openqa = FakeOpenQa()
+    scheduler = Scheduler([rule()], openqa, memory, templates_lock=lock)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UnavailableError, match="templates are being loaded"):
+            scheduler.handle(message())
+    assert openqa.asked == []
+    scheduler.handle(message())
+    assert len(openqa.asked) == 1
+
+
+def test_what_openqa_refuses_is_not_tried_again(memory: Memory, lock: Path) -> None:
     openqa = FakeOpenQa(errors=[RefusedError("HTTP 400")])
-    scheduler = Scheduler([rule()], openqa, memory)
+    scheduler = Scheduler([rule()], openqa, memory, templates_lock=lock)
     scheduler.handle(message())
     scheduler.handle(message())
     assert len(openqa.asked) == 1
 
 
-def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memory) -> None:
+def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memory, lock: Path) -> None:
     class Failing(FakeOpenQa):
         def post(self, parameters: dict[str, str]) -> Posted:
             self.asked.append(parameters)
@@ -218,7 +242,7 @@ def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memor
         fails = range(1, 3)
 
     openqa = Failing()
-    scheduler = Scheduler([rule()], openqa, memory)
+    scheduler = Scheduler([rule()], openqa, memory, templates_lock=lock)
     for _ in range(2):
         with pytest.raises(UnavailableError, match="the database is away"):
             scheduler.handle(message())
@@ -233,9 +257,11 @@ def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memor
     assert memory.knows("2")
 
 
-def test_each_build_of_a_message_has_its_own_tries(memory: Memory) -> None:
+def test_each_build_of_a_message_has_its_own_tries(memory: Memory, lock: Path) -> None:
     openqa = FakeOpenQa(nothing=4)
-    scheduler = Scheduler([rule(), rule(post=POST | {"BUILD": "{compose.number}"})], openqa, memory)
+    scheduler = Scheduler(
+        [rule(), rule(post=POST | {"BUILD": "{compose.number}"})], openqa, memory, templates_lock=lock
+    )
     for _ in range(3):
         with pytest.raises(UnavailableError):
             scheduler.handle(message())

@@ -58,6 +58,11 @@ class Layout:
         return self.runtime / "fleet/closings.json"
 
     @property
+    def templates_lock(self) -> Path:
+        """Held alone while openQA's templates change, together by those who schedule builds by them."""
+        return self.runtime / "templates.lock"
+
+    @property
     def awaits_restore(self) -> Path:
         """Exists while the database waits for an operator's word (:mod:`userdata.host.backup.awaiting`)."""
         return self.runtime / "awaits-restore"

@@ -171,6 +171,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
         return
     folder = host.layout.runtime / "messages"
     _folder(folder, user=USER)
+    host.layout.templates_lock.touch(mode=0o644)
     _folder(host.layout.data / "schedule", user=USER)
     given = _given(broker)
     for name, there in _TLS.items():
@@ -186,6 +187,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
         },
         "openqa": {"url": WEBUI, "key": key, "secret": secret},
         "rules": list(schedule.rules),
+        "templates_lock": os.path.relpath(host.layout.templates_lock, folder),
     }
     _write(folder / "settings.json", json.dumps(data, indent=1))
 

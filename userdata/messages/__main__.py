@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     if memory.lost:
         log.warning("%s was not readable: what came before now is not known", options.state / STATE)
     followed = tuple(Rule(**rule) for rule in data["rules"])
-    scheduler = Scheduler(followed, OpenQa(**data["openqa"]), memory)
+    lock = options.folder / data["templates_lock"]
+    scheduler = Scheduler(followed, OpenQa(**data["openqa"]), memory, templates_lock=lock)
     listening = Consumer(
         consumer.read(data["listen"], options.folder),
         topics=tuple(rules.topics(followed)),

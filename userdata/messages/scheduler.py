@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from userdata.messages.memory import Memory
@@ -34,15 +37,23 @@ class Scheduler:
         rules: The rules; each that matches is followed.
         openqa: openQA's API.
         memory: Which messages were dealt with.
+        templates_lock: A file that whoever changes openQA's templates locks alone meanwhile.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, rules: Sequence[Rule], openqa: Api, memory: Memory, *, clock: Callable[[], float] = time.time
+        self,
+        rules: Sequence[Rule],
+        openqa: Api,
+        memory: Memory,
+        *,
+        templates_lock: Path,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
         self._openqa = openqa
         self._memory = memory
+        self._templates_lock = templates_lock
         self._clock = clock
         self._tries: Counter[str] = Counter()
 
@@ -50,7 +61,8 @@ class Scheduler:
         """Deal with a message for good.
 
         Raises:
-            UnavailableError: openQA does not answer for now; the message is still to be dealt with.
+            UnavailableError: openQA does not answer for now, or gets other templates; the message is still to
+                be dealt with.
         """
         if self._memory.knows(message.id):
             log.info("message %s: dealt with already", message.id)
@@ -60,12 +72,23 @@ class Scheduler:
             log.info("message %s on %s: no rule is for it", message.id, message.topic)
         for rule in rules:
             try:
-                self._follow(rule, message)
+                with self._unchanged():
+                    self._follow(rule, message)
             except (RuleError, RefusedError) as error:
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
         # Of this message's builds: until it is dealt with, no other is.
         self._tries.clear()
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Has openQA's templates stay as they are."""
+        with self._templates_lock.open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UnavailableError("openQA's templates are being loaded") from error
+            yield
 
     def _follow(self, rule: Rule, message: Message) -> None:
         parameters = rule.parameters(message)

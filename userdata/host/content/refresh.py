@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -136,7 +138,8 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
     known = before.templates if same_loader and not again and not empty else {}
     # Groups come before templates, whose loader would make them in an order of its own.
     templates.make_groups(content.asset_limits)
-    loaded = _load(host, content, known, repositories, before)
+    with _unscheduled(host):
+        loaded = _load(host, content, known, repositories, before)
     published = (folder(host) / "current" / content.distri).is_dir()
     if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
         return
@@ -162,6 +165,14 @@ def _next(repository: Repository, before: State, *, rewritten: bool) -> str:
             "--rewritten' on this host"
         )
     return commit
+
+
+@contextmanager
+def _unscheduled(host: Host) -> Iterator[None]:
+    """Has no build scheduled meanwhile: without its templates openQA refuses it, or makes no jobs of it."""
+    with host.layout.templates_lock.open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _load(
