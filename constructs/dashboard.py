@@ -113,6 +113,14 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
                 "Seconds that the log's copy lags behind", [(own, "WalArchiveLagSeconds")], period=5 * MINUTE
             ),
         ]
+    if environment.schedule:
+        graphs.append(
+            _graph(
+                "Seconds since all messages were dealt with",
+                [(own, "ScheduleLagSeconds")],
+                period=5 * MINUTE,
+            )
+        )
     if environment.builders:
         images = [
             (own, "ImagesAgeSeconds", "Architecture", builder.architecture)

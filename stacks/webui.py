@@ -10,6 +10,7 @@ from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
+from constructs.schedule_alarm import ScheduleAlarm
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
@@ -107,6 +108,8 @@ class WebUiStack(EnvironmentStack):
         if storage.disk_images is not None:
             host.role.allow_read_images(storage.disk_images)
         ContentAlarms(self, "Content", environment=environment)
+        if environment.schedule is not None:
+            ScheduleAlarm(self, "Schedule", environment=environment, program=environment.schedule.program)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         HostCommands(

@@ -23,9 +23,10 @@ from settings import Environment, load
 from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
-from userdata.host import space
+from userdata.host import messages, space
 from userdata.host.backup import base, rehearsal
 from userdata.host.content import refresh
+from userdata.messages import fedora as messages_of_fedora
 from userdata.messages.rules import IDENTITY
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
@@ -569,7 +570,9 @@ def test_fedora_schedules_with_its_own_program(
     assert {rule["FromPort"] for rule in egress_of_the_webui(production)} == {80, 443}
 
 
-def test_the_webui_is_told_where_messages_come_from(tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """An environment that schedules by rules."""
     post = dict.fromkeys(IDENTITY, "{id}")
     schedule = Schedule(
         broker="amqps://user@broker.example.org/%2F",
@@ -577,8 +580,11 @@ def test_the_webui_is_told_where_messages_come_from(tmp_path: Path) -> None:
         queue="",
         rules=(Rule(topic="#", post=post),),
     )
-    made = synthesize(changed("local", schedule=schedule), tmp_path, check=False)
-    told = document(template(made, "webui"))["schedule"]
+    return synthesize(changed("local", schedule=schedule), tmp_path_factory.mktemp("ruled"), check=False)
+
+
+def test_the_webui_is_told_where_messages_come_from(ruled: Synthesized) -> None:
+    told = document(template(ruled, "webui"))["schedule"]
     assert (told["exchange"], told["queue"]) == ("pubsub", "")
 
 
@@ -785,8 +791,9 @@ def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
         for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
         if "-controller-" not in alarm["AlarmName"]
     }
-    published = Path(refresh.__file__).read_text() + Path(space.__file__).read_text()
-    assert set(found) == {"ContentFailed", "VolumeFreePercent"}
+    published = "".join(Path(str(module.__file__)).read_text() for module in (refresh, space, messages))
+    scheduled = {"ScheduleLagSeconds"} if environment.environment.schedule else set()
+    assert set(found) == {"ContentFailed", "VolumeFreePercent"} | scheduled
     for metric, alarm in found.items():
         assert f"{metric}=" in published
         assert alarm["Namespace"] == f"openQA/{environment.environment.name}"
@@ -796,6 +803,22 @@ def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
     # Two rounds of the timer are in a period, so that one alone rings no bell.
     minutes = environment.environment.content.refresh_minutes
     assert found["ContentFailed"]["Period"] > 2 * 60 * minutes
+
+
+def test_an_alarm_tells_that_messages_are_not_dealt_with(
+    ruled: Synthesized, synthesized: Callable[[str], Synthesized]
+) -> None:
+    by_rules, by_fedora = (
+        only([alarm for alarm in alarms if alarm["MetricName"] == "ScheduleLagSeconds"])
+        for alarms in (
+            made.properties("AWS::CloudWatch::Alarm", "webui") for made in (ruled, synthesized("fedora"))
+        )
+    )
+    assert by_rules["Threshold"] <= 3600
+    # What fedora_openqa fails with on purpose is tried for so long.
+    assert messages_of_fedora.TRY_SECONDS < by_fedora["Threshold"] < 2 * messages_of_fedora.TRY_SECONDS
+    for alarm in (by_rules, by_fedora):
+        assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
 
 
 def test_fedoras_web_ui_is_told_what_the_approved_files_are_made_of() -> None:
@@ -844,7 +867,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 13
+    assert len(alarms) == 14
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 

@@ -7,6 +7,7 @@ import fcntl
 import hmac
 import json
 import threading
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import messages, roles
+from userdata.host import figures, messages, roles
 from userdata.host.errors import HostError
 from userdata.messages import archive, fedora, rules
 from userdata.messages.archive import ArchiveError
@@ -419,6 +420,31 @@ def test_a_client_certificate(tmp_path: Path, aws: None) -> None:
     texts = [(folder / listen[name]).read_text() for name in ("authority", "certificate", "key")]
     assert texts == ["A", "B", "C"]
     assert listen["password"] == "p"
+
+
+def test_how_far_messages_lag_behind_is_told(
+    tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = machine.host(tmp_path, "webui-messages")
+    folder = host.layout.data / "schedule"
+    folder.mkdir(parents=True)
+    Memory(folder / "state.json", now=1000.0)
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(figures, "put", lambda host, **values: told.append(values))
+    monkeypatch.setattr(time, "time", lambda: 1090.0)
+    messages.tell(host)
+    assert told == [{"ScheduleLagSeconds": 90.0}]
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"since": null}'])
+def test_nothing_is_told_of_messages_that_is_not_known(tmp_path: Path, text: str | None, aws: None) -> None:
+    host = machine.host(tmp_path, "webui-messages")
+    folder = host.layout.data / "schedule"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "state.json").write_text(text)
+    with pytest.raises(HostError, match="does not say until when messages were dealt with"):
+        messages.tell(host)
 
 
 def caught_up(server: Server, memory: Memory, *, now: float, jobs: tuple[str, ...] = ()) -> list[str]:

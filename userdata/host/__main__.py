@@ -124,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     added = here("schedule", _schedule, "schedule a compose or an update of Fedora's")
     added.add_argument("kind", choices=("compose", "update"))
     added.add_argument("what", help="the compose's address, or the update's id")
+    here(
+        "schedule-figures",
+        lambda _, host: messages.tell(host),
+        "tell until when all messages were dealt with",
+    )
     added = here("content", _content, "bring tests, needles and job templates up to date")
     added.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
     added.add_argument("--again", action="store_true", help="load all job templates again")

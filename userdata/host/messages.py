@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from userdata.host import render
+from userdata.host import figures, render
 from userdata.host.commands import run
 from userdata.host.document import Document, Schedule
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
+from userdata.messages import memory
 
 # The user of roles/messages/units/openqa-messages.service; no other process has it.
 USER = 604
 # openQA's in every container image (userdata/containers/base).
 FEDORA_USER = 601
 WEBUI = "http://127.0.0.1"
+# What a consumer remembers, in the folder that it may write to.
+_STATE = "state.json"
 # It asks Fedora's servers for what is in a compose.
 _BY_HAND_SECONDS = 900
 _TLS = {"authority": "ca", "certificate": "certificate", "key": "key"}
@@ -68,7 +72,7 @@ def folders(document: Document) -> tuple[str, ...]:
     """Returns the folders of userdata/roles that make a host a consumer of messages."""
     if document.schedule is None:
         return ()
-    return ("messages",) if document.schedule.program == "rules" else ("fedora-messages",)
+    return ("schedule", "messages" if document.schedule.program == "rules" else "fedora-messages")
 
 
 def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer]:
@@ -127,6 +131,20 @@ def fedora_files(
 
 def _stem(kind: Literal["config", "quadlets"], consumer: FedoraConsumer) -> str:
     return consumer.name if kind == "config" else f"openqa-{consumer.name}"
+
+
+def tell(host: Host) -> None:
+    """Tells CloudWatch for how long not every message is known to have been dealt with.
+
+    Raises:
+        HostError: that is not known, or CloudWatch did not take it.
+    """
+    path = host.layout.data / "schedule" / _STATE
+    try:
+        since = memory.read_since(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HostError(f"{path}: does not say until when messages were dealt with: {error!r}") from error
+    figures.put(host, ScheduleLagSeconds=max(0.0, time.time() - since))
 
 
 def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], None]) -> None:

@@ -13,6 +13,19 @@ KEEP_SECONDS = 3 * 86400.0
 SAVE_SECONDS = 30.0
 
 
+def read_since(path: Path) -> float:
+    """Read until when every message was dealt with, in seconds since the epoch.
+
+    Args:
+        path: A memory's file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError, KeyError, TypeError: It is of no use.
+    """
+    return float(json.loads(path.read_text(encoding="utf-8"))["since"])
+
+
 class Memory:
     """A small JSON file, replaced in one step.
 
