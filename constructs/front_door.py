@@ -1,4 +1,4 @@
-"""The web UI's public side: load balancer, certificate and name."""
+"""The web UI's public side: load balancer, certificate and name, and the alarm that it leads nowhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
+from constructs.alarm import MINUTE, add_alarm
 
 from settings import Domain, Environment
 from settings.naming import LOAD_BALANCER_LOGS
@@ -73,7 +74,7 @@ class FrontDoor(Construct):
                 for key, value in attributes.items()
             ],
         )
-        self.target_group = elb.CfnTargetGroup(
+        target_group = elb.CfnTargetGroup(
             self,
             "TargetGroup",
             vpc_id=vpc,
@@ -91,7 +92,27 @@ class FrontDoor(Construct):
                     key="deregistration_delay.timeout_seconds", value="30"
                 )
             ],
-        ).ref
+        )
+        self.target_group = target_group.ref
+        add_alarm(
+            self,
+            "NoHealthyHost",
+            environment=environment,
+            name="HealthyHostCount",
+            meaning="a quarter of an hour long the load balancer found no web UI that answers "
+            "(docs/operating.md)",
+            namespace="AWS/ApplicationELB",
+            metric="HealthyHostCount",
+            dimensions={
+                "LoadBalancer": self._balancer.attr_load_balancer_full_name,
+                "TargetGroup": target_group.attr_target_group_full_name,
+            },
+            statistic="Maximum",
+            threshold=1,
+            below=True,
+            # A new host is there sooner.
+            period=15 * MINUTE,
+        )
         forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
         if environment.domain is None or zone is None:
             self.url = f"http://{self._balancer.attr_dns_name}"

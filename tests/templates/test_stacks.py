@@ -789,7 +789,7 @@ def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
     found = {
         alarm["MetricName"]: alarm
         for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
-        if "-controller-" not in alarm["AlarmName"]
+        if "-controller-" not in alarm["AlarmName"] and alarm["Namespace"].startswith("openQA/")
     }
     published = "".join(Path(str(module.__file__)).read_text() for module in (refresh, space, messages))
     scheduled = {"ScheduleLagSeconds"} if environment.environment.schedule else set()
@@ -867,7 +867,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 14
+    assert len(alarms) == 15
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
@@ -944,6 +944,21 @@ def test_the_load_balancer_is_the_first_to_end_an_idle_connection(environment: S
     nginx = (ROOT / "userdata/roles/webui/config/nginx.conf").read_text()
     (kept,) = re.findall(r"keepalive_timeout (\d+);", nginx)
     assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
+
+
+def test_an_alarm_tells_that_no_web_ui_answers(environment: Synthesized) -> None:
+    (alarm,) = (
+        alarm
+        for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
+        if alarm["Namespace"] == "AWS/ApplicationELB"
+    )
+    assert alarm["ComparisonOperator"] == "LessThanThreshold"
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Maximum", 1, "breaching")
+    made = environment.templates["webui"]["Resources"]
+    for dimension in alarm["Dimensions"]:
+        ((_, (target, attribute)),) = dimension["Value"].items()
+        assert made[target]["Type"] == f"AWS::ElasticLoadBalancingV2::{dimension['Name']}"
+        assert attribute == f"{dimension['Name']}FullName"
 
 
 def test_tls_has_forward_secrecy_and_authenticated_encryption() -> None:
