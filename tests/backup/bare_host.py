@@ -22,6 +22,7 @@ from typing import Any
 
 from images import cache, recipe
 from tests.userdata import machine
+from userdata.host.roles import USERS
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).with_name("bin")
@@ -109,9 +110,10 @@ class BareHost:
 
     def mount(self, bucket: str = BUCKET) -> None:
         """Mounts a bucket as backup-mount.service does."""
+        user = USERS[self.role]
         self.output(
             f"python -m localcloud.mountpoint --prefix={self.role}/ --region={machine.REGION} --allow-other "
-            "--uid=603 --gid=603 --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
+            f"--uid={user} --gid={user} --file-mode=0640 --dir-mode=0750 --write-part-size=33554432 "
             f"--endpoint-url={ENDPOINT} --force-path-style {bucket} /srv/backups </dev/null >/dev/null 2>&1"
         )
 

@@ -31,7 +31,7 @@ def host() -> Iterator[BareHost]:
 
 
 def lose_the_volume(host: BareHost) -> None:
-    host.output(f"rm -rf /srv/data/*; mkdir -p {FIXED} {FIXED}/../../tmp")
+    host.output(f"rm -rf /srv/data/*; mkdir -p {FIXED} {FIXED}/../../tmp; chown -R 601:601 /srv/data/openqa")
 
 
 def objects(host: BareHost) -> list[str]:
@@ -123,6 +123,25 @@ def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
     time.sleep(1.1)
     host.does("assets keep")
     assert sums(host) == expected
+
+
+def test_links_of_openqa_lead_root_nowhere(host: BareHost) -> None:
+    """Neither into the bucket nor out of it."""
+    host.does("assets keep")
+    before = inventories(host)
+    iso = f"{FIXED}/../../iso"
+    host.output(
+        "mkdir -m 700 /srv/elsewhere; echo secret >/srv/elsewhere/key; touch /srv/elsewhere/four.raw; "
+        f"chmod 600 /srv/elsewhere/*; mkdir -p {iso}; ln -s /srv/elsewhere {iso}/fixed; "
+        f"mv {FIXED} {FIXED}.kept; ln -s /srv/elsewhere {FIXED}"
+    )
+    refused = host.host("assets restore --yes-overwrite")
+    assert (refused.returncode, "Permission denied" in refused.stderr) == (1, True)
+    assert host.output("ls /srv/elsewhere; cat /srv/elsewhere/*").split() == ["four.raw", "key", "secret"]
+    host.output(f"rm {FIXED}; mv {FIXED}.kept {FIXED}")
+    host.does("assets keep")
+    host.output(f"rm -r {iso} /srv/elsewhere")
+    assert inventories(host) == before
 
 
 def test_a_killed_writer_leaves_nothing_that_counts(host: BareHost) -> None:

@@ -225,11 +225,6 @@ def webui_configuration(host: Host) -> dict[str, str]:
     return {file.path.as_posix(): file.text for file in files}
 
 
-def give_to_webui(path: Path) -> None:
-    """Makes the web UI's services own a file or folder."""
-    _give(path, USERS["webui"])
-
-
 def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     found = _webui_context(host, values)
     _lay_out(host)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -106,13 +107,14 @@ def is_fixed(name: str) -> bool:
 def _back_up(host: Host, report: Report) -> None:
     keep_days = _keep_days(host)
     before = store.newest_inventory()
-    found = dict(_fixed(_factory(host)))
-    sums = {name: _sum(name, asset, before) for name, asset in found.items()}
-    for name, asset in found.items():
-        attempts = store.find_assets(sums[name])
-        if not attempts or due(attempts[-1].end, datetime.now(UTC), keep_days=keep_days):
-            report(f"sending {name} ({asset.bytes >> 20} MiB)")
-            _send(asset, sums[name])
+    with _as_openqa():
+        found = dict(_fixed(_factory(host)))
+        sums = {name: _sum(name, asset, before) for name, asset in found.items()}
+        for name, asset in found.items():
+            attempts = store.find_assets(sums[name])
+            if not attempts or due(attempts[-1].end, datetime.now(UTC), keep_days=keep_days):
+                report(f"sending {name} ({asset.bytes >> 20} MiB)")
+                _send(asset, sums[name])
     now = Inventory(
         environment=host.document.environment,
         taken=manifests.now(),
@@ -132,9 +134,15 @@ def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
     inventory = store.newest_inventory()
     if inventory is None:
         return
-    factory = _factory(host)
+    with _as_openqa():
+        wrong = list(_restored(inventory, _factory(host), overwrite=overwrite, report=report))
+    if wrong:
+        raise HostError("; ".join(wrong))
+
+
+def _restored(inventory: Inventory, factory: Path, *, overwrite: bool, report: Report) -> Iterator[str]:
+    """Restores what an inventory names; yields what could not be."""
     there = dict(_fixed(factory))
-    wrong = []
     for name, sha256 in inventory.assets.items():
         if not is_fixed(name):
             raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
@@ -150,9 +158,7 @@ def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
             _fetch(sha256, factory / name, modified=modified, scratch=factory / "tmp")
         except HostError as error:
             report(f"REFUSED: {error}")
-            wrong.append(str(error))
-    if wrong:
-        raise HostError("; ".join(wrong))
+            yield str(error)
 
 
 def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
@@ -170,8 +176,7 @@ def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
                 for chunk in content:
                     file.write(chunk)
             os.utime(temporary, ns=(modified, modified))
-            roles.give_to_webui(temporary)
-            _make_folders(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
         except OSError as error:
             raise HostError(f"{target}: {error.strerror}") from error
@@ -185,11 +190,22 @@ def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
     raise HostError(reason)
 
 
-def _make_folders(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir()
-        roles.give_to_webui(folder)
+@contextmanager
+def _as_openqa() -> Iterator[None]:
+    """Does what openQA's user may, and no more: links that it makes lead no further than it gets itself."""
+    if os.geteuid() != 0:
+        yield
+        return
+    user, groups = roles.USERS["webui"], os.getgroups()
+    os.setgroups([])
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def _send(asset: Found, sha256: str) -> None:
