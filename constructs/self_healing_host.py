@@ -27,7 +27,9 @@ from images.bundle import Bundle
 from settings import Environment, StatefulHost
 from settings.naming import Role, backup_prefix, host_group
 
-READY_SECONDS = 900
+# It boots, waits for what its predecessor holds (userdata/host/volume.py), then until its service works
+# (userdata/host/ready.py), and says itself what did not come in time.
+READY_SECONDS = 1800
 READY = f"PT{READY_SECONDS // 60}M"
 DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
 

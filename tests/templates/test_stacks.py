@@ -23,7 +23,7 @@ from settings import Environment, load
 from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
-from userdata.host import messages, space
+from userdata.host import messages, ready, space, volume
 from userdata.host.backup import base, rehearsal
 from userdata.host.content import refresh
 from userdata.messages import fedora as messages_of_fedora
@@ -426,10 +426,10 @@ def test_no_change_of_settings_replaces_a_volume(
     made = synthesize(after, tmp_path, check=False).resources("AWS::EC2::Volume")
     assert len(kept) == 2
     assert made.keys() == kept.keys()
-    for id, volume in kept.items():
+    for id, before in kept.items():
         for property in REPLACES_A_VOLUME:
-            assert made[id]["Properties"].get(property) == volume["Properties"].get(property), property
-        assert made[id]["Properties"]["Size"] >= volume["Properties"]["Size"]
+            assert made[id]["Properties"].get(property) == before["Properties"].get(property), property
+        assert made[id]["Properties"]["Size"] >= before["Properties"]["Size"]
 
 
 def test_secrets(local: Synthesized, production: Synthesized) -> None:
@@ -476,11 +476,15 @@ def test_self_healing_host(environment: Synthesized, part: str) -> None:
     assert group["AutoScalingGroupName"] == f"openqa-{environment.environment.name}-{part}"
     assert (group["MinSize"], group["MaxSize"]) == ("1", "1")
     assert len(group["VPCZoneIdentifier"]) == 1
-    assert resource["CreationPolicy"] == {"ResourceSignal": {"Count": 1, "Timeout": "PT15M"}}
+    assert resource["CreationPolicy"] == {"ResourceSignal": {"Count": 1, "Timeout": "PT30M"}}
     update = resource["UpdatePolicy"]["AutoScalingRollingUpdate"]
     assert update["MinInstancesInService"] == 0
     assert update["WaitOnResourceSignals"] is True
-    assert update["PauseTime"] == "PT15M"
+    assert update["PauseTime"] == "PT30M"
+    hooks = {hook["LifecycleHookName"]: hook for hook in group["LifecycleHookSpecificationList"]}
+    boot = 300
+    # What a host waits for, it may wait for: one that is given up cannot tell why, and the next begins anew.
+    assert boot + volume.FREE_SECONDS + ready.SECONDS <= hooks["ready"]["HeartbeatTimeout"] == 1800
 
 
 @pytest.mark.parametrize("part", ["database", "webui"])
