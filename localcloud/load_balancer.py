@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +12,11 @@ from pathlib import Path
 from localcloud import network
 from localcloud.authority import Authority
 from localcloud.aws.ports import (
-    Action,
     Cloud,
     FixedResponse,
     Forward,
     HealthCheck,
     Listener,
-    ListenerRule,
     LoadBalancer,
     Redirect,
     Target,
@@ -82,7 +79,7 @@ def _frontend(
     certificate: Path | None,
 ) -> list[str]:
     tls = f" ssl crt {certificate} alpn h2,http/1.1" if certificate else ""
-    lines = [
+    return [
         f"frontend port-{listener.port}",
         *(f"  bind {address}:{listener.port}{tls}" for address in addresses),
         "  http-request set-header X-Forwarded-For %[req.fhdr(x-forwarded-for)],\\ %[src]"
@@ -90,47 +87,20 @@ def _frontend(
         "  http-request set-header X-Forwarded-For %[src] unless { req.fhdr(x-forwarded-for) -m found }",
         f"  http-request set-header X-Forwarded-Proto {listener.protocol.lower()}",
         f"  http-request set-header X-Forwarded-Port {listener.port}",
+        f"  {_action(listener, targets)}",
     ]
-    actions: list[Action] = []
-    for rule in listener.rules:
-        lines.append(f"  http-request set-var(txn.action) int({len(actions)}) if {_condition(rule)}")
-        actions.append(rule.action)
-    lines.append(
-        f"  http-request set-var(txn.action) int({len(actions)}) unless {{ var(txn.action) -m found }}"
-    )
-    actions.append(listener.default)
-    for number, action in enumerate(actions):
-        lines.append(f"  {_action(action, listener, targets)} if {{ var(txn.action) -m int {number} }}")
-    return lines
 
 
-def _condition(rule: ListenerRule) -> str:
-    parts = ["!{ var(txn.action) -m found }"]
-    if rule.hosts:
-        parts.append(f"{{ req.hdr(host),host_only -m reg -i {_patterns(rule.hosts)} }}")
-    if rule.paths:
-        parts.append(f"{{ path -m reg {_patterns(rule.paths)} }}")
-    return " ".join(parts)
-
-
-def _patterns(patterns: Iterable[str]) -> str:
-    """ALB's patterns (``*``: any characters, ``?``: exactly one) as quoted regular expressions."""
-    return " ".join(
-        f"'^{re.escape(pattern).replace(re.escape('*'), '.*').replace(re.escape('?'), '.')}$'"
-        for pattern in patterns
-    )
-
-
-def _action(action: Action, listener: Listener, targets: Mapping[str, Sequence[Target]]) -> str:
-    match action:
+def _action(listener: Listener, targets: Mapping[str, Sequence[Target]]) -> str:
+    match listener.action:
         case Forward(target_group=group) if targets.get(group):
-            return f"use_backend {_backend(group)}"
+            return f"default_backend {_backend(group)}"
         case Forward():
             return _respond(503, "text/html", _PAGE.format("503 Service Temporarily Unavailable"))
-        case Redirect():
-            return f'http-request redirect location "{_location(action, listener)}" code {action.status}'
-        case FixedResponse():
-            return _respond(action.status, action.content_type, action.body)
+        case Redirect() as redirect:
+            return f'http-request redirect location "{_location(redirect, listener)}" code {redirect.status}'
+        case FixedResponse() as fixed:
+            return _respond(fixed.status, fixed.content_type, fixed.body)
 
 
 def _respond(status: int, content_type: str, body: str) -> str:
@@ -331,8 +301,7 @@ def _checks(
 
 def _target_groups(balancer: LoadBalancer) -> set[str]:
     return {
-        action.target_group
+        listener.action.target_group
         for listener in balancer.listeners
-        for action in (*(rule.action for rule in listener.rules), listener.default)
-        if isinstance(action, Forward)
+        if isinstance(listener.action, Forward)
     }

@@ -1,12 +1,13 @@
-"""moto's load balancers with target health that the runtime reports."""
+"""moto's load balancers with target health that the runtime reports, and without rules."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from moto.elbv2.models import FakeHealthStatus, FakeTargetGroup
+from moto.elbv2.models import ELBv2Backend, FakeHealthStatus, FakeTargetGroup
 
 from localcloud.aws.ports import TargetState
+from localcloud.aws.service import Refusal
 
 _REASONS = {
     "initial": "Elb.RegistrationInProgress",
@@ -33,6 +34,11 @@ def _health_for(self: FakeTargetGroup, target: dict[str, Any], ec2_backend: Any)
     return status
 
 
+def _no_rule(*_: object, **__: object) -> NoReturn:
+    raise Refusal("OperationNotPermitted", "Listener rules are not supported by the local cloud.")
+
+
 def install() -> None:
-    """Put this health in the place of moto's, which is always good."""
+    """Put this health in the place of moto's, which is always good, and refuse what no balancer would do."""
     FakeTargetGroup.health_for = _health_for  # type: ignore[method-assign]
+    ELBv2Backend.create_rule = _no_rule  # type: ignore[method-assign]

@@ -26,7 +26,6 @@ from localcloud.aws.ports import (
     Instance,
     Interface,
     Listener,
-    ListenerRule,
     LoadBalancer,
     MetadataOptions,
     Record,
@@ -331,20 +330,12 @@ class LocalCloud:
         )
 
     def _listener(self, listener: dict[str, Any]) -> Listener:
-        arn = listener["ListenerArn"]
-        rules = self._world.client("elbv2").describe_rules(ListenerArn=arn)["Rules"]
         return Listener(
-            arn=arn,
+            arn=listener["ListenerArn"],
             port=int(listener["Port"]),
             protocol=listener["Protocol"],
             certificates=self._names(listener.get("Certificates", [])[:1]),
-            rules=tuple(
-                sorted(
-                    (_listener_rule(rule) for rule in rules if rule["Priority"] != "default"),
-                    key=lambda rule: rule.priority,
-                )
-            ),
-            default=_action(listener["DefaultActions"]),
+            action=_action(listener["DefaultActions"]),
         )
 
     def _names(self, certificates: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -423,24 +414,6 @@ def _record(record: Any, balancers: dict[str, tuple[IPv4Address, ...]]) -> Recor
             value["Value"] if isinstance(value, dict) else str(value) for value in record.records or []
         )
     return Record(name=_absolute(record.name), type=record.type, ttl=int(record.ttl or 60), values=values)
-
-
-def _listener_rule(rule: dict[str, Any]) -> ListenerRule:
-    def values(kind: str) -> tuple[str, ...]:
-        config = {"host-header": "HostHeaderConfig", "path-pattern": "PathPatternConfig"}[kind]
-        return tuple(
-            value
-            for condition in rule["Conditions"]
-            if condition["Field"] == kind
-            for value in condition.get("Values") or condition.get(config, {}).get("Values", [])
-        )
-
-    return ListenerRule(
-        priority=int(rule["Priority"]),
-        hosts=values("host-header"),
-        paths=values("path-pattern"),
-        action=_action(rule["Actions"]),
-    )
 
 
 def _action(actions: list[dict[str, Any]]) -> Action:

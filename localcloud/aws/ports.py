@@ -194,16 +194,6 @@ Action = Forward | Redirect | FixedResponse
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListenerRule:
-    """A rule: all conditions that are not empty must match; patterns with ``*`` and ``?``."""
-
-    priority: int
-    hosts: tuple[str, ...]
-    paths: tuple[str, ...]
-    action: Action
-
-
-@dataclass(frozen=True, kw_only=True)
 class Listener:
     """A listener of a load balancer."""
 
@@ -211,8 +201,7 @@ class Listener:
     port: int
     protocol: Literal["HTTP", "HTTPS"]
     certificates: tuple[str, ...]  # the names in its certificate, the main one first; empty for HTTP
-    rules: tuple[ListenerRule, ...]  # by priority
-    default: Action
+    action: Action  # for all requests
 
 
 @dataclass(frozen=True, kw_only=True)

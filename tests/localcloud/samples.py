@@ -99,8 +99,8 @@ def health_check(**changes: Any) -> HealthCheck:
 
 
 def listener(**changes: Any) -> Listener:
-    default: Action = Forward(target_group=GROUP)
-    made = Listener(arn="listener-1", port=80, protocol="HTTP", certificates=(), rules=(), default=default)
+    action: Action = Forward(target_group=GROUP)
+    made = Listener(arn="listener-1", port=80, protocol="HTTP", certificates=(), action=action)
     return replace(made, **changes)
 
 

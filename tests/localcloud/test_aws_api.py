@@ -102,6 +102,13 @@ def test_what_is_missing_is_refused_and_never_tried_again(
     assert 400 <= status < 500
 
 
+def test_listener_rules_are_refused(client: Client) -> None:
+    told = refused(
+        client("elbv2").create_rule, ListenerArn="l", Conditions=[], Priority=1, Actions=[{"Type": "forward"}]
+    )
+    assert told == (400, "OperationNotPermitted", "Listener rules are not supported by the local cloud.")
+
+
 def test_an_unsupported_type_is_rolled_back_with_its_reason(client: Client) -> None:
     resources = {
         "Fine": parameter(),

@@ -12,7 +12,7 @@ import pytest
 
 from localcloud import network
 from localcloud.authority import Authority
-from localcloud.aws.ports import FixedResponse, ListenerRule, LoadBalancer, Redirect, Target
+from localcloud.aws.ports import FixedResponse, LoadBalancer, Redirect, Target
 from localcloud.health import Health, accepts
 from localcloud.load_balancer import Balancer, configuration, routable
 from localcloud.splice import entrance
@@ -33,16 +33,11 @@ def configured(made: LoadBalancer, *targets: Target, certificates: dict[str, Pat
     )
 
 
-def rule(**changes: Any) -> ListenerRule:
-    made: dict[str, Any] = {"priority": 1, "hosts": (), "paths": (), "action": TO_HTTPS}
-    return ListenerRule(**{**made, **changes})
-
-
 def test_passes_requests_on_with_the_balancers_own_address() -> None:
     lines = configured(balancer(listener()), target()).splitlines()
     assert "  bind 10.99.0.9:80" in lines
     assert "  bind 10.99.2.9:80" in lines
-    assert "  use_backend webui-0123456789abcdef if { var(txn.action) -m int 0 }" in lines
+    assert "  default_backend webui-0123456789abcdef" in lines
     assert "  server i-5 10.99.1.5:80 source 10.99.0.9" in lines
     assert "  timeout tunnel 3600s" in lines
 
@@ -50,11 +45,11 @@ def test_passes_requests_on_with_the_balancers_own_address() -> None:
 def test_without_targets_503() -> None:
     text = configured(balancer(listener()))
     assert "http-request return status 503" in text
-    assert "use_backend" not in text
+    assert "default_backend" not in text
 
 
-def test_default_redirect_keeps_path_and_query() -> None:
-    text = configured(balancer(listener(default=TO_HTTPS)))
+def test_a_redirect_keeps_path_and_query() -> None:
+    text = configured(balancer(listener(action=TO_HTTPS)))
     assert 'redirect location "https://%[req.hdr(host),host_only]:443%[pathq]" code 301' in text
 
 
@@ -62,19 +57,8 @@ def test_other_redirects() -> None:
     action = Redirect(
         status=302, protocol="#{protocol}", host="example.org", port="#{port}", path="/old/#{path}", query=""
     )
-    text = configured(balancer(listener(default=action)))
+    text = configured(balancer(listener(action=action)))
     assert 'redirect location "http://example.org:80/old/%[path,regsub(^/,)]" code 302' in text
-
-
-def test_the_first_rule_that_matches_decides() -> None:
-    rules = (rule(hosts=("*.example.org",), paths=("/a?c", "/x.y")), rule(priority=2, paths=("/*",)))
-    text = configured(balancer(listener(rules=rules)), target())
-    assert (
-        "set-var(txn.action) int(0) if !{ var(txn.action) -m found }"
-        " { req.hdr(host),host_only -m reg -i '^.*\\.example\\.org$' }"
-        " { path -m reg '^/a.c$' '^/x\\.y$' }" in text
-    )
-    assert "set-var(txn.action) int(2) unless { var(txn.action) -m found }" in text
 
 
 def test_haproxy_takes_the_configuration(tmp_path: Path) -> None:
@@ -84,13 +68,9 @@ def test_haproxy_takes_the_configuration(tmp_path: Path) -> None:
     certificate.write_bytes(Authority().issue(["localhost", "*.example.org"]))
     page = FixedResponse(status=403, content_type="text/plain", body='no "quotes", $HOME or \\ here\n')
     made = balancer(
-        listener(default=TO_HTTPS),
-        listener(
-            arn="listener-2",
-            port=443,
-            protocol="HTTPS",
-            rules=(rule(hosts=("a.example.org",), paths=("/api/*", "/?")), rule(priority=2, action=page)),
-        ),
+        listener(action=TO_HTTPS),
+        listener(arn="listener-2", port=443, protocol="HTTPS"),
+        listener(arn="listener-3", port=8080, action=page),
     )
     for targets in ((), (target(), target("10.99.1.6"))):
         text = configured(made, *targets, certificates={"listener-2": certificate})
