@@ -85,7 +85,12 @@ def execute(command: Sequence[str], *, log: Path | None = None) -> None:
     with _append_to(log) as output:
         try:
             done = subprocess.run(
-                [*_NAMESPACES, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+                [*_NAMESPACES, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                umask=0o022,  # what is built must not depend on who builds it
+                check=False,
             )
         except FileNotFoundError as error:
             raise BuildError(f"{error.filename} is not installed on this machine") from None

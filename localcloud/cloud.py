@@ -285,6 +285,8 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # Machines have users of their own, who must get at what is made here: their roots, say.
+            umask=0o022,
             pass_fds=(lock, settings.api, settings.web, telling, alive, holding),
         )
         os.close(telling)

@@ -110,6 +110,16 @@ def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("base")
+def test_a_command_sees_the_same_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        root.run(root.base_root(), ["sh", "-c", "umask; stat --format=%a /"], log=tmp_path / "log")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").read_text() == "0022\n755\n"
+
+
+@pytest.mark.usefixtures("base")
 def test_a_file_shown_is_not_writable_unless_said(tmp_path: Path) -> None:
     bind = root.Bind(source=tmp_path, target="/in")
     with pytest.raises(root.BuildError, match="touch /in/new ended with 1; its output is in"):

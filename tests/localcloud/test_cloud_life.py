@@ -82,6 +82,18 @@ def test_nothing_is_left_when_its_first_process_is_killed(new_cloud: Callable[[s
     assert not cloud.stop(running.name)
 
 
+def test_its_machines_boot_whatever_the_umask(new_cloud: Callable[[str], RunningCloud]) -> None:
+    before = os.umask(0o077)
+    try:
+        running = new_cloud("umask")
+    finally:
+        os.umask(before)
+    lab = make_lab(running)
+    instance = lab.launch("client")
+    lab.wait_for_boot(instance)
+    assert lab.output(instance, "stat --format=%a /") == "755"
+
+
 START = """
 import sys, time
 from localcloud import cloud
