@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         for option, default, purpose in (("--api-port", 4599, "AWS API"), ("--web-port", 8443, "web UI")):
             command.add_argument(
                 option,
-                type=int,
+                type=_port,
                 default=default,
                 metavar="PORT",
                 help=f"the {purpose}'s port on 127.0.0.1; 0: a free one (%(default)s)",
@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in (console, shell, interrupt):
         command.add_argument("instance", help="the instance's id, as in 'status'")
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: allowed are 0 to 65535")
+    return int(text)
 
 
 def _up(options: argparse.Namespace) -> int:

@@ -150,6 +150,15 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("option", "port"), [("--api-port", "-1"), ("--web-port", "65536"), ("--web-port", "x")]
+)
+def test_a_port_that_is_none_is_refused_in_one_line(option: str, port: str) -> None:
+    done = command("up", f"{option}={port}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"{option}: '{port}' is no port: allowed are 0 to 65535")
+
+
 @pytest.mark.parametrize("words", [["status"], ["env"], ["console", "i-1"], ["shell", "i-1"]])
 def test_commands_without_a_cloud_say_so_in_one_line(words: list[str]) -> None:
     done = command(*words, "--name", "nobody")
