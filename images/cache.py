@@ -26,8 +26,9 @@ DEFAULT = "/var/cache/openqa-on-aws"
 
 
 def root() -> Path:
-    """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT`."""
-    return Path(os.environ.get("OPENQA_CACHE", DEFAULT))
+    """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT` where that is empty or not set."""
+    # Containers and a cloud's first process run in other folders than this process.
+    return Path(os.environ.get("OPENQA_CACHE") or DEFAULT).absolute()
 
 
 @contextlib.contextmanager
@@ -82,8 +83,15 @@ def step(what: str) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a tree, never what is mounted in it."""
-    subprocess.run(["rm", "--recursive", "--force", "--one-file-system", path], check=True)
+    """Removes a file or a tree, never what is mounted in it.
+
+    Raises:
+        BuildError: not all of it could be removed.
+    """
+    command = ["rm", "--recursive", "--force", "--one-file-system", str(path)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise BuildError(f"cannot remove {path}: {done.stderr.strip().splitlines()[0]}")
 
 
 def _remove_unless_in_use(folder: Path) -> None:

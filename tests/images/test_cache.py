@@ -46,6 +46,19 @@ def test_the_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache.root() == tmp_path
     monkeypatch.delenv("OPENQA_CACHE")
     assert cache.root() == Path("/var/cache/openqa-on-aws")
+    monkeypatch.setenv("OPENQA_CACHE", "")
+    assert cache.root() == Path("/var/cache/openqa-on-aws")
+    monkeypatch.setenv("OPENQA_CACHE", "here")
+    assert cache.root() == Path.cwd() / "here"
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rm = tmp_path / "rm"
+    rm.write_text("#!/bin/sh\necho 'rm: it is in use' >&2\nexit 1\n")
+    rm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match=f"cannot remove {tmp_path}/x: rm: it is in use"):
+        cache.remove(tmp_path / "x")
 
 
 def test_a_workspace_goes_with_its_end() -> None:
