@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (BuildError, ValueError) as error:
+    except (BuildError, ValueError, OSError) as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -87,10 +87,11 @@ def _golden(options: argparse.Namespace) -> None:
 
 
 def _clean(options: argparse.Namespace) -> None:
-    with cache.locked(cache.root() / "build.lock"), cache.workspace():
-        for path in _outdated():
+    with cache.locked(cache.root() / "build.lock"), cache.workspace() as folder:
+        for number, path in enumerate(_outdated()):
             print(f"removing {path}")
-            cache.remove(path)
+            # Under its name it is there whole or not at all: another commit's recipes may name it.
+            path.rename(folder / str(number))
 
 
 def _outdated() -> Iterator[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images import build, recipe, root
+from images import build, cache, recipe, root
 from images.__main__ import main
 from images.container import Bind
 from images.debian import DebianRoot
@@ -147,6 +147,29 @@ def test_clean_keeps_what_the_recipes_name(tmp_path: Path) -> None:
     assert all(path.exists() for path in (kept, *roots))
     assert not any(path.exists() for path in old)
     assert not (tmp_path / "storage").exists()
+
+
+def test_an_ended_clean_leaves_no_half_of_anything_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "roots" / "golden-0000000000000000"
+    old.mkdir(parents=True)
+
+    def begin(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "remove", begin)
+    assert main(["clean"]) == 130
+    assert not old.exists()
+
+
+def test_a_cache_that_cannot_be_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OPENQA_CACHE", str(tmp_path / "file"))
+    assert main(["clean"]) == 1
+    assert capsys.readouterr().err == f"images: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
 
 
 @pytest.mark.parametrize("command", ["", "build", "archive", "golden", "list", "clean"])
