@@ -28,16 +28,17 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(__file__).with_name("bin")
 BUCKET = "backups"
 ENDPOINT = "http://127.0.0.1:5000"
+_QUOTED_ROOT = shlex.quote(str(ROOT))
 _SET_UP = f"""
 mount --make-rshared /
 ip link set lo up
-cd {ROOT}
+cd {_QUOTED_ROOT}
 for folder in /srv /run /opt /var/lib; do mount -t tmpfs tmpfs $folder; done
 # Also where one of these holds the checkout: not to be written to, as its tests remove much there.
-[[ -e {ROOT} ]] || {{
-  mkdir -p {ROOT}
-  mount --no-canonicalize --bind . {ROOT}
-  mount --options remount,bind,ro {ROOT}
+[[ -e {_QUOTED_ROOT} ]] || {{
+  mkdir -p {_QUOTED_ROOT}
+  mount --no-canonicalize --bind . {_QUOTED_ROOT}
+  mount --options remount,bind,ro {_QUOTED_ROOT}
 }}
 mkdir -p /srv/data /srv/backups /opt/openqa-on-aws /var/lib/openqa-on-aws /run/openqa-on-aws
 chmod 0555 /srv/backups
@@ -176,6 +177,8 @@ def running(image: Path, role: str = "database") -> Iterator[BareHost]:
     """
     with subprocess.Popen(
         [
+            # unshare ignores the signals that end this process.
+            *("setpriv", "--pdeathsig", "KILL"),
             *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *("sleep", "infinity"),
         ]
