@@ -44,8 +44,9 @@ def test_holds_what_runs_on_instances(tmp_path: Path, project: Path) -> None:
 def test_needs_nothing_that_it_does_not_hold(tmp_path: Path) -> None:
     """The controller imports all that the policy does, the host program all roles."""
     made = bundle.write_bundle(tmp_path)
-    with tarfile.open(made.path) as archive:
-        archive.extractall(tmp_path / "host", filter="data")
+    (tmp_path / "host").mkdir()
+    # Debian 12's tarfile has no filters.
+    subprocess.run(["tar", "--extract", f"--file={made.path}", f"--directory={tmp_path}/host"], check=True)
     for module in ("fleet.controller", "fleet.agent", "fleet.turnstile", "userdata.host.__main__"):
         run = subprocess.run(
             [sys.executable, "-c", f"import {module} as it; print(it.__file__)"],
