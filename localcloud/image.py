@@ -35,7 +35,7 @@ def make(root: Path, directory: Path, *, certificate: bytes) -> tuple[Path, ...]
 
     Args:
         root: A Debian root file system; it stays as it is.
-        directory: A directory, not there yet, for what differs.
+        directory: A directory for what differs: not there yet, or from an attempt that failed.
         certificate: The local certificate authority's, PEM.
 
     Returns:
@@ -46,7 +46,7 @@ def make(root: Path, directory: Path, *, certificate: bytes) -> tuple[Path, ...]
     """
     upper, work, merged = (directory / name for name in ("upper", "work", "merged"))
     for path in (upper, work, merged):
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)  # from an attempt that failed
     options = f"lowerdir={root},upperdir={upper},workdir={work}"
     _run("mount", "-t", "overlay", "overlay", "-o", options, str(merged))
     try:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from localcloud import image
 from localcloud.addresses import private_name
 from localcloud.authority import Authority
+from localcloud.image import ImageError
 from localcloud.machine import Network, network_unit
 
 
@@ -27,6 +31,12 @@ def test_private_names() -> None:
     address = IPv4Address("10.99.1.5")
     assert private_name(address, region="us-east-1") == "ip-10-99-1-5.ec2.internal"
     assert private_name(address, region="eu-west-1") == "ip-10-99-1-5.eu-west-1.compute.internal"
+
+
+def test_an_image_that_failed_is_tried_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ImageError, match="mount -t failed while making the machine image: "):
+            image.make(tmp_path / "none", tmp_path / "image", certificate=b"")
 
 
 def test_certificates_hold_before_a_strict_verifier() -> None:
