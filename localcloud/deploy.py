@@ -297,6 +297,7 @@ def _environment(running: RunningCloud) -> dict[str, str]:
     own = {
         "PATH": path,
         "PYTHONPATH": str(_REPOSITORY),
+        "TMPDIR": str(running.work / "tmp"),  # what a killed one leaves goes with the cloud
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
     }

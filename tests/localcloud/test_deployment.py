@@ -369,7 +369,7 @@ def left_behind(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
-def test_killed_at_any_moment_nothing_is_left(seconds: float) -> None:
+def test_killed_at_any_moment_nothing_is_left(seconds: float, tmp_path: Path) -> None:
     require_machine()
     name = "killed"
     before = set(left_behind(name))
@@ -379,6 +379,7 @@ def test_killed_at_any_moment_nothing_is_left(seconds: float) -> None:
             *("--api-port", "0", "--web-port", "0", "--no-smoke"),
         ],
         cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -395,3 +396,4 @@ def test_killed_at_any_moment_nothing_is_left(seconds: float) -> None:
     finally:
         command("down", "--name", name)
     assert not (cloud.STATES / name / "state.json").exists()
+    assert not list(tmp_path.iterdir())
