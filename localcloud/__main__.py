@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from images import root
 from images.root import BuildError
 from localcloud import cloud, deploy
@@ -31,6 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         return run(options)
     except (CloudError, BuildError, SettingsError, OSError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except (BotoCoreError, ClientError) as error:
+        print(
+            f"The local cloud {options.name!r} does not answer, or was stopped meanwhile: {error}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

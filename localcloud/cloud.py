@@ -253,7 +253,8 @@ def starting(name: str, *, api_port: int, web_port: int, internet: bool = False)
         except BaseException:
             stop(name)
             raise
-        stay.write(b"k")
+        with contextlib.suppress(BrokenPipeError):  # the cloud was ended meanwhile
+            stay.write(b"k")
 
 
 def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bool) -> RunningCloud:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from localcloud import cloud
+from localcloud.__main__ import main
 from localcloud.cloud import CloudError, RunningCloud
 from tests.localcloud.lab import Lab, device, make_lab, wait_until
 from tests.prerequisites import require_machine
@@ -127,6 +128,14 @@ def test_it_goes_if_the_block_that_starts_it_fails() -> None:
     assert cloud.find(name) is None
 
 
+def test_it_may_be_stopped_before_the_block_that_starts_it_ends() -> None:
+    require_machine()
+    name = f"test-stopped-{os.getpid()}"
+    with cloud.starting(name, api_port=0, web_port=0):
+        assert cloud.stop(name)
+    assert cloud.find(name) is None
+
+
 def test_one_name_is_one_cloud(lab: Lab) -> None:
     with pytest.raises(CloudError, match="already running"):
         cloud.start(lab.cloud.name, api_port=0, web_port=0)
@@ -165,6 +174,18 @@ def test_commands_without_a_cloud_say_so_in_one_line(words: list[str]) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr == "The local cloud 'nobody' is not running: start it with 'python -m localcloud up'.\n"
+    )
+
+
+def test_a_cloud_that_ended_meanwhile_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(cloud, "find", lambda name: RunningCloud(name=name, pid=0, api_port=1, web_port=1))
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err == (
+        "The local cloud 'local' does not answer, or was stopped meanwhile: "
+        'Could not connect to the endpoint URL: "http://localhost:1/"\n'
     )
 
 
