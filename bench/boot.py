@@ -66,7 +66,7 @@ def measure(*, golden: bool, runs: int) -> dict[str, float]:
         The median seconds of each stage.
     """
     changes = {"min = 1": "min = 0", "golden = true": f"golden = {str(golden).lower()}"}
-    with deployed(changes, "--internet") as running:
+    with deployed(changes, internet=True) as running:
         environment = settings.load("local").model_copy(update={"name": ENVIRONMENT})
         openqa = deployment.connect(environment, url=running.url)
         launched = [launch(running, openqa) for _ in range(runs)]

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from localcloud import cloud
+from localcloud import prerequisites
 from localcloud.cloud import RunningCloud
 from settings import ENVIRONMENTS
+from tests.localcloud.lab import passing_cloud
 
 ENVIRONMENT = "bench"
 FLEET = f"openqa-{ENVIRONMENT}-fleet-small"  # its group
@@ -23,44 +24,40 @@ _LAST_LINES = 40  # of a failed deployment are shown
 
 
 @contextmanager
-def deployed(changes: dict[str, str], *options: str) -> Iterator[RunningCloud]:
+def deployed(changes: dict[str, str], *, internet: bool = False) -> Iterator[RunningCloud]:
     """Deploys a changed local environment into a cloud of its own; afterwards nothing of it is left.
 
     Args:
         changes: lines of environments/local.toml, and what stands in their place.
-        options: more words for ``localcloud deploy``.
+        internet: instances reach the internet through this machine.
 
     Yields:
         The cloud; this process's AWS variables lead to it.
     """
+    if reason := prerequisites.missing():
+        raise SystemExit(reason)
     text = (ENVIRONMENTS / "local.toml").read_text()
     for line, instead in changes.items():
         if f"\n{line}\n" not in text:
             raise SystemExit(f"environments/local.toml has no line {line!r}.")
         text = text.replace(f"\n{line}\n", f"\n{instead}\n")
-    program = [sys.executable, "-m", "localcloud"]
-    root = Path(__file__).parent.parent
-    with tempfile.TemporaryDirectory() as directory:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        passing_cloud(ENVIRONMENT, internet=internet) as running,
+    ):
         (Path(directory) / f"{ENVIRONMENT}.toml").write_text(text)
-        ports = ["--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"]
-        command = [*program, "deploy", ENVIRONMENT, f"--name={ENVIRONMENT}", *ports, *options]
-        try:
-            print(f"Deploying {', '.join(changes.values())}", flush=True)
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-            if done.returncode:
-                words = (done.stdout + done.stderr).splitlines()
-                raise SystemExit("\n".join([*words[-_LAST_LINES:], "The deployment failed."]))
-            running = cloud.find(ENVIRONMENT)
-            if running is None:
-                raise SystemExit("The local cloud ended by itself.")
-            os.environ.update(running.environment())
-            # It would send away the hosts that are launched here without a job.
-            inside(running, webui(running), "systemctl stop openqa-controller.service")
-            yield running
-        finally:
-            subprocess.run(
-                [*program, "down", f"--name={ENVIRONMENT}"], stdout=subprocess.DEVNULL, cwd=root, check=True
-            )
+        command = [sys.executable, "-m", "localcloud", "deploy", ENVIRONMENT, f"--name={ENVIRONMENT}"]
+        command += ["--no-smoke", f"--environments={directory}"]
+        print(f"Deploying {', '.join(changes.values())}", flush=True)
+        root = Path(__file__).parent.parent
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = (done.stdout + done.stderr).splitlines()
+            raise SystemExit("\n".join([*words[-_LAST_LINES:], "The deployment failed."]))
+        os.environ.update(running.environment())
+        # It would send away the hosts that are launched here without a job.
+        inside(running, webui(running), "systemctl stop openqa-controller.service")
+        yield running
 
 
 def until(condition: Callable[[], Any]) -> Any:

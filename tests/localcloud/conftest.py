@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from localcloud import cloud
 from localcloud.cloud import RunningCloud
-from tests.localcloud.lab import SERVER, Lab, make_lab
+from tests.localcloud.lab import SERVER, Lab, make_lab, passing_cloud
 from tests.prerequisites import require_machine
 
 # Marks of tests that do not deploy.
@@ -40,15 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def new_cloud() -> Iterator[Callable[[str], RunningCloud]]:
     """Starts clouds of the tests' own by a name of one's choice; all are gone at the end."""
     require_machine()
-    names = []
-
-    def start(name: str) -> RunningCloud:
-        names.append(f"test-{name}-{os.getpid()}")
-        return cloud.start(names[-1], api_port=0, web_port=0)
-
-    yield start
-    for name in names:
-        cloud.stop(name)
+    with ExitStack() as clouds:
+        yield lambda name: clouds.enter_context(passing_cloud(f"test-{name}-{os.getpid()}"))
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import pytest
 
 import settings
-from localcloud import cloud
 from localcloud.cloud import RunningCloud
 from ops import deployment
 from ops.deployment import OpenQa
 from settings import ENVIRONMENTS
+from tests.localcloud.lab import passing_cloud
 from tests.prerequisites import require_machine
 
 Found = TypeVar("Found")
@@ -182,28 +182,26 @@ def deployed(
         text = text.replace(before, after)
     if fleets:
         text = text.partition("[[fleets]]")[0] + fleets
-    program = [sys.executable, "-m", "localcloud"]
-    with pytest.MonkeyPatch.context() as patch, _directory(name, text) as directory:
-        try:
-            done = subprocess.run(
-                [
-                    *(*program, "deploy", name, f"--name=test-{name}"),
-                    *("--api-port=0", "--web-port=0", "--no-smoke", f"--environments={directory}"),
-                ],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            running = cloud.find(f"test-{name}")
-            assert running is not None, done.stdout[-4000:]
-            assert not check or done.returncode == 0, done.stdout[-4000:]
-            for key, value in running.environment().items():
-                patch.setenv(key, value)
-            openqa = deployment.connect(settings.load(name, directory), url=running.url)
-            yield Deployment(name, running, openqa, done.returncode, done.stdout)
-        finally:
-            subprocess.run([*program, "down", f"--name=test-{name}"], cwd=ROOT, check=True)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _directory(name, text) as directory,
+        passing_cloud(f"test-{name}") as running,
+    ):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "localcloud", "deploy", name, f"--name={running.name}"),
+                *("--no-smoke", f"--environments={directory}"),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert not check or done.returncode == 0, done.stdout[-4000:]
+        for key, value in running.environment().items():
+            patch.setenv(key, value)
+        openqa = deployment.connect(settings.load(name, directory), url=running.url)
+        yield Deployment(name, running, openqa, done.returncode, done.stdout)
 
 
 @contextmanager

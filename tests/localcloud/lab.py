@@ -6,12 +6,14 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from images import root
+from localcloud import cloud
 from localcloud.cloud import RunningCloud
 
 SERVER = f"""#!/bin/sh
@@ -20,6 +22,14 @@ cat >/root/server.py <<'END'
 systemd-run --unit=server python3 /root/server.py
 echo "user data was here as $(id -un)" >/dev/console
 """
+
+
+@contextmanager
+def passing_cloud(name: str, *, internet: bool = False) -> Iterator[RunningCloud]:
+    """A cloud that is gone at the end, and with this process if that ends before."""
+    with cloud.starting(name, api_port=0, web_port=0, internet=internet) as running:
+        yield running
+    cloud.stop(name)
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from localcloud import cloud, internet
+from localcloud import internet
 from localcloud.network import ruleset
-from tests.localcloud.lab import Lab, make_lab, wait_until
+from tests.localcloud.lab import Lab, make_lab, passing_cloud, wait_until
 from tests.localcloud.samples import firewall, rule
 from tests.prerequisites import require_machine
 
@@ -50,10 +50,8 @@ def test_a_missing_program_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     require_machine()
-    try:
-        yield make_lab(cloud.start(NAME, api_port=0, web_port=0, internet=True))
-    finally:
-        cloud.stop(NAME)
+    with passing_cloud(NAME, internet=True) as running:
+        yield make_lab(running)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +85,7 @@ def test_it_ends_with_the_cloud() -> None:
     require_machine()
     before = processes()
     name = f"{NAME}-end"
-    try:
-        running = cloud.start(name, api_port=0, web_port=0, internet=True)
+    with passing_cloud(name, internet=True) as running:
         assert len(processes()) == len(before) + 1
         os.kill(running.pid, signal.SIGKILL)
         wait_until(lambda: processes() == before, seconds=10)
-    finally:
-        cloud.stop(name)
