@@ -44,9 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(warm) - set(names)):
         parser.error(f"--warm names the fleet {unknown[0]}; allowed here are {', '.join(names)}")
     days, seed = chosen.days, chosen.seed
-    posts = generate(
-        workload=workload, days=days, seed=seed, load=place.load, architecture=place.architecture
-    )
+    try:
+        posts = generate(
+            workload=workload, days=days, seed=seed, load=place.load, architecture=place.architecture
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        parser.error(f"WORKLOAD {workload} does not have the form of {FEDORA}: {reason}")
     answers: dict[str, dict[str, float]] = {}
     samples = {}
     for name in chosen.policy or ["ours"]:
@@ -109,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_warm,
         default=[],
         metavar="'FLEET TIME'",
-        help="hosts to keep, such as 'plain-48 mon-sun 11:25-13:00 2'; again for more than one",
+        help="hosts to keep, such as 'plain-4 mon-sun 11:25-13:00 2'; again for more than one",
     )
     parser.add_argument("--json", action="store_true", help="tell it as JSON")
     parser.add_argument(

@@ -20,7 +20,7 @@ from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.policies import Policy, count_based, ours
 from fleet.simulate.scenario import Drought, Scenario, scenario
-from fleet.simulate.workload import DAY, HOUR, Post, Task, generate
+from fleet.simulate.workload import DAY, FEDORA, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
 
 PLAIN = frozenset({"qemu_x86_64"})
@@ -212,6 +212,20 @@ def test_words_that_are_refused_before_the_run(
         main(["fedora", *words.split()])
     assert raised.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("root:x:0", "JSONDecodeError: Expecting value"), ("{}", "KeyError: 'arrivals'")]
+)
+def test_a_file_that_is_no_workload_is_refused(
+    text: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workload = tmp_path / "workload.json"
+    workload.write_text(text)
+    with pytest.raises(SystemExit) as raised:
+        main([str(workload)])
+    assert raised.value.code == 2
+    assert f"WORKLOAD {workload} does not have the form of {FEDORA}: {reason}" in capsys.readouterr().err
 
 
 def test_all_policies_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
