@@ -3,7 +3,13 @@
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
-mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- '*.sh' .ci/run)
+# Not all have a name that says so.
+mapfile -t scripts < <(
+  {
+    git ls-files --cached --others --exclude-standard -- '*.sh'
+    git grep --untracked --files-with-matches --extended-regexp '^#!/.*sh$'
+  } | sort --unique
+)
 shellcheck "${scripts[@]}"
 shfmt --diff --indent 2 --case-indent "${scripts[@]}"
 echo "${#scripts[@]} shell scripts are clean"
