@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done, 1 refused or failed.
     """
     options = _parser().parse_args(arguments)
+    os.environ.update(cloud.unproxied())
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -183,7 +183,15 @@ class RunningCloud:
             "AWS_EC2_METADATA_DISABLED": "true",
             "REQUESTS_CA_BUNDLE": str(self.certificate),
             "OPENQA_URL": self.url,
+            **unproxied(),
         }
+
+
+def unproxied() -> dict[str, str]:
+    """The environment variables with which programs ask no proxy for what is on this machine."""
+    known = ",".join(filter(None, (os.environ.get(name) for name in ("no_proxy", "NO_PROXY"))))
+    hosts = ",".join(dict.fromkeys([*filter(None, known.split(",")), "localhost"]))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def find(name: str) -> RunningCloud | None:

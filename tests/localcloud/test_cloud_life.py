@@ -153,6 +153,16 @@ def test_refusals_are_one_sentence() -> None:
     assert not cloud.stop("test-port")
 
 
+def test_no_proxy_is_asked_for_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "example.org")
+    done = command("status", "--name", lab.cloud.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = command("env", "--name", lab.cloud.name).stdout
+    assert "export no_proxy=example.org,localhost\nexport NO_PROXY=example.org,localhost\n" in told
+
+
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "localcloud", *words], cwd=REPOSITORY, capture_output=True, text=True
