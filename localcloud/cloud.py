@@ -361,7 +361,8 @@ def stop(name: str) -> bool:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise CloudError(
-            f"The name of a local cloud is up to 31 lower-case letters, digits and hyphens: {name!r} is not."
+            "The name of a local cloud is up to 31 lower-case letters, digits and hyphens, a letter first: "
+            f"{name!r} is not."
         )
 
 

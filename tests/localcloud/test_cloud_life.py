@@ -144,8 +144,9 @@ def test_one_name_is_one_cloud(lab: Lab) -> None:
 
 def test_refusals_are_one_sentence() -> None:
     require_machine()
-    with pytest.raises(CloudError, match="'Not/allowed' is not"):
-        cloud.start("Not/allowed", api_port=0, web_port=0)
+    for name in ("Not/allowed", "1st"):
+        with pytest.raises(CloudError, match=f"letters, digits and hyphens, a letter first: '{name}' is not"):
+            cloud.start(name, api_port=0, web_port=0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CloudError, match=f"Port {port} for the AWS API is not free"):
