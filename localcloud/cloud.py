@@ -45,6 +45,8 @@ _NAMESPACES = (
     *("--pid", "--fork", "--kill-child"),
 )
 _STOP_SECONDS = 30
+# Where a cloud, or a machine while it starts, has file systems of its own.
+_HIDDEN = ("/proc", "/run", "/sys", "/tmp")  # noqa: S108
 
 
 class CloudError(Exception):
@@ -249,6 +251,11 @@ def starting(name: str, *, api_port: int, web_port: int, internet: bool = False)
     _check_name(name)
     if reason := prerequisites.missing():
         raise CloudError(reason)
+    if any(cache.root().resolve().is_relative_to(hidden) for hidden in _HIDDEN):
+        raise CloudError(
+            f"The local cloud cannot have its files in {cache.root()}: set OPENQA_CACHE to a folder "
+            f"that is not below {', '.join(_HIDDEN)}."
+        )
     # The cloud watches the reading end: a byte says that it may stay, the end without one that it may not.
     alive, staying = os.pipe()
     with os.fdopen(staying, "wb", buffering=0) as stay:

@@ -142,11 +142,16 @@ def test_one_name_is_one_cloud(lab: Lab) -> None:
     assert cloud.find(lab.cloud.name) == lab.cloud
 
 
-def test_refusals_are_one_sentence() -> None:
+def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_machine()
     for name in ("Not/allowed", "1st"):
         with pytest.raises(CloudError, match=f"letters, digits and hyphens, a letter first: '{name}' is not"):
             cloud.start(name, api_port=0, web_port=0)
+    (tmp_path / "cache").symlink_to("/tmp/cache")
+    with monkeypatch.context() as patch:
+        patch.setenv("OPENQA_CACHE", str(tmp_path / "cache"))
+        with pytest.raises(CloudError, match="a folder that is not below /proc, /run, /sys, /tmp"):
+            cloud.start("test-cache", api_port=0, web_port=0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CloudError, match=f"Port {port} for the AWS API is not free"):
