@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         environment = settings.load(options.env, options.environments)
         return int(options.run(environment, options))
-    except (settings.SettingsError, DeploymentError) as error:
+    except (settings.SettingsError, DeploymentError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fleet.simulate.options import number
 from ops.deployment import DeploymentError, OpenQa, connect
 from settings import Environment
 
@@ -23,7 +24,9 @@ def add_command(commands: Any) -> None:
         help="run the sample job and tell its result",
         description="Schedules the sample job, follows it, and exits with 0 only if it passed.",
     )
-    parser.add_argument("--minutes", type=float, default=15, help="how long to wait for it (default: 15)")
+    parser.add_argument(
+        "--minutes", type=number(0.1, 1440), default=15.0, help="how long to wait for it (default: 15)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import settings
 from ops import smoke
+from ops.__main__ import main
 from ops.deployment import DeploymentError
+
+ROOT = Path(__file__).parents[2]
 
 
 class FakeOpenQa:
@@ -70,3 +77,24 @@ def test_any_other_result_is_failure(result: str, monkeypatch: pytest.MonkeyPatc
 def test_a_job_that_no_worker_takes_tells_which_workers_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeploymentError, match=r"no worker took it; workers online: small-1:1 idle$"):
         run_smoke(FakeOpenQa([{"state": "scheduled", "result": "none"}]), monkeypatch, minutes=0)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "soon"])
+def test_a_time_to_wait_that_is_none_is_refused(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--env", "local", "smoke", f"--minutes={minutes}"])
+    assert raised.value.code == 2
+    assert f"--minutes: '{minutes}' is no number from 0.1 to 1440" in capsys.readouterr().err
+
+
+def test_what_cannot_be_printed_is_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ops", "--env", "local", "fleets"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "[Errno 28] No space left on device\n")
