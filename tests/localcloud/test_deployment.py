@@ -13,12 +13,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from images import cache
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
 from tests.localcloud.deployed import until
@@ -368,32 +370,54 @@ def left_behind(name: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
-def test_killed_at_any_moment_nothing_is_left(seconds: float, tmp_path: Path) -> None:
-    require_machine()
-    name = "killed"
-    before = set(left_behind(name))
+@contextmanager
+def started(name: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A deployment that is about to be killed."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "localcloud", "deploy", "local", "--name", name),
             *("--api-port", "0", "--web-port", "0", "--no-smoke"),
         ],
         cwd=REPOSITORY,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
     try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        command("down", "--name", name)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
+def test_killed_at_any_moment_nothing_is_left(seconds: float) -> None:
+    require_machine()
+    name = "killed"
+    before = set(left_behind(name))
+    with started(name) as process:
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
         deadline = time.monotonic() + 30
         while cloud.find(name) is not None or set(left_behind(name)) - before:
             assert time.monotonic() < deadline, set(left_behind(name)) - before
             time.sleep(0.2)
-    finally:
-        command("down", "--name", name)
     assert not (cloud.STATES / name / "state.json").exists()
+
+
+def test_what_a_killed_synthesis_leaves_goes_with_the_cloud(tmp_path: Path) -> None:
+    require_machine()
+    name = "killed-synth"
+    temporary = cache.root() / "clouds" / name / "tmp"
+    with started(name, TMPDIR=str(tmp_path)) as process:
+        deadline = time.monotonic() + 120
+        while not list(temporary.glob("jsii-kernel-*")):
+            assert time.monotonic() < deadline, "no synthesis"
+            time.sleep(0.1)
+        process.kill()
+    assert not temporary.exists()
     assert not list(tmp_path.iterdir())
