@@ -6,6 +6,7 @@ The rules: github.com/awslabs/mountpoint-s3, doc/SEMANTICS.md.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -85,9 +86,16 @@ Mount = Callable[..., Mounted]
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+def own_mounts() -> None:
+    """Gives this process a mount namespace of its own: what is mounted ends with it, however it ends."""
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         missing("mounting needs root and /dev/fuse")
+    assert ctypes.CDLL(None).unshare(0x20000) == 0  # linux/sched.h: CLONE_NEWNS
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+@pytest.fixture(scope="module")
+def endpoint(own_mounts: None) -> Iterator[str]:
     server, url = open_server()
     yield url
     server.stop()
@@ -110,7 +118,8 @@ def mount(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
     def start(*options: str, prefix: str | None = None) -> Mounted:
         directory = tmp_path_factory.mktemp("mount")
         prefix = prefix or f"database{len(mounted)}/"
-        command = [sys.executable, "-m", "localcloud.mountpoint", BUCKET, str(directory), "--foreground"]
+        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "localcloud.mountpoint"]
+        command += [BUCKET, str(directory), "--foreground"]
         command += [f"--prefix={prefix}", f"--endpoint-url={endpoint}", "--force-path-style", *options]
         process = subprocess.Popen(
             command,
