@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import settings
 from ops import backups, disk_images, fleets, restore, schedule, smoke
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="where its file is",
     )
     parser.add_argument(
-        "--url", help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)"
+        "--url",
+        type=_url,
+        help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
@@ -54,6 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what was begun in openQA or on a host goes on there", file=sys.stderr)
         return 130
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address such as https://localhost:8443")
+    return text
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class OpenQa:
         retries = 3 if method == "GET" else 0
         try:
             return self._client.openqa_request(method, path, retries=retries, **arguments)
-        except (OpenQAClientError, requests.RequestException) as error:
+        except (OpenQAClientError, requests.RequestException, ValueError) as error:  # such as a host a..b
             again = "" if method == "GET" else "; before it is tried again, look whether it was done"
             raise DeploymentError(
                 f"openQA at {self.url} does not do {method} {path}: {error}{again}"

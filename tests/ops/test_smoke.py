@@ -14,7 +14,7 @@ import pytest
 import settings
 from ops import smoke
 from ops.__main__ import main
-from ops.deployment import DeploymentError
+from ops.deployment import DeploymentError, OpenQa
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +98,17 @@ def test_what_cannot_be_printed_is_no_traceback() -> None:
             text=True,
         )
     assert (done.returncode, done.stderr) == (1, "[Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("url", ["localhost:8443", "http://[::1", "https://localhost:99999", "file:///x", ""])
+def test_an_address_that_is_none_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--env", "local", f"--url={url}", "smoke"])
+    assert raised.value.code == 2
+    assert f"--url: '{url}' is no address such as https://localhost:8443" in capsys.readouterr().err
+
+
+def test_a_host_that_can_be_none_is_told() -> None:
+    openqa = OpenQa(url="http://a..b", key="key", secret="secret")
+    with pytest.raises(DeploymentError, match=r"openQA at http://a\.\.b does not do GET jobs: "):
+        openqa.request("GET", "jobs")
