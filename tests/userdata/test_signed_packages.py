@@ -118,7 +118,7 @@ esac"""
         (programs / name).chmod(0o755)
     done = subprocess.run(
         ["bash", str(script), *package.arguments],
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
