@@ -426,10 +426,10 @@ def test_no_change_of_settings_replaces_a_volume(
     made = synthesize(after, tmp_path, check=False).resources("AWS::EC2::Volume")
     assert len(kept) == 2
     assert made.keys() == kept.keys()
-    for id, before in kept.items():
+    for id, known in kept.items():
         for property in REPLACES_A_VOLUME:
-            assert made[id]["Properties"].get(property) == before["Properties"].get(property), property
-        assert made[id]["Properties"]["Size"] >= before["Properties"]["Size"]
+            assert made[id]["Properties"].get(property) == known["Properties"].get(property), property
+        assert made[id]["Properties"]["Size"] >= known["Properties"]["Size"]
 
 
 def test_secrets(local: Synthesized, production: Synthesized) -> None:
