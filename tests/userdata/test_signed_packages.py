@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -116,13 +117,15 @@ esac"""
     for name, body in {"curl": curl, "systemctl": f"echo systemctl $* >>{log}"}.items():
         (programs / name).write_text(f"#!/bin/bash\n{body}\n")
         (programs / name).chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(script), *package.arguments],
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # Of a short name: sockets of gpg's agent are in it.
+    with TemporaryDirectory() as scratch:
+        done = subprocess.run(
+            ["bash", str(script), *package.arguments],
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": scratch},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert (done.returncode == 0) == installed, done.stderr
     assert log.exists() == installed
     fetched = (tmp_path / "urls").read_text().splitlines()
