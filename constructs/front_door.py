@@ -110,7 +110,7 @@ class FrontDoor(Construct):
             statistic="Maximum",
             threshold=1,
             below=True,
-            # A new host is there sooner.
+            # A new host is there sooner, unless it has to wait for what its predecessor holds.
             period=15 * MINUTE,
         )
         forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
