@@ -477,16 +477,31 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
         trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path})
 
 
-def test_cloudinit_is_made_once(
-    host: Host, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    iso = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
+@pytest.fixture
+def xorriso(programs: machine.Programs, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where it wrote to."""
+    written = []
 
-    def xorriso(arguments: list[str]) -> str:
-        Path(arguments[arguments.index("-output") + 1]).write_text("image")
+    def run(arguments: list[str]) -> str:
+        written.append(Path(arguments[arguments.index("-output") + 1]))
+        written[-1].write_text("image")
         return programs.run(arguments)
 
-    monkeypatch.setattr(refresh, "run", xorriso)
+    monkeypatch.setattr(refresh, "run", run)
+    return written
+
+
+def test_links_lead_cloudinit_nowhere(host: Host, xorriso: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("\xff", encoding="latin-1")
+    (refresh.folder(host) / "cloudinit.sha256").symlink_to(tmp_path / "elsewhere")
+    refresh._make_cloudinit(host)
+    assert (tmp_path / "elsewhere").read_bytes() == b"\xff"
+    # Nobody but root may put a link there.
+    assert [path.parent for path in xorriso] == [host.layout.data]
+
+
+def test_cloudinit_is_made_once(host: Host, programs: machine.Programs, xorriso: list[Path]) -> None:
+    iso = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
     refresh._make_cloudinit(host)
     refresh._make_cloudinit(host)
     assert iso.read_text() == "image"

@@ -239,15 +239,16 @@ def _make_cloudinit(host: Host) -> None:
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     made = folder(host) / "cloudinit.sha256"
     target = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
-    if target.exists() and made.exists() and made.read_text(encoding="ascii") == digest:
+    if target.exists() and made.exists() and made.read_bytes() == digest.encode():
         return
-    new = target.with_name(f".{target.name}.new")
+    # In a folder of root's: in openQA's own it could be a link by now.
+    new = host.layout.data / f".{target.name}.new"
     new.unlink(missing_ok=True)
     options = ("-quiet", "-output", str(new), "-volid", "cidata", "-joliet", "-rational-rock")
     run(["xorriso", "-as", "mkisofs", *options, *map(str, files)])
     new.chmod(0o644)
     new.replace(target)
-    made.write_text(digest, encoding="ascii")
+    write_private(made, digest, mode=0o644)
 
 
 def _content(host: Host) -> Content:
