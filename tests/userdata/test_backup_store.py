@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import subprocess
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -446,3 +447,14 @@ def test_only_fixed_assets_are_restored(name: str, fixed: bool) -> None:
 def test_content_is_sent_again_before_it_expires() -> None:
     assert not assets.due(NOON, NOON + timedelta(days=23), keep_days=35)
     assert assets.due(NOON, NOON + timedelta(days=24), keep_days=35)
+
+
+def test_an_asset_that_openqa_may_not_see_is_named() -> None:
+    with tempfile.TemporaryDirectory() as scratch:  # openQA's user gets into it, and not into pytest's
+        factory, folder = Path(scratch), Path(scratch, "iso/fixed/sub")
+        folder.mkdir(parents=True)
+        (folder / "a.iso").touch()
+        factory.chmod(0o755)
+        folder.chmod(0o644)
+        with assets._as_openqa(), pytest.raises(HostError, match=r"a\.iso: cannot be read: Permission"):
+            list(assets._fixed(factory))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -235,8 +236,11 @@ def _content(inventory: Inventory) -> tuple[object, ...]:
 
 def _fixed(factory: Path) -> Iterator[tuple[str, Found]]:
     for path in sorted(factory.glob("*/fixed/**/*")):
-        if path.is_file() and not path.is_symlink():
-            about = path.stat()
+        try:
+            about = path.lstat()
+        except OSError as error:
+            raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+        if stat.S_ISREG(about.st_mode):
             yield path.relative_to(factory).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
 
 
