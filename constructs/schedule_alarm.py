@@ -34,8 +34,8 @@ class ScheduleAlarm(Construct):
             "ScheduleLagSeconds",
             environment=environment,
             name="ScheduleLagSeconds",
-            meaning=f"for {spoken} not all messages were dealt with, or nothing is known of it: the broker is"
-            " away or refuses its client, and builds are not scheduled (docs/operating.md)",
+            meaning=f"for {spoken} not all messages were dealt with, or nothing is known of it: the broker,"
+            " its archive or openQA is away, or refuses, and builds are not scheduled (docs/operating.md)",
             metric="ScheduleLagSeconds",
             statistic="Minimum",
             threshold=lag,

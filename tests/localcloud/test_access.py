@@ -361,7 +361,9 @@ class TestContainers:
 
     def test_the_cache_sees_no_pool(self, job: PausedJob) -> None:
         for name in ("openqa-cacheservice", "openqa-cacheservice-minion"):
-            seen = Container(job.host, name).run("ls", "-A", f"/var/lib/openqa/pool/{job.number}")
+            folders = ("/var/lib/openqa/cache", f"/var/lib/openqa/pool/{job.number}")
+            seen = Container(job.host, name).run("ls", "-A", *folders)
+            assert "cache.sqlite" in seen.stdout
             assert "vars.json" not in seen.stdout
 
     def test_assets_are_linked_not_copied(self, job: PausedJob) -> None:

@@ -21,7 +21,8 @@ from userdata.host.host import Host
 from userdata.host.secrets import write_private
 from userdata.messages import memory
 
-# The user of roles/messages/units/openqa-messages.service; no other process has it.
+# The user of roles/messages/units/openqa-messages.service. Of others only git has it (content/repository.py),
+# in a container that has none of this.
 USER = 604
 # openQA's in every container image (userdata/containers/base).
 FEDORA_USER = 601
