@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +121,30 @@ class Deployment:
         )
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
+
+    def told(self, metric: str, statistic: str, *, period: int = 60, **dimensions: str) -> list[float]:
+        """What CloudWatch was told of one of the environment's metrics in the last hours.
+
+        Args:
+            metric: Its name.
+            statistic: How the figures of a period become one.
+            period: Its seconds.
+            dimensions: The metric's.
+
+        Returns:
+            A figure for each period that has any, in no order.
+        """
+        now = datetime.now(UTC)
+        answer = self.cloud.client("cloudwatch").get_metric_statistics(
+            Namespace=f"openQA/{self.name}",
+            MetricName=metric,
+            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+            StartTime=now - timedelta(hours=3),
+            EndTime=now + timedelta(minutes=2),
+            Period=period,
+            Statistics=[statistic],
+        )
+        return [point[statistic] for point in answer["Datapoints"]]
 
     def schedule(self, build: str, *, file: str = "job.json", **more: str) -> list[int]:
         """Schedules a job or a cluster of the sample.

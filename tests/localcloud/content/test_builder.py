@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -69,18 +68,8 @@ def test_a_builder_comes_publishes_and_goes(content: Deployment, capsys: pytest.
     assert content.group(GROUP)["DesiredCapacity"] == 0
     assert {image.name for image in manifest.images} == NAMES
     assert manifest.checked is not None
-    now = datetime.now(UTC)
-    figures = content.cloud.client("cloudwatch").get_metric_statistics(
-        Namespace=f"openQA/{content.name}",
-        MetricName="ImagesFailed",
-        Dimensions=[{"Name": "Architecture", "Value": "x86_64"}],
-        StartTime=now - timedelta(hours=1),
-        EndTime=now + timedelta(minutes=1),
-        Period=3600,
-        Statistics=["Minimum"],
-    )
     # The killed one may have said 1, but the last was good.
-    assert [point["Minimum"] for point in figures["Datapoints"]] == [0.0]
+    assert content.told("ImagesFailed", "Minimum", period=3600, Architecture="x86_64") == [0.0]
 
     assert shown(content) >= NAMES
     (webui,) = content.serving("webui")

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -243,20 +242,11 @@ def test_what_was_missed_is_in_the_archive(scheduling: Scheduling, first: int) -
 
 
 def test_how_far_it_lags_behind_is_told(scheduling: Scheduling, first: int) -> None:
-    def told() -> list[float]:
+    def lag() -> float:
         scheduling.made.run(scheduling.webui, "systemctl", "start", "schedule-figures.service")
-        now = datetime.now(UTC)
-        answer = scheduling.made.cloud.client("cloudwatch").get_metric_statistics(
-            Namespace=f"openQA/{scheduling.made.name}",
-            MetricName="ScheduleLagSeconds",
-            StartTime=now - timedelta(hours=1),
-            EndTime=now + timedelta(minutes=2),
-            Period=60,
-            Statistics=["Minimum"],
-        )
-        return [point["Minimum"] for point in answer["Datapoints"]]
+        return min(scheduling.made.told("ScheduleLagSeconds", "Minimum"))
 
-    until("a consumer that keeps up", lambda: min(told()) < 2 * SAVE_SECONDS or None, seconds=SECONDS)
+    until("a consumer that keeps up", lambda: lag() < 2 * SAVE_SECONDS or None, seconds=SECONDS)
 
 
 def test_the_consumer_has_no_more_than_it_needs(scheduling: Scheduling, first: int) -> None:
