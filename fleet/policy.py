@@ -190,9 +190,9 @@ class Rules:
         spare_rest: This share of a host to spare, or more, is a whole one.
         spare_rest_large: The same for quick hosts of `large_slots` workers and more, which clusters wait for.
         large_slots: See there.
-        scatter: The longest of several jobs is taken to be their times' norm of this order: six makes 1.12 of
-            two alike, 1.26 of four and 1.59 of sixteen, about what is to be expected of the longest where
-            times scatter by a quarter.
+        scatter: The longest of several jobs is taken to be their times' norm of this order: four makes 1.19 of
+            two alike, 1.41 of four and 2 of sixteen. That is more than the longest of those that are planned:
+            times scatter by a quarter, and openQA may send others, some of them longer.
         late_boot: A host that is late is counted on to be up when it has booted longer by this share than so
             far.
         overdue: A host that boots for so many times its boot time is not counted on.
@@ -218,17 +218,17 @@ class Rules:
     late_job: float = 0.2
     foresight: float = 1.0
     quick_seconds: float = 600.0
-    fetching: float = 0.4
-    spare: float = 0.4
+    fetching: float = 0.2
+    spare: float = 0.7
     spare_slow: float = 0.2
     spare_most: float = 0.25
     spare_rest: float = 0.5
-    spare_rest_large: float = 0.25
-    large_slots: int = 3
-    scatter: float = 6.0
+    spare_rest_large: float = 0.05
+    large_slots: int = 2
+    scatter: float = 4.0
     late_boot: float = 0.1
     overdue: float = 2.0
-    thrift: float = 0.25
+    thrift: float = 0.4
     impatience: float = 1.5
     welcome: float = 0.5
     breaker_failures: int = 3
