@@ -81,7 +81,7 @@ class Guard:
             principal = f"arn:aws:iam::{self._world.account}:root"
         else:
             principal = session.arn
-            if session.session_token != request.headers.get("X-Amz-Security-Token", session.session_token):
+            if session.session_token != request.headers.get("X-Amz-Security-Token"):
                 return "The security token included in the request is invalid."
         if session is None and request.service != "s3":
             return None

@@ -374,6 +374,17 @@ NETWORK: dict[str, Any] = {
                                 "Action": "s3:GetObject",
                                 "Resource": "arn:aws:s3:::files/open/*",
                             },
+                            {
+                                "Effect": "Allow",
+                                "Action": ["s3:GetObject", "s3:PutObject"],
+                                "Resource": "arn:aws:s3:::files/own/*",
+                            },
+                            {
+                                "Effect": "Allow",
+                                "Action": "s3:ListBucket",
+                                "Resource": "arn:aws:s3:::files",
+                                "Condition": {"StringLike": {"s3:prefix": "own/*"}},
+                            },
                             {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "*"},
                             {
                                 "Effect": "Allow",
@@ -666,3 +677,38 @@ def test_files_in_buckets(aws: Server, client: Client, host: Instance) -> None:
     operator.put_bucket_policy(Bucket="files", Policy=json.dumps({"Statement": [deny]}))
     assert refused(s3.get_object, Bucket="files", Key="open/file")[0] == 403
     assert refused(operator.get_object, Bucket="files", Key="open/file")[0] == 403
+
+
+@pytest.mark.parametrize("token", ["another", None])
+def test_an_instances_key_is_of_no_use_without_its_token(
+    aws: Server, client: Client, host: Instance, token: str | None
+) -> None:
+    credentials = aws.cloud.credentials(host.id)
+    assert credentials is not None
+    sts = client("sts", key=credentials.access_key, secret=credentials.secret_key, token=token)
+    status, _, message = refused(sts.get_caller_identity)
+    assert (status, message) == (403, "The security token included in the request is invalid.")
+
+
+def test_who_copies_a_file_must_be_allowed_to_read_it(aws: Server, client: Client, host: Instance) -> None:
+    operator, s3 = client("s3"), as_host(aws, client, host, "s3")
+    operator.create_bucket(Bucket="files")
+    for key in ("open/file", "secret/file"):
+        operator.put_object(Bucket="files", Key=key, Body=b"text")
+    s3.copy_object(Bucket="files", Key="own/copy", CopySource="files/open/file")
+    assert s3.get_object(Bucket="files", Key="own/copy")["Body"].read() == b"text"
+    told = refused(s3.copy_object, Bucket="files", Key="own/copy", CopySource="files/secret/file")
+    assert "is not authorized to perform: s3:GetObject on resource: arn:aws:s3:::files/secret/file" in told[2]
+
+
+def test_a_bucket_is_listed_below_a_prefix_alone(aws: Server, client: Client, host: Instance) -> None:
+    operator, s3 = client("s3"), as_host(aws, client, host, "s3")
+    operator.create_bucket(Bucket="files")
+    s3.put_object(Bucket="files", Key="own/file", Body=b"text")
+    listed = s3.list_objects_v2(Bucket="files", Prefix="own/")["Contents"]
+    assert [entry["Key"] for entry in listed] == ["own/file"]
+    for options in ({"Prefix": "open/"}, {}):
+        assert "s3:ListBucket on resource" in refused(s3.list_objects_v2, Bucket="files", **options)[2]
+    # Where it may list, it is told what is missing.
+    assert refused(s3.get_object, Bucket="files", Key="own/none")[0] == 404
+    assert refused(s3.get_object, Bucket="files", Key="open/none")[0] == 403
