@@ -161,6 +161,31 @@ def test_heartbeats_prolong_a_wait_but_not_for_ever(machines: Machines) -> None:
     assert not group.members
 
 
+def test_no_wait_is_longer_than_two_days(machines: Machines) -> None:
+    slow = Hook(name="drain", transition=TERMINATING, heartbeat=timedelta(hours=2), default="CONTINUE")
+    group, member = in_service(machines, slow)
+    group.desired = 0
+    group.step(machines, START)
+    member.waiting["drain"].deadline = START + timedelta(days=3)
+    group.step(machines, START + timedelta(hours=48) - MINUTE)
+    assert member.state == "Terminating:Wait"
+    group.step(machines, START + timedelta(hours=48))
+    assert not group.members
+
+
+@pytest.mark.parametrize(("result", "left"), [("CONTINUE", {"i-0": "Terminating:Wait"}), ("ABANDON", {})])
+def test_an_abandoned_hook_ends_the_wait_for_the_others(
+    machines: Machines, result: str, left: dict[str, str]
+) -> None:
+    other = Hook(name="other", transition=TERMINATING, heartbeat=MINUTE, default="CONTINUE")
+    group, member = in_service(machines, DRAIN, other)
+    group.desired = 0
+    group.step(machines, START)
+    group.complete(member, member.waiting["drain"], result, START)
+    group.step(machines, START)
+    assert states(group) == left
+
+
 def test_protected_instances_stay(machines: Machines) -> None:
     group, member = in_service(machines)
     member.protected = True
