@@ -17,7 +17,7 @@ import pytest
 from userdata.messages import archive
 from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import Memory
-from userdata.messages.openqa import UnavailableError
+from userdata.messages.openqa import POST_SECONDS, UnavailableError
 from userdata.messages.rules import Message
 
 NOW = 1e6
@@ -78,6 +78,10 @@ def test_the_broker_must_be_who_its_certificate_says(consumer: Any) -> None:
     assert name == "broker.example"
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_the_broker_waits_while_openqa_makes_a_builds_jobs(consumer: Any) -> None:
+    assert consumer.parameters(settings(consumer)).heartbeat > POST_SECONDS
 
 
 def test_until_the_archive_has_answered_nothing_counts_as_heard(

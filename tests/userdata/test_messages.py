@@ -6,9 +6,11 @@ import configparser
 import fcntl
 import hmac
 import json
+import re
 import threading
 import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -339,6 +341,22 @@ def test_openqa_is_asked_with_a_signature(server: Server) -> None:
     assert headers["X-Api-Key"] == "KEY"
     signed = f"{first}{headers['X-Api-Microtime']}".encode()
     assert headers["X-Api-Hash"] == hmac.new(b"SECRET", signed, "sha1").hexdigest()
+
+
+def test_a_builds_jobs_are_awaited_as_long_as_nginx_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def urlopen(request: Any, *, timeout: float) -> Any:
+        waits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    with pytest.raises(UnavailableError):
+        OpenQa(url="http://127.0.0.1", key="KEY", secret="SECRET").post(POST)
+    nginx = (machine.REPOSITORY / "userdata/roles/webui/config/nginx.conf").read_text()
+    # The server's own, which the locations of API requests leave as it is.
+    (patience,) = re.findall(r"^    proxy_read_timeout (\d+);", nginx, re.MULTILINE)
+    assert waits == [float(patience)]
 
 
 def test_jobs_are_found_whose_distri_openqa_wrote_in_lowercase(server: Server) -> None:
