@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interrupted, progress, ready, reconcile
+from userdata.host import interrupted, openqa_database, progress, ready, reconcile
 from userdata.host.layout import Layout
 
 
@@ -59,6 +59,7 @@ def test_what_is_done_in_which_order(
         return json.dumps({"job": {"missing_assets": ["iso/lost.iso"] if "/15?" in url else []}})
 
     monkeypatch.setattr(reconcile, "run", run)
+    monkeypatch.setattr(openqa_database, "run", run)
     monkeypatch.setattr(ready, "get", get)
     monkeypatch.setattr(ready, "check_webui", lambda host: None)
     reconcile.reconcile(host, said.append)

@@ -15,13 +15,13 @@ from userdata.host.aws import wait
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
+from userdata.host.openqa_database import CONTAINER, rows, sql
 from userdata.host.progress import Report
 
 # What openQA shows beside the result. Those that begin so have been dealt with.
 NO_RESULTS = "restore: its results are lost"
 NO_ASSETS = "restore: assets are lost"
 
-_CONTAINER = "openqa-webui"
 _START_SECONDS = 780
 
 
@@ -74,8 +74,8 @@ def lost_results(rows: Iterable[Sequence[str]], openqa: Path) -> list[int]:
 
 def _without_files(factory: Path) -> int:
     """Has openQA look for the file of an asset that is gone whenever it needs it: it has no size then."""
-    if gone := lost_assets(_rows("select type, name, id from assets where size is not null"), factory):
-        _sql(f"update assets set size = null where id in ({_list(gone)})")  # noqa: S608  # numbers
+    if gone := lost_assets(rows("select type, name, id from assets where size is not null"), factory):
+        sql(f"update assets set size = null where id in ({_list(gone)})")  # noqa: S608  # numbers
     return len(gone)
 
 
@@ -83,11 +83,11 @@ def _interrupted() -> int:
     """Ends the jobs that ran, as openQA ends those of a dead worker, and restarts them."""
     marked = f"reason = '{interrupted.REASON}'"
     # Those that openQA has scheduled again itself run from the beginning.
-    _sql(f"update jobs set reason = null where {marked} and state = 'scheduled'")  # noqa: S608
+    sql(f"update jobs set reason = null where {marked} and state = 'scheduled'")  # noqa: S608
     for job in _ids(f"select id from jobs where {interrupted.UNFINISHED} order by id"):  # noqa: S608
         _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=interrupted.REASON)
     # Those whose workers were quicker. openQA's API does not change a result.
-    _sql(
+    sql(
         "update jobs set result = 'incomplete', t_updated = now() "  # noqa: S608
         f"where {marked} and state = 'done' and result in ('passed', 'softfailed', 'failed')"
     )
@@ -118,12 +118,12 @@ def _without_assets() -> int:
 
 def _without_results(openqa: Path) -> int:
     """Marks the finished jobs whose results are gone. openQA's API does not change a result."""
-    rows = _rows(
+    finished = rows(
         "select id, result_dir, archived from jobs where state = 'done' and result_dir is not null "
         "and coalesce(reason, '') not like 'restore: %' order by id"
     )
-    if gone := lost_results(rows, openqa):
-        _sql(
+    if gone := lost_results(finished, openqa):
+        sql(
             "update jobs set result = 'incomplete', t_updated = now(), "  # noqa: S608  # numbers
             f"reason = '{NO_RESULTS} (it was ' || result || coalesce(': ' || reason, '') || ')' "
             f"where id in ({_list(gone)})"
@@ -142,7 +142,7 @@ def _answers(host: Host) -> bool | None:
 def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:
     words = [f"{name}={value}" for name, value in parameters.items()]
     # With the key of client.conf, which no command line shows.
-    command = ["podman", "exec", "--env=OPENQA_CONFIG=/etc/openqa", _CONTAINER, "openqa-cli", "api"]
+    command = ["podman", "exec", "--env=OPENQA_CONFIG=/etc/openqa", CONTAINER, "openqa-cli", "api"]
     answer = run([*command, "--host=http://localhost:9526", f"--method={method}", path, *words], seconds=120)
     try:
         found: Mapping[str, Any] = json.loads(answer)
@@ -151,25 +151,8 @@ def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:
     return found
 
 
-def _ids(sql: str) -> list[int]:
-    return [int(row[0]) for row in _rows(sql)]
-
-
-def _rows(sql: str) -> list[list[str]]:
-    return [line.split("\t") for line in _sql(sql).splitlines()]
-
-
-def _sql(sql: str) -> str:
-    return run(
-        [
-            *("podman", "exec", "--interactive", "--env=PGSERVICEFILE=/etc/openqa/pg_service.conf"),
-            *("--env=PGSERVICE=openqa", _CONTAINER, "psql", "--no-psqlrc", "--quiet", "--tuples-only"),
-            *("--no-align", "--field-separator=\t", "--no-password", "--set=ON_ERROR_STOP=1"),
-        ],
-        # As input: a list of ids may be longer than a command line.
-        stdin=f"{sql};\n",
-        seconds=600,
-    )
+def _ids(query: str) -> list[int]:
+    return [int(row[0]) for row in rows(query)]
 
 
 def _list(ids: Iterable[int]) -> str:
