@@ -105,6 +105,8 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             statistic="Minimum",
             period=5 * MINUTE,
         ),
+        _graph("Background jobs that failed", [(own, "MinionFailed")], period=5 * MINUTE),
+        _graph("Seconds that a background job waits", [(own, "MinionWaitSeconds")], period=5 * MINUTE),
     ]
     if container:
         graphs += [

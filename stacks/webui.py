@@ -8,6 +8,7 @@ from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
+from constructs.minion_alarms import MinionAlarms
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_alarm import ScheduleAlarm
@@ -108,6 +109,7 @@ class WebUiStack(EnvironmentStack):
         if storage.disk_images is not None:
             host.role.allow_read_images(storage.disk_images)
         ContentAlarms(self, "Content", environment=environment)
+        MinionAlarms(self, "Minion", environment=environment)
         if environment.schedule is not None:
             ScheduleAlarm(self, "Schedule", environment=environment, program=environment.schedule.program)
         if sample := files["sample"]:

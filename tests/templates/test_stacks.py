@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aws_cdk import App, CfnParameter, Stack
+from constructs import self_healing_host
 from constructs.front_door import TLS_POLICY
 from constructs.machine_image import machine_image
 from constructs.role_document import webui_document
@@ -23,7 +24,7 @@ from settings import Environment, load
 from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
-from userdata.host import messages, ready, space, volume
+from userdata.host import messages, minion, ready, space, volume
 from userdata.host.backup import base, rehearsal
 from userdata.host.content import refresh
 from userdata.messages import fedora as messages_of_fedora
@@ -789,15 +790,18 @@ def test_a_blind_controller_rings_however_slow_it_is(environment: Synthesized) -
     assert blind["Period"] * blind["EvaluationPeriods"] == 600
 
 
-def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
+def test_alarms_about_what_the_web_uis_host_tells(environment: Synthesized) -> None:
     found = {
         alarm["MetricName"]: alarm
         for alarm in environment.properties("AWS::CloudWatch::Alarm", "webui")
         if "-controller-" not in alarm["AlarmName"] and alarm["Namespace"].startswith("openQA/")
     }
-    published = "".join(Path(str(module.__file__)).read_text() for module in (refresh, space, messages))
+    published = "".join(
+        Path(str(module.__file__)).read_text() for module in (refresh, space, minion, messages)
+    )
     scheduled = {"ScheduleLagSeconds"} if environment.environment.schedule else set()
-    assert set(found) == {"ContentFailed", "VolumeFreePercent"} | scheduled
+    always = {"ContentFailed", "VolumeFreePercent", "MinionFailed", "MinionWaitSeconds"}
+    assert set(found) == always | scheduled
     for metric, alarm in found.items():
         assert f"{metric}=" in published
         assert alarm["Namespace"] == f"openQA/{environment.environment.name}"
@@ -807,6 +811,17 @@ def test_alarms_about_content_and_its_volume(environment: Synthesized) -> None:
     # Two rounds of the timer are in a period, so that one alone rings no bell.
     minutes = environment.environment.content.refresh_minutes
     assert found["ContentFailed"]["Period"] > 2 * 60 * minutes
+
+
+def test_one_background_job_that_failed_or_waits_rings(local: Synthesized) -> None:
+    alarms = {alarm["MetricName"]: alarm for alarm in local.properties("AWS::CloudWatch::Alarm", "webui")}
+    failed, waits = alarms["MinionFailed"], alarms["MinionWaitSeconds"]
+    assert (failed["Threshold"], failed["ComparisonOperator"]) == (0, "GreaterThanThreshold")
+    assert (waits["Threshold"], waits["ComparisonOperator"]) == (3600, "GreaterThanThreshold")
+    # At the first figure: none of both passes by itself.
+    assert failed["Statistic"] == waits["Statistic"] == "Maximum"
+    # A new host may wait for what its predecessor holds without that figures count as missing.
+    assert failed["Period"] == waits["Period"] > self_healing_host.READY_SECONDS
 
 
 def test_an_alarm_tells_that_messages_are_not_dealt_with(
@@ -871,7 +886,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 15
+    assert len(alarms) == 17
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 

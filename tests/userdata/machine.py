@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -152,6 +153,18 @@ def keep_sample(made: Host) -> None:
 def disk_of(gib: int) -> Any:
     """What os.statvfs says of a disk of this size."""
     return SimpleNamespace(f_frsize=4096, f_blocks=gib * 1024**3 // 4096)
+
+
+def told(made: Host) -> dict[str, float]:
+    """The sum of what (moto's) CloudWatch was told in the last hour, by the metric's name."""
+    cloudwatch, now, hour = made.client("cloudwatch"), datetime.now(UTC), timedelta(hours=1)
+    found = {}
+    for metric in cloudwatch.list_metrics(Namespace=f"openQA/{made.document.environment}")["Metrics"]:
+        (point,) = cloudwatch.get_metric_statistics(
+            **metric, StartTime=now - hour, EndTime=now + hour, Period=7200, Statistics=["Sum"]
+        )["Datapoints"]
+        found[metric["MetricName"]] = point["Sum"]
+    return found
 
 
 def program(name: str, *, arguments: Sequence[str] = ("--version",)) -> str:

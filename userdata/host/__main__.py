@@ -16,6 +16,7 @@ from userdata.host import (
     images,
     mesh,
     messages,
+    minion,
     progress,
     rds,
     ready,
@@ -133,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
     added.add_argument("--again", action="store_true", help="load all job templates again")
     here("space", lambda _, host: space.tell(host), "tell how much of the data volume is free")
+    here(
+        "minion-figures",
+        lambda _, host: minion.tell(host),
+        "tell how many of openQA's background jobs failed, and how long one waits",
+    )
     here("fetch-images", _fetch_images, "on the web UI's host: show the disk images that were published")
     here("build", _build, "on a builder: bring the disk images up to date and publish them")
     here(

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,9 @@ scenarios:
     cd:
       - smoke
 """
+NEEDLE = json.dumps(
+    {"area": [{"xpos": 0, "ypos": 0, "width": 1, "height": 1, "type": "match"}], "tags": ["tag"]}
+)
 FRESH = """\
 use Mojo::Base 'basetest', -signatures;
 use testapi;
@@ -318,3 +322,78 @@ def test_what_is_free_is_told_and_cleanups_are_asked_for(pushed: Pushed) -> None
         "systemctl", "show", "--property=Result", "openqa-enqueue@audit-event-cleanup.service"
     )
     assert result.strip() == "Result=success"
+
+
+class Minion:
+    """openQA's background jobs, and what is told of them."""
+
+    def __init__(self, pushed: Pushed) -> None:
+        self._pushed = pushed
+
+    def job(self, *words: str) -> str:
+        """Runs openQA's own command in the web UI's container, where no job runs."""
+        command = ("/usr/share/openqa/script/openqa", "minion", "job", *words)
+        inside = ("podman", "exec", "--env=MOJO_MODE=production", "openqa-webui", *command)
+        return self._pushed.run(*inside).strip()
+
+    def enqueue(self, task: str, *arguments: object, options: tuple[str, ...] = ()) -> str:
+        """Adds a job; its id."""
+        return self.job(f"--enqueue={task}", f"--args={json.dumps(arguments)}", *options)
+
+    def ended(self, job: str) -> None:
+        """Waits until a job has failed."""
+
+        def failed() -> bool | None:
+            return job in self.job("--state=failed").split() or None
+
+        until(f"background job {job} failed", failed, seconds=60)
+
+    def told(self) -> tuple[float, float]:
+        """Lets the timer's service run; how many failed, and for how many seconds one waits."""
+        before = self._sums()
+        self._pushed.run("systemctl", "start", "minion-figures.service")
+        failed, waits = (after - sum for after, sum in zip(self._sums(), before, strict=True))
+        return failed, waits
+
+    def _sums(self) -> list[float]:
+        return [sum(self._pushed.made.told(name, "Sum")) for name in ("MinionFailed", "MinionWaitSeconds")]
+
+
+@pytest.fixture
+def minion(pushed: Pushed) -> Iterator[Minion]:
+    pushed.run("systemctl", "stop", "minion-figures.timer")
+    yield Minion(pushed)
+    pushed.run("systemctl", "start", "openqa-gru.service", "minion-figures.timer")
+
+
+def test_background_jobs_that_failed_are_told_until_they_are_removed(minion: Minion) -> None:
+    assert minion.told()[0] == 0
+    fetched = minion.enqueue("download_asset", "http://example.invalid/x.iso", "/nowhere/x.iso", False)
+    minion.ended(fetched)
+    # Who edits a needle is told at once.
+    edited = minion.enqueue("save_needle", {"needle_json": NEEDLE, "imagedir": "/nowhere", "imagename": "x"})
+    minion.ended(edited)
+    assert minion.told()[0] == 1
+    minion.job("--remove", fetched)
+    minion.job("--remove", edited)
+    assert minion.told()[0] == 0
+
+
+def test_background_jobs_that_pile_up_are_told(pushed: Pushed, minion: Minion) -> None:
+    def nothing_waits() -> bool | None:
+        return minion.told()[1] == 0 or None
+
+    until("nothing waits", nothing_waits, seconds=60)
+    pushed.run("systemctl", "stop", "openqa-gru.service")
+    later = minion.enqueue("limit_bugs", options=("--delay=600",))
+    follows = minion.enqueue("limit_bugs", options=(f"--parent={later}",))
+    minion.enqueue("limit_bugs", options=("--expire=1",))
+    time.sleep(3)
+    assert minion.told()[1] == 0
+    minion.enqueue("limit_bugs")
+    time.sleep(3)
+    assert 3 <= minion.told()[1] < 60
+    pushed.run("systemctl", "start", "openqa-gru.service")
+    until("nothing waits", nothing_waits, seconds=60)
+    for job in (follows, later):
+        minion.job("--remove", job)
