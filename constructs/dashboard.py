@@ -105,6 +105,12 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             statistic="Minimum",
             period=5 * MINUTE,
         ),
+        _graph(
+            "Free of the root disks, %",
+            [(own, "RootFreePercent"), *([(own, "DatabaseRootFreePercent")] if container else [])],
+            statistic="Minimum",
+            period=5 * MINUTE,
+        ),
         _graph("Background jobs that failed", [(own, "MinionFailed")], period=5 * MINUTE),
         _graph("Seconds that a background job waits", [(own, "MinionWaitSeconds")], period=5 * MINUTE),
     ]

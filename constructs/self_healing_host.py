@@ -1,4 +1,7 @@
-"""A host that comes back by itself: an Auto Scaling group of exactly one, which keeps volume and address."""
+"""A host that comes back by itself: an Auto Scaling group of exactly one, which keeps volume and address.
+
+It rings when its root disk fills up, which holds nothing that is kept.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from aws_cdk import (
 from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
 from constructs.acknowledged import acknowledge
+from constructs.alarm import HOUR, add_alarm
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
@@ -32,6 +36,8 @@ from settings.naming import Role, backup_prefix, host_group
 READY_SECONDS = 1800
 READY = f"PT{READY_SECONDS // 60}M"
 DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
+# Of the root disk.
+FREE_PERCENT = 10
 
 
 class SelfHealingHost(Construct):
@@ -165,4 +171,19 @@ class SelfHealingHost(Construct):
             self.group,
             "AwsSolutions::AwsSolutions-AS3",
             reason="Hosts report through lifecycle hooks and signals; nobody reads mails.",
+        )
+        metric = "DatabaseRootFreePercent" if role == "database" else "RootFreePercent"
+        add_alarm(
+            self,
+            "RootFreePercent",
+            environment=environment,
+            name=metric,
+            meaning=f"less than {FREE_PERCENT} % of the root disk of {name} is free for an hour, or nothing "
+            "is known of it (docs/operating.md)",
+            metric=metric,
+            # A rehearsal of a restore takes room there for a time.
+            statistic="Maximum",
+            threshold=FREE_PERCENT,
+            below=True,
+            period=HOUR,
         )

@@ -800,8 +800,8 @@ def test_alarms_about_what_the_web_uis_host_tells(environment: Synthesized) -> N
         Path(str(module.__file__)).read_text() for module in (refresh, space, minion, messages)
     )
     scheduled = {"ScheduleLagSeconds"} if environment.environment.schedule else set()
-    always = {"ContentFailed", "VolumeFreePercent", "MinionFailed", "MinionWaitSeconds"}
-    assert set(found) == always | scheduled
+    disks = {"VolumeFreePercent", "RootFreePercent"}
+    assert set(found) == {"ContentFailed", "MinionFailed", "MinionWaitSeconds"} | disks | scheduled
     for metric, alarm in found.items():
         assert f"{metric}=" in published
         assert alarm["Namespace"] == f"openQA/{environment.environment.name}"
@@ -822,6 +822,14 @@ def test_one_background_job_that_failed_or_waits_rings(local: Synthesized) -> No
     assert failed["Statistic"] == waits["Statistic"] == "Maximum"
     # A new host may wait for what its predecessor holds without that figures count as missing.
     assert failed["Period"] == waits["Period"] > self_healing_host.READY_SECONDS
+
+
+def test_a_rehearsal_that_fills_the_root_disk_for_a_time_does_not_ring(local: Synthesized) -> None:
+    for part, metric in (("webui", "RootFreePercent"), ("database", "DatabaseRootFreePercent")):
+        alarms = local.properties("AWS::CloudWatch::Alarm", part)
+        alarm = only([alarm for alarm in alarms if alarm["MetricName"] == metric])
+        assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Maximum", "LessThanThreshold")
+        assert f"openqa-local-{part} is free" in alarm["AlarmDescription"]
 
 
 def test_an_alarm_tells_that_messages_are_not_dealt_with(
@@ -886,7 +894,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 17
+    assert len(alarms) == 19
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
@@ -894,7 +902,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
 def test_a_database_that_cannot_be_relied_on_rings(local: Synthesized) -> None:
     alarms = local.properties("AWS::CloudWatch::Alarm", "database")
     published = "".join(Path(str(module.__file__)).read_text() for module in (base, rehearsal, space))
-    assert len(alarms) == 4
+    assert len(alarms) == 5
     for alarm in alarms:
         assert f"{alarm['MetricName']}=" in published
         assert alarm["Namespace"] == "openQA/local"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -512,7 +513,7 @@ def test_cloudinit_is_made_once(host: Host, programs: machine.Programs, xorriso:
 
 def test_what_is_free_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     space.tell(host)
-    assert figures(host) == ["VolumeFreePercent"]
+    assert figures(host) == ["RootFreePercent", "VolumeFreePercent"]
     (host.layout.data / "openqa").unlink()
     with pytest.raises(HostError, match="the data volume: No such file"):
         space.tell(host)
@@ -524,7 +525,20 @@ def test_what_is_free_of_the_databases_volume_is_told(tmp_path: Path, aws: None)
         space.tell(host)
     (host.layout.data / "postgres").mkdir(parents=True)
     space.tell(host)
-    assert figures(host) == ["DatabaseVolumeFreePercent"]
+    assert figures(host) == ["DatabaseRootFreePercent", "DatabaseVolumeFreePercent"]
+
+
+@pytest.mark.parametrize(
+    ("role", "folder", "whose"), [("webui", "openqa", ""), ("database", "postgres", "Database")]
+)
+def test_each_disk_is_told_under_its_own_name(
+    tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch, role: str, folder: str, whose: str
+) -> None:
+    host = machine.host(tmp_path, role)
+    free = {host.layout.data / folder: 30, host.layout.root: 60}
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free[path], f_blocks=120))
+    space.tell(host)
+    assert machine.told(host) == {f"{whose}VolumeFreePercent": 25.0, f"{whose}RootFreePercent": 50.0}
 
 
 def test_a_second_one_does_not_start(host: Host, openqa: OpenQa) -> None:

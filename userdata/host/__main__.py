@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     added = here("content", _content, "bring tests, needles and job templates up to date")
     added.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
     added.add_argument("--again", action="store_true", help="load all job templates again")
-    here("space", lambda _, host: space.tell(host), "tell how much of the data volume is free")
+    here("space", lambda _, host: space.tell(host), "tell how much of data volume and root disk is free")
     here(
         "minion-figures",
         lambda _, host: minion.tell(host),

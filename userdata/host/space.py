@@ -1,8 +1,9 @@
-"""How much of the data volume is free: openQA stops giving out jobs at 5 %, PostgreSQL at nothing."""
+"""How much of the disks is free: openQA stops giving out jobs at 5 % of its volume, PostgreSQL at nothing."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from userdata.host import figures
 from userdata.host.errors import HostError
@@ -10,19 +11,24 @@ from userdata.host.host import Host
 
 
 def tell(host: Host) -> None:
-    """Tells CloudWatch how much of the data volume is free, in percent of what may be filled.
+    """Tells CloudWatch how much of data volume and root disk is free, in percent of what may be filled.
 
     Raises:
-        HostError: the volume is not there, or CloudWatch did not take the figure.
+        HostError: the volume is not there, or CloudWatch did not take the figures.
     """
     database = host.document.database is not None
-    try:
-        # A folder that only the volume has.
-        disk = os.statvfs(host.layout.data / ("postgres" if database else "openqa"))
-    except OSError as error:
-        raise HostError(f"the data volume: {error.strerror}") from error
-    free = 100 * disk.f_bavail / disk.f_blocks
+    # A folder that only the volume has.
+    volume = _free(host.layout.data / ("postgres" if database else "openqa"), what="the data volume")
+    root = _free(host.layout.root, what="the root disk")
     if database:
-        figures.put(host, DatabaseVolumeFreePercent=free)
+        figures.put(host, DatabaseVolumeFreePercent=volume, DatabaseRootFreePercent=root)
     else:
-        figures.put(host, VolumeFreePercent=free)
+        figures.put(host, VolumeFreePercent=volume, RootFreePercent=root)
+
+
+def _free(path: Path, *, what: str) -> float:
+    try:
+        disk = os.statvfs(path)
+    except OSError as error:
+        raise HostError(f"{what}: {error.strerror}") from error
+    return 100 * disk.f_bavail / disk.f_blocks

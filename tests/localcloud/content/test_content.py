@@ -314,7 +314,9 @@ def test_a_loader_of_the_repository_is_asked_first_and_then_run(pushed: Pushed) 
 
 def test_what_is_free_is_told_and_cleanups_are_asked_for(pushed: Pushed) -> None:
     metrics = pushed.made.cloud.client("cloudwatch").list_metrics(Namespace=f"openQA/{pushed.made.name}")
-    assert "VolumeFreePercent" in {metric["MetricName"] for metric in metrics["Metrics"]}
+    told = {metric["MetricName"] for metric in metrics["Metrics"]}
+    assert {"RootFreePercent", "VolumeFreePercent"} <= told
+    assert {"DatabaseRootFreePercent", "DatabaseVolumeFreePercent"} <= told
     # One that Debian's openQA has, and one that it is too old for.
     for task in ("audit-event-cleanup", "scheduled-product-cleanup"):
         pushed.run("systemctl", "start", f"openqa-enqueue@{task}.service")
