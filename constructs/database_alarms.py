@@ -1,4 +1,4 @@
-"""Alarms of the database's host: its backups cannot be relied on, or its volume fills up."""
+"""Alarms of the database's host: backups cannot be relied on, the volume fills up, the certificate ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from settings import Environment
 
 # What the log of half a day takes, while the backup bucket cannot be reached, should still find room.
 FREE_PERCENT = 15
+# It is renewed 60 days before its end (userdata/host/certificates.py).
+CERTIFICATE_DAYS = 30
 
 
 class DatabaseAlarms(Construct):
@@ -63,4 +65,17 @@ class DatabaseAlarms(Construct):
             threshold=FREE_PERCENT,
             below=True,
             period=15 * MINUTE,
+        )
+        add_alarm(
+            self,
+            "DatabaseCertificateDays",
+            environment=environment,
+            name="DatabaseCertificateDays",
+            meaning=f"the database's certificate ends in less than {CERTIFICATE_DAYS} days, or nothing is "
+            "known of it: openQA trusts no other (docs/operating.md)",
+            metric="DatabaseCertificateDays",
+            statistic="Minimum",
+            threshold=CERTIFICATE_DAYS,
+            below=True,
+            period=DAY,
         )

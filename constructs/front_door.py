@@ -1,4 +1,4 @@
-"""The web UI's public side: load balancer, certificate and name, and the alarm that it leads nowhere."""
+"""The web UI's public side: load balancer, certificate and name, and the alarms about them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
-from constructs.alarm import MINUTE, add_alarm
+from constructs.alarm import DAY, MINUTE, add_alarm
 
 from settings import Domain, Environment
 from settings.naming import LOAD_BALANCER_LOGS
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
+# ACM renews it earlier by weeks.
+CERTIFICATE_DAYS = 30
 
 
 class FrontDoor(Construct):
@@ -120,7 +122,10 @@ class FrontDoor(Construct):
         else:
             self.url = f"https://{environment.domain.name}"
             self._listener(
-                "Https", port=443, action=forward, certificate=self._name(environment.domain, zone)
+                "Https",
+                port=443,
+                action=forward,
+                certificate=self._name(environment, environment.domain, zone),
             )
             redirect = elb.CfnListener.RedirectConfigProperty(
                 protocol="HTTPS", port="443", status_code="HTTP_301"
@@ -147,7 +152,7 @@ class FrontDoor(Construct):
             ssl_policy=TLS_POLICY if certificate else None,
         )
 
-    def _name(self, domain: Domain, zone: str) -> str:
+    def _name(self, environment: Environment, domain: Domain, zone: str) -> str:
         route53.CfnRecordSet(
             self,
             "Record",
@@ -159,7 +164,7 @@ class FrontDoor(Construct):
                 hosted_zone_id=self._balancer.attr_canonical_hosted_zone_id,
             ),
         )
-        return acm.CfnCertificate(
+        certificate = acm.CfnCertificate(
             self,
             "Certificate",
             domain_name=domain.name,
@@ -169,4 +174,22 @@ class FrontDoor(Construct):
                     domain_name=domain.name, hosted_zone_id=zone
                 )
             ],
-        ).ref
+        )
+        add_alarm(
+            self,
+            "CertificateDays",
+            environment=environment,
+            name="CertificateDays",
+            meaning=f"the web UI's certificate ends in less than {CERTIFICATE_DAYS} days, as ACM could not "
+            "renew it (docs/operating.md)",
+            namespace="AWS/CertificateManager",
+            metric="DaysToExpiry",
+            dimensions={"CertificateArn": certificate.ref},
+            statistic="Minimum",
+            threshold=CERTIFICATE_DAYS,
+            below=True,
+            period=DAY,
+            # ACM tells it once or twice a day, and no more when it is too late.
+            missing="ignore",
+        )
+        return certificate.ref

@@ -111,6 +111,16 @@ def figures(host: BareHost, name: str) -> list[float]:
     return found
 
 
+@contextmanager
+def mounted_read_only(host: BareHost, path: str) -> Iterator[None]:
+    """Nothing below a path can be written."""
+    host.output(f"mount --bind {path} {path} && mount --options remount,bind,ro {path}")
+    try:
+        yield
+    finally:
+        host.output(f"umount {path}")
+
+
 def test_the_servers_log_quotes_no_secret(host: BareHost) -> None:
     """Nor if all statements are as slow as those that it logs."""
     host.sql("alter system set log_min_duration_statement = 0")
@@ -438,6 +448,35 @@ def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: 
     assert rows(host) == expected
     assert host.output("ls /srv/data/postgres") == "17"
     assert "restore-" not in host.output("ls /srv/data")
+
+
+CERTIFICATES = "/srv/data/certificates"
+# A certificate for the same name and address that ends in ten days.
+ENDING = f"""
+cd {CERTIFICATES}
+openssl x509 -noout -ext subjectAltName -in server.crt | tail -n 1 |
+  sed 's/^ */subjectAltName = /; s/IP Address/IP/' >/run/extensions
+openssl req -new -key server.key -subj /CN=database |
+  openssl x509 -req -days 10 -CA ca.crt -CAkey ca.key -extfile /run/extensions >/run/ending
+cat /run/ending >server.crt
+rm /run/extensions /run/ending
+podman kill --signal=HUP openqa-database
+"""
+SHOWN = "openssl s_client -starttls postgres -connect localhost:5432 </dev/null 2>&1 | openssl x509 -checkend"
+
+
+def test_a_certificate_is_renewed_under_the_running_database_and_told(host: BareHost) -> None:
+    started = host.sql("select pg_postmaster_start_time()")
+    host.output(ENDING)
+    wait_until(lambda: host.run(f"{SHOWN} {11 * 86400}").returncode != 0, seconds=10)
+    with mounted_read_only(host, CERTIFICATES):
+        assert host.host("certificate").returncode == 1
+    assert 9 < figures(host, "DatabaseCertificateDays")[-1] <= 10
+    time.sleep(1)  # a figure of its own
+    host.does("certificate")
+    wait_until(lambda: host.run(f"{SHOWN} {300 * 86400}").returncode == 0, seconds=10)
+    assert figures(host, "DatabaseCertificateDays")[-1] > 300
+    assert host.sql("select pg_postmaster_start_time()") == started
 
 
 def test_everything_but_the_bucket_is_lost(host: BareHost) -> None:

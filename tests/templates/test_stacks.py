@@ -24,7 +24,7 @@ from settings import Environment, load
 from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
-from userdata.host import messages, minion, ready, space, volume
+from userdata.host import certificates, messages, minion, ready, roles, space, volume
 from userdata.host.backup import base, rehearsal
 from userdata.host.content import refresh
 from userdata.messages import fedora as messages_of_fedora
@@ -894,21 +894,42 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 19
+    assert len(alarms) == 21
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
 
 def test_a_database_that_cannot_be_relied_on_rings(local: Synthesized) -> None:
     alarms = local.properties("AWS::CloudWatch::Alarm", "database")
-    published = "".join(Path(str(module.__file__)).read_text() for module in (base, rehearsal, space))
-    assert len(alarms) == 5
+    published = "".join(Path(str(module.__file__)).read_text() for module in (base, rehearsal, space, roles))
+    assert len(alarms) == 6
     for alarm in alarms:
         assert f"{alarm['MetricName']}=" in published
         assert alarm["Namespace"] == "openQA/local"
         assert alarm["TreatMissingData"] == "breaching"
         # CloudWatch evaluates no more than a day, with periods under an hour; seven otherwise.
         assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86400
+
+
+def test_a_certificate_that_is_not_renewed_rings_in_time(local: Synthesized, production: Synthesized) -> None:
+    alarms = {
+        alarm["MetricName"]: alarm
+        for made, part in ((local, "database"), (production, "webui"))
+        for alarm in made.properties("AWS::CloudWatch::Alarm", part)
+    }
+    ours, acms = alarms["DatabaseCertificateDays"], alarms["DaysToExpiry"]
+    # Not while there is time to renew it, and not when it is too late.
+    assert 14 < ours["Threshold"] < certificates.RENEW_SECONDS / 86400
+    # ACM begins 60 days before, or 45: docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html
+    assert 14 < acms["Threshold"] < 45
+    for alarm in (ours, acms):
+        assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Minimum", "LessThanThreshold")
+    (certificate,) = production.resources("AWS::CertificateManager::Certificate", "webui")
+    reference = {"Ref": certificate.removeprefix("webui/")}
+    assert acms["Dimensions"] == [{"Name": "CertificateArn", "Value": reference}]
+    # An end that has come is told no more.
+    assert (acms["Namespace"], acms["TreatMissingData"]) == ("AWS/CertificateManager", "ignore")
+    assert ours["TreatMissingData"] == "breaching"
 
 
 def test_the_database_publishes_its_own_environments_metrics_alone(local: Synthesized) -> None:

@@ -181,6 +181,16 @@ def test_database_publishes_its_certificate_authority(tmp_path: Path, aws: None)
     assert parameter["Parameter"]["Value"] == (host.layout.data / "certificates/ca.crt").read_text()
 
 
+def test_postgresql_reads_its_certificate_also_where_an_earlier_time_came_no_further(
+    tmp_path: Path, aws: None, programs: machine.Programs
+) -> None:
+    host = machine.host(tmp_path, "database")
+    roles.renew_certificate(host)
+    roles.renew_certificate(host)
+    reload = ("podman", "kill", "--signal=HUP", "openqa-database")
+    assert programs.started("podman") == [reload, reload]
+
+
 def test_webui_of_rds_verifies_its_name_with_amazons_certificates(
     tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     here(
         "certificate",
         lambda _, host: roles.renew_certificate(host),
-        "renew the database's certificate when it is due",
+        "renew the database's certificate when it is due, and tell how long it holds",
     )
     added = here("backup", _backup, "take a base backup of the database")
     added.add_argument("--when-due", action="store_true", help="only where last night's is missing")

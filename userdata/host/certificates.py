@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import ssl
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,16 @@ def ensure(certificates: Certificates, *, name: str, address: str, uid: int) -> 
         return False
     _make_server(certificates, name=name, address=address, uid=uid)
     return True
+
+
+def days_left(certificates: Certificates) -> float:
+    """Returns for how many days the server's certificate still holds.
+
+    Raises:
+        HostError: there is none, or openssl failed.
+    """
+    end = run(["openssl", "x509", "-noout", "-enddate", "-in", str(certificates.server)])
+    return (ssl.cert_time_to_seconds(end.strip().removeprefix("notAfter=")) - time.time()) / 86400
 
 
 def _make_ca(certificates: Certificates) -> None:

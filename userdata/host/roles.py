@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from userdata.host import (
     certificates,
+    figures,
     interface,
     kvm,
     messages,
@@ -129,13 +130,17 @@ def configure(host: Host) -> None:
 
 
 def renew_certificate(host: Host) -> None:
-    """Renews the database's certificate where it is due, and has PostgreSQL read it.
+    """Renews the database's certificate where it is due, has PostgreSQL read it, and tells how long it holds.
 
     Raises:
-        HostError: openssl failed.
+        HostError: openssl failed, PostgreSQL is not there, or CloudWatch did not take the figure.
     """
-    if _ensure_certificate(host):
+    try:
+        _ensure_certificate(host)
+        # Also where it is not new: an earlier time may have come no further.
         run(["podman", "kill", "--signal=HUP", "openqa-database"])
+    finally:
+        figures.put(host, DatabaseCertificateDays=certificates.days_left(_certificates(host)))
 
 
 def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,9 +320,9 @@ def _certificates(host: Host) -> Certificates:
     return Certificates(host.layout.data / "certificates")
 
 
-def _ensure_certificate(host: Host) -> bool:
+def _ensure_certificate(host: Host) -> None:
     fixed = host.document.interface
-    return certificates.ensure(
+    certificates.ensure(
         _certificates(host),
         name=host.document.database_host,
         address=fixed.address if fixed else host.address,
