@@ -52,7 +52,7 @@ def widgets(environment: Environment, alarms: Sequence[str]) -> list[Widget]:
         environment: the settings.
         alarms: the names of the alarms.
     """
-    arns = [arn(environment, "cloudwatch", f"alarm:{name}") for name in alarms]
+    arns = [_alarm_arn(environment, name) for name in alarms]
     return [
         {
             "type": "alarm",
@@ -121,6 +121,12 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
                 "Seconds that the log's copy lags behind", [(own, "WalArchiveLagSeconds")], period=5 * MINUTE
             ),
         ]
+    if environment.database.rds:
+        # Of the alarms, as RDS's own name is known to no other stack.
+        graphs += [
+            _graph_of_alarm(environment, "CPU of RDS, %", "database-CPUUtilization"),
+            _graph_of_alarm(environment, "Free of RDS, bytes", "database-FreeStorageSpace"),
+        ]
     if environment.schedule:
         graphs.append(
             _graph(
@@ -154,3 +160,13 @@ def _graph(
         "stacked": stacked,
         "yAxis": {"left": {"min": 0}},
     }
+
+
+def _graph_of_alarm(environment: Environment, title: str, alarm: str) -> Mapping[str, Any]:
+    """What an alarm watches, and its threshold."""
+    watched = _alarm_arn(environment, f"{prefix(environment)}-{alarm}")
+    return {"title": title, "annotations": {"alarms": [watched]}, "yAxis": {"left": {"min": 0}}}
+
+
+def _alarm_arn(environment: Environment, name: str) -> str:
+    return arn(environment, "cloudwatch", f"alarm:{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -115,6 +116,27 @@ def test_no_backups_of_ours_are_on_the_dashboard(alone: Synthesized, beside: Syn
     ]
     for what in ("BackupAgeSeconds", '"openqa-production-database"'):
         assert [what in body for body in shown] == [False, True]
+
+
+def test_rds_is_on_the_dashboard_by_its_alarms(
+    beside: Synthesized, alone: Synthesized, production: Synthesized
+) -> None:
+    def shown(made: Synthesized) -> list[str]:
+        (dashboard,) = made.properties("AWS::CloudWatch::Dashboard", "dashboard")
+        widgets = json.loads(dashboard["DashboardBody"])["widgets"]
+        graphs = [widget["properties"] for widget in widgets if widget["type"] == "metric"]
+        return [arn for graph in graphs for arn in graph.get("annotations", {}).get("alarms", ())]
+
+    for made in (beside, alone):
+        rds = {
+            alarm["AlarmName"]
+            for alarm in made.properties("AWS::CloudWatch::Alarm", "database")
+            if alarm["Namespace"] == "AWS/RDS"
+        }
+        assert {arn.split(":", 6)[6] for arn in shown(made)} == rds
+        # It holds back no change of the database's stack.
+        assert not list(imports(made.templates["dashboard"]))
+    assert not shown(production)
 
 
 def test_while_it_moves_openqa_uses_the_container(beside: Synthesized) -> None:
