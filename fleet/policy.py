@@ -190,9 +190,9 @@ class Rules:
         spare_rest: This share of a host to spare, or more, is a whole one.
         spare_rest_large: The same for quick hosts of `large_slots` workers and more, which clusters wait for.
         large_slots: See there.
-        scatter: The longest of several jobs is taken to be their times' norm of this order: four makes 1.19 of
-            two alike, 1.41 of four and 2 of sixteen. That is more than the longest of those that are planned:
-            times scatter by a quarter, and openQA may send others, some of them longer.
+        scatter: The longest of several jobs is taken to be their times' norm of this order: four makes 1.19
+            of two alike, 1.41 of four and 2 of sixteen. That is more than the longest of those that are
+            planned: times scatter by a quarter, and openQA may send others, some of them longer.
         late_boot: A host that is late is counted on to be up when it has booted longer by this share than so
             far.
         overdue: A host that boots for so many times its boot time is not counted on.
