@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -12,3 +16,11 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-snapshots", action="store_true", help="rewrite the snapshots of the templates")
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that users get into as whom root acts; pytest's own is for root alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from moto import mock_aws
 
+from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import postgres_tls
+
+
+@pytest.fixture
+def tmp_path(open_path: Path) -> Path:
+    """What is a host's here is for all of its users."""
+    return open_path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Root's own folder, where links lead."""
+    if os.geteuid() != 0:
+        missing("only root can do what others may")
+    made = tmp_path / "elsewhere"
+    made.mkdir(mode=0o700)
+    (made / "kept").write_text("root's")
+    return made
 
 
 @pytest.fixture(autouse=True)

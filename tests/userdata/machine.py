@@ -174,3 +174,21 @@ def program(name: str, *, arguments: Sequence[str] = ("--version",)) -> str:
     except OSError:
         missing(f"{name} is not installed")
     return name
+
+
+def put_link(place: Path, target: Path) -> None:
+    """Does what the owner of a folder may: what was there is beside it, and a link leads to another."""
+    place.rename(place.with_name(f"{place.name}.moved"))
+    place.symlink_to(target)
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
+    """All that is in a folder, and the folder itself: owner, mode, content."""
+    return {
+        str(path): (
+            path.lstat().st_uid,
+            path.lstat().st_mode,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in (folder, *folder.rglob("*"))
+    }

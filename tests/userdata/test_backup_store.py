@@ -6,7 +6,6 @@ import errno
 import os
 import struct
 import subprocess
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userdata.host import users
 from userdata.host.backup import archive, assets, choose, manifests, names, recovery, store
 from userdata.host.backup.archive import GapError
 from userdata.host.backup.choose import Lineage, Target
@@ -449,12 +449,13 @@ def test_content_is_sent_again_before_it_expires() -> None:
     assert assets.due(NOON, NOON + timedelta(days=24), keep_days=35)
 
 
-def test_an_asset_that_openqa_may_not_see_is_named() -> None:
-    with tempfile.TemporaryDirectory() as scratch:  # openQA's user gets into it, and not into pytest's
-        factory, folder = Path(scratch), Path(scratch, "iso/fixed/sub")
-        folder.mkdir(parents=True)
-        (folder / "a.iso").touch()
-        factory.chmod(0o755)
-        folder.chmod(0o644)
-        with assets._as_openqa(), pytest.raises(HostError, match=r"a\.iso: cannot be read: Permission"):
-            list(assets._fixed(factory))
+def test_an_asset_that_openqa_may_not_see_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "iso/fixed/sub"
+    folder.mkdir(parents=True)
+    (folder / "a.iso").touch()
+    folder.chmod(0o644)
+    with (
+        users.acting_as(users.OPENQA),
+        pytest.raises(HostError, match=r"a\.iso: cannot be read: Permission"),
+    ):
+        list(assets._fixed(tmp_path))

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, volume
+from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, users, volume
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -294,6 +294,56 @@ def test_links_that_openqa_left_on_the_volume_lead_nobody_elsewhere(tmp_path: Pa
     assert (about.st_uid, about.st_mode & 0o777) == (os.geteuid(), 0o700)
     assert (openqa / "content/bundled/main.pm").is_file()
     assert (openqa / "share/factory/iso/fixed/sample.iso").read_bytes() == b"image"
+
+
+@pytest.fixture
+def laid_out(tmp_path: Path, aws: None) -> Host:
+    """A web UI's host with what is on its volume."""
+    host = machine.host(tmp_path, "webui")
+    machine.keep_sample(host)
+    roles._lay_out(host)
+    return host
+
+
+@pytest.mark.parametrize(
+    "name", ["content", "nginx", "share", "share/factory", "share/tests", "webui", "factory", "tests"]
+)
+@pytest.mark.parametrize("user", [users.OPENQA, users.TESTS])
+def test_nobody_moves_a_folder_that_root_works_in_or_podman_mounts(
+    laid_out: Host, elsewhere: Path, name: str, user: int
+) -> None:
+    with users.acting_as(user), pytest.raises(PermissionError):
+        machine.put_link(laid_out.layout.data / "openqa" / name, elsewhere)
+
+
+def test_a_link_that_is_put_there_meanwhile_leads_nowhere(
+    laid_out: Host, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = laid_out.layout.data / "openqa/webui/cache", machine.everything(elsewhere)
+    mkdir = os.mkdir
+
+    def change(path: str, *arguments: Any, **options: Any) -> None:
+        try:
+            mkdir(path, *arguments, **options)
+        finally:
+            if Path(path).name == folder.name:
+                folder.rmdir()
+                folder.symlink_to(elsewhere)
+
+    monkeypatch.setattr(os, "mkdir", change)
+    with pytest.raises(HostError, match="webui/cache: Not a directory"):
+        roles._lay_out(laid_out)
+    assert machine.everything(elsewhere) == before
+
+
+@pytest.mark.parametrize(
+    "configured", [name for name in machine.NAMES if name.startswith("worker")], indirect=True
+)
+def test_a_worker_moves_no_pool(configured: tuple[str, Host], elsewhere: Path) -> None:
+    _, host = configured
+    assert (host.layout.worker / "pool/1").stat().st_uid == users.WORKER
+    with users.acting_as(users.WORKER), pytest.raises(PermissionError):
+        machine.put_link(host.layout.worker / "pool/1", elsewhere)
 
 
 def test_a_worker_has_the_name_that_it_leased(

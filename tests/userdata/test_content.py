@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import space
+from userdata.host import space, users
 from userdata.host.backup.base import alone
 from userdata.host.content import refresh, repository, templates, trees
 from userdata.host.errors import HostError
@@ -374,17 +374,17 @@ def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(open
 
 
 def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    users: list[str] = []
+    found: list[str] = []
 
-    def run(*words: str, user: str = str(repository.USER), **_: Any) -> str:
-        users.append(user)
+    def run(*words: str, user: str = str(users.TESTS), **_: Any) -> str:
+        found.append(user)
         return ""
 
     monkeypatch.setattr(templates, "inside", run)
     templates.check(tmp_path, "/inner", ["a.json"], loader="fifloader")
-    assert users == ["604"]
+    assert found == ["604"]
     templates.load("/inner", ["a.json"], loader="fifloader", changed=["a.json"])
-    assert users == ["604", "geekotest"]
+    assert found == ["604", "geekotest"]
 
 
 def test_a_changed_program_loads_anew(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from userdata.host import figures, render
+from userdata.host import figures, render, users
 from userdata.host.commands import run
 from userdata.host.document import Document, Schedule
 from userdata.host.errors import HostError
@@ -21,11 +21,6 @@ from userdata.host.host import Host
 from userdata.host.secrets import write_private
 from userdata.messages import memory
 
-# The user of roles/messages/units/openqa-messages.service. Of others only git has it (content/repository.py),
-# in a container that has none of this.
-USER = 604
-# openQA's in every container image (userdata/containers/base).
-FEDORA_USER = 601
 WEBUI = "http://127.0.0.1"
 # What a consumer remembers, in the folder that it may write to.
 _STATE = "state.json"
@@ -186,12 +181,12 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     if schedule is None:
         return
     if schedule.program != "rules":
-        _folder(host.layout.data / "schedule", user=FEDORA_USER)
+        users.make_folder(host.layout.data, "schedule", user=users.OPENQA, mode=0o700)
         return
     folder = host.layout.runtime / "messages"
-    _folder(folder, user=USER)
+    users.make_folder(host.layout.runtime, folder.name, user=users.MESSAGES, mode=0o700)
     host.layout.templates_lock.touch(mode=0o644)
-    _folder(host.layout.data / "schedule", user=USER)
+    users.make_folder(host.layout.data, "schedule", user=users.MESSAGES, mode=0o700)
     given = _given(broker)
     for name, there in _TLS.items():
         _write(folder / f"{name}.pem", given.get(there, ""))
@@ -221,13 +216,6 @@ def _given(broker: str | None) -> Mapping[str, str]:
     )
 
 
-def _folder(path: Path, *, user: int) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    if os.geteuid() == 0:
-        os.lchown(path, user, user)
-
-
 def _write(path: Path, text: str) -> None:
-    owner = USER if os.geteuid() == 0 else None
+    owner = users.MESSAGES if os.geteuid() == 0 else None
     write_private(path, text, uid=owner, gid=owner)

@@ -25,6 +25,7 @@ from userdata.host import (
     secrets,
     sizing,
     tap,
+    users,
     vde,
     volume,
 )
@@ -37,18 +38,23 @@ from userdata.host.document import Document
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# The users inside the containers: userdata/containers/base/Containerfile fixes the numbers.
-USERS = {"database": 603, "webui": 601, "worker": 602, "builder": 0}
+# Who does a role's work.
+USERS = {"database": users.DATABASE, "webui": users.OPENQA, "worker": users.WORKER, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # openQA's cache service, for the workers of its host.
 CACHE_SOCKET = Path("/run/openqa-on-aws/cache-service/socket")
-# Below the web UI's part of the volume.
-WEBUI_FOLDERS = (
-    *("", "archive", "content", "db", "images", "nginx", "testresults", "webui", "webui/cache"),
-    *("share", "share/tests"),
-    *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
-    *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
-)
+# The web UI's part of the volume, by owner. What podman mounts, and where tests are released, is in root's
+# folders: nobody else puts a link in its place.
+_WEBUI_FOLDERS = {
+    0: ("", "share"),
+    users.OPENQA: (
+        *("archive", "db", "images", "nginx", "testresults", "webui", "webui/cache"),
+        *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
+        *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
+        "share/tests",
+    ),
+    users.TESTS: ("content",),
+}
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -120,8 +126,7 @@ def configure(host: Host) -> None:
         "builder": _configure_builder,
     }[host.document.role](host, values)
     user = USERS[host.document.role]
-    host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
-    _give(host.layout.config, user)
+    users.make_folder(host.layout.runtime, host.layout.config.name, user=user, mode=0o750)
     for folder in folders(host.document):
         files = render.render(_roles(host) / folder / "config", context)
         render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
@@ -203,7 +208,7 @@ def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]
     if database is None:
         raise HostError("host document: the key 'database' is missing")
     _password(values)
-    _folder(host.layout.data / "postgres", user=USERS["database"], mode=0o700)
+    users.make_folder(host.layout.data, "postgres", user=users.DATABASE, mode=0o700)
     awaiting.decide(host)
     _ensure_certificate(host)
     call(
@@ -272,9 +277,11 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         raise HostError("host document: the key 'worker' is missing")
     key, secret = _api_key(values, "api_key")
     count = worker.count(host.instance_type)
-    for folder in ("cache", "share", "pool", *(f"pool/{number}" for number in range(1, count + 1))):
-        _folder(host.layout.worker / folder, user=USERS["worker"], mode=0o755)
-    _folder(host.layout.root / CACHE_SOCKET.parent.relative_to("/"), user=USERS["worker"], mode=0o700)
+    # Root's: where workers run in no container, their units have root give them their pools at every start.
+    users.make_folder(host.layout.worker, "pool", user=0, mode=0o755)
+    for folder in ("cache", "share", *(f"pool/{number}" for number in range(1, count + 1))):
+        users.make_folder(host.layout.worker, folder, user=users.WORKER, mode=0o755)
+    users.make_folder(host.layout.runtime, CACHE_SOCKET.parent.name, user=users.WORKER, mode=0o700)
     disk = os.statvfs(host.layout.worker)
     cache = sizing.cache_gib(
         total_bytes=disk.f_frsize * disk.f_blocks, workers=count, planned=worker.cache_gib
@@ -283,7 +290,7 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     if worker.network == "tap":
         settings = tap.settings(kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh)
     elif worker.network == "vde":
-        _folder(host.layout.root / vde.SOCKETS.relative_to("/"), user=USERS["worker"], mode=0o700)
+        users.make_folder(host.layout.runtime, vde.SOCKETS.name, user=users.WORKER, mode=0o700)
         settings = vde.settings()
     facts = {"api_key": key, "api_secret": secret, "cache_gib": cache, "network_settings": settings}
     return context(host, facts)
@@ -294,10 +301,10 @@ def _configure_builder(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _lay_out(host: Host) -> None:
-    user = USERS["webui"]
     openqa = host.layout.data / "openqa"
-    for folder in WEBUI_FOLDERS:
-        _folder(openqa / folder, user=user, mode=0o755)
+    for user, owned in _WEBUI_FOLDERS.items():
+        for folder in owned:
+            users.make_folder(openqa, folder, user=user, mode=0o755)
     # openQA itself looks through these names; its package makes them in the folder that the volume hides.
     for name, target in (("factory", "share/factory"), ("tests", "share/tests")):
         if not (openqa / name).is_symlink():
@@ -313,7 +320,8 @@ def _install_sample(host: Host, share: Path) -> None:
     if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
         target.unlink(missing_ok=True)
         shutil.copyfile(source, target)
-        _give(target, USERS["webui"])
+        if os.geteuid() == 0:
+            os.lchown(target, users.OPENQA, users.OPENQA)
 
 
 def _certificates(host: Host) -> Certificates:
@@ -386,20 +394,6 @@ def _active(*units: str) -> list[str]:
 
 def _roles(host: Host) -> Path:
     return host.layout.bundle / "userdata/roles"
-
-
-def _folder(path: Path, *, user: int, mode: int) -> None:
-    # The folder above may be its user's own, who must not lead root elsewhere.
-    if path.is_symlink():
-        path.unlink()
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(mode)
-    _give(path, user)
-
-
-def _give(path: Path, user: int) -> None:
-    if os.geteuid() == 0:
-        os.lchown(path, user, user)
 
 
 def _owner(user: int) -> int | None:

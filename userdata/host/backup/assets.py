@@ -11,12 +11,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from userdata.host import roles
+from userdata.host import roles, users
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.base import alone
 from userdata.host.backup.manifests import Asset, Inventory
@@ -108,7 +107,7 @@ def is_fixed(name: str) -> bool:
 def _back_up(host: Host, report: Report) -> None:
     keep_days = _keep_days(host)
     before = store.newest_inventory()
-    with _as_openqa():
+    with users.acting_as(users.OPENQA):
         found = dict(_fixed(_factory(host)))
         sums = {name: _sum(name, asset, before) for name, asset in found.items()}
         for name, asset in found.items():
@@ -135,15 +134,15 @@ def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
     inventory = store.newest_inventory()
     if inventory is None:
         return
-    with _as_openqa():
+    with users.acting_as(users.OPENQA):
         wrong = list(_restored(inventory, _factory(host), overwrite=overwrite, report=report))
     if wrong:
         raise HostError("; ".join(wrong))
 
 
-def _restored(inventory: Inventory, factory: Path, *, overwrite: bool, report: Report) -> Iterator[str]:
+def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Report) -> Iterator[str]:
     """Restores what an inventory names; yields what could not be."""
-    there = dict(_fixed(factory))
+    there = dict(_fixed(folder))
     for name, sha256 in inventory.assets.items():
         if not is_fixed(name):
             raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
@@ -156,7 +155,7 @@ def _restored(inventory: Inventory, factory: Path, *, overwrite: bool, report: R
             continue
         report(f"restoring {name} ({size >> 20} MiB)")
         try:
-            _fetch(sha256, factory / name, modified=modified, scratch=factory / "tmp")
+            _fetch(sha256, folder / name, modified=modified, scratch=folder / "tmp")
         except HostError as error:
             report(f"REFUSED: {error}")
             yield str(error)
@@ -191,24 +190,6 @@ def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
     raise HostError(reason)
 
 
-@contextmanager
-def _as_openqa() -> Iterator[None]:
-    """Does what openQA's user may, and no more: links that it makes lead no further than it gets itself."""
-    if os.geteuid() != 0:
-        yield
-        return
-    user, groups = roles.USERS["webui"], os.getgroups()
-    os.setgroups([])
-    os.setegid(user)
-    os.seteuid(user)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
-
-
 def _send(asset: Found, sha256: str) -> None:
     attempt = names.attempt()
     folder = store.MOUNT / names.ASSETS / sha256
@@ -234,14 +215,14 @@ def _content(inventory: Inventory) -> tuple[object, ...]:
     return (inventory.assets, inventory.sizes, inventory.modified, inventory.configuration)
 
 
-def _fixed(factory: Path) -> Iterator[tuple[str, Found]]:
-    for path in sorted(factory.glob("*/fixed/**/*")):
+def _fixed(folder: Path) -> Iterator[tuple[str, Found]]:
+    for path in sorted(folder.glob("*/fixed/**/*")):
         try:
             about = path.lstat()
         except OSError as error:
             raise HostError(f"{path}: cannot be read: {error.strerror}") from error
         if stat.S_ISREG(about.st_mode):
-            yield path.relative_to(factory).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
+            yield path.relative_to(folder).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from userdata.host import figures
+from userdata.host import figures, users
 from userdata.host.backup.base import alone
 from userdata.host.commands import run
 from userdata.host.content import templates, trees
-from userdata.host.content.repository import USER, Repository
+from userdata.host.content.repository import Repository
 from userdata.host.document import Content
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -259,4 +259,4 @@ def _content(host: Host) -> Content:
 
 def _give(path: Path) -> None:
     if os.geteuid() == 0:
-        os.chown(path, USER, USER)
+        os.chown(path, users.TESTS, users.TESTS)

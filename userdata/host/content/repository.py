@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from userdata.host import users
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 
 # It has git and openQA's tools; the user can read no configuration there, so no key either.
 CONTAINER = "openqa-gru"
-USER = 604
 INSIDE = "/var/lib/openqa/content"
 
 _SECONDS = 3600
@@ -19,7 +19,7 @@ _CANDIDATE = "refs/openqa/candidate"
 _LOADED = "refs/openqa/loaded"
 
 
-def inside(*words: str, user: str = str(USER), folder: str = INSIDE, seconds: int = 300) -> str:
+def inside(*words: str, user: str = str(users.TESTS), folder: str = INSIDE, seconds: int = 300) -> str:
     """Runs a command in the container and returns what it printed.
 
     Args:
