@@ -19,7 +19,9 @@ from tests.localcloud.aws_helpers import REGION, FakeRuntime, open_server
 from tests.localcloud.deployed import until
 from tests.localcloud.test_aws_cycle import Cli
 from tests.templates.synthesis import document, synthesize
+from tests.userdata import machine
 from userdata.host import document as documents
+from userdata.host import roles
 from userdata.host.disk_images import build, fetch
 from userdata.host.host import Host
 from userdata.host.layout import Layout
@@ -95,7 +97,7 @@ def filled_in(made: Any, part: str, bucket: str) -> documents.Document:
 
 
 @pytest.fixture
-def deployed(tmp_path: Path) -> Iterator[Deployed]:
+def deployed(tmp_path: Path, open_path: Path) -> Iterator[Deployed]:
     environment = settings.load("local").model_copy(update={"name": NAME, "builders": (BUILDER,)})
     made = synthesize(environment, tmp_path / "out", check=False)
     server, endpoint = open_server()
@@ -113,7 +115,7 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
         bucket = outputs["DiskImagesBucket"]
         told = {"builder": filled_in(made, "builders", bucket), "webui": filled_in(made, "webui", bucket)}
-        yield Deployed(server, endpoint, told, tmp_path)
+        yield Deployed(server, endpoint, told, open_path)
     server.stop()
 
 
@@ -145,8 +147,9 @@ def test_a_builder_may_do_its_work_and_nothing_else(deployed: Deployed) -> None:
     assert build.build(builder).images == made.images
 
     webui = deployed.host("webui", deployed.serving(f"openqa-{NAME}-webui"))
+    machine.keep_sample(webui)
+    roles._lay_out(webui)
     fixed = webui.layout.data / "openqa/share/factory/hdd/fixed"
-    fixed.mkdir(parents=True)
     fetch.fetch(webui)
     assert {path.name for path in fixed.iterdir()} == {image.name for image in made.images}
 

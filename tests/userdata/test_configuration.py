@@ -336,6 +336,15 @@ def test_a_link_that_is_put_there_meanwhile_leads_nowhere(
     assert machine.everything(elsewhere) == before
 
 
+def test_the_sample_goes_through_no_link(laid_out: Host, elsewhere: Path) -> None:
+    (elsewhere / "sample.iso").write_text("theirs")
+    before = machine.everything(elsewhere)
+    machine.put_link(laid_out.layout.data / "openqa/share/factory/iso/fixed", elsewhere)
+    with pytest.raises(HostError, match=r"Permission denied: .*iso/fixed/sample\.iso"):
+        roles._install_sample(laid_out)
+    assert machine.everything(elsewhere) == before
+
+
 @pytest.mark.parametrize(
     "configured", [name for name in machine.NAMES if name.startswith("worker")], indirect=True
 )

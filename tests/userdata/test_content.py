@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
-from userdata.host import space, users
+from userdata.host import roles, space, users
 from userdata.host.backup.base import alone
 from userdata.host.content import refresh, repository, templates, trees
 from userdata.host.errors import HostError
@@ -41,7 +41,7 @@ class OpenQa:
         self.refuses = ""
         self.groups: list[dict[str, Any]] = []
         self.machines: list[str] = []
-        self.inside = folder / "data/openqa/content"
+        self.inside = folder / "srv/data/openqa/content"
         self.tree = folder / "tree"
         self.bare = folder / "served/tests.git"
         self._git("init", "--quiet", "--initial-branch=main", str(self.tree))
@@ -127,12 +127,9 @@ def host(tmp_path: Path, openqa: OpenQa, web: str, aws: None) -> Host:
         "templates": ["*.json"],
     }
     made = machine.host(tmp_path, data)
-    made.layout.data.mkdir(parents=True)
-    (made.layout.data / "openqa").symlink_to(tmp_path / "data/openqa")
-    (tmp_path / "data/openqa/share/tests").mkdir(parents=True)
-    (tmp_path / "data/openqa/share/factory/iso/fixed").mkdir(parents=True)
     made.layout.runtime.mkdir(parents=True)
-    refresh.lay_out(made)
+    machine.keep_sample(made)
+    roles._lay_out(made)
     return made
 
 
@@ -492,11 +489,12 @@ def xorriso(programs: machine.Programs, monkeypatch: pytest.MonkeyPatch) -> list
     return written
 
 
-def test_links_lead_cloudinit_nowhere(host: Host, xorriso: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("\xff", encoding="latin-1")
-    (refresh.folder(host) / "cloudinit.sha256").symlink_to(tmp_path / "elsewhere")
-    refresh._make_cloudinit(host)
-    assert (tmp_path / "elsewhere").read_bytes() == b"\xff"
+def test_links_lead_cloudinit_nowhere(host: Host, xorriso: list[Path], elsewhere: Path) -> None:
+    machine.put_link(host.layout.data / "openqa/share/factory/iso/fixed", elsewhere)
+    before = machine.everything(elsewhere)
+    with pytest.raises(HostError, match=r"Permission denied: .*iso/fixed/cloudinit\.iso"):
+        refresh._make_cloudinit(host)
+    assert machine.everything(elsewhere) == before
     # Nobody but root may put a link there.
     assert [path.parent for path in xorriso] == [host.layout.data]
 
@@ -514,7 +512,7 @@ def test_cloudinit_is_made_once(host: Host, programs: machine.Programs, xorriso:
 def test_what_is_free_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     space.tell(host)
     assert figures(host) == ["RootFreePercent", "VolumeFreePercent"]
-    (host.layout.data / "openqa").unlink()
+    (host.layout.data / "openqa").rename(host.layout.data / "gone")
     with pytest.raises(HostError, match="the data volume: No such file"):
         space.tell(host)
 

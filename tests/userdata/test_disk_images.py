@@ -49,7 +49,8 @@ def webui(tmp_path: Path) -> Host:
         tmp_path / "webui",
         machine.read("webui") | {"disk_images": {"bucket": BUCKET, "architectures": ["x86_64", "aarch64"]}},
     )
-    fixed(made).mkdir(parents=True)
+    machine.keep_sample(made)
+    roles._lay_out(made)
     return made
 
 
@@ -271,6 +272,28 @@ def test_an_image_for_every_architecture_is_the_first_ones(bucket: Any, builder:
     build.build(builder, program=Program(builder, {"disk_new.img": b"x86"}))
     fetch.fetch(webui)
     assert shown(webui) == {"disk_new.img": b"x86", "disk_full.img": b"arm", "disk_arm.img": b"arm"}
+
+
+def test_no_image_goes_or_comes_through_a_link(
+    bucket: Any, builder: Host, webui: Host, elsewhere: Path
+) -> None:
+    build.build(builder, program=Program(builder, {"disk_old.img": b"old"}))
+    fetch.fetch(webui)
+    machine.put_link(fixed(webui), elsewhere)
+    (elsewhere / "disk_old.img").write_bytes(b"theirs")
+    (elsewhere / "disk_a.img").write_bytes(b"theirs")
+    before = machine.everything(elsewhere)
+    build.build(builder, program=Program(builder, {"disk_a.img": b"one"}))
+    with pytest.raises(
+        HostError, match=r"Permission denied: .*disk_a\.img'; .*Permission denied: .*disk_old\.img"
+    ):
+        fetch.fetch(webui)
+    assert machine.everything(elsewhere) == before
+    # It is as if nothing had been, once the link is gone.
+    fixed(webui).unlink()
+    fixed(webui).with_name("fixed.moved").rename(fixed(webui))
+    fetch.fetch(webui)
+    assert shown(webui) == {"disk_a.img": b"one"}
 
 
 def test_a_full_volume_is_left_alone(

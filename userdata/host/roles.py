@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from userdata.host import (
     certificates,
+    factory,
     figures,
     interface,
     kvm,
@@ -310,18 +311,18 @@ def _lay_out(host: Host) -> None:
         if not (openqa / name).is_symlink():
             (openqa / name).symlink_to(target)
     refresh.lay_out(host)
-    _install_sample(host, openqa / "share")
+    _install_sample(host)
 
 
-def _install_sample(host: Host, share: Path) -> None:
+def _install_sample(host: Host) -> None:
     artifact = host.document.artifacts["sample"]
     source = host.layout.state / "artifacts" / f"sample-{artifact.name}.iso"
-    target = share / "factory/iso/fixed/sample.iso"
-    if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
-        target.unlink(missing_ok=True)
-        shutil.copyfile(source, target)
-        if os.geteuid() == 0:
-            os.lchown(target, users.OPENQA, users.OPENQA)
+    asset = "iso/fixed/sample.iso"
+    if factory.size(host, asset) != source.stat().st_size:
+        new = host.layout.data / "sample.iso.new"
+        new.unlink(missing_ok=True)
+        shutil.copyfile(source, new)
+        factory.show(host, new, asset)
 
 
 def _certificates(host: Host) -> Certificates:

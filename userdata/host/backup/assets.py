@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from userdata.host import roles, users
+from userdata.host import factory, roles, users
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.base import alone
 from userdata.host.backup.manifests import Asset, Inventory
@@ -108,7 +108,7 @@ def _back_up(host: Host, report: Report) -> None:
     keep_days = _keep_days(host)
     before = store.newest_inventory()
     with users.acting_as(users.OPENQA):
-        found = dict(_fixed(_factory(host)))
+        found = dict(_fixed(factory.folder(host)))
         sums = {name: _sum(name, asset, before) for name, asset in found.items()}
         for name, asset in found.items():
             attempts = store.find_assets(sums[name])
@@ -135,7 +135,7 @@ def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
     if inventory is None:
         return
     with users.acting_as(users.OPENQA):
-        wrong = list(_restored(inventory, _factory(host), overwrite=overwrite, report=report))
+        wrong = list(_restored(inventory, factory.folder(host), overwrite=overwrite, report=report))
     if wrong:
         raise HostError("; ".join(wrong))
 
@@ -232,10 +232,6 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 yield chunk
     except OSError as error:
         raise HostError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _factory(host: Host) -> Path:
-    return host.layout.data / "openqa/share/factory"
 
 
 def _keep_days(host: Host) -> int:

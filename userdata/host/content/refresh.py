@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from userdata.host import figures, users
+from userdata.host import factory, figures, users
 from userdata.host.backup.base import alone
 from userdata.host.commands import run
 from userdata.host.content import templates, trees
@@ -237,17 +237,15 @@ def _make_cloudinit(host: Host) -> None:
     source = host.layout.bundle / "userdata/content/cloudinit"
     files = [source / "user-data", source / "meta-data"]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    made = folder(host) / "cloudinit.sha256"
-    target = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
-    if target.exists() and made.exists() and made.read_bytes() == digest.encode():
+    made = host.layout.data / "cloudinit.sha256"
+    asset = "iso/fixed/cloudinit.iso"
+    if factory.size(host, asset) and made.exists() and made.read_bytes() == digest.encode():
         return
-    # In a folder of root's: in openQA's own it could be a link by now.
-    new = host.layout.data / f".{target.name}.new"
+    new = host.layout.data / "cloudinit.iso.new"
     new.unlink(missing_ok=True)
     options = ("-quiet", "-output", str(new), "-volid", "cidata", "-joliet", "-rational-rock")
     run(["xorriso", "-as", "mkisofs", *options, *map(str, files)])
-    new.chmod(0o644)
-    new.replace(target)
+    factory.show(host, new, asset)
     write_private(made, digest, mode=0o644)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from userdata.host import figures
+from userdata.host import factory, figures
 from userdata.host.backup.manifests import moment
 from userdata.host.disk_images.manifest import Image, Manifest
 from userdata.host.disk_images.store import Store
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 # openQA schedules nothing below this share of free room.
 FREE = 0.05
-USER = 601
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are, all on the volume: renaming is one step."""
+    """Where root keeps things, on the volume; nobody else writes there."""
 
-    shown: Path
     partial: Path
     record: Path
 
@@ -71,10 +69,10 @@ def fetch(host: Host) -> None:
     shown = _record(places)
     for name, (architecture, image) in choose(read).items():
         there = shown.get(name)
-        if there and there.key == image.key and _looks_right(places.shown / name, image):
+        if there and there.key == image.key and factory.size(host, _asset(name)) == image.bytes:
             continue
         try:
-            _show(stores[architecture], image, places)
+            _show(host, stores[architecture], image, places)
         except HostError as error:
             wrong.append(str(error))
             continue
@@ -82,7 +80,11 @@ def fetch(host: Host) -> None:
         _remember(places, shown)
         log.info("%s is new", name)
     for name in gone(shown, read):
-        (places.shown / name).unlink(missing_ok=True)
+        try:
+            factory.remove(host, _asset(name))
+        except HostError as error:
+            wrong.append(str(error))
+            continue
         del shown[name]
         _remember(places, shown)
         log.info("%s is gone", name)
@@ -123,23 +125,19 @@ def _stores(host: Host, wanted: DiskImages) -> dict[str, Store]:
 
 def _places(host: Host) -> Places:
     own = host.layout.data / "disk-images"
-    fixed = host.layout.data / "openqa/share/factory/hdd/fixed"
-    return Places(shown=fixed, partial=own / "partial", record=own / "shown.json")
+    return Places(partial=own / "partial", record=own / "shown.json")
 
 
-def _show(store: Store, image: Image, places: Places) -> None:
+def _show(host: Host, store: Store, image: Image, places: Places) -> None:
     room = os.statvfs(places.partial)
     if (room.f_bavail * room.f_frsize - image.bytes) < FREE * room.f_blocks * room.f_frsize:
         raise HostError(f"{image.name}: no room on the volume for {image.bytes} bytes")
     path = store.fetch(image, places.partial)
-    if os.geteuid() == 0:
-        os.chown(path, USER, USER)
-    path.chmod(0o644)
-    path.replace(places.shown / image.name)
+    factory.show(host, path, _asset(image.name))
 
 
-def _looks_right(path: Path, image: Image) -> bool:
-    return path.is_file() and path.stat().st_size == image.bytes
+def _asset(name: str) -> str:
+    return f"hdd/fixed/{name}"
 
 
 def _record(places: Places) -> dict[str, Shown]:
