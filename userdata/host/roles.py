@@ -52,9 +52,8 @@ _WEBUI_FOLDERS = {
         *("archive", "db", "images", "nginx", "testresults", "webui", "webui/cache"),
         *("share/factory", "share/factory/iso", "share/factory/iso/fixed", "share/factory/hdd"),
         *("share/factory/hdd/fixed", "share/factory/repo", "share/factory/other", "share/factory/tmp"),
-        "share/tests",
     ),
-    users.TESTS: ("content",),
+    users.TESTS: ("content", "share/tests"),
 }
 _DIGITS = frozenset("0123456789abcdef")
 

@@ -21,8 +21,8 @@ WORKER = 602
 DATABASE = 603
 # Without a name: of roles/messages/units/openqa-messages.service.
 MESSAGES = 604
-# Without a name: of the repositories of tests. It is at work in a container that has nothing of the other's.
-TESTS = 604
+# Without a name: of the repositories of tests and their releases. It owns nothing else.
+TESTS = 605
 
 
 @contextmanager

@@ -220,7 +220,11 @@ def test_openqa_cannot_write_there_and_who_follows_the_repository_has_no_key(pus
     assert pushed.made.run(
         pushed.webui, *inside, "touch", "/var/lib/openqa/share/tests/pushed/x", check=False
     ).returncode
-    other = ("podman", "exec", "--user=604", "openqa-gru", "cat", "/etc/openqa/client.conf")
+    for name in ("content", "share", "share/tests"):
+        assert pushed.made.run(
+            pushed.webui, *inside, "mv", f"/var/lib/openqa/{name}", "/var/lib/openqa/x", check=False
+        ).returncode
+    other = ("podman", "exec", "--user=605", "openqa-gru", "cat", "/etc/openqa/client.conf")
     assert pushed.made.run(pushed.webui, *other, check=False).returncode
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,29 +47,27 @@ def lay_out(host: Host) -> None:
         HostError: a folder is in the way.
     """
     content = _content(host)
-    own, shared = folder(host), host.layout.data / "openqa/share/tests"
-    own.mkdir(exist_ok=True)
-    for name in ("tests", "needles", "bundled"):
-        # The folder is no more root's than what is in it.
-        if (own / name).is_symlink():
-            (own / name).unlink()
-    for name in ("tests", "needles"):
-        (own / name).mkdir(exist_ok=True)
-        _give(own / name)
-    _give(own)
-    parts = _published(host)
-    if not (content.tests and content.distri == SAMPLE):
-        bundled = own / "bundled"
-        shutil.rmtree(bundled, ignore_errors=True)
-        # With the time of now, by which workers see that a file is another.
-        shutil.copytree(
-            host.layout.bundle / "userdata/content/sample",
-            bundled,
-            ignore=shutil.ignore_patterns("image"),
-            copy_function=shutil.copy,
-        )
-        parts = {SAMPLE: bundled, **{name: tree for name, tree in parts.items() if name != SAMPLE}}
-    trees.publish(own, shared, parts)
+    own = folder(host)
+    sample = _sample(host)
+    # What is there may be of a version that had root do this.
+    for path in (own, _tests(host)):
+        users.give(path, users.TESTS)
+    with users.acting_as(users.TESTS):
+        for name in ("tests", "needles", "bundled"):
+            if (own / name).is_symlink():
+                (own / name).unlink()
+        for name in ("tests", "needles"):
+            (own / name).mkdir(exist_ok=True)
+        parts = _published(host)
+        if not (content.tests and content.distri == SAMPLE):
+            bundled = own / "bundled"
+            shutil.rmtree(bundled, ignore_errors=True)
+            for file, text in sample.items():
+                # With the time of now, by which workers see that a file is another.
+                (bundled / file).parent.mkdir(parents=True, exist_ok=True)
+                (bundled / file).write_bytes(text)
+            parts = {SAMPLE: bundled, **{name: tree for name, tree in parts.items() if name != SAMPLE}}
+        trees.publish(own, _tests(host), parts)
 
 
 def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
@@ -95,7 +92,7 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
 
 
 def folder(host: Host) -> Path:
-    """Returns where repositories and releases are."""
+    """Returns where repositories and releases are; nobody but :data:`users.TESTS` writes there."""
     return host.layout.data / "openqa/content"
 
 
@@ -121,7 +118,8 @@ def _refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> Non
 
 def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, report: Report) -> None:
     path = folder(host) / "state.json"
-    before = load_state(path)
+    with users.acting_as(users.TESTS):
+        before = load_state(path)
     repositories = [
         Repository(name, source.address, source.ref)
         for name, source in (("tests", content.tests), ("needles", content.needles))
@@ -140,15 +138,16 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
     templates.make_groups(content.asset_limits)
     with _unscheduled(host):
         loaded = _load(host, content, known, repositories, before)
-    published = (folder(host) / "current" / content.distri).is_dir()
-    if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
-        return
-    trees.publish(folder(host), host.layout.data / "openqa/share/tests", _parts(host, content))
+    with users.acting_as(users.TESTS):
+        published = (folder(host) / "current" / content.distri).is_dir()
+        if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
+            return
+        trees.publish(folder(host), _tests(host), _parts(host, content))
     for repository in repositories:
         repository.keep(commits[repository.name][0])
-    write_private(
-        path, json.dumps(asdict(State(commits=commits, templates=loaded, loader=content.loader))), mode=0o644
-    )
+    now = State(commits=commits, templates=loaded, loader=content.loader)
+    with users.acting_as(users.TESTS):
+        write_private(path, json.dumps(asdict(now)), mode=0o644)
     for name, (commit, address, _) in commits.items():
         report(f"{name}: {commit} of {address}")
 
@@ -186,10 +185,11 @@ def _load(
     tree, inner = folder(host) / "tests", repositories[0].tree
     begun = False
     try:
-        for repository in repositories:
-            trees.check(folder(host) / repository.name)
-        files = templates.find(tree, content.templates)
-        wanted = templates.digests(tree, files, loader=content.loader)
+        with users.acting_as(users.TESTS):
+            for repository in repositories:
+                trees.check(folder(host) / repository.name)
+            files = templates.find(tree, content.templates)
+            wanted = templates.digests(tree, files, loader=content.loader)
         changed = [name for name, digest in wanted.items() if known.get(name) != digest]
         if changed:
             templates.check(tree, inner, files, loader=content.loader)
@@ -255,6 +255,12 @@ def _content(host: Host) -> Content:
     return host.document.webui.content
 
 
-def _give(path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, users.TESTS, users.TESTS)
+def _tests(host: Host) -> Path:
+    return host.layout.data / "openqa/share/tests"
+
+
+def _sample(host: Host) -> dict[Path, bytes]:
+    """The sample's tests as the bundle has them."""
+    source = host.layout.bundle / "userdata/content/sample"
+    files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    return {file: (source / file).read_bytes() for file in files if file.parts[0] != "image"}

@@ -11,6 +11,8 @@ from userdata.host.errors import HostError
 # It has git and openQA's tools; the user can read no configuration there, so no key either.
 CONTAINER = "openqa-gru"
 INSIDE = "/var/lib/openqa/content"
+# Without the group it would be root's. git takes a file for changed when its owner or group is another.
+_USER = f"{users.TESTS}:{users.TESTS}"
 
 _SECONDS = 3600
 # A server that packs a large repository says next to nothing meanwhile (git's keepalives, 5 bytes in 5 s).
@@ -19,7 +21,7 @@ _CANDIDATE = "refs/openqa/candidate"
 _LOADED = "refs/openqa/loaded"
 
 
-def inside(*words: str, user: str = str(users.TESTS), folder: str = INSIDE, seconds: int = 300) -> str:
+def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 300) -> str:
     """Runs a command in the container and returns what it printed.
 
     Args:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from userdata.host import users
 from userdata.host.content.repository import inside
 from userdata.host.errors import HostError
 
@@ -71,7 +72,9 @@ def check(tree: Path, inner: str, files: Sequence[str], *, loader: str) -> None:
         _run("fifloader", "python3", FIFLOADER, "--clean", *files, folder=inner)
         return
     for name in (name for name in files if name.endswith(".json")):
-        check_tables(name, (tree / name).read_text(encoding="utf-8", errors="replace"))
+        with users.acting_as(users.TESTS):
+            text = (tree / name).read_text(encoding="utf-8", errors="replace")
+        check_tables(name, text)
     if documents := [name for name in files if name.endswith(".yaml")]:
         schema = f"{OPENQA}/public/schema/{_SCHEMAS[loader]}"
         _run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents, folder=inner)

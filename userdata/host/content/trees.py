@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from userdata.host.errors import HostError
@@ -26,7 +26,7 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
         parts: trees by where they go: ``DISTRI``, then what goes into it, such as ``DISTRI/needles``.
 
     Raises:
-        HostError: a folder is in the way, a link leads out of the tests, or two folders cannot be exchanged.
+        HostError: a folder is in the way, or two folders cannot be exchanged.
     """
     distributions = [name for name in parts if "/" not in name]
     for name in distributions:
@@ -41,9 +41,6 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
     release.mkdir()
     for name, tree in parts.items():
         place = release / name
-        # What a repository links to is anybody's, and this is root.
-        if not place.parent.resolve().is_relative_to(release.resolve()):
-            raise HostError(f"{Path(name).parent} leads out of the tests")
         if place.is_symlink():
             place.unlink()
         elif place.is_dir():
@@ -63,16 +60,25 @@ def check(tree: Path) -> None:
     Raises:
         HostError: it has one.
     """
-    for folder, folders, files in os.walk(tree):
-        for path in (Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(tree.resolve()):
-                link = path.relative_to(tree)
-                raise HostError(f"{tree.name}: {link} is a symbolic link that leads out of the repository")
+    for path in _leading_out(tree):
+        link = path.relative_to(tree)
+        raise HostError(f"{tree.name}: {link} is a symbolic link that leads out of the repository")
 
 
 def link(tree: Path, target: Path) -> None:
-    """Copies a tree by hard links; folders are this process's own."""
+    """Copies a tree by hard links, without symbolic links that lead out; folders are this process's own."""
     shutil.copytree(tree, target, symlinks=True, copy_function=_link)
+    # Also of a release from before such links were refused, and of what became one since it was checked.
+    for path in _leading_out(target):
+        path.unlink()
+
+
+def _leading_out(tree: Path) -> Iterator[Path]:
+    whole = tree.resolve()
+    for folder, folders, files in os.walk(tree):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(whole):
+                yield path
 
 
 def _link(source: str, target: str) -> None:
