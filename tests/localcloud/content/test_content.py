@@ -403,3 +403,16 @@ def test_background_jobs_that_pile_up_are_told(pushed: Pushed, minion: Minion) -
     until("nothing waits", nothing_waits, seconds=60)
     for job in (follows, later):
         minion.job("--remove", job)
+
+
+def test_background_jobs_hear_that_their_service_stops(pushed: Pushed, minion: Minion) -> None:
+    # The one that can be made to last; others would go back to the queue.
+    hook = minion.enqueue("hook_script", "sleep", 600, {"timeout": "900", "kill_timeout": "9"})
+
+    def runs() -> bool | None:
+        return hook in minion.job("--state=active").split() or None
+
+    until("the hook runs", runs, seconds=60)
+    pushed.run("systemctl", "stop", "openqa-gru.service")
+    assert "Received signal TERM" in minion.job(hook)
+    minion.job("--remove", hook)
