@@ -5,7 +5,7 @@ use testapi;
 sub run ($self) {
     my ($address, $netmask, $gateway)
       = check_var('NICTYPE', 'tap')
-      ? (get_required_var('GUEST_ADDRESS'), '255.254.0.0', get_var('QEMU_HOST_IP', '10.0.2.2'))
+      ? (get_required_var('GUEST_ADDRESS'), '255.254.0.0', get_required_var('QEMU_HOST_IP'))
       : ('10.0.2.15', '255.255.255.0', '10.0.2.2');
     my $fetch = 'wget -q -T 10 -O /dev/null';
     my $metadata = 'http://169.254.169.254/latest/meta-data/';
