@@ -142,10 +142,11 @@ def webui_document(
     }
 
 
-def worker_document(fleet: Fleet, *, names: str) -> Document:
+def worker_document(environment: Environment, fleet: Fleet, *, names: str) -> Document:
     """Returns a worker host's part.
 
     Args:
+        environment: the settings.
         fleet: its fleet's settings.
         names: the table in which hosts lease their names.
     """
@@ -159,6 +160,8 @@ def worker_document(fleet: Fleet, *, names: str) -> Document:
             "network": fleet.network,
             "names": names,
             "tap_topology": fleet.tap_topology,
+            # Of tap hosts alone: others need not be replaced when it changes.
+            **({"tap_address": str(environment.content.tap_address)} if fleet.network == "tap" else {}),
             "cache_gib": fleet.cache_gib,
         }
     }

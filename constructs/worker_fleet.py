@@ -110,7 +110,7 @@ class WorkerFleet(Construct):
                     images={"worker": container_image},
                     secrets={"api_key": api_key},
                 ),
-                **worker_document(fleet, names=names.table),
+                **worker_document(environment, fleet, names=names.table),
             },
             bundle=bundle,
             published_bundle=published_bundle,

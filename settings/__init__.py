@@ -11,7 +11,6 @@ from settings.content import KNOWN_CLASSES, PROFILES, Content, Need
 from settings.fields import Architecture, OperatingSystem
 from settings.model import (
     FEDORA_ACCOUNTS,
-    RESERVED_NETWORKS,
     Backups,
     Database,
     Domain,
@@ -32,7 +31,6 @@ __all__ = [
     "FEDORA_ACCOUNTS",
     "KNOWN_CLASSES",
     "PROFILES",
-    "RESERVED_NETWORKS",
     "Architecture",
     "Backups",
     "Builder",

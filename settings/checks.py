@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
+from ipaddress import IPv4Interface
 
 from fleet import catalogue, schedule
 from settings import messages
@@ -30,6 +31,9 @@ from settings.problem import Problem, allowed, shown
 TEXTS_BYTES = 10_000
 # What a fleet's lists share of its SSM parameter, which takes 4 KiB and names each type twice.
 FLEET_BYTES = 2_500
+# Two halves of 16 bits: one has the addresses of host and guests, by the other the host knows guests, whose
+# hardware addresses it takes 16 bits of (userdata/host/switch.py).
+TAP_PREFIX = 15
 # Of the 60 rules that a security group takes, if AWS grants no more, what its own traffic leaves:
 # docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
 GROUP_RULES = 55
@@ -49,6 +53,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _backup_problems(environment)
     yield from _alarm_problems(environment)
     yield from _content_problems(environment.content, local=environment.kind == "local")
+    yield from _tap_problems(environment.content.tap_address)
     if environment.schedule:
         yield from messages.problems(environment.schedule, profile=environment.content.profile)
     yield from _size_problems(environment)
@@ -77,9 +82,11 @@ def _network_problems(environment: Environment) -> Iterator[Problem]:
     if not any(network.cidr.subnet_of(private) for private in PRIVATE_NETWORKS):
         allowed = f"a range inside {', '.join(map(str, PRIVATE_NETWORKS))}"
         yield Problem("network.cidr", network.cidr, "not a private range", allowed)
-    for reserved, use in RESERVED_NETWORKS.items():
+    taps = {environment.content.tap_address.network: "the tap network of openQA's tests"}
+    inside = {**taps, **RESERVED_NETWORKS}
+    for reserved, use in inside.items():
         if network.cidr.overlaps(reserved):
-            allowed = f"a range clear of {', '.join(map(str, RESERVED_NETWORKS))}"
+            allowed = f"a range clear of {', '.join(map(str, inside))}"
             yield Problem("network.cidr", network.cidr, f"overlaps {reserved}, {use}", allowed)
     zones = network.availability_zones
     of_region = [environment.region + letter for letter in ZONE_LETTERS]
@@ -397,6 +404,22 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         if not name.endswith(ends):
             wrong = f"no file for loader {shown(content.loader)}"
             yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(ends)}")
+
+
+def _tap_problems(address: IPv4Interface) -> Iterator[Problem]:
+    key = "content.tap_address"
+    network = address.network
+    if not any(network.subnet_of(private) for private in PRIVATE_NETWORKS):
+        allowed = f"an address of a network inside {', '.join(map(str, PRIVATE_NETWORKS))}"
+        yield Problem(key, address, "not in a private network", allowed)
+    if network.prefixlen != TAP_PREFIX:
+        wrong = "half of the network is for the names by which the host knows guests, which have 16 bits"
+        yield Problem(key, address, wrong, f"an address with prefix {TAP_PREFIX}")
+        return
+    lower, upper = network.subnets()
+    if not lower[1] <= address.ip <= lower[-1]:
+        wrong = f"{lower[0]} is no host's, and {upper} is what the host knows guests by"
+        yield Problem(key, address, wrong, f"{lower[1]} to {lower[-1]} with prefix {TAP_PREFIX}")
 
 
 def _coverage_problems(environment: Environment) -> Iterator[Problem]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from settings.fields import Architecture, DnsName, Settings
+from settings.fields import Architecture, DnsName, Interface, Settings
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 # What a profile says where the environment file says nothing.
@@ -130,6 +131,9 @@ class Content(Settings):
     ] = ()
     # iso/fixed/cloudinit.iso, for tests that boot cloud images.
     cloudinit: bool = False
+    # What tests expect the host to be for guests on taps, and the network that these have to themselves: this
+    # is Fedora's. openSUSE's, and os-autoinst's own set-up, have 10.0.2.2/15.
+    tap_address: Interface = IPv4Interface("172.16.2.2/15")
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -19,10 +19,19 @@ def _address(value: object) -> object:
     return IPv4Address(value) if isinstance(value, str) else value
 
 
+def _interface(value: object) -> object:
+    return IPv4Interface(value) if isinstance(value, str) else value
+
+
 Cidr = Annotated[IPv4Network, BeforeValidator(_network)]
 IpAddress = Field(description="an IPv4 address in quotes")
 Address = Annotated[IPv4Address, BeforeValidator(_address), IpAddress]
 OptionalAddress = Annotated[IPv4Address | None, BeforeValidator(_address), IpAddress]
+Interface = Annotated[
+    IPv4Interface,
+    BeforeValidator(_interface),
+    Field(description="an IPv4 address with the prefix of its network in quotes, such as 10.0.2.2/15"),
+]
 Gib = Field(ge=1, le=65536, description="a whole number of GiB from 1 to 65536, EBS's range for gp3")
 Name = Field(
     max_length=16,

@@ -35,9 +35,9 @@ from settings.fields import (
 )
 from settings.messages import Schedule
 
-# What openQA and the tools beside it use inside a host; a VPC there would be out of the tests' reach.
+# What openQA and the tools beside it use inside a host, as they do the network of content.tap_address; a VPC
+# there would be out of the tests' reach.
 RESERVED_NETWORKS: Mapping[IPv4Network, str] = {
-    IPv4Network("172.16.0.0/15"): "the tap network of openQA's tests",
     IPv4Network("10.0.2.0/24"): "QEMU's user network",
     IPv4Network("10.1.0.0/16"): "networks inside openQA's tests",
     IPv4Network("10.88.0.0/16"): "podman",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -1103,13 +1104,17 @@ def test_document_of_a_worker(production: Synthesized) -> None:
 
 @pytest.fixture(scope="session")
 def meshes(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """The local environment with two mesh fleets beside its own."""
-    (small,) = settings.load("local").fleets
+    """The local environment with two mesh fleets beside its own, and openSUSE's address on taps."""
+    local = settings.load("local")
+    (small,) = local.fleets
+    content = local.content.model_copy(update={"tap_address": IPv4Interface("10.0.2.2/15")})
     fleets = [
         small.model_copy(update={"name": name, "network": "tap", "tap_topology": "mesh"})
         for name in ("one", "two")
     ]
-    return synthesize(changed("local", fleets=(small, *fleets)), tmp_path_factory.mktemp("meshes"))
+    return synthesize(
+        changed("local", fleets=(small, *fleets), content=content), tmp_path_factory.mktemp("meshes")
+    )
 
 
 def test_only_hosts_of_one_mesh_send_each_other_gre(meshes: Synthesized, environment: Synthesized) -> None:
@@ -1156,6 +1161,12 @@ def test_only_hosts_of_a_mesh_see_their_peers(meshes: Synthesized) -> None:
         assert statement["Condition"] == {"StringEquals": {"aws:RequestedRegion": "us-east-1"}}
         assert document(fleet_template(meshes, fleet))["worker"]["tap_topology"] == "mesh"
     assert document(fleet_template(meshes, "small"))["worker"]["tap_topology"] == "host"
+
+
+def test_tap_hosts_alone_are_told_the_address_that_tests_expect(meshes: Synthesized) -> None:
+    for fleet in ("one", "two"):
+        assert document(fleet_template(meshes, fleet))["worker"]["tap_address"] == "10.0.2.2/15"
+    assert "tap_address" not in document(fleet_template(meshes, "small"))["worker"]
 
 
 def test_security_rules_find_nothing_in_a_mesh(meshes: Synthesized) -> None:

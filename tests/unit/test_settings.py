@@ -167,6 +167,7 @@ def test_no_environments_at_all(tmp_path: Path) -> None:
 TAP: Edit = ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "tap"]\nnetwork = "tap"\n')
 FEDORA_TESTS: Edit = ('profile = "sample"', 'profile = "fedora"')
 ARM_FLEET: Edit = ('architecture = "x86_64"', 'architecture = "aarch64"')
+OPENSUSE_TAPS: Edit = ("[content]", '[content]\ntap_address = "10.0.2.2/15"')
 ARM_IMAGE: Edit = ("[image]", '[image]\naarch64 = "/aws/service/debian/release/13/latest/arm64"')
 CUSTOM = """provider = "custom"
 authorize_url = "https://id.example.org/authorize"
@@ -239,6 +240,24 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             ),
             "ref": ('tests_ref = "--upload-pack=x"', ['tests_ref = "--upload-pack=x"', "a branch, a tag"]),
             "distribution": ('distri = "../x"', ['content.distri = "../x"', "lowercase letters"]),
+            **{
+                f"tap address {address}": (
+                    f"tap_address = {address}",
+                    [f"content.tap_address = {address}", *told],
+                )
+                for address, told in {
+                    "10": ["an IPv4 address with the prefix of its network"],
+                    '"10.0.2.2/33"': ["an IPv4 address with the prefix of its network", "10.0.2.2/15"],
+                    '"fe80::2/15"': ["an IPv4 address with the prefix of its network"],
+                    '"11.0.2.2/15"': ["not in a private network", "inside 10.0.0.0/8"],
+                    '"10.0.2.2/24"': ["half of the network", "an address with prefix 15"],
+                    '"10.1.2.2/15"': [
+                        "10.1.0.0/16 is what the host knows guests by",
+                        "10.0.0.1 to 10.0.255.255",
+                    ],
+                    '"10.0.0.0/15"': ["10.0.0.0 is no host's", "10.0.0.1 to 10.0.255.255 with prefix 15"],
+                }.items()
+            },
             "loader": ('loader = "perl"', ['content.loader = "perl"', '"fifloader" or "openqa"']),
             "templates outside": (
                 'templates = ["../x.json"]',
@@ -323,6 +342,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             "192.168.0.0/16": "192.168.122.0/24",
         }.items()
     },
+    "cidr, another network of taps": (
+        [OPENSUSE_TAPS, set_to("cidr", '"10.40.0.0/16"', '"10.0.128.0/20"')],
+        ['network.cidr = "10.0.128.0/20": overlaps 10.0.0.0/15, the tap network', "clear of 10.0.0.0/15"],
+    ),
     "one zone": (
         [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["us-east-1a"]')],
         ['network.availability_zones = ["us-east-1a"]', "two or more different zones"],
@@ -858,6 +881,18 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
         ([(DATABASE, DATABASE + RDS)], lambda e: e.database.engine, "container"),
         ([("10.40.128.10", "10.40.128.4")], lambda e: str(e.database.address), "10.40.128.4"),
         ([("10.40.128.10", "10.40.143.254")], lambda e: str(e.database.address), "10.40.143.254"),
+        ([], lambda e: str(e.content.tap_address), "172.16.2.2/15"),
+        ([OPENSUSE_TAPS], lambda e: str(e.content.tap_address), "10.0.2.2/15"),
+        (
+            [("[content]", '[content]\ntap_address = "10.0.0.1/15"')],
+            lambda e: str(e.content.tap_address),
+            "10.0.0.1/15",
+        ),
+        (
+            [("[content]", '[content]\ntap_address = "172.16.255.255/15"')],
+            lambda e: str(e.content.tap_address),
+            "172.16.255.255/15",
+        ),
         (
             [('"/aws/service/debian/release/13/latest/amd64"', '"ami-0123456789abcdef0"')],
             lambda e: e.image.x86_64,
@@ -869,6 +904,11 @@ def test_what_is_allowed(
     edits: list[Edit], look: Callable[[Environment], object], expected: object, tmp_path: Path
 ) -> None:
     assert look(load("here", write(tmp_path, *edits))) == expected
+
+
+def test_a_vpc_may_be_where_other_environments_have_their_taps(tmp_path: Path) -> None:
+    moved = [(f'"10.40.{rest}"', f'"172.16.{rest}"') for rest in ("0.0/16", "128.10", "128.20")]
+    assert load("here", write(tmp_path, OPENSUSE_TAPS, *moved)).network.cidr == IPv4Network("172.16.0.0/16")
 
 
 def test_spot_hosts_for_clusters_with_a_reason(tmp_path: Path) -> None:

@@ -513,6 +513,23 @@ def test_unknown_networks_are_refused(key: str, allowed: str) -> None:
         document.parse(data)
 
 
+@pytest.mark.parametrize("address", ["10.0.2.2", "10.0.2.2/24", "fe80::1/15", "", None])
+def test_an_address_without_room_for_guests_is_refused(address: str | None) -> None:
+    data = machine.read("worker-tap")
+    data["worker"]["tap_address"] = address
+    with pytest.raises(
+        HostError, match=r"worker\.tap_address is .*, allowed are IPv4 addresses with prefix 15"
+    ):
+        document.parse(data)
+
+
+def test_tap_hosts_are_told_their_address() -> None:
+    data = machine.read("worker-tap")
+    del data["worker"]["tap_address"]
+    with pytest.raises(HostError, match="the key 'tap_address' is missing"):
+        document.parse(data)
+
+
 def test_a_command_that_fails_leaves_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = machine.host(tmp_path, "database").layout
     layout.document.write_text("{")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from userdata.host import __main__ as main
 from userdata.host import mesh, tap
 from userdata.host.errors import HostError
 from userdata.host.switch import flows
-from userdata.host.tap import NETWORK
+from userdata.host.tap import TapNetwork
 
+NETWORK = TapNetwork(IPv4Interface("10.0.2.2/15"))
 OWN, OTHER, THIRD = (IPv4Address(f"10.99.1.{last}") for last in (40, 41, 42))
 ADDRESSES = st.frozensets(st.ip_addresses(v=4), max_size=8)
 
@@ -94,11 +95,11 @@ def test_nothing_goes_from_one_tunnel_into_another() -> None:
 
 def test_the_hosts_own_address_is_never_reached_through_a_tunnel() -> None:
     own = mesh.endpoint(own=OWN, kernel_datapath=True)
-    assert mesh.guards(own) == (
-        "table=0,priority=300,tun_dst=10.99.1.40,arp,arp_tpa=172.16.2.2,actions=drop",
-        "table=0,priority=300,tun_dst=10.99.1.40,arp,arp_spa=172.16.2.2,actions=drop",
-        "table=0,priority=300,tun_dst=10.99.1.40,dl_dst=02:00:ac:10:02:02,actions=drop",
-        "table=0,priority=300,tun_dst=10.99.1.40,dl_src=02:00:ac:10:02:02,actions=drop",
+    assert mesh.guards(NETWORK, endpoint=own) == (
+        "table=0,priority=300,tun_dst=10.99.1.40,arp,arp_tpa=10.0.2.2,actions=drop",
+        "table=0,priority=300,tun_dst=10.99.1.40,arp,arp_spa=10.0.2.2,actions=drop",
+        "table=0,priority=300,tun_dst=10.99.1.40,dl_dst=02:00:0a:00:02:02,actions=drop",
+        "table=0,priority=300,tun_dst=10.99.1.40,dl_src=02:00:0a:00:02:02,actions=drop",
     )
     rules = flows(address=NETWORK.address.ip, rewrite=NETWORK.rewrite, mac=NETWORK.mac)
     assert not any("priority=300" in rule for rule in rules)
@@ -163,7 +164,7 @@ def test_tunnels_follow_the_group_and_outlive_its_silence(
     assert "del-port br0 gre-0a63012a" in changed(bridge)[0]
     assert "options:remote_ip=10.99.1.41" in changed(bridge)[0]
     rules = [text for call, text in zip(bridge.calls, bridge.stdins, strict=True) if call[1] == "add-flows"]
-    assert rules == ["\n".join(mesh.guards(OWN)) + "\n"] * 2
+    assert rules == ["\n".join(mesh.guards(NETWORK, endpoint=OWN)) + "\n"] * 2
 
 
 @pytest.mark.parametrize("kernel", [True, False])
@@ -203,12 +204,14 @@ def test_a_mesh_that_nobody_follows_is_a_broken_network(tmp_path: Path, programs
     programs.answers |= {
         "ovs-vsctl list-ports": "tap0\ntap1\ntap2\n",
         "ip -json address": json.dumps(
-            [{"ifname": "br0", "addr_info": [{"local": "172.16.2.2", "prefixlen": 15}]}]
+            [{"ifname": "br0", "addr_info": [{"local": "10.0.2.2", "prefixlen": 15}]}]
         ),
-        "ovs-ofctl dump-flows": "arp,arp_tpa=172.16.2.2",
+        "ovs-ofctl dump-flows": "arp,arp_tpa=10.0.2.2",
     }
-    tap.check(machine.host(tmp_path / "mesh", "worker-mesh"))
+    meshed, alone = machine.read("worker-mesh"), machine.read("worker-mesh")
+    alone["worker"]["tap_topology"] = "host"
+    tap.check(machine.host(tmp_path / "mesh", meshed))
     asked = ("systemctl", "is-active", "openqa-mesh.service")
     assert programs.calls.count(asked) == 1
-    tap.check(machine.host(tmp_path / "tap", "worker-tap"))
+    tap.check(machine.host(tmp_path / "tap", alone))
     assert programs.calls.count(asked) == 1

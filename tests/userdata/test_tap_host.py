@@ -5,30 +5,47 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import settings
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import ready, switch, tap
 from userdata.host.errors import HostError
 from userdata.host.signals import Signals
 from userdata.host.switch import INTROSPECTABLE, NAME, Call, Switch
-from userdata.host.tap import NETWORK
+from userdata.host.tap import TapNetwork
 
+NETWORK = TapNetwork(IPv4Interface("172.16.2.2/15"))
+OPENSUSE = TapNetwork(IPv4Interface("10.0.2.2/15"))
 ADDRESSES = json.dumps([{"ifname": "br0", "addr_info": [{"local": "172.16.2.2", "prefixlen": 15}]}])
 FLOWS = "cookie=0x0, priority=100,arp,arp_tpa=172.16.2.2 actions=…"
 
 
-def test_no_vpc_overlaps_the_network() -> None:
-    assert NETWORK.address.network in settings.RESERVED_NETWORKS
-    assert NETWORK.rewrite in NETWORK.address.network
-    assert int(NETWORK.rewrite) & 0xFFFF == 0
+@pytest.mark.parametrize(
+    ("network", "rewrite", "mac"),
+    [(NETWORK, "172.17.0.0", "02:00:ac:10:02:02"), (OPENSUSE, "10.1.0.0", "02:00:0a:00:02:02")],
+)
+def test_all_of_the_network_follows_from_the_hosts_address(
+    network: TapNetwork, rewrite: str, mac: str
+) -> None:
+    assert (str(network.rewrite), network.mac) == (rewrite, mac)
+
+
+def test_bridge_and_workers_have_the_address_that_the_document_says() -> None:
+    made = tap.commands(OPENSUSE, workers=1, kernel_datapath=True, existing=[])
+    assert ["ip", "address", "replace", "10.0.2.2/15", "dev", "br0"] in made
+    assert 'other_config:hwaddr="02:00:0a:00:02:02"' in [word for command in made for word in command]
+    assert tap.settings(OPENSUSE, kernel_datapath=True, mesh=True) == {"QEMU_HOST_IP": "10.0.2.2"}
+
+
+def test_a_host_without_taps_has_no_such_network(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="the key 'tap_address' is missing"):
+        tap.network_of(machine.host(tmp_path, "worker-vde").document)
 
 
 def test_each_worker_has_the_device_that_os_autoinst_looks_for() -> None:
@@ -36,7 +53,7 @@ def test_each_worker_has_the_device_that_os_autoinst_looks_for() -> None:
 
 
 def test_devices_that_are_there_are_not_made_again() -> None:
-    made = tap.commands(workers=2, kernel_datapath=True, existing=["lo", "ens5", "tap0"])
+    made = tap.commands(NETWORK, workers=2, kernel_datapath=True, existing=["lo", "ens5", "tap0"])
     assert [command[4] for command in made if command[:3] == ["ip", "tuntap", "add"]] == ["tap1"]
     ports = next(command for command in made if command[0] == "ovs-vsctl")
     assert [ports[at + 2] for at, word in enumerate(ports) if word == "add-port"] == ["tap0", "tap1"]
@@ -44,14 +61,14 @@ def test_devices_that_are_there_are_not_made_again() -> None:
 
 @pytest.mark.parametrize(("kernel", "datapath"), [(True, "system"), (False, "netdev")])
 def test_the_kernel_decides_the_datapath(kernel: bool, datapath: str) -> None:
-    words = [w for c in tap.commands(workers=1, kernel_datapath=kernel, existing=[]) for w in c]
+    words = [w for c in tap.commands(NETWORK, workers=1, kernel_datapath=kernel, existing=[]) for w in c]
     assert f"datapath_type={datapath}" in words
     for mesh in (False, True):
-        assert ("NICMODEL" in tap.settings(kernel_datapath=kernel, mesh=mesh)) is not kernel
+        assert ("NICMODEL" in tap.settings(NETWORK, kernel_datapath=kernel, mesh=mesh)) is not kernel
 
 
 def test_only_a_mesh_lets_clusters_span_hosts() -> None:
-    alone, meshed = (tap.settings(kernel_datapath=True, mesh=mesh) for mesh in (False, True))
+    alone, meshed = (tap.settings(NETWORK, kernel_datapath=True, mesh=mesh) for mesh in (False, True))
     assert alone == {**meshed, "PARALLEL_ONE_HOST_ONLY": "1"}
 
 
@@ -72,12 +89,14 @@ def test_the_uplink_is_the_best_default_route() -> None:
     [
         ("tap0\ntap1\n", ADDRESSES, FLOWS, []),
         ("tap0\ntap10\n", ADDRESSES, FLOWS, ["tap1 is not on the bridge"]),
+        ("tap0\ntap1\n", ADDRESSES.replace("172.16", "10.0"), FLOWS, ["the bridge has not the address"]),
         ("tap0\ntap1\n", "[]", FLOWS, ["the bridge has not the address 172.16.2.2/15"]),
+        ("tap0\ntap1\n", ADDRESSES, FLOWS.replace("172.16", "10.0"), ["guests have no way to the host"]),
         ("tap0\ntap1\n", ADDRESSES, "actions=NORMAL", ["guests have no way to the host"]),
     ],
 )
 def test_what_is_wrong_is_told(ports: str, addresses: str, flows: str, wrong: list[str]) -> None:
-    found = tap.problems(workers=2, ports=ports, addresses=addresses, flows=flows)
+    found = tap.problems(NETWORK, workers=2, ports=ports, addresses=addresses, flows=flows)
     assert len(found) == len(wrong)
     assert all(text.startswith(start) for text, start in zip(found, wrong, strict=True))
 
@@ -202,12 +221,12 @@ def test_the_bus_is_told_the_types() -> None:
 
 def test_guests_of_all_vlans_reach_the_host_under_names_of_their_own() -> None:
     rules = switch.flows(
-        address=IPv4Address("172.16.2.2"), rewrite=IPv4Address("172.17.0.0"), mac="02:00:ac:10:02:02"
+        address=IPv4Address("10.0.2.2"), rewrite=IPv4Address("10.1.0.0"), mac="02:00:0a:00:02:02"
     )
     assert rules[2] == (
-        "table=0,priority=100,arp,arp_tpa=172.16.2.2,actions=learn(table=1,priority=100,in_port=LOCAL,"
+        "table=0,priority=100,arp,arp_tpa=10.0.2.2,actions=learn(table=1,priority=100,in_port=LOCAL,"
         "eth_type=0x806,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],"
-        "output:NXM_OF_IN_PORT[]),load:0xac110000->NXM_OF_ARP_SPA[],"
+        "output:NXM_OF_IN_PORT[]),load:0xa010000->NXM_OF_ARP_SPA[],"
         "move:NXM_OF_ETH_SRC[0..15]->NXM_OF_ARP_SPA[0..15],LOCAL"
     )
-    assert "dl_dst=02:00:ac:10:02:02" in rules[3]
+    assert "dl_dst=02:00:0a:00:02:02" in rules[3]

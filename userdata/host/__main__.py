@@ -175,11 +175,11 @@ def _images(options: argparse.Namespace, layout: Layout) -> None:
     images.install(read, cache=layout.cache, kept=kept, s3=lambda: aws.client("s3", read.region))
 
 
-def _switch(_: argparse.Namespace, __: Layout) -> None:
+def _switch(_: argparse.Namespace, layout: Layout) -> None:
     # Needs its D-Bus library, which only tap hosts have.
     from userdata.host import switch_bus
 
-    switch_bus.serve()
+    switch_bus.serve(tap.network_of(document.load(layout.document)))
 
 
 def _progress(options: argparse.Namespace, layout: Layout) -> None:

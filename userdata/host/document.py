@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from userdata.host.errors import HostError
 ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
 TOPOLOGIES = ("host", "mesh")
+TAP_PREFIX = 15
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker host offers, and the table in which it leases its name."""
+    """What a worker host offers, and the table in which it leases its name.
+
+    ``tap_address`` is what a tap host is for its guests, and their network; None: the host has no taps.
+    """
 
     fleet: str
     classes: tuple[str, ...]
@@ -123,6 +129,7 @@ class Worker:
     network: str
     names: str
     tap_topology: str
+    tap_address: IPv4Interface | None
     cache_gib: int
 
     @property
@@ -233,7 +240,7 @@ def parse(data: Mapping[str, Any]) -> Document:
     """Makes a document of decoded JSON.
 
     Raises:
-        HostError: a key is missing, or the role is unknown.
+        HostError: a key is missing, or a value is none of those that are allowed.
     """
     try:
         document = _parse(data)
@@ -392,5 +399,16 @@ def _worker(data: Mapping[str, Any] | None) -> Worker | None:
         network=data["network"],
         names=data["names"],
         tap_topology=data["tap_topology"],
+        tap_address=_tap_address(data["tap_address"]) if data["network"] == "tap" else None,
         cache_gib=int(data["cache_gib"]),
+    )
+
+
+def _tap_address(text: str) -> IPv4Interface:
+    with contextlib.suppress(ValueError):
+        address = IPv4Interface(text)
+        if address.network.prefixlen == TAP_PREFIX:
+            return address
+    raise HostError(
+        f"host document: worker.tap_address is {text!r}, allowed are IPv4 addresses with prefix {TAP_PREFIX}"
     )

@@ -23,7 +23,7 @@ from userdata.host.aws import call
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
-from userdata.host.tap import NETWORK, OVS_SECONDS
+from userdata.host.tap import OVS_SECONDS, TapNetwork
 
 log = logging.getLogger(__name__)
 
@@ -55,30 +55,31 @@ def changes(*, wanted: Iterable[IPv4Address], ports: Iterable[str]) -> list[str]
     present = {name for name in ports if name.startswith(_PREFIX)}
     command: list[str] = []
     for name in sorted(present - peers.keys()):
-        command += ["--", "--if-exists", "del-port", NETWORK.bridge, name]
+        command += ["--", "--if-exists", "del-port", TapNetwork.bridge, name]
     for name, peer in peers.items():
         if name not in present:
-            command += ["--", "--may-exist", "add-port", NETWORK.bridge, name]
+            command += ["--", "--may-exist", "add-port", TapNetwork.bridge, name]
             command += ["--", "set", "interface", name, "type=gre", f"options:remote_ip={peer}"]
             command += ["--", "set", "port", name, "protected=true"]
     return [*_VSCTL, *command] if command else []
 
 
-def guards(endpoint: IPv4Address) -> tuple[str, ...]:
+def guards(network: TapNetwork, *, endpoint: IPv4Address) -> tuple[str, ...]:
     """Returns the bridge's OpenFlow rules for what comes through tunnels: guests meet only their own host.
 
     A guest's requests for the host end on its own bridge already (:func:`userdata.host.switch.flows`). These
     refuse, before all other rules, any that come from elsewhere, and whatever claims to be a host.
 
     Args:
+        network: the hosts', the same on all.
         endpoint: where tunnels to this host end.
     """
     tunnelled = f"table=0,priority=300,tun_dst={endpoint}"
     return (
-        f"{tunnelled},arp,arp_tpa={NETWORK.address.ip},actions=drop",
-        f"{tunnelled},arp,arp_spa={NETWORK.address.ip},actions=drop",
-        f"{tunnelled},dl_dst={NETWORK.mac},actions=drop",
-        f"{tunnelled},dl_src={NETWORK.mac},actions=drop",
+        f"{tunnelled},arp,arp_tpa={network.address.ip},actions=drop",
+        f"{tunnelled},arp,arp_spa={network.address.ip},actions=drop",
+        f"{tunnelled},dl_dst={network.mac},actions=drop",
+        f"{tunnelled},dl_src={network.mac},actions=drop",
     )
 
 
@@ -178,11 +179,11 @@ def follow(host: Host, *, rounds: Iterable[object], sleep: Callable[[float], Non
 
 def _update(host: Host, ec2: Any, *, kernel_datapath: bool) -> None:
     own = IPv4Address(host.address)
-    bridge = NETWORK.bridge
+    network = tap.network_of(host.document)
     # Again and again: whoever starts the switch service anew replaces all rules.
-    rules = guards(endpoint(own=own, kernel_datapath=kernel_datapath))
-    run(["ovs-ofctl", "add-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
-    ports = run([*_VSCTL, "list-ports", bridge]).split()
+    rules = guards(network, endpoint=endpoint(own=own, kernel_datapath=kernel_datapath))
+    run(["ovs-ofctl", "add-flows", network.bridge, "-"], stdin="\n".join(rules) + "\n")
+    ports = run([*_VSCTL, "list-ports", network.bridge]).split()
     command = changes(wanted=peers(ec2, group=host.document.group, own=own), ports=ports)
     if command:
         run(command)

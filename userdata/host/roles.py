@@ -170,7 +170,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "schedule": document.schedule,
         "builder": document.builder,
         "workers": document.worker.count(host.instance_type) if document.worker else 0,
-        "tap": tap.NETWORK,
+        "tap": tap.network_of(document) if document.worker and document.worker.tap_address else None,
         "cache_socket": CACHE_SOCKET,
         "cache_url": f"http+unix://{quote(str(CACHE_SOCKET), safe='')}",
         "vde_sockets": vde.SOCKETS,
@@ -288,7 +288,9 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     )
     settings: dict[str, str] = {}
     if worker.network == "tap":
-        settings = tap.settings(kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh)
+        settings = tap.settings(
+            tap.network_of(host.document), kernel_datapath=tap.has_kernel_datapath(), mesh=worker.mesh
+        )
     elif worker.network == "vde":
         users.make_folder(host.layout.runtime, vde.SOCKETS.name, user=users.WORKER, mode=0o700)
         settings = vde.settings()

@@ -8,22 +8,25 @@ from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from userdata.host import switch
 from userdata.host.errors import HostError
 from userdata.host.switch import Call, Switch
-from userdata.host.tap import NETWORK
+from userdata.host.tap import TapNetwork
 
 _PRIMARY_OWNER = 1
 _DO_NOT_QUEUE = 4
 
 
-def serve() -> None:
+def serve(network: TapNetwork) -> None:
     """Installs the bridge's flows, takes the switch's name and answers calls, for ever.
+
+    Args:
+        network: the host's.
 
     Raises:
         HostError: Open vSwitch refused the flows, or the name is taken.
     """
     switch.install_flows(
-        bridge=NETWORK.bridge, address=NETWORK.address.ip, rewrite=NETWORK.rewrite, mac=NETWORK.mac
+        bridge=network.bridge, address=network.address.ip, rewrite=network.rewrite, mac=network.mac
     )
-    served = Switch(NETWORK.bridge)
+    served = Switch(network.bridge)
     with open_dbus_connection(bus="SYSTEM") as connection:
         reply = connection.send_and_get_reply(message_bus.RequestName(switch.NAME, _DO_NOT_QUEUE))
         if reply.body[0] != _PRIMARY_OWNER:

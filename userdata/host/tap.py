@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+from typing import ClassVar
 
 from userdata.host import switch
 from userdata.host.aws import wait
 from userdata.host.commands import run
+from userdata.host.document import Document
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -27,24 +29,33 @@ class TapNetwork:
 
     Attributes:
         bridge: its name.
-        address: the host's address on it, and all that guests may use.
-        rewrite: what the host knows guests by: this, with the last 16 bits of a guest's hardware address.
-        mac: the bridge's hardware address.
+        address: the host's address on it, and the network that guests and host have to themselves.
     """
 
-    bridge: str
+    bridge: ClassVar[str] = "br0"
     address: IPv4Interface
-    rewrite: IPv4Address
-    mac: str
+
+    @property
+    def rewrite(self) -> IPv4Address:
+        """What the host knows guests by: this, with the last 16 bits of a guest's hardware address."""
+        _, upper = self.address.network.subnets()
+        return upper.network_address
+
+    @property
+    def mac(self) -> str:
+        """The bridge's hardware address, the same on all hosts as their address is."""
+        return f"02:00:{self.address.ip.packed.hex(':')}"
 
 
-# Fedora's tests expect 172.16.2.2; no VPC may overlap (settings.RESERVED_NETWORKS).
-NETWORK = TapNetwork(
-    bridge="br0",
-    address=IPv4Interface("172.16.2.2/15"),
-    rewrite=IPv4Address("172.17.0.0"),
-    mac="02:00:ac:10:02:02",
-)
+def network_of(document: Document) -> TapNetwork:
+    """Returns the network of a tap host.
+
+    Raises:
+        HostError: the document is another host's.
+    """
+    if document.worker is None or document.worker.tap_address is None:
+        raise HostError("host document: the key 'tap_address' is missing")
+    return TapNetwork(document.worker.tap_address)
 
 
 def devices(workers: int) -> tuple[str, ...]:
@@ -52,36 +63,40 @@ def devices(workers: int) -> tuple[str, ...]:
     return tuple(f"tap{number}" for number in range(workers))
 
 
-def settings(*, kernel_datapath: bool, mesh: bool) -> dict[str, str]:
+def settings(network: TapNetwork, *, kernel_datapath: bool, mesh: bool) -> dict[str, str]:
     """Returns what the workers of a tap host need in ``workers.ini``, which overrides a job's own settings.
 
     Args:
+        network: the host's.
         kernel_datapath: whether Open vSwitch forwards in the kernel.
         mesh: whether clusters may span hosts.
     """
     return {
         **({} if mesh else {"PARALLEL_ONE_HOST_ONLY": "1"}),
-        "QEMU_HOST_IP": str(NETWORK.address.ip),
+        "QEMU_HOST_IP": str(network.address.ip),
         # With virtio's checksum offload, TCP through the userspace datapath hangs.
         **({} if kernel_datapath else {"NICMODEL": "e1000"}),
     }
 
 
-def commands(*, workers: int, kernel_datapath: bool, existing: Iterable[str]) -> list[list[str]]:
+def commands(
+    network: TapNetwork, *, workers: int, kernel_datapath: bool, existing: Iterable[str]
+) -> list[list[str]]:
     """Returns the commands that make the network; running them again changes nothing.
 
     Args:
+        network: what to make.
         workers: the worker instances of the host.
         kernel_datapath: whether Open vSwitch forwards in the kernel.
         existing: the names of the network interfaces that are there.
     """
     taps = devices(workers)
     there = set(existing)
-    bridge = NETWORK.bridge
+    bridge = network.bridge
     ovs = [
         *("ovs-vsctl", f"--timeout={OVS_SECONDS}", "--", "--may-exist", "add-br", bridge),
         *("--", "set", "bridge", bridge, f"datapath_type={'system' if kernel_datapath else 'netdev'}"),
-        f'other_config:hwaddr="{NETWORK.mac}"',
+        f'other_config:hwaddr="{network.mac}"',
     ]
     for tap in taps:
         ovs += ["--", "--may-exist", "add-port", bridge, tap]
@@ -93,7 +108,7 @@ def commands(*, workers: int, kernel_datapath: bool, existing: Iterable[str]) ->
         ),
         *(["ip", "link", "set", "dev", tap, "up"] for tap in taps),
         ovs,
-        ["ip", "address", "replace", str(NETWORK.address), "dev", bridge],
+        ["ip", "address", "replace", str(network.address), "dev", bridge],
         ["ip", "link", "set", "dev", bridge, "up"],
         ["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1"],
     ]
@@ -115,10 +130,11 @@ def uplink(routes: str) -> str:
     return name
 
 
-def problems(*, workers: int, ports: str, addresses: str, flows: str) -> list[str]:
+def problems(network: TapNetwork, *, workers: int, ports: str, addresses: str, flows: str) -> list[str]:
     """Returns what is wrong with the network; nothing if it works.
 
     Args:
+        network: what there should be.
         workers: the worker instances of the host.
         ports: what ``ovs-vsctl list-ports BRIDGE`` printed.
         addresses: what ``ip -json address show dev BRIDGE`` printed.
@@ -130,9 +146,9 @@ def problems(*, workers: int, ports: str, addresses: str, flows: str) -> list[st
         for link in json.loads(addresses or "[]")
         for entry in link.get("addr_info", [])
     }
-    if str(NETWORK.address) not in has:
-        wrong.append(f"the bridge has not the address {NETWORK.address}")
-    if f"arp_tpa={NETWORK.address.ip}" not in flows:
+    if str(network.address) not in has:
+        wrong.append(f"the bridge has not the address {network.address}")
+    if f"arp_tpa={network.address.ip}" not in flows:
         wrong.append("guests have no way to the host: the switch's flows are missing")
     return wrong
 
@@ -151,7 +167,8 @@ def set_up(host: Host) -> None:
     """
     existing = [link["ifname"] for link in json.loads(run(["ip", "-json", "link", "show"]))]
     kernel = has_kernel_datapath()
-    for command in commands(workers=_workers(host), kernel_datapath=kernel, existing=existing):
+    network = network_of(host.document)
+    for command in commands(network, workers=_workers(host), kernel_datapath=kernel, existing=existing):
         run(command)
     outward = uplink(run(["ip", "-json", "route", "show", "default"]))
     rules = host.layout.bundle / "userdata/roles/tap/tap.nft"
@@ -167,11 +184,13 @@ def check(host: Host) -> None:
     Raises:
         HostError: something is wrong, with all of it.
     """
-    bridge = NETWORK.bridge
+    network = network_of(host.document)
+    bridge = network.bridge
     if host.document.worker and host.document.worker.mesh:
         run(["systemctl", "is-active", "openqa-mesh.service"])
     run(["busctl", "--system", "--timeout=20", "call", switch.NAME, switch.PATH, switch.NAME, "show"])
     wrong = problems(
+        network,
         workers=_workers(host),
         ports=run(["ovs-vsctl", "list-ports", bridge]),
         addresses=run(["ip", "-json", "address", "show", "dev", bridge]),
