@@ -59,12 +59,14 @@ max = 1
 volume_gib = 8
 cache_gib = 2
 """
+# Not the default, so that what hosts and guests have can only be what the file says: openSUSE's.
+TAPS = {'profile = "sample"': 'profile = "sample"\ntap_address = "10.0.2.2/15"'}
 ACROSS = {"WORKER_CLASS": "qemu_x86_64,tap2"}
 
 
 @pytest.fixture(scope="module")
 def clusters() -> Iterator[Deployment]:
-    with deployed("clusters", fleets=FLEETS) as made:
+    with deployed("clusters", TAPS, fleets=FLEETS) as made:
         yield made
 
 
@@ -263,6 +265,13 @@ def test_two_builds_over_vde(clusters: Deployment) -> None:
 
 
 @pytest.mark.tap
+def test_hosts_have_the_address_that_tests_expect(clusters: Deployment) -> None:
+    (host,) = clusters.serving("fleet-taps")
+    (bridge,) = json.loads(clusters.run(host, "ip", "-json", "-4", "address", "show", "dev", "br0").stdout)
+    assert [(had["local"], had["prefixlen"]) for had in bridge["addr_info"]] == [("10.0.2.2", 15)]
+
+
+@pytest.mark.tap
 def test_two_builds_over_tap(clusters: Deployment) -> None:
     do_not_meet(clusters, *two_builds(clusters, "pair.json"))
 
@@ -272,7 +281,7 @@ def test_a_cluster_of_three(clusters: Deployment) -> None:
     third = {
         "TEST:second": "tap-second-client",
         "MODULES:second": "boot,isolation,client",
-        "GUEST_ADDRESS:second": "172.16.2.103",
+        "GUEST_NUMBER:second": "3",
         "_PARALLEL:second": "server",
     }
     jobs = clusters.passed(clusters.schedule("three", file="pair.json", **third))
