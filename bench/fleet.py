@@ -43,7 +43,15 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
     ("x86_64", 1): {"plain-48": ("mon-sun 11:25-13:00 1",)},
     ("x86_64", 2): {"plain-48": ("mon-sun 11:25-13:00 4", "mon-sun 13:00-16:00 3")},
     ("aarch64", 1): {"arm-32": ("mon-sun 11:25-13:00 2",)},
-    ("aarch64", 2): {"arm-32": ("mon-sun 11:25-13:00 4", "mon-sun 13:00-16:00 3")},
+    # By day updates follow each other so fast that there is always work for some hosts.
+    ("aarch64", 2): {
+        "arm-32": (
+            *("mon-fri 05:00-06:30 1", "mon-fri 06:30-09:00 2", "mon-fri 09:00-11:25 3"),
+            "sat-sun 06:30-11:25 1",
+            *("mon-sun 11:25-13:00 4", "mon-sun 13:00-16:00 3"),
+            *("mon-fri 16:00-19:00 2", "mon-fri 19:00-22:00 1", "sat-sun 16:00-19:00 1"),
+        )
+    },
 }
 COUNT_GOAL, CLAIRVOYANT_GOAL = 0.85, 1.1
 LONGEST_GOAL = 4.0  # boots: one that is given up takes two, the next may be slow
