@@ -135,6 +135,14 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
                 period=5 * MINUTE,
             )
         )
+    if environment.timetable:
+        graphs.append(
+            _graph(
+                "Seconds since all due builds were scheduled",
+                [(own, "TimetableLagSeconds")],
+                period=5 * MINUTE,
+            )
+        )
     if environment.builders:
         images = [
             (own, "ImagesAgeSeconds", "Architecture", builder.architecture)

@@ -1,4 +1,4 @@
-"""What the web UI's host is told of the messages that schedule jobs."""
+"""What the web UI's host is told of the messages and the timetable that schedule jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from settings import Environment, messages
 
 
 def schedule_document(environment: Environment) -> Document:
-    """Returns the document's part on messages; nothing where none are consumed."""
+    """Returns the document's parts on messages and timetable; nothing of what there is not."""
+    return {**_messages(environment), **_timetable(environment)}
+
+
+def _timetable(environment: Environment) -> Document:
+    if not environment.timetable:
+        return {}
+    return {"timetable": [entry.model_dump(mode="json") for entry in environment.timetable]}
+
+
+def _messages(environment: Environment) -> Document:
     schedule = environment.schedule
     if schedule is None:
         return {}

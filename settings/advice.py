@@ -135,12 +135,15 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
 
 
 def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
-    if environment.schedule is None or environment.content.download_domains:
+    if environment.content.download_domains:
         return
-    for number, rule in enumerate(environment.schedule.rules, 1):
-        for name, template in rule.post.items():
+    rules = environment.schedule.rules if environment.schedule else ()
+    posts = {f"schedule.rules.{number}": rule.post for number, rule in enumerate(rules, 1)}
+    posts |= {f"timetable.{number}": entry.post for number, entry in enumerate(environment.timetable, 1)}
+    for key, post in posts.items():
+        for name, template in post.items():
             if FETCHED.fullmatch(name):
                 yield (
-                    f"{environment.name}: schedule.rules.{number}.post.{name} = {shown(template)}: openQA "
+                    f"{environment.name}: {key}.post.{name} = {shown(template)}: openQA "
                     "may fetch from nowhere, and refuses the whole build; wanted: content.download_domains"
                 )

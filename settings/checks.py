@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Interface
 
 from fleet import catalogue, schedule
-from settings import messages
+from settings import messages, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content
 from settings.model import (
@@ -56,6 +56,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _tap_problems(environment.content.tap_address)
     if environment.schedule:
         yield from messages.problems(environment.schedule, profile=environment.content.profile)
+    yield from timetable.problems(environment.timetable)
     yield from _size_problems(environment)
     unknown = []
     for fleet in environment.fleets:
@@ -235,10 +236,12 @@ def _size_problems(environment: Environment) -> Iterator[Problem]:
         f"{table}.{key}": len(json.dumps(value))
         for table, values in tables.items()
         for key, value in (values or {}).items()
-    }
+    } | {"timetable": len(json.dumps([entry.model_dump(mode="json") for entry in environment.timetable]))}
     largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
     if total > TEXTS_BYTES:
-        wrong = f"[content], [sign_in] and rules are {total} bytes, which user data has no room for"
+        wrong = (
+            f"[content], [sign_in], rules and timetable are {total} bytes, which user data has no room for"
+        )
         yield Problem(largest, f"{sizes[largest]} bytes", wrong, f"{TEXTS_BYTES} bytes in all")
     for fleet in environment.fleets:
         lists = fleet.model_dump(mode="json", include={"classes", "instance_types", "warm"})

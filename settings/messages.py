@@ -22,7 +22,7 @@ FEDORA_ARCHIVE = "https://apps.fedoraproject.org/datagrepper/v2/search"
 COMPOSE = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/+-]*"
 UPDATE = r"FEDORA-(EPEL-)?[0-9]{4}-[0-9a-f]{10}"
 _FIELD = Annotated[str, Field(pattern=rf"^{rules.FIELD}$")]
-_PARAMETER = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
+Parameter = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
 
 
 class Rule(Settings):
@@ -40,7 +40,7 @@ class Rule(Settings):
         Field(description="a table: fields of the message's body and patterns with * and ?, in quotes"),
     ] = {}
     post: Annotated[
-        Mapping[_PARAMETER, str],
+        Mapping[Parameter, str],
         Field(
             description="a table: openQA's settings in capitals and their values, in quotes; {field} stands "
             "for a field of the message's body"
@@ -161,7 +161,31 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
         yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
     for number, rule in enumerate(schedule.rules, 1):
-        yield from _rule_problems(f"schedule.rules.{number}.post", rule)
+        yield from post_problems(f"schedule.rules.{number}.post", rule.post)
+        build = rule.post.get("BUILD")
+        if build is not None and not rules.fields(build):
+            wrong = "the same for every message, so only the first would be scheduled"
+            yield Problem(f"schedule.rules.{number}.post.BUILD", build, wrong, "a value with {field} in it")
+
+
+def post_problems(key: str, post: Mapping[str, str]) -> Iterator[Problem]:
+    """Find what is wrong with parameters of ``isos post``.
+
+    Args:
+        key: Where they are.
+        post: The parameters, with placeholders.
+    """
+    for name in rules.IDENTITY:
+        if not post.get(name):
+            yield Problem(
+                f"{key}.{name}", post.get(name), "openQA knows a build by it", "a value, or {field} in it"
+            )
+    for name, template in post.items():
+        if brace := rules.malformed(template):
+            wrong = f"no field in braces at {shown(brace)}"
+            yield Problem(f"{key}.{name}", template, wrong, "{field} or {object.field}")
+        if re.search(r"[\r\n]", template):
+            yield Problem(f"{key}.{name}", template, "several lines", "one line of text")
 
 
 def _has_port(broker: str) -> bool:
@@ -184,19 +208,3 @@ def _report_problems(schedule: Schedule) -> Iterator[Problem]:
         wrong = "there is nothing to report to"
         allowed = "false, or report_resultsdb or report_wiki as well"
         yield Problem("schedule.reports_are_fedoras_own", True, wrong, allowed)
-
-
-def _rule_problems(key: str, rule: Rule) -> Iterator[Problem]:
-    for name in rules.IDENTITY:
-        if not rule.post.get(name):
-            wrong = "openQA knows a build by it"
-            yield Problem(f"{key}.{name}", rule.post.get(name), wrong, "a value, or {field} in it")
-    if "BUILD" in rule.post and rules.is_constant(rule.post["BUILD"]):
-        wrong = "the same for every message, so only the first would be scheduled"
-        yield Problem(f"{key}.BUILD", rule.post["BUILD"], wrong, "a value with {field} in it")
-    for name, template in rule.post.items():
-        if brace := rules.malformed(template):
-            wrong = f"no field in braces at {shown(brace)}"
-            yield Problem(f"{key}.{name}", template, wrong, "{field} or {object.field}")
-        if re.search(r"[\r\n]", template):
-            yield Problem(f"{key}.{name}", template, "several lines", "one line of text")

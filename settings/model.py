@@ -34,6 +34,7 @@ from settings.fields import (
     WebAddress,
 )
 from settings.messages import Schedule
+from settings.timetable import Entry
 
 # What openQA and the tools beside it use inside a host, as they do the network of content.tap_address; a VPC
 # there would be out of the tests' reach.
@@ -393,8 +394,11 @@ class Environment(Settings):
     webui: WebUi
     backups: Backups = Backups()
     content: Content
-    # None: nothing is scheduled but by hand.
+    # None: no messages schedule anything.
     schedule: Schedule | None = None
+    timetable: Annotated[
+        tuple[Entry, ...], Field(description="a [[timetable]] table with at and post for each build")
+    ] = ()
     # The controller's role names each, and IAM takes 10,240 characters of a role's policies.
     fleets: Annotated[
         tuple[Fleet, ...], Field(max_length=40, description="a [[fleets]] table for each fleet, up to 40")

@@ -28,6 +28,7 @@ from settings.model import (
     WebUi,
 )
 from settings.problem import Problem, allowed, shown
+from settings.timetable import Entry
 
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"
 
@@ -100,9 +101,10 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "schedule": Schedule,
     "fleets": Fleet,
     "builders": Builder,
+    "timetable": Entry,
 }
-# Lists of tables, and the key by which each table goes.
-LISTS = {"fleets": "name", "builders": "architecture"}
+# Lists of tables, and the key by which each table goes; None: its number.
+LISTS: Mapping[str, str | None] = {"fleets": "name", "builders": "architecture", "timetable": None}
 
 
 def _key(document: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
@@ -113,7 +115,7 @@ def _key(document: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
         if isinstance(part, int) and len(parts) == 1 and parts[0] in LISTS:
             table = document[parts[0]][part]
             key = LISTS[parts[0]]
-            name = str(table.get(key, part + 1)) if isinstance(table, dict) else str(part + 1)
+            name = str(table.get(key, part + 1) if key and isinstance(table, dict) else part + 1)
         elif isinstance(part, int):
             name = str(part + 1)
         parts.append(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else shown(name))

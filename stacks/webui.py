@@ -11,7 +11,7 @@ from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
 from constructs.minion_alarms import MinionAlarms
 from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
-from constructs.schedule_alarm import ScheduleAlarm
+from constructs.schedule_alarms import ScheduleAlarms
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost
 
@@ -110,8 +110,7 @@ class WebUiStack(EnvironmentStack):
             host.role.allow_read_images(storage.disk_images)
         ContentAlarms(self, "Content", environment=environment)
         MinionAlarms(self, "Minion", environment=environment)
-        if environment.schedule is not None:
-            ScheduleAlarm(self, "Schedule", environment=environment, program=environment.schedule.program)
+        ScheduleAlarms(self, "Schedule", environment=environment)
         if sample := files["sample"]:
             host.role.allow_read_files([sample])
         HostCommands(

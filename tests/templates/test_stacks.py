@@ -23,6 +23,7 @@ from images import recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
+from settings.timetable import Entry
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import certificates, messages, minion, ready, roles, space, volume
@@ -589,6 +590,21 @@ def ruled(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     return synthesize(changed("local", schedule=schedule), tmp_path_factory.mktemp("ruled"), check=False)
 
 
+@pytest.fixture(scope="session")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """An environment that schedules by the clock."""
+    entry = Entry(at=("mon-fri 05:30",), post=dict.fromkeys(IDENTITY, "{date}"))
+    return synthesize(changed("local", timetable=(entry,)), tmp_path_factory.mktemp("timed"), check=False)
+
+
+def test_the_clock_needs_no_broker(timed: Synthesized) -> None:
+    told = document(template(timed, "webui"))
+    assert told["timetable"] == [{"at": ["mon-fri 05:30"], "post": dict.fromkeys(IDENTITY, "{date}")}]
+    assert "schedule" not in told
+    assert "broker" not in told["secrets"]
+    assert {rule["FromPort"] for rule in egress_of_the_webui(timed)} == {80, 443}
+
+
 def test_the_webui_is_told_where_messages_come_from(ruled: Synthesized) -> None:
     told = document(template(ruled, "webui"))["schedule"]
     assert (told["exchange"], told["queue"]) == ("pubsub", "")
@@ -847,6 +863,16 @@ def test_an_alarm_tells_that_messages_are_not_dealt_with(
     assert messages_of_fedora.TRY_SECONDS < by_fedora["Threshold"] < 2 * messages_of_fedora.TRY_SECONDS
     for alarm in (by_rules, by_fedora):
         assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
+
+
+def test_an_alarm_tells_that_the_timetable_is_not_kept(timed: Synthesized, ruled: Synthesized) -> None:
+    alarms = timed.properties("AWS::CloudWatch::Alarm", "webui")
+    alarm = only([alarm for alarm in alarms if alarm["MetricName"] == "TimetableLagSeconds"])
+    assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
+    assert 600 < alarm["Threshold"] <= 3600
+    assert not [alarm for alarm in alarms if alarm["MetricName"] == "ScheduleLagSeconds"]
+    others = ruled.properties("AWS::CloudWatch::Alarm", "webui")
+    assert not [alarm for alarm in others if alarm["MetricName"] == "TimetableLagSeconds"]
 
 
 def test_fedoras_web_ui_is_told_what_the_approved_files_are_made_of() -> None:

@@ -58,7 +58,7 @@ def configured(
 def rendered(host: Host) -> dict[str, str]:
     """The text of every rendered file by its path."""
     layout = host.layout
-    folders = (layout.root / "etc", layout.config, layout.runtime / "messages")
+    folders = (layout.root / "etc", layout.config, layout.runtime / "messages", layout.runtime / "timetable")
     return {
         path.relative_to(layout.root).as_posix(): path.read_text()
         for folder in folders

@@ -444,25 +444,31 @@ def test_how_far_messages_lag_behind_is_told(
     tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = machine.host(tmp_path, "webui-messages")
-    folder = host.layout.data / "schedule"
-    folder.mkdir(parents=True)
-    Memory(folder / "state.json", now=1000.0)
+    for name, since in (("schedule", 1000.0), ("timetable", 1060.0)):
+        (host.layout.data / name).mkdir(parents=True)
+        Memory(host.layout.data / name / "state.json", now=since)
     told: list[dict[str, float]] = []
     monkeypatch.setattr(figures, "put", lambda host, **values: told.append(values))
     monkeypatch.setattr(time, "time", lambda: 1090.0)
     messages.tell(host)
-    assert told == [{"ScheduleLagSeconds": 90.0}]
+    assert told == [{"ScheduleLagSeconds": 90.0}, {"TimetableLagSeconds": 30.0}]
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"since": null}'])
-def test_nothing_is_told_of_messages_that_is_not_known(tmp_path: Path, text: str | None, aws: None) -> None:
+def test_nothing_is_told_of_messages_that_is_not_known(
+    tmp_path: Path, text: str | None, aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = machine.host(tmp_path, "webui-messages")
-    folder = host.layout.data / "schedule"
-    folder.mkdir(parents=True)
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(figures, "put", lambda host, **values: told.append(values))
+    for name in ("schedule", "timetable"):
+        (host.layout.data / name).mkdir(parents=True)
+    Memory(host.layout.data / "timetable/state.json", now=1000.0)
     if text is not None:
-        (folder / "state.json").write_text(text)
-    with pytest.raises(HostError, match="does not say until when messages were dealt with"):
+        (host.layout.data / "schedule/state.json").write_text(text)
+    with pytest.raises(HostError, match="does not say until when all was dealt with"):
         messages.tell(host)
+    assert [list(values) for values in told] == [["TimetableLagSeconds"]]
 
 
 def caught_up(server: Server, memory: Memory, *, now: float, jobs: tuple[str, ...] = ()) -> list[str]:

@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     here(
         "schedule-figures",
         lambda _, host: messages.tell(host),
-        "tell until when all messages were dealt with",
+        "tell until when all messages and times were dealt with",
     )
     added = here("content", _content, "bring tests, needles and job templates up to date")
     added.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")

@@ -177,7 +177,10 @@ class Builder:
 
 @dataclass(frozen=True)
 class Document:
-    """The parsed host document, which constructs/role_document.py makes."""
+    """The parsed host document, which constructs/role_document.py makes.
+
+    ``timetable`` has entries as `userdata.messages.timetable.Entry` takes them.
+    """
 
     environment: str
     role: str
@@ -204,6 +207,7 @@ class Document:
     disk_images: DiskImages | None
     builder: Builder | None
     schedule: Schedule | None
+    timetable: tuple[Mapping[str, Any], ...]
 
     @property
     def certificate_parameter(self) -> str:
@@ -295,6 +299,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         disk_images=_disk_images(data.get("disk_images")),
         builder=_builder(data.get("builder")),
         schedule=_schedule(data.get("schedule")),
+        timetable=tuple(data.get("timetable") or ()),
     )
 
 

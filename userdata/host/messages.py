@@ -1,4 +1,4 @@
-"""The consumers of messages on the web UI's host: what they are given, in memory and for their eyes alone.
+"""What schedules builds on the web UI's host: what it is given, in memory and for its eyes alone.
 
 Fedora's keys, callbacks and settings are those of fedora-infra/ansible (roles/openqa/dispatcher).
 """
@@ -65,10 +65,13 @@ class FedoraConsumer:
 
 
 def folders(document: Document) -> tuple[str, ...]:
-    """Returns the folders of userdata/roles that make a host a consumer of messages."""
-    if document.schedule is None:
-        return ()
-    return ("schedule", "messages" if document.schedule.program == "rules" else "fedora-messages")
+    """Returns the folders of userdata/roles that have a host schedule builds by messages and by the clock."""
+    found = []
+    if document.schedule is not None:
+        found.append("messages" if document.schedule.program == "rules" else "fedora-messages")
+    if document.timetable:
+        found.append("timetable")
+    return ("schedule", *found) if found else ()
 
 
 def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer]:
@@ -130,17 +133,25 @@ def _stem(kind: Literal["config", "quadlets"], consumer: FedoraConsumer) -> str:
 
 
 def tell(host: Host) -> None:
-    """Tells CloudWatch for how long not every message is known to have been dealt with.
+    """Tells CloudWatch for how long not every message, or time of the timetable, is known to be dealt with.
 
     Raises:
         HostError: that is not known, or CloudWatch did not take it.
     """
-    path = host.layout.data / "schedule" / _STATE
     try:
-        since = memory.read_since(path)
+        if host.document.schedule is not None:
+            figures.put(host, ScheduleLagSeconds=_lag(host, "schedule"))
+    finally:
+        if host.document.timetable:
+            figures.put(host, TimetableLagSeconds=_lag(host, "timetable"))
+
+
+def _lag(host: Host, name: str) -> float:
+    path = host.layout.data / name / _STATE
+    try:
+        return max(0.0, time.time() - memory.read_since(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HostError(f"{path}: does not say until when messages were dealt with: {error!r}") from error
-    figures.put(host, ScheduleLagSeconds=max(0.0, time.time() - since))
+        raise HostError(f"{path}: does not say until when all was dealt with: {error!r}") from error
 
 
 def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], None]) -> None:
@@ -167,7 +178,7 @@ def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], N
 
 
 def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
-    """Makes the folder of what a consumer remembers, and writes the settings of the one that follows rules.
+    """Makes the folders of what consumer and timetable remember, and writes the settings of those of ours.
 
     A secret of no use is the consumer's affair, which says so: it keeps nobody from the web UI.
 
@@ -177,33 +188,42 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
         secret: the key's secret.
         broker: what the secret about the broker holds; None: there is none.
     """
+    openqa = {"url": WEBUI, "key": key, "secret": secret}
     schedule = host.document.schedule
-    if schedule is None:
-        return
-    if schedule.program != "rules":
+    if schedule is not None and schedule.program == "rules":
+        _configure_rules(host, schedule, openqa=openqa, given=_given(broker))
+    elif schedule is not None:
         users.make_folder(host.layout.data, "schedule", user=users.OPENQA, mode=0o700)
-        return
-    folder = host.layout.runtime / "messages"
-    users.make_folder(host.layout.runtime, folder.name, user=users.MESSAGES, mode=0o700)
-    host.layout.templates_lock.touch(mode=0o644)
-    users.make_folder(host.layout.data, "schedule", user=users.MESSAGES, mode=0o700)
-    given = _given(broker)
+    if host.document.timetable:
+        _tell(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})
+        users.make_folder(host.layout.data, "timetable", user=users.MESSAGES, mode=0o700)
+
+
+def _configure_rules(
+    host: Host, schedule: Schedule, *, openqa: Mapping[str, str], given: Mapping[str, str]
+) -> None:
+    listen = {
+        "broker": schedule.broker,
+        "queue": schedule.queue,
+        "exchange": schedule.exchange,
+        "archive": schedule.archive,
+        "password": given.get("password"),
+        **{name: f"{name}.pem" if given.get(there) else None for name, there in _TLS.items()},
+    }
+    folder = _tell(host, "messages", {"listen": listen, "openqa": openqa, "rules": list(schedule.rules)})
     for name, there in _TLS.items():
         _write(folder / f"{name}.pem", given.get(there, ""))
-    data = {
-        "listen": {
-            "broker": schedule.broker,
-            "queue": schedule.queue,
-            "exchange": schedule.exchange,
-            "archive": schedule.archive,
-            "password": given.get("password"),
-            **{name: f"{name}.pem" if given.get(there) else None for name, there in _TLS.items()},
-        },
-        "openqa": {"url": WEBUI, "key": key, "secret": secret},
-        "rules": list(schedule.rules),
-        "templates_lock": os.path.relpath(host.layout.templates_lock, folder),
-    }
-    _write(folder / "settings.json", json.dumps(data, indent=1))
+    users.make_folder(host.layout.data, "schedule", user=users.MESSAGES, mode=0o700)
+
+
+def _tell(host: Host, name: str, data: Mapping[str, Any]) -> Path:
+    """Writes the settings of ``python3 -m userdata.messages`` into a folder of its own, which it returns."""
+    folder = host.layout.runtime / name
+    users.make_folder(host.layout.runtime, name, user=users.MESSAGES, mode=0o700)
+    host.layout.templates_lock.touch(mode=0o644)
+    lock = os.path.relpath(host.layout.templates_lock, folder)
+    _write(folder / "settings.json", json.dumps({**data, "templates_lock": lock}, indent=1))
+    return folder
 
 
 def _given(broker: str | None) -> Mapping[str, str]:

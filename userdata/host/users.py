@@ -19,7 +19,7 @@ from userdata.host.errors import HostError
 OPENQA = 601
 WORKER = 602
 DATABASE = 603
-# Without a name: of roles/messages/units/openqa-messages.service.
+# Without a name: of what schedules builds by messages and by the clock (roles/messages, roles/timetable).
 MESSAGES = 604
 # Without a name: of the repositories of tests and their releases. It owns nothing else.
 TESTS = 605

@@ -1,4 +1,4 @@
-"""``python3 -m userdata.messages FOLDER STATE``: the consumer, as a service of the web UI's host."""
+"""``python3 -m userdata.messages FOLDER STATE``: consumer or timetable, as a service of the web UI's host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from userdata.messages import consumer, rules
 from userdata.messages.consumer import Consumer
@@ -15,6 +17,7 @@ from userdata.messages.memory import Memory
 from userdata.messages.openqa import OpenQa
 from userdata.messages.rules import Rule
 from userdata.messages.scheduler import Scheduler
+from userdata.messages.timetable import Entry, Timetable
 
 log = logging.getLogger("userdata.messages")
 
@@ -23,14 +26,14 @@ STATE = "state.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the consumer; returns the exit code where it cannot.
+    """Runs the one whose settings are there; returns the exit code where it cannot.
 
     Args:
         arguments: the command line's words; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python3 -m userdata.messages", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the host has put settings and TLS files")
-    parser.add_argument("state", type=Path, help="a folder for what must outlive the consumer")
+    parser.add_argument("state", type=Path, help="a folder for what must outlive the service")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -42,17 +45,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if memory.lost:
         log.warning("%s was not readable: what came before now is not known", options.state / STATE)
-    followed = tuple(Rule(**rule) for rule in data["rules"])
-    lock = options.folder / data["templates_lock"]
+    _service(data, options.folder, memory).run()
+    return 0
+
+
+def _service(data: Mapping[str, Any], folder: Path, memory: Memory) -> Consumer | Timetable:
+    """Makes the one that the settings are for."""
+    entries = tuple(Entry(**entry) for entry in data.get("timetable", ()))
+    followed = tuple(Rule(**rule) for rule in data.get("rules", ())) + tuple(entry.rule for entry in entries)
+    lock = folder / data["templates_lock"]
     scheduler = Scheduler(followed, OpenQa(**data["openqa"]), memory, templates_lock=lock)
-    listening = Consumer(
-        consumer.read(data["listen"], options.folder),
+    if entries:
+        return Timetable(entries, scheduler=scheduler, memory=memory)
+    return Consumer(
+        consumer.read(data["listen"], folder),
         topics=tuple(rules.topics(followed)),
         scheduler=scheduler,
         memory=memory,
     )
-    listening.run()
-    return 0
 
 
 if __name__ == "__main__":

@@ -107,9 +107,9 @@ def malformed(template: str) -> str | None:
     return rest[0] if rest else None
 
 
-def is_constant(template: str) -> bool:
-    """Tell whether a template has no placeholder."""
-    return _PLACEHOLDER.search(template) is None
+def fields(template: str) -> frozenset[str]:
+    """Return the fields that a template's placeholders stand for."""
+    return frozenset(found["field"] for found in _PLACEHOLDER.finditer(template))
 
 
 def _text(value: Any) -> str | None:

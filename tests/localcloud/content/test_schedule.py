@@ -15,7 +15,8 @@ import pytest
 from localcloud.addresses import OUTSIDE
 from settings import messages
 from tests.localcloud.content.broker import PORT, VIRTUAL_HOST, Outside
-from tests.localcloud.deployed import SAMPLE, Deployment, until
+from tests.localcloud.content.templates import load_templates
+from tests.localcloud.deployed import Deployment, until
 from userdata.messages.memory import SAVE_SECONDS
 
 pytestmark = pytest.mark.schedule
@@ -102,24 +103,6 @@ class Scheduling:
         until(f"{UNIT} says {text!r}", lambda: text in self.journal() or None, seconds=seconds)
 
 
-def load_templates(made: Deployment) -> None:
-    """Gives openQA what makes a job of this module's builds."""
-    settings = json.loads((SAMPLE / "job.json").read_text())
-    own = {key: settings[key] for key in ("BOOTFROM", "QEMUCPUS", "QEMURAM", "QEMUVGA")}
-    machine = {"WORKER_CLASS": settings["WORKER_CLASS"]}
-    product = {"distri": "sample", "version": VERSION, "flavor": "cd", "arch": "x86_64"}
-
-    def create(table: str, settings: dict[str, str], **values: str) -> None:
-        made.openqa.request("POST", table, json={**values, "settings": settings})
-
-    create("machines", machine, name=VERSION, backend="qemu")
-    create("test_suites", own, name=VERSION)
-    create("products", {}, name=VERSION, **product)
-    made.openqa.request("POST", "job_groups", data={"name": VERSION})
-    names = {"group_name": VERSION, "machine_name": VERSION, "test_suite_name": VERSION, "prio": 50}
-    made.openqa.request("POST", "job_templates", data=names | product)
-
-
 @pytest.fixture(scope="module")
 def scheduling(content: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduling]:
     outside = Outside(content.cloud, tmp_path_factory.mktemp("broker"))
@@ -128,7 +111,7 @@ def scheduling(content: Deployment, tmp_path_factory: pytest.TempPathFactory) ->
         outside.start_archive()
         outside.start_broker()
         (webui,) = content.serving("webui")
-        load_templates(content)
+        load_templates(content, VERSION)
         content.cloud.client("secretsmanager").put_secret_value(
             SecretId=f"openqa/{content.name}/broker", SecretString=json.dumps(outside.secret("fedora"))
         )

@@ -1,0 +1,58 @@
+"""Alarms about builds that are not scheduled: messages are not heard or dealt with, or the clock is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from constructs import Construct
+from constructs.alarm import HOUR, MINUTE, add_alarm
+
+from settings import Environment
+
+# Our consumer keeps up within seconds. What fedora_openqa fails with is tried for a day
+# (userdata/messages/fedora.py), and some messages it fails with on purpose.
+_LAG_SECONDS: Mapping[str, int] = {"rules": 30 * MINUTE, "fedora_openqa": 25 * HOUR}
+_TIMETABLE_LAG_SECONDS = 30 * MINUTE
+
+
+class ScheduleAlarms(Construct):
+    """One alarm for each way by which an environment schedules builds."""
+
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        """Makes the alarms.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+        """
+        super().__init__(scope, id)
+        if environment.schedule is not None:
+            lag = _LAG_SECONDS[environment.schedule.program]
+            spoken = f"{lag // HOUR} hours" if lag > HOUR else f"{lag // MINUTE} minutes"
+            meaning = (
+                f"for {spoken} not all messages were dealt with, or nothing is known of it: the broker,"
+                " its archive or openQA is away, or refuses, and builds are not scheduled (docs/operating.md)"
+            )
+            _add(self, "ScheduleLagSeconds", environment=environment, meaning=meaning, lag=lag)
+        if environment.timetable:
+            lag = _TIMETABLE_LAG_SECONDS
+            meaning = (
+                f"for {lag // MINUTE} minutes not all builds were scheduled that the timetable has, or"
+                " nothing is known of it: openQA is away, or loads templates (docs/operating.md)"
+            )
+            _add(self, "TimetableLagSeconds", environment=environment, meaning=meaning, lag=lag)
+
+
+def _add(scope: Construct, metric: str, *, environment: Environment, meaning: str, lag: int) -> None:
+    add_alarm(
+        scope,
+        metric,
+        environment=environment,
+        name=metric,
+        meaning=meaning,
+        metric=metric,
+        statistic="Minimum",
+        threshold=lag,
+        period=15 * MINUTE,
+    )

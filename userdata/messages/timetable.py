@@ -1,0 +1,146 @@
+"""Builds at times of the week. A time that has come is a message as any other: each is dealt with once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from userdata.messages.memory import Memory
+from userdata.messages.openqa import UnavailableError
+from userdata.messages.rules import Message, Rule
+from userdata.messages.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY = "|".join(DAYS)
+AT = (
+    rf"(?P<first>{_DAY})(-(?P<last>{_DAY}))? "
+    r"(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
+)
+# What parameters may name of a time, in UTC: 20260131, 0530, 2026, 01, 31.
+FIELDS: Mapping[str, str] = {"date": "%Y%m%d", "time": "%H%M", "year": "%Y", "month": "%m", "day": "%d"}
+# What was missed longer ago is of no use: it would be that day's build with this day's files.
+MISSED_SECONDS = 86400.0
+AGAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What openQA is told at some times of the week.
+
+    Attributes:
+        at: Times in UTC, such as ``mon-fri 05:30``.
+        post: Parameters of ``isos post``; ``{field}`` stands for one of `FIELDS`.
+    """
+
+    at: Sequence[str]
+    post: Mapping[str, str]
+
+    @property
+    def rule(self) -> Rule:
+        """What is made of its messages."""
+        said = json.dumps(self.post, sort_keys=True).encode()
+        return Rule(topic=f"timetable.{hashlib.sha256(said).hexdigest()[:8]}", filter={}, post=self.post)
+
+    def message(self, moment: datetime) -> Message:
+        """Make the message of a time in UTC."""
+        topic = self.rule.topic
+        body = {name: moment.strftime(form) for name, form in FIELDS.items()}
+        return Message(id=f"{topic}@{moment:%Y-%m-%dT%H:%MZ}", topic=topic, body=body)
+
+
+def times_of_day(at: Sequence[str]) -> dict[int, set[timedelta]]:
+    """Return the times since midnight by day of the week, 0 for Monday.
+
+    Args:
+        at: Times of the week.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    found: dict[int, set[timedelta]] = {}
+    for text in at:
+        parts = re.fullmatch(AT, text)
+        if parts is None:
+            raise ValueError(f"{text!r} is no time such as 'mon-fri 05:30'")
+        first = DAYS.index(parts["first"])
+        last = DAYS.index(parts["last"] or parts["first"])
+        for day in range(first, first + (last - first) % 7 + 1):
+            moment = timedelta(hours=int(parts["hour"]), minutes=int(parts["minute"]))
+            found.setdefault(day % 7, set()).add(moment)
+    return found
+
+
+def due(entries: Sequence[Entry], *, after: float, until: float) -> list[Message]:
+    """Return the messages of the times in a span, the earliest first.
+
+    Args:
+        entries: The timetable.
+        after: The span's begin, which is not in it, in seconds since the epoch.
+        until: Its end, which is.
+    """
+    found = [
+        (moment, entry.message(moment))
+        for entry in entries
+        for moment in _moments(entry, after=after, until=until)
+    ]
+    return [message for _, message in sorted(found, key=lambda pair: pair[0])]
+
+
+def _moments(entry: Entry, *, after: float, until: float) -> Iterator[datetime]:
+    times = times_of_day(entry.at)
+    begin, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (after, until))
+    midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+    while midnight <= end:
+        moments = (midnight + since for since in times.get(midnight.weekday(), ()))
+        yield from (moment for moment in moments if begin < moment <= end)
+        midnight += timedelta(days=1)
+
+
+class Timetable:
+    """Looks at the clock each minute.
+
+    Args:
+        entries: What is scheduled when.
+        scheduler: Deals with messages, by the entries' rules.
+        memory: Which were dealt with.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        scheduler: Scheduler,
+        memory: Memory,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._entries = entries
+        self._scheduler = scheduler
+        self._memory = memory
+        self._clock = clock
+
+    def run(self) -> None:
+        """Keep to the timetable; does not return."""
+        log.info("keeping to the timetable: %d entries", len(self._entries))
+        while True:
+            time.sleep(self.look())
+
+    def look(self) -> float:
+        """Deal with what is due; return after how many seconds to look again."""
+        now = self._clock()
+        for message in due(self._entries, after=max(self._memory.since, now - MISSED_SECONDS), until=now):
+            try:
+                self._scheduler.handle(message)
+            except UnavailableError as error:
+                log.warning("message %s waits: %s", message.id, error)
+                return AGAIN_SECONDS
+        self._memory.all_done(now=now)
+        return 60 - now % 60
