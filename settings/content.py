@@ -147,7 +147,7 @@ class Content(Settings):
         return {key: value for key, value in known.items() if not (other and key == "templates")} | data
 
     def needs(self, architecture: Architecture) -> tuple[Need, ...]:
-        """Tell what the jobs of an architecture need. Only x86_64 must be there.
+        """Tell what the jobs of an architecture need. Only x86_64 must be there, but for tests of one's own.
 
         Args:
             architecture: The processor.

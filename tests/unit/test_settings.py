@@ -1050,6 +1050,21 @@ def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tup
     assert made.cloudinit
 
 
+def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
+    own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
+    arm = [
+        (
+            'architecture = "x86_64"\nclasses = ["qemu_x86_64"]',
+            'architecture = "aarch64"\nclasses = ["qemu_aarch64"]',
+        ),
+        ('"m8i.2xlarge"]\nvirtualization = "nested"', '"m7g.metal"]\nvirtualization = "metal"'),
+        ('"m5.metal"', '"m7g.metal"'),
+    ]
+    edits = [ARM_IMAGE, *arm, arm[0]]
+    assert load("here", write(tmp_path, ('profile = "sample"', own), *edits)).fleets
+    assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
+
+
 def test_tests_of_ones_own_have_no_defaults(tmp_path: Path) -> None:
     said = refusal(tmp_path, ('profile = "sample"', 'profile = "custom"'))
     assert ["content.distri is missing" in said[0], "content.tests is missing" in said[1]] == [True] * 2
