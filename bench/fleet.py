@@ -26,7 +26,7 @@ from fleet.simulate import options, plot, policies
 from fleet.simulate.compare import Place, percentile, run
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
-from fleet.simulate.progress import Progress
+from fleet.simulate.progress import Progress, end_by_signals
 from fleet.simulate.workload import DAY, generate
 from fleet.simulate.world import play
 
@@ -310,4 +310,5 @@ def _crowd(count: int) -> Seen:
 
 
 if __name__ == "__main__":
+    end_by_signals()
     sys.exit(main())

@@ -13,7 +13,7 @@ from fleet.schedule import Warm
 from fleet.simulate import options, plot
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
 from fleet.simulate.ideal import clairvoyant, floor
-from fleet.simulate.progress import Progress
+from fleet.simulate.progress import Progress, end_by_signals
 from fleet.simulate.workload import FEDORA, Post, generate
 
 SAMPLE_SECONDS = 300.0
@@ -143,4 +143,5 @@ def _ideal(name: str, place: Place, posts: list[Post], progress: Progress) -> di
 
 
 if __name__ == "__main__":
+    end_by_signals()
     sys.exit(main())

@@ -1,13 +1,20 @@
-"""How far a long run is, told on standard error: what it finds out stays alone on standard output."""
+"""How far a long run is, told on standard error, and its end. What it finds out is alone on standard output."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
 from fleet.simulate.workload import DAY
 
 EVERY_SECONDS = 5.0
+
+
+def end_by_signals() -> None:
+    """Has Ctrl-C, or a reader that wants no more, end the program at once: it leaves nothing behind."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 class Progress:

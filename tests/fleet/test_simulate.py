@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -248,6 +251,29 @@ def test_a_long_run_tells_how_far_it_is(
     assert "\nours: day 0.2 of 0.3\n" in told.err
     assert "\nclairvoyant: schedule 11 of 11, day 0.2 of 0.3\n" in told.err
     assert [line.split(":")[0] for line in told.out.splitlines()] == ["ours", "clairvoyant"]
+
+
+def begun(*, days: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "fleet.simulate", "fedora", "--days", days]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_ends_without_a_word_when_its_reader_is_gone() -> None:
+    with begun(days="0.1") as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        assert run.stderr.read() == ""
+    assert run.returncode == -signal.SIGPIPE
+
+
+def test_a_run_ends_without_a_word_at_ctrl_c() -> None:
+    with begun(days="92") as run:
+        assert run.stderr
+        assert "ours: day" in run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        assert "Traceback" not in run.stderr.read()
+    assert run.returncode == -signal.SIGINT
 
 
 def test_the_parts_of_a_bill_make_up_the_whole() -> None:
