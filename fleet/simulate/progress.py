@@ -1,4 +1,4 @@
-"""How far a long run is, told on standard error, and its end. What it finds out is alone on standard output."""
+"""How far a long run is, told on standard error, and its end. What it finds out has standard output alone."""
 
 from __future__ import annotations
 

@@ -330,6 +330,30 @@ def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest
     assert "TLS Web Server Authentication" in said
 
 
+def test_a_lost_authority_is_made_anew_only_where_clients_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.program("openssl", arguments=("version",))
+    made = Certificates(tmp_path)
+
+    def ensure(*, new_authority: bool) -> bool:
+        return certificates.ensure(
+            made, name="localhost", address="127.0.0.1", uid=os.getuid(), new_authority=new_authority
+        )
+
+    assert ensure(new_authority=True)
+    ca = made.ca.read_text()
+    made.ca_key.unlink()
+    # Until the server's certificate is due nobody needs it.
+    assert not ensure(new_authority=True)
+    monkeypatch.setattr(certificates, "RENEW_SECONDS", (certificates.SERVER_DAYS + 1) * 86400)
+    with pytest.raises(HostError, match=r"ca\.key is missing, so the certificate cannot be renewed"):
+        ensure(new_authority=False)
+    assert made.ca.read_text() == ca
+    assert ensure(new_authority=True)
+    assert made.ca.read_text() != ca
+
+
 @pytest.mark.parametrize("architecture", sorted(kvm.GUESTS))
 def test_the_guest_runs(tmp_path: Path, architecture: str) -> None:
     guest = kvm.GUESTS[architecture]

@@ -47,7 +47,9 @@ class Certificates:
         return self.folder / "server.key"
 
 
-def ensure(certificates: Certificates, *, name: str, address: str, uid: int) -> bool:
+def ensure(
+    certificates: Certificates, *, name: str, address: str, uid: int, new_authority: bool = True
+) -> bool:
     """Makes what is missing and renews what is due; returns whether the server has a new certificate.
 
     Args:
@@ -55,15 +57,22 @@ def ensure(certificates: Certificates, *, name: str, address: str, uid: int) -> 
         name: the DNS name that clients verify.
         address: the IP address they may verify instead.
         uid: PostgreSQL's user, who must read the server's key.
+        new_authority: whether a CA that is needed and not complete is made anew, which no client knows yet.
 
     Raises:
-        HostError: openssl failed.
+        HostError: openssl failed, or only a new CA would help.
     """
     certificates.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not (certificates.ca.exists() and certificates.ca_key.exists()):
-        _make_ca(certificates)
     if _is_good(certificates, name=name, address=address):
         return False
+    lacking = [path for path in (certificates.ca, certificates.ca_key) if not path.exists()]
+    if lacking and not new_authority:
+        raise HostError(
+            f"{lacking[0]} is missing, so the certificate cannot be renewed; `systemctl restart "
+            "openqa-configure` makes a new authority, and the same on the web UI's host has it trusted"
+        )
+    if lacking:
+        _make_ca(certificates)
     _make_server(certificates, name=name, address=address, uid=uid)
     return True
 

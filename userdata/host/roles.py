@@ -141,7 +141,8 @@ def renew_certificate(host: Host) -> None:
         HostError: openssl failed, PostgreSQL is not there, or CloudWatch did not take the figure.
     """
     try:
-        _ensure_certificate(host)
+        # At a start clients are told of a new authority, here they are not.
+        _ensure_certificate(host, new_authority=False)
         # Also where it is not new: an earlier time may have come no further.
         run(["podman", "kill", "--signal=HUP", "openqa-database"])
     finally:
@@ -210,7 +211,7 @@ def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]
     _password(values)
     users.make_folder(host.layout.data, "postgres", user=users.DATABASE, mode=0o700)
     awaiting.decide(host)
-    _ensure_certificate(host)
+    _ensure_certificate(host, new_authority=True)
     call(
         f"parameter {host.document.certificate_parameter}",
         host.client("ssm").put_parameter,
@@ -330,13 +331,14 @@ def _certificates(host: Host) -> Certificates:
     return Certificates(host.layout.data / "certificates")
 
 
-def _ensure_certificate(host: Host) -> None:
+def _ensure_certificate(host: Host, *, new_authority: bool) -> None:
     fixed = host.document.interface
     certificates.ensure(
         _certificates(host),
         name=host.document.database_host,
         address=fixed.address if fixed else host.address,
         uid=USERS["database"],
+        new_authority=new_authority,
     )
 
 
