@@ -12,7 +12,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from localcloud.cloud import RunningCloud
-from tests.localcloud.lab import SERVER, Lab, make_lab, passing_cloud
+from tests.localcloud.lab import SERVER, Lab, make_lab, passing_cloud, remove_what_killed_runs_left
 from tests.prerequisites import require_machine
 
 # Marks of tests that do not deploy.
@@ -29,6 +29,12 @@ class ByDeployment(LoadFileScheduling):  # type: ignore[misc]  # xdist has no ty
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByDeployment:
     return ByDeployment(config, log)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Also where several processes run the tests, one removes what was left."""
+    if not hasattr(session.config, "workerinput") and os.geteuid() == 0:
+        remove_what_killed_runs_left()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

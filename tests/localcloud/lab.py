@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from images import root
+from images import cache, root
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
 
@@ -22,6 +22,15 @@ cat >/root/server.py <<'END'
 systemd-run --unit=server python3 /root/server.py
 echo "user data was here as $(id -un)" >/dev/console
 """
+
+
+def remove_what_killed_runs_left() -> None:
+    """Removes clouds that are named after a process of the tests which is no more."""
+    for folder in (cloud.STATES, cache.root() / "clouds"):
+        for left in folder.glob("test-*-*"):
+            pid = left.name.rpartition("-")[2]
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+                cloud.stop(left.name)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from images import cache
 from localcloud import cloud
 from localcloud.__main__ import main
 from localcloud.cloud import CloudError, RunningCloud
-from tests.localcloud.lab import Lab, device, make_lab, wait_until
+from tests.localcloud.lab import Lab, device, make_lab, remove_what_killed_runs_left, wait_until
 from tests.prerequisites import require_machine
 
 pytestmark = pytest.mark.machine
@@ -118,6 +119,21 @@ def test_it_goes_with_the_command_that_starts_it() -> None:
     wait_until(lambda: not traces(name, running.pid), seconds=20)
     assert cloud.find(name) is None
     cloud.stop(name)
+
+
+def test_what_a_killed_run_left_goes_at_the_next_one(lab: Lab) -> None:
+    with subprocess.Popen(["/bin/true"]) as ended:
+        pass
+    name = f"test-left-{ended.pid}"
+    volume = cache.root() / "clouds" / name / "volumes/vol-1"
+    volume.parent.mkdir(parents=True)
+    volume.touch()
+    (cloud.STATES / name).mkdir()
+    (cloud.STATES / name / "log").touch()
+    remove_what_killed_runs_left()
+    assert not (cache.root() / "clouds" / name).exists()
+    assert not (cloud.STATES / name).exists()
+    assert cloud.find(lab.cloud.name) == lab.cloud
 
 
 def test_it_goes_if_the_block_that_starts_it_fails() -> None:
