@@ -219,6 +219,7 @@ def _content(content: Content) -> Document:
         "needles": source(content.needles, content.needles_ref),
         "loader": content.loader,
         "templates": list(content.templates),
+        "templates_repository": source(content.templates_repository, content.templates_ref),
         "refresh_minutes": content.refresh_minutes,
         "asset_limits": dict(content.asset_limits),
         "cloudinit": content.cloudinit,

@@ -383,7 +383,8 @@ def _builder_problems(environment: Environment) -> Iterator[Problem]:
 
 
 def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
-    for key, address in (("tests", content.tests), ("needles", content.needles)):
+    for key in ("tests", "needles", "templates_repository"):
+        address = getattr(content, key)
         if address and address.startswith("http://") and not local:
             wrong = "anyone on the way could change what is run"
             yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
@@ -395,6 +396,11 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
     if content.needles and not content.tests:
         wrong = "the sample's needles come with it"
         yield Problem("content.needles", content.needles, wrong, "nothing without content.tests")
+    if content.templates_repository and content.loader != "openqa":
+        wrong = f"loader {shown(content.loader)} takes them from the tests' repository"
+        yield Problem(
+            "content.templates_repository", content.templates_repository, wrong, 'loader = "openqa"'
+        )
     if content.templates and not content.tests:
         wrong = "there is no repository that has them"
         yield Problem("content.templates", content.templates, wrong, "nothing without content.tests")

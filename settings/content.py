@@ -60,7 +60,7 @@ GitRef = Field(
 TemplateFile = Field(
     max_length=200,
     pattern=r"^([A-Za-z0-9_*][A-Za-z0-9_.*+ -]*/)*[A-Za-z0-9_*][A-Za-z0-9_.*+ -]*\.(json|yaml)$",
-    description='files of the tests\' repository that end in .json or .yaml, such as "job_groups/*.yaml"',
+    description='files of the repository that end in .json or .yaml, such as "job_groups/*.yaml"',
 )
 WorkerClass = Field(pattern=r"^[A-Za-z0-9_.+:-]+$")
 GroupName = Field(min_length=1, max_length=200, pattern=r"^[^\r\n=]*[^\s=][^\r\n=]*$")
@@ -103,6 +103,9 @@ class Content(Settings):
         tuple[Annotated[str, TemplateFile], ...],
         Field(description=f"a list of {TemplateFile.description}"),
     ] = ()
+    # None: the templates are in the tests' repository. openSUSE's job groups have one of their own.
+    templates_repository: Annotated[str | None, RepositoryAddress] = None
+    templates_ref: Annotated[str, GitRef] = "HEAD"
     refresh_minutes: Annotated[
         int, Field(ge=1, le=360, description="a whole number of minutes from 1 to 360")
     ] = 30

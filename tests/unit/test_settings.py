@@ -234,6 +234,15 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                     "an https:// address",
                 ],
             ),
+            "templates of their own for another loader": (
+                'tests = "https://example.org/own.git"\n'
+                'templates_repository = "https://example.org/groups.git"',
+                [
+                    "content.templates_repository",
+                    "takes them from the tests' repository",
+                    'loader = "openqa"',
+                ],
+            ),
             "needles alone": (
                 'needles = "https://example.org/needles.git"',
                 ["content.needles", "the sample's needles", "nothing without content.tests"],

@@ -185,6 +185,7 @@ def test_postgresql_reads_its_certificate_also_where_an_earlier_time_came_no_fur
     tmp_path: Path, aws: None, programs: machine.Programs
 ) -> None:
     host = machine.host(tmp_path, "database")
+    roles._ensure_certificate(host, new_authority=True)
     roles.renew_certificate(host)
     roles.renew_certificate(host)
     reload = ("podman", "kill", "--signal=HUP", "openqa-database")

@@ -42,8 +42,13 @@ class OpenQa:
         self.groups: list[dict[str, Any]] = []
         self.machines: list[str] = []
         self.inside = folder / "srv/data/openqa/content"
-        self.tree = folder / "tree"
-        self.bare = folder / "served/tests.git"
+        self.folder = folder
+        self.serve("tests")
+
+    def serve(self, name: str) -> None:
+        """Makes an empty repository, which is pushed to from then on."""
+        self.tree = self.folder / f"tree-{name}"
+        self.bare = self.folder / f"served/{name}.git"
         self._git("init", "--quiet", "--initial-branch=main", str(self.tree))
         self._git("init", "--quiet", "--bare", str(self.bare))
 
@@ -188,6 +193,57 @@ def test_only_changed_templates_are_loaded(host: Host, openqa: OpenQa) -> None:
     openqa.machines = []  # a new database
     follow(host)
     assert openqa.loads() == ["a.json", "b.json"]
+
+
+def test_templates_may_have_a_repository_of_their_own(tmp_path: Path, host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    assert openqa.loads() == ["tables.json"]
+    # From now on.
+    openqa.serve("templates")
+    data = json.loads(host.layout.document.read_text())
+    address = data["webui"]["content"]["tests"]["address"].replace("tests.git", "templates.git")
+    data["webui"]["content"] |= {
+        "templates_repository": {"address": address, "ref": "main"},
+        "templates": ["*.json", "groups/*.yaml"],
+    }
+    other = machine.host(tmp_path, data)
+    roles._lay_out(other)
+    first = openqa.push({"more.json": TABLES, "groups/one.yaml": "{}"})
+    assert first in follow(other)[-1]
+    said = [line for line in openqa.asked if "load-templates" in line or "template=" in line]
+    assert [line.split()[-1] for line in said] == [
+        "more.json",
+        f"template={repository.INSIDE}/templates/groups/one.yaml",
+    ]
+    openqa.asked.clear()
+    assert not (current(other) / "pushed/more.json").exists()
+    assert follow(other) == []
+    # What openQA refuses is taken back, there as elsewhere.
+    openqa.push({"more.json": TABLES.replace("64bit", "128bit")})
+    openqa.refuses = "more.json"
+    with pytest.raises(HostError, match=r"more\.json is refused"):
+        follow(other)
+    assert (refresh.folder(other) / "templates/more.json").read_text() == TABLES
+
+
+def test_a_repository_of_templates_that_is_refused_leaves_those_of_the_tests(
+    tmp_path: Path, host: Host, openqa: OpenQa
+) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    openqa.serve("templates")
+    data = json.loads(host.layout.document.read_text())
+    address = data["webui"]["content"]["tests"]["address"].replace("tests.git", "templates.git")
+    data["webui"]["content"] |= {"templates_repository": {"address": address, "ref": "main"}}
+    other = machine.host(tmp_path, data)
+    roles._lay_out(other)
+    openqa.push({"more.json": TABLES, "worse.json": TABLES})
+    openqa.loads()
+    openqa.refuses = "worse.json"
+    with pytest.raises(HostError, match=r"worse\.json is refused"):
+        follow(other)
+    assert openqa.loads() == ["more.json", "worse.json", "tables.json"]
 
 
 def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
@@ -433,15 +489,15 @@ def test_an_unreachable_ref_or_repository_is_named(host: Host, openqa: OpenQa, r
 
 
 @pytest.mark.parametrize("name", ["link.json", "folder.json", "elsewhere/secret.json"])
-def test_templates_are_files_of_the_tests(tmp_path: Path, name: str) -> None:
+def test_templates_are_files_of_their_repository(tmp_path: Path, name: str) -> None:
     (tmp_path / "tree/folder.json").mkdir(parents=True)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/secret.json").write_text("{}")
     (tmp_path / "tree/link.json").symlink_to(tmp_path / "secrets/secret.json")
     (tmp_path / "tree/elsewhere").symlink_to(tmp_path / "secrets")
-    with pytest.raises(HostError, match=f"{name} is no file of the tests"):
+    with pytest.raises(HostError, match=f"{name} is no file of the repository"):
         templates.find(tmp_path / "tree", [name])
-    with pytest.raises(HostError, match=r"the tests have no file none\.json"):
+    with pytest.raises(HostError, match=r"there is no file none\.json"):
         templates.find(tmp_path / "tree", ["none.json"])
 
 

@@ -72,6 +72,7 @@ class Content:
     needles: Source | None
     loader: str
     templates: tuple[str, ...]
+    templates_repository: Source | None
     refresh_minutes: int
     asset_limits: Mapping[str, int]
     cloudinit: bool
@@ -364,6 +365,7 @@ def _content(data: Mapping[str, Any]) -> Content:
         needles=_source(data["needles"]),
         loader=data["loader"],
         templates=tuple(data["templates"]),
+        templates_repository=_source(data["templates_repository"]),
         refresh_minutes=int(data["refresh_minutes"]),
         asset_limits={name: int(limit) for name, limit in data["asset_limits"].items()},
         cloudinit=data["cloudinit"],

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from userdata.host import factory, figures, users
 from userdata.host.backup.base import alone
 from userdata.host.commands import run
 from userdata.host.content import templates, trees
-from userdata.host.content.repository import Repository
+from userdata.host.content.repository import INSIDE, Repository
 from userdata.host.document import Content
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -56,7 +56,7 @@ def lay_out(host: Host) -> None:
         for name in ("tests", "needles", "bundled"):
             if (own / name).is_symlink():
                 (own / name).unlink()
-        for name in ("tests", "needles"):
+        for name in ("tests", "needles", "templates"):
             (own / name).mkdir(exist_ok=True)
         parts = _published(host)
         if not (content.tests and content.distri == SAMPLE):
@@ -122,7 +122,11 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
         before = load_state(path)
     repositories = [
         Repository(name, source.address, source.ref)
-        for name, source in (("tests", content.tests), ("needles", content.needles))
+        for name, source in (
+            ("tests", content.tests),
+            ("needles", content.needles),
+            ("templates", content.templates_repository),
+        )
         if source
     ]
     commits = {
@@ -182,7 +186,8 @@ def _load(
     before: State,
 ) -> dict[str, str]:
     """Checks the working trees and loads their changed templates, or puts trees and templates back."""
-    tree, inner = folder(host) / "tests", repositories[0].tree
+    name = _with_templates({repository.name for repository in repositories})
+    tree, inner = folder(host) / name, f"{INSIDE}/{name}"
     begun = False
     try:
         with users.acting_as(users.TESTS):
@@ -190,26 +195,32 @@ def _load(
                 trees.check(folder(host) / repository.name)
             files = templates.find(tree, content.templates)
             wanted = templates.digests(tree, files, loader=content.loader)
-        changed = [name for name, digest in wanted.items() if known.get(name) != digest]
+        changed = [file for file, digest in wanted.items() if known.get(file) != digest]
         if changed:
             templates.check(tree, inner, files, loader=content.loader)
             begun = True
             templates.load(inner, files, loader=content.loader, changed=changed)
     except HostError as error:
         try:
-            _put_back(inner, repositories, before, templates_too=begun)
+            _put_back(repositories, before, templates_too=begun)
         except HostError as other:
             raise HostError(f"{error}; what was there before could not be put back: {other}") from error
         raise
     return wanted
 
 
-def _put_back(inner: str, repositories: list[Repository], before: State, *, templates_too: bool) -> None:
+def _with_templates(repositories: Collection[str]) -> str:
+    """The one of several repositories that has the job templates."""
+    return "templates" if "templates" in repositories else "tests"
+
+
+def _put_back(repositories: list[Repository], before: State, *, templates_too: bool) -> None:
     for repository in repositories:
         if old := before.commits.get(repository.name):
             repository.check_out(old[0])
     if templates_too and "tests" in before.commits:
         files = [name for name in before.templates if name != templates.FIFLOADER]
+        inner = f"{INSIDE}/{_with_templates(before.commits)}"
         templates.load(inner, files, loader=before.loader, changed=before.templates)
 
 

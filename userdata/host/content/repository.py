@@ -46,10 +46,10 @@ def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 
 
 @dataclass(frozen=True)
 class Repository:
-    """Where tests or needles come from.
+    """Where tests, needles or job templates come from.
 
     Attributes:
-        name: ``tests`` or ``needles``: its working tree's folder.
+        name: ``tests``, ``needles`` or ``templates``: its working tree's folder.
         address: the repository's.
         ref: what of it.
     """

@@ -41,10 +41,10 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         paths = sorted(tree.glob(pattern))
         if not paths:
-            raise HostError(f"templates: the tests have no file {pattern}")
+            raise HostError(f"templates: there is no file {pattern}")
         for path in paths:
             if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(tree.resolve()):
-                raise HostError(f"templates: {path.relative_to(tree)} is no file of the tests")
+                raise HostError(f"templates: {path.relative_to(tree)} is no file of the repository")
         found += [str(path.relative_to(tree)) for path in paths]
     return list(dict.fromkeys(found))
 
