@@ -138,7 +138,7 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
     if environment.timetable:
         graphs.append(
             _graph(
-                "Seconds since all due builds were scheduled",
+                "Seconds since all times were dealt with",
                 [(own, "TimetableLagSeconds")],
                 period=5 * MINUTE,
             )

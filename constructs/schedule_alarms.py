@@ -38,7 +38,7 @@ class ScheduleAlarms(Construct):
         if environment.timetable:
             lag = _TIMETABLE_LAG_SECONDS
             meaning = (
-                f"for {lag // MINUTE} minutes not all builds were scheduled that the timetable has, or"
+                f"for {lag // MINUTE} minutes not all times of the timetable were dealt with, or"
                 " nothing is known of it: openQA is away, or loads templates (docs/operating.md)"
             )
             _add(self, "TimetableLagSeconds", environment=environment, meaning=meaning, lag=lag)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fleet import catalogue
 from settings.content import ARCHITECTURES, KNOWN_CLASSES
@@ -36,6 +36,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_assets_without_room(environment),
         *_ids_that_are_not_read(environment),
         *_fetches_that_are_refused(environment),
+        *_builds_without_scenarios(environment),
     )
 
 
@@ -135,15 +136,41 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
 
 
 def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
-    if environment.content.download_domains:
-        return
-    rules = environment.schedule.rules if environment.schedule else ()
-    posts = {f"schedule.rules.{number}": rule.post for number, rule in enumerate(rules, 1)}
-    posts |= {f"timetable.{number}": entry.post for number, entry in enumerate(environment.timetable, 1)}
-    for key, post in posts.items():
+    domains = environment.content.download_domains
+    for key, post in _posts(environment).items():
         for name, template in post.items():
-            if FETCHED.fullmatch(name):
+            where = _source(template)
+            if FETCHED.fullmatch(name) and not any(f".{where}".endswith(f".{domain}") for domain in domains):
+                if domains and (where is None or "{" in where):
+                    continue  # a message says where, or it is no address
+                source = "nowhere" if not domains else f"{', '.join(domains)} and below alone"
                 yield (
                     f"{environment.name}: {key}.post.{name} = {shown(template)}: openQA "
-                    "may fetch from nowhere, and refuses the whole build; wanted: content.download_domains"
+                    f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
                 )
+
+
+def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
+    if environment.content.loader != "scenarios":
+        return
+    for key, post in _posts(environment).items():
+        if not any(name.startswith("SCENARIO_DEFINITIONS_YAML") for name in post):
+            yield (
+                f"{environment.name}: {key}.post has no SCENARIO_DEFINITIONS_YAML_FILE: with content.loader "
+                '"scenarios" openQA has no job templates but those made by hand, and without makes no jobs'
+            )
+
+
+def _posts(environment: Environment) -> dict[str, Mapping[str, str]]:
+    """What openQA is told of builds, by the setting that says so."""
+    rules = environment.schedule.rules if environment.schedule else ()
+    posts = {f"schedule.rules.{number}": rule.post for number, rule in enumerate(rules, 1)}
+    return posts | {
+        f"timetable.{number}": entry.post for number, entry in enumerate(environment.timetable, 1)
+    }
+
+
+def _source(template: str) -> str | None:
+    """The host of an address; None of what is none."""
+    found = re.match(r"https?://([^/:?#]+)", template)
+    return found[1].lower() if found else None

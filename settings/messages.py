@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -161,31 +160,34 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
         yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
     for number, rule in enumerate(schedule.rules, 1):
-        yield from post_problems(f"schedule.rules.{number}.post", rule.post)
+        yield from post_problems(
+            f"schedule.rules.{number}.post", rule.post, fields="{field} or {object.field}"
+        )
         build = rule.post.get("BUILD")
         if build is not None and not rules.fields(build):
             wrong = "the same for every message, so only the first would be scheduled"
             yield Problem(f"schedule.rules.{number}.post.BUILD", build, wrong, "a value with {field} in it")
 
 
-def post_problems(key: str, post: Mapping[str, str]) -> Iterator[Problem]:
+def post_problems(key: str, post: Mapping[str, str], *, fields: str) -> Iterator[Problem]:
     """Find what is wrong with parameters of ``isos post``.
 
     Args:
         key: Where they are.
         post: The parameters, with placeholders.
+        fields: Placeholders that may be there, in words.
     """
     for name in rules.IDENTITY:
         if not post.get(name):
             yield Problem(
-                f"{key}.{name}", post.get(name), "openQA knows a build by it", "a value, or {field} in it"
+                f"{key}.{name}", post.get(name), "openQA knows a build by it", f"a value, or {fields} in it"
             )
     for name, template in post.items():
         if brace := rules.malformed(template):
             wrong = f"no field in braces at {shown(brace)}"
-            yield Problem(f"{key}.{name}", template, wrong, "{field} or {object.field}")
-        if re.search(r"[\r\n]", template):
-            yield Problem(f"{key}.{name}", template, "several lines", "one line of text")
+            yield Problem(f"{key}.{name}", template, wrong, fields)
+        if not template.isprintable():
+            yield Problem(f"{key}.{name}", template, "not to be printed in one line", "one line of text")
 
 
 def _has_port(broker: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +12,10 @@ from settings.fields import Settings
 from settings.messages import Parameter, post_problems
 from settings.problem import Problem, shown
 from userdata.messages import rules, timetable
+from userdata.messages.rules import Message
 
+# Time enough for days and months to come again.
+_YEARS = tuple(datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2024, 2026))
 _FIELDS = ", ".join(f"{{{name}}}" for name in timetable.FIELDS)
 
 
@@ -40,27 +44,36 @@ def problems(entries: tuple[Entry, ...]) -> Iterator[Problem]:
     Args:
         entries: The timetable.
     """
+    found = [problem for number, entry in enumerate(entries, 1) for problem in _entry_problems(number, entry)]
+    yield from found or _twice(entries)
+
+
+def _entry_problems(number: int, entry: Entry) -> Iterator[Problem]:
+    key = f"timetable.{number}.post"
+    yield from post_problems(key, entry.post, fields=_FIELDS)
+    for name, template in entry.post.items():
+        if unknown := rules.fields(template) - timetable.FIELDS.keys():
+            wrong = f"times have no field {shown(min(unknown))}"
+            yield Problem(f"{key}.{name}", template, wrong, _FIELDS)
+
+
+def _twice(entries: tuple[Entry, ...]) -> Iterator[Problem]:
+    """Find builds that have the name of an earlier one, which openQA would take for it."""
+    scheduled: dict[tuple[str, ...], Message] = {}
     for number, entry in enumerate(entries, 1):
-        key = f"timetable.{number}.post"
-        yield from post_problems(key, entry.post)
-        for name, template in entry.post.items():
-            if unknown := rules.fields(template) - timetable.FIELDS.keys():
-                wrong = f"times have no field {shown(min(unknown))}"
-                yield Problem(f"{key}.{name}", template, wrong, _FIELDS)
-        if (build := entry.post.get("BUILD")) and (lacking := _lacking(build, entry.at)):
-            yield Problem(f"{key}.BUILD", build, lacking[0], lacking[1])
-        if first := next(
-            (i for i, other in enumerate(entries[: number - 1], 1) if other.post == entry.post), 0
-        ):
-            wrong = f"the same as of entry {first}"
-            yield Problem(key, dict(entry.post), wrong, "one entry for a build, with all its times")
+        timed = timetable.Entry(at=entry.at, post=entry.post)
+        for message in timetable.due([timed], after=_YEARS[0], until=_YEARS[1]):
+            parameters = timed.rule.parameters(message)
+            build = tuple(parameters[name] for name in rules.IDENTITY)
+            if other := scheduled.get(build):
+                key, days = f"timetable.{number}.post.BUILD", f"{_said(other)} and {_said(message)}"
+                wrong = f"{' '.join(build)} both for {days}, so only the first would be scheduled"
+                yield Problem(
+                    key, entry.post["BUILD"], wrong, "{date} in it, {time} if need be, or other names"
+                )
+                break
+            scheduled[build] = message
 
 
-def _lacking(build: str, at: tuple[str, ...]) -> tuple[str, str] | None:
-    """What is wrong with a build's name, and what is allowed: openQA makes a build of a name once."""
-    fields = rules.fields(build)
-    if "date" not in fields and not {"year", "month", "day"} <= fields:
-        return "the same on several days, so only the first would be scheduled", "a value with {date} in it"
-    if "time" not in fields and any(len(times) > 1 for times in timetable.times_of_day(at).values()):
-        return "the same several times a day, so only the first would be scheduled", "{date} and {time} in it"
-    return None
+def _said(message: Message) -> str:
+    return message.id.partition("@")[2]

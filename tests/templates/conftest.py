@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import settings
+from settings.timetable import Entry
 from tests.templates.synthesis import Synthesized, synthesize
+from userdata.messages.rules import IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,3 +43,11 @@ def local(synthesized: Callable[[str], Synthesized]) -> Synthesized:
 def production(synthesized: Callable[[str], Synthesized]) -> Synthesized:
     """The environment with everything in it."""
     return synthesized("production")
+
+
+@pytest.fixture(scope="session")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """An environment that schedules by the clock."""
+    entry = Entry(at=("mon-fri 05:30",), post=dict.fromkeys(IDENTITY, "{date}"))
+    asked = settings.load("local").model_copy(update={"timetable": (entry,)})
+    return synthesize(asked, tmp_path_factory.mktemp("timed"), check=False)

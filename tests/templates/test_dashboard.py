@@ -49,6 +49,12 @@ def test_every_own_metric_is_published(environment: Synthesized) -> None:
                 assert f'"{name}"' in published or f"{name}=" in published
 
 
+def test_the_timetable_is_on_it(timed: Synthesized) -> None:
+    (metric,) = graphs(timed)["Seconds since all times were dealt with"]
+    assert metric == ["openQA/local", "TimetableLagSeconds"]
+    test_every_own_metric_is_published(timed)
+
+
 def test_every_fleet_and_host_is_on_it(environment: Synthesized) -> None:
     found = graphs(environment)
     for title in ("Dollars an hour", "Busy workers", "Idle workers", "Hosts wanted"):

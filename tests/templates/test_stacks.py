@@ -23,7 +23,6 @@ from images import recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
-from settings.timetable import Entry
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import certificates, messages, minion, ready, roles, space, volume
@@ -590,13 +589,6 @@ def ruled(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     return synthesize(changed("local", schedule=schedule), tmp_path_factory.mktemp("ruled"), check=False)
 
 
-@pytest.fixture(scope="session")
-def timed(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """An environment that schedules by the clock."""
-    entry = Entry(at=("mon-fri 05:30",), post=dict.fromkeys(IDENTITY, "{date}"))
-    return synthesize(changed("local", timetable=(entry,)), tmp_path_factory.mktemp("timed"), check=False)
-
-
 def test_the_clock_needs_no_broker(timed: Synthesized) -> None:
     told = document(template(timed, "webui"))
     assert told["timetable"] == [{"at": ["mon-fri 05:30"], "post": dict.fromkeys(IDENTITY, "{date}")}]
@@ -870,6 +862,7 @@ def test_an_alarm_tells_that_the_timetable_is_not_kept(timed: Synthesized, ruled
     alarm = only([alarm for alarm in alarms if alarm["MetricName"] == "TimetableLagSeconds"])
     assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
     assert 600 < alarm["Threshold"] <= 3600
+    assert "TimetableLagSeconds=" in Path(str(messages.__file__)).read_text()
     assert not [alarm for alarm in alarms if alarm["MetricName"] == "ScheduleLagSeconds"]
     others = ruled.properties("AWS::CloudWatch::Alarm", "webui")
     assert not [alarm for alarm in others if alarm["MetricName"] == "TimetableLagSeconds"]

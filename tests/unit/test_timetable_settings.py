@@ -45,14 +45,17 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace("05:30", "24:00"), "a list of days and times in UTC"),
         (ENTRY.replace("sun", "sunday"), 'timetable.1.at.2 = "sunday 12:00"'),
         (ENTRY.replace('FLAVOR = "b"\n', ""), "timetable.1.post.FLAVOR is missing"),
-        (ENTRY.replace("{date}", "1"), "the same on several days"),
-        (ENTRY.replace("{date}", "{year}{day}"), "the same on several days"),
-        (ENTRY.replace("sun 12:00", "fri 12:00"), "the same several times a day"),
+        (ENTRY.replace("{date}", "1"), "a 1 b x86_64 1 both for 2024-01-01T05:30Z and 2024-01-02T05:30Z"),
+        (ENTRY.replace("{date}", "{year}{day}"), "so only the first would be scheduled"),
+        (ENTRY.replace("{date}", "{month}{day}"), "both for 2024-01-01T05:30Z and 2025-01-01T05:30Z"),
+        (ENTRY.replace("sun 12:00", "fri 12:00"), "both for 2024-01-05T05:30Z and 2024-01-05T12:00Z"),
+        (ENTRY + ENTRY.replace("05:30", "06:30") + 'ISO = "b"\n', "timetable.2.post.BUILD"),
+        (ENTRY.replace('"b"', '"a\\u0000b"'), "not to be printed in one line"),
         (ENTRY.replace('"b"', '"{week}"'), 'times have no field "week"'),
         (ENTRY.replace('"b"', '"{week"'), 'no field in braces at "{week"'),
         (ENTRY.replace("at =", "when ="), "unknown key; allowed: at, post"),
         (ENTRY + 'iso = "a"\n', "openQA's settings in capitals"),
-        (ENTRY + ENTRY, "timetable.2.post"),
+        (ENTRY + ENTRY, "timetable.2.post.BUILD"),
         (ENTRY + f'ISO = "{"x" * 10_000}"\n', "bytes, which user data has no room for"),
     ],
 )
@@ -62,10 +65,45 @@ def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
     assert reason in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        ENTRY.replace('"b"', '"c"'),
+        ENTRY.replace("mon-fri 05:30", "sat 05:30")
+        .replace('"sun 12:00"', '"sat 12:00"')
+        .replace("{date}", "{date}-{time}"),
+        ENTRY.replace('FLAVOR = "b"', 'FLAVOR = "{date}"').replace('BUILD = "{date}"', 'BUILD = "1"'),
+    ],
+)
+def test_builds_of_several_entries(tmp_path: Path, second: str) -> None:
+    assert len(load(tmp_path, ENTRY + second)) == 2
+
+
+FETCHING = 'ISO_URL = "https://cd.example.org/{date}.iso"\n'
+
+
+def warnings(directory: Path, text: str, domains: tuple[str, ...], **changes: str) -> tuple[str, ...]:
+    load(directory, text)
+    made = settings.load("x", directory)
+    content = made.content.model_copy(update={"download_domains": domains, **changes})
+    return settings.warnings(made.model_copy(update={"content": content}))
+
+
 def test_fetches_that_openqa_refuses_are_told(tmp_path: Path) -> None:
-    load(tmp_path, ENTRY + 'ISO_URL = "https://example.org/{date}.iso"\n')
-    (line,) = settings.warnings(settings.load("x", tmp_path))
-    assert line == (
-        'x: timetable.1.post.ISO_URL = "https://example.org/{date}.iso": openQA may fetch from nowhere, and '
-        "refuses the whole build; wanted: content.download_domains"
+    nowhere, elsewhere = (
+        [line for line in warnings(tmp_path, ENTRY + FETCHING, domains) if "ISO_URL" in line]
+        for domains in ((), ("example.com", "d.example.org"))
     )
+    begin = 'x: timetable.1.post.ISO_URL = "https://cd.example.org/{date}.iso": openQA may fetch from'
+    end = "and refuses the whole build; wanted: content.download_domains"
+    assert nowhere == [f"{begin} nowhere, {end}"]
+    assert elsewhere == [f"{begin} example.com, d.example.org and below alone, {end}"]
+    for domain in ("example.org", "cd.example.org"):
+        assert "ISO_URL" not in str(warnings(tmp_path, ENTRY + FETCHING, (domain,)))
+
+
+def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
+    (line,) = warnings(tmp_path, ENTRY, ())
+    assert "timetable.1.post has no SCENARIO_DEFINITIONS_YAML_FILE" in line
+    assert warnings(tmp_path, ENTRY + 'SCENARIO_DEFINITIONS_YAML_FILE = "/a.yaml"\n', ()) == ()
+    assert warnings(tmp_path, ENTRY, (), loader="openqa") == ()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.userdata import machine
 from userdata.host import roles
 from userdata.messages.memory import Memory
-from userdata.messages.openqa import Posted, UnavailableError
+from userdata.messages.openqa import Posted, RefusedError, UnavailableError
 from userdata.messages.scheduler import Scheduler
 from userdata.messages.timetable import (
     AGAIN_SECONDS,
@@ -45,11 +45,14 @@ class FakeOpenQa:
     def __init__(self) -> None:
         self.builds: list[str] = []
         self.away = 0
+        self.refuses = False
 
     def jobs_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
         return (1,) if parameters["BUILD"] in self.builds else ()
 
     def post(self, parameters: Mapping[str, str]) -> Posted:
+        if self.refuses:
+            raise RefusedError("HTTP 400")
         if self.away:
             self.away -= 1
             raise UnavailableError("HTTP 502")
@@ -151,18 +154,49 @@ def test_what_a_host_missed_its_next_one_makes_up_for_within_a_day(tmp_path: Pat
     assert timedelta(seconds=MISSED_SECONDS) == timedelta(days=1)
 
 
-def test_what_openqa_does_not_take_waits(tmp_path: Path) -> None:
+def test_what_openqa_does_not_take_waits_and_keeps_nobody_else(tmp_path: Path) -> None:
     openqa, clock = FakeOpenQa(), Clock(MONDAY)
     other = Entry(at=["mon 00:01"], post=POST | {"BUILD": "other-{date}"})
     made = timetable(tmp_path, openqa, clock, Entry(at=["mon 00:02"], post=POST), other)
     clock.now += 180
-    openqa.away = 2
+    openqa.away = 3
+    # The earlier first, whatever the order of the file.
     assert [made.look(), made.look()] == [AGAIN_SECONDS] * 2
+    assert openqa.builds == ["20260302-0002"]
     assert json.loads((tmp_path / "state.json").read_text())["since"] == MONDAY
     assert made.look() == 60
-    # The earlier first, whatever the order of the file.
-    assert openqa.builds == ["other-20260302", "20260302-0002"]
+    assert openqa.builds == ["20260302-0002", "other-20260302"]
     assert json.loads((tmp_path / "state.json").read_text())["since"] == clock.now
+
+
+def test_what_waits_for_a_day_is_given_up_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, Entry(at=["mon-tue 00:02"], post=POST))
+    openqa.away = 100
+    for now in (180, MISSED_SECONDS + 150, MISSED_SECONDS + 180):
+        clock.now = MONDAY + now
+        assert made.look() == AGAIN_SECONDS
+    openqa.away = 0
+    assert made.look() == 60
+    assert openqa.builds == ["20260303-0002"]
+    assert [line for line in caplog.messages if "more than a day old" in line] == [
+        f"message {Entry(at=[], post=POST).rule.topic}@2026-03-02T00:02Z: nothing is scheduled: "
+        "it is more than a day old"
+    ]
+
+
+def test_what_openqa_refuses_is_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, Entry(at=["mon 00:02"], post=POST))
+    openqa.refuses = True
+    clock.now += 180
+    assert made.look() == 60
+    assert "nothing is scheduled: HTTP 400" in caplog.text
+    openqa.refuses = False
+    assert made.look() == 60
+    assert openqa.builds == []
 
 
 def test_a_clock_that_is_put_back_schedules_nothing_twice(tmp_path: Path) -> None:
@@ -172,6 +206,17 @@ def test_a_clock_that_is_put_back_schedules_nothing_twice(tmp_path: Path) -> Non
         clock.now = MONDAY + now
         made.look()
     assert openqa.builds == ["20260302-0002"]
+    # A later host hears of the time as it is.
+    assert Memory(tmp_path / "state.json", now=0).since == MONDAY + 180
+
+
+def test_a_clock_that_was_ahead_is_forgotten_on_disk(tmp_path: Path) -> None:
+    clock = Clock(MONDAY)
+    made = timetable(tmp_path, FakeOpenQa(), clock, Entry(at=["mon 00:02"], post=POST))
+    for now in (5 * DAY, 60):
+        clock.now = MONDAY + now
+        made.look()
+    assert Memory(tmp_path / "state.json", now=0).since == MONDAY + 60
 
 
 def test_a_timetable_alone_needs_no_broker(tmp_path: Path, aws: None) -> None:
@@ -187,3 +232,17 @@ def test_a_timetable_alone_needs_no_broker(tmp_path: Path, aws: None) -> None:
     assert lock == host.layout.templates_lock
     assert not (host.layout.runtime / "messages").exists()
     assert (host.layout.data / "timetable").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_timetable_that_comes_back_begins_anew(tmp_path: Path, aws: None) -> None:
+    data = {**machine.read("webui-messages"), "schedule": None}
+    machine.store_secrets("test")
+    machine.publish_certificate("test")
+    for timed in (data, data | {"timetable": []}):
+        host = machine.host(tmp_path, timed)
+        machine.keep_sample(host)
+        roles.configure(host)
+        state = host.layout.data / "timetable/state.json"
+        if timed["timetable"]:
+            Memory(state, now=MONDAY)
+    assert not state.exists()

@@ -138,12 +138,19 @@ def tell(host: Host) -> None:
     Raises:
         HostError: that is not known, or CloudWatch did not take it.
     """
+    unknown = []
     try:
         if host.document.schedule is not None:
             figures.put(host, ScheduleLagSeconds=_lag(host, "schedule"))
-    finally:
+    except HostError as error:
+        unknown.append(str(error))
+    try:
         if host.document.timetable:
             figures.put(host, TimetableLagSeconds=_lag(host, "timetable"))
+    except HostError as error:
+        unknown.append(str(error))
+    if unknown:
+        raise HostError("; ".join(unknown))
 
 
 def _lag(host: Host, name: str) -> float:
@@ -197,6 +204,9 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     if host.document.timetable:
         _tell(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})
         users.make_folder(host.layout.data, "timetable", user=users.MESSAGES, mode=0o700)
+    else:
+        # One that comes back begins anew: what it has missed, it was not to schedule.
+        (host.layout.data / "timetable" / _STATE).unlink(missing_ok=True)
 
 
 def _configure_rules(

@@ -69,7 +69,7 @@ class Memory:
     def all_done(self, *, now: float) -> None:
         """Note that no message is left; the disk hears of it every half minute."""
         self.since = now
-        if now - self._saved < SAVE_SECONDS:
+        if 0 <= now - self._saved < SAVE_SECONDS:  # below 0: the clock was ahead
             return
         oldest = now - KEEP_SECONDS
         self._ids = {name: at for name, at in self._ids.items() if at > oldest}

@@ -55,7 +55,7 @@ class Scheduler:
         self._memory = memory
         self._templates_lock = templates_lock
         self._clock = clock
-        self._tries: Counter[str] = Counter()
+        self._tries: Counter[tuple[str, str]] = Counter()  # of a message's builds
 
     def handle(self, message: Message) -> None:
         """Deal with a message for good.
@@ -77,8 +77,8 @@ class Scheduler:
             except (RuleError, RefusedError) as error:
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
-        # Of this message's builds: until it is dealt with, no other is.
-        self._tries.clear()
+        for tried in [tried for tried in self._tries if tried[0] == message.id]:
+            del self._tries[tried]
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -93,15 +93,16 @@ class Scheduler:
     def _follow(self, rule: Rule, message: Message) -> None:
         parameters = rule.parameters(message)
         build = " ".join(parameters[name] for name in IDENTITY)
-        if self._tries[build] == TRIES:
+        tried = (message.id, build)
+        if self._tries[tried] == TRIES:
             return
         if jobs := self._openqa.jobs_of(parameters):
             log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
             return
         posted = self._openqa.post(parameters)
         if not posted.ids and (reason := posted.error or next(iter(posted.failed), "")):
-            self._tries[build] += 1
-            if self._tries[build] < TRIES:
+            self._tries[tried] += 1
+            if self._tries[tried] < TRIES:
                 raise UnavailableError(f"{build}: nothing was scheduled: {reason}")
             raise RefusedError(f"{build}, {TRIES} times: {reason}")
         log.info("message %s: %s: scheduled %s", message.id, build, _listed(posted.ids))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from userdata.messages.memory import Memory
 from userdata.messages.openqa import UnavailableError
-from userdata.messages.rules import Message, Rule
+from userdata.messages.rules import IDENTITY, Message, Rule
 from userdata.messages.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -129,18 +129,31 @@ class Timetable:
 
     def run(self) -> None:
         """Keep to the timetable; does not return."""
-        log.info("keeping to the timetable: %d entries", len(self._entries))
+        for entry in self._entries:
+            build = " ".join(entry.post[name] for name in IDENTITY)
+            log.info("%s: %s, at %s", entry.rule.topic, build, ", ".join(entry.at))
         while True:
             time.sleep(self.look())
 
     def look(self) -> float:
         """Deal with what is due; return after how many seconds to look again."""
-        now = self._clock()
-        for message in due(self._entries, after=max(self._memory.since, now - MISSED_SECONDS), until=now):
+        now, waits = self._clock(), False
+        oldest = max(self._memory.since, now - MISSED_SECONDS)
+        for message in self._due(after=self._memory.since, until=oldest):
+            log.warning("message %s: nothing is scheduled: it is more than a day old", message.id)
+            self._memory.add(message.id, now=now)
+        for message in self._due(after=oldest, until=now):
             try:
                 self._scheduler.handle(message)
             except UnavailableError as error:
                 log.warning("message %s waits: %s", message.id, error)
-                return AGAIN_SECONDS
+                waits = True  # for nobody else
+        if waits:
+            return AGAIN_SECONDS
         self._memory.all_done(now=now)
         return 60 - now % 60
+
+    def _due(self, *, after: float, until: float) -> Iterator[Message]:
+        for message in due(self._entries, after=after, until=until):
+            if not self._memory.knows(message.id):
+                yield message

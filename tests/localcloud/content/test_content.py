@@ -94,8 +94,8 @@ class Pushed:
         self.made = made
         self.webui = made.serving("webui")[0]
         self.tree = folder / "tree"
-        self._served = folder / "served"
-        self._bare = self._served / "tests.git"
+        self.served = folder / "served"
+        self._bare = self.served / "tests.git"
         shutil.copytree(SAMPLE, self.tree, ignore=shutil.ignore_patterns("image", "*.json"))
         git("init", "--quiet", str(self.tree))
         git("init", "--quiet", "--bare", str(self._bare))
@@ -103,10 +103,10 @@ class Pushed:
 
     def serve(self) -> None:
         """Answers at port 80 of an address outside the VPC."""
-        words = [sys.executable, "-m", "http.server", f"--bind={DEVELOPER}", f"--directory={self._served}"]
+        words = [sys.executable, "-m", "http.server", f"--bind={DEVELOPER}", f"--directory={self.served}"]
         command = f"exec ip netns exec outside {shlex.join([*words, '80'])}"
         enter = ["nsenter", f"--target={self.made.cloud.pid}", "--mount", "--net", "sh", "-c"]
-        with (self._served.parent / "server.log").open("wb") as log:
+        with (self.served.parent / "server.log").open("wb") as log:
             self._server = subprocess.Popen([*enter, command], stdout=log, stderr=log)
         probe = f"ip netns exec outside bash -c ': </dev/tcp/{DEVELOPER}/80'"
 
@@ -157,6 +157,15 @@ class Pushed:
         """How often CloudWatch was told of a run, and of one that failed."""
         told = partial(self.made.told, "ContentFailed")
         return int(sum(told("SampleCount"))), int(sum(told("Sum")))
+
+    def empty_group(self, name: str) -> None:
+        """Takes away a job group's templates."""
+        groups = {group["name"]: group["id"] for group in self.made.openqa.request("GET", "job_groups")}
+        self.made.openqa.request(
+            "POST",
+            f"job_templates_scheduling/{groups[name]}",
+            data={"schema": "JobTemplates-01.yaml", "template": "products: {}\nscenarios: {}\n"},
+        )
 
     def shown(self) -> dict[str, Any]:
         """What openQA and the workers have."""
@@ -286,18 +295,42 @@ def test_a_rewritten_history_is_taken_only_by_an_operators_word(pushed: Pushed) 
     assert "rewritten" in pushed.run("cat", f"{CURRENT}/pushed/tests/fresh.pm")
 
 
+def test_templates_may_come_from_a_repository_of_their_own(pushed: Pushed, tmp_path: Path) -> None:
+    document = json.loads(pushed.run("cat", DOCUMENT))
+    changed = json.loads(json.dumps(document))
+    changed["webui"]["content"] |= {
+        "templates_repository": {"address": f"http://{DEVELOPER}/templates.git", "ref": "main"},
+        "templates": ["groups/*.yaml"],
+    }
+    # A scenario of a name of its own, as the other has the suite's.
+    own = GROUP.replace("- smoke\n", "- own:\n          testsuite: smoke\n")
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups/own.yaml").write_text(own)
+    git("init", "--quiet", str(tmp_path))
+    git("-C", str(tmp_path), "add", "--all")
+    git("-C", str(tmp_path), "commit", "--quiet", "--message=groups")
+    bare = str(pushed.served / "templates.git")
+    git("clone", "--quiet", "--bare", str(tmp_path), bare)
+    git("-C", bare, "update-server-info")
+    try:
+        pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(changed))
+        assert pushed.refresh(), pushed.said()
+        shown = pushed.shown()
+        assert shown["groups"]["own"][0] == own
+        assert "groups/own.yaml" not in shown["files"]
+        assert f"of http://{DEVELOPER}/templates.git" in pushed.said()
+    finally:
+        pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(document))
+        pushed.empty_group("own")
+
+
 def test_a_loader_of_the_repository_is_asked_first_and_then_run(pushed: Pushed) -> None:
     document = json.loads(pushed.run("cat", DOCUMENT))
     changed = json.loads(json.dumps(document))
     changed["webui"]["content"] |= {"loader": "fifloader", "templates": ["templates.fif.json"]}
     tables = json.loads(json.dumps(FIF))
     # openqa-load-templates --clean takes nothing away that a group's YAML names.
-    groups = {group["name"]: group["id"] for group in pushed.made.openqa.request("GET", "job_groups")}
-    pushed.made.openqa.request(
-        "POST",
-        f"job_templates_scheduling/{groups['pushed']}",
-        data={"schema": "JobTemplates-01.yaml", "template": "products: {}\nscenarios: {}\n"},
-    )
+    pushed.empty_group("pushed")
     try:
         pushed.made.run(pushed.webui, "tee", DOCUMENT, stdin=json.dumps(changed))
         pushed.push({"fifloader.py": FIFLOADER.read_text(), "templates.fif.json": json.dumps(tables)})
