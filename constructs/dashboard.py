@@ -127,22 +127,14 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             _graph_of_alarm(environment, "CPU of RDS, %", "database-CPUUtilization"),
             _graph_of_alarm(environment, "Free of RDS, bytes", "database-FreeStorageSpace"),
         ]
-    if environment.schedule:
-        graphs.append(
-            _graph(
-                "Seconds since all messages were dealt with",
-                [(own, "ScheduleLagSeconds")],
-                period=5 * MINUTE,
+    for there, what, metric in (
+        (environment.schedule, "messages", "ScheduleLagSeconds"),
+        (environment.timetable, "times", "TimetableLagSeconds"),
+    ):
+        if there:
+            graphs.append(
+                _graph(f"Seconds since all {what} were dealt with", [(own, metric)], period=5 * MINUTE)
             )
-        )
-    if environment.timetable:
-        graphs.append(
-            _graph(
-                "Seconds since all times were dealt with",
-                [(own, "TimetableLagSeconds")],
-                period=5 * MINUTE,
-            )
-        )
     if environment.builders:
         images = [
             (own, "ImagesAgeSeconds", "Architecture", builder.architecture)

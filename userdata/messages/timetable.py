@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from userdata.messages.memory import Memory
 from userdata.messages.openqa import UnavailableError
@@ -43,7 +44,7 @@ class Entry:
     at: Sequence[str]
     post: Mapping[str, str]
 
-    @property
+    @cached_property
     def rule(self) -> Rule:
         """What is made of its messages."""
         said = json.dumps(self.post, sort_keys=True).encode()
