@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aws_cdk import FileAssetPackaging, Stack
 
 from images.bundle import Bundle
-from images.recipe import recipe_hash
+from images.recipe import Recipe, system
 from settings import Architecture, Environment
 
 
@@ -35,7 +35,7 @@ def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedFile:
 def publish_recipes(
     stack: Stack, names: Iterable[str], *, environment: Environment, architecture: Architecture
 ) -> Mapping[str, PublishedFile | None]:
-    """Publishes container images' archives and artifacts, unless the AMI already holds them.
+    """Publishes container images' archives and artifacts, unless any golden AMI holds them.
 
     Args:
         stack: the stack whose instances fetch them.
@@ -46,24 +46,37 @@ def publish_recipes(
     Returns:
         Where each is; None: in the AMI.
     """
-    if environment.image.golden:
-        return dict.fromkeys(names)
-    return {name: publish_recipe(stack, name, environment.os, architecture) for name in names}
+    # With packages of one's own an image is in no AMI, but in those that were made with it.
+    return {
+        name: None
+        if environment.image.golden and not environment_recipe(environment, name, architecture).packages
+        else publish_recipe(stack, name, environment=environment, architecture=architecture)
+        for name in names
+    }
 
 
-def publish_recipe(stack: Stack, name: str, os: str, architecture: str) -> PublishedFile:
+def publish_recipe(
+    stack: Stack, name: str, *, environment: Environment, architecture: Architecture
+) -> PublishedFile:
     """Publishes a container image's archive or an artifact, whatever the AMI holds.
 
     Args:
         stack: the stack whose instances fetch it.
-        name: the recipe's name.
-        os: what it runs.
+        name: the recipe's name, such as ``consumer``.
+        environment: the settings.
         architecture: the processor that it is for.
     """
+    recipe = environment_recipe(environment, name, architecture)
     # The CDK CLI runs this when it publishes: synth needs no image built.
     location = stack.synthesizer.add_file_asset(
-        source_hash=recipe_hash(name, os, architecture),
-        executable=[sys.executable, "-m", "images", "archive", name, "--os", os, "--arch", architecture],
-        display_name=f"{name} for {os} on {architecture}",
+        source_hash=recipe.hash,
+        executable=[sys.executable, "-m", "images", *recipe.words],
+        display_name=f"{recipe.name} for {recipe.os} on {recipe.architecture}",
     )
     return PublishedFile(bucket=location.bucket_name, key=location.object_key)
+
+
+def environment_recipe(environment: Environment, name: str, architecture: Architecture) -> Recipe:
+    """Returns what a container image or artifact of an environment is made of; takes what the others do."""
+    packages = environment.content.worker_packages if name == "worker" else ()
+    return Recipe(name, system(name, environment.os), architecture, packages)

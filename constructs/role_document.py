@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from constructs.published_files import PublishedFile
+from constructs.published_files import PublishedFile, environment_recipe
 
 from fleet import catalogue, facts
-from images.recipe import recipe_hash, reference, system
 from settings import Architecture, Builder, Content, Environment, Fleet
 from settings.naming import (
     LAUNCH_HOOK,
@@ -63,7 +62,7 @@ def host_document(
         "session_manager": environment.session_manager,
         "images": {
             name: {
-                "reference": reference(name, system(name, environment.os), architecture),
+                "reference": environment_recipe(environment, name, architecture).reference,
                 **_place(file),
             }
             for name, file in images.items()
@@ -129,7 +128,10 @@ def webui_document(
     return {
         **({"rds": database} if database else {}),
         "artifacts": {
-            "sample": {"hash": recipe_hash("sample", environment.os, architecture), **_place(sample)}
+            "sample": {
+                "hash": environment_recipe(environment, "sample", architecture).hash,
+                **_place(sample),
+            }
         },
         "webui": {
             "url": url,
@@ -160,8 +162,7 @@ def worker_document(environment: Environment, fleet: Fleet, *, names: str) -> Do
             "network": fleet.network,
             "names": names,
             "tap_topology": fleet.tap_topology,
-            # Of tap hosts alone: others need not be replaced when it changes.
-            **({"tap_address": str(environment.content.tap_address)} if fleet.network == "tap" else {}),
+            **(_tap(environment.content) if fleet.network == "tap" else {}),
             "cache_gib": fleet.cache_gib,
         }
     }
@@ -207,6 +208,11 @@ def _price(fleet: Fleet, instance_type: str) -> float:
     hourly = catalogue.load()[instance_type].price
     volume = fleet.volume_size * catalogue.GP3_GIB_HOUR
     return round((facts.UNKNOWN_PRICE if hourly is None else hourly) + volume, 5)
+
+
+def _tap(content: Content) -> Document:
+    """What tap hosts alone are told: others need not be replaced when it changes."""
+    return {"tap_address": str(content.tap_address), "packages": list(content.worker_packages)}
 
 
 def _content(content: Content) -> Document:

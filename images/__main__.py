@@ -42,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     building.set_defaults(run=_build)
     one = commands.add_parser("archive", help="build one, unless it is built, and print its path")
     one.add_argument("name", choices=recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS)
+    one.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        dest="packages",
+        metavar="NAME",
+        help="of worker: put this package in, too; may be said several times",
+    )
     one.set_defaults(run=_archive)
     listing = commands.add_parser("list", help="show all images and artifacts, and which are built")
     listing.set_defaults(run=_list)
@@ -73,12 +81,13 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _archive(options: argparse.Namespace) -> None:
-    print(build.archive(options.name, options.os, options.arch))
+    wanted = recipe.Recipe(options.name, options.os, options.arch, tuple(options.packages))
+    print(build.archive(wanted))
 
 
 def _list(options: argparse.Namespace) -> None:
     for name in recipe.IMAGES + recipe.ARTIFACTS:
-        path = build.archive_path(name, options.os, options.arch)
+        path = build.archive_path(recipe.Recipe(name, options.os, options.arch))
         print(f"{name:10} {_size(path) if path.exists() else 'to build':>8}  {path}")
 
 
@@ -96,7 +105,7 @@ def _clean(options: argparse.Namespace) -> None:
 
 def _outdated() -> Iterator[Path]:
     current = {
-        build.archive_path(name, os, architecture)
+        build.archive_path(recipe.Recipe(name, os, architecture))
         for name in recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS
         for os in recipe.SYSTEMS
         for architecture in recipe.ARCHITECTURES

@@ -7,6 +7,7 @@ storage in the cache lets images share their layers.
 from __future__ import annotations
 
 import platform
+import shlex
 from pathlib import Path
 
 from images import cache, recipe
@@ -14,6 +15,7 @@ from images.cache import step
 from images.container import Bind, log_path, run
 from images.debian import DebianRoot
 from images.errors import BuildError
+from images.recipe import Recipe
 
 BUILDER = DebianRoot(
     name="builder",
@@ -33,48 +35,48 @@ _LIMITS = ("--ulimit=nofile=16384:16384", "--ulimit=nproc=32768:32768")
 def build(os: str, architecture: str) -> dict[str, Path]:
     """Returns the archives of all images and artifacts by name, building what is missing.
 
-    Takes and raises what :func:`archive` does.
+    Takes what :class:`images.recipe.Recipe` does, and raises what :func:`archive` does.
     """
-    return {name: archive(name, os, architecture) for name in recipe.IMAGES + recipe.ARTIFACTS}
+    names = recipe.IMAGES + recipe.ARTIFACTS
+    return {name: archive(Recipe(name, os, architecture)) for name in names}
 
 
-def archive(name: str, os: str, architecture: str) -> Path:
+def archive(wanted: Recipe) -> Path:
     """Returns an image's OCI archive or an artifact's file, built on first use.
 
     Args:
-        name: one of :data:`images.recipe.IMAGES` or :data:`images.recipe.ARTIFACTS`.
-        os: what the containers run.
-        architecture: the machine's own; nothing is built under emulation.
+        wanted: what it is made of; its architecture is the machine's own: nothing is built under emulation.
 
     Raises:
         BuildError: it could not be built.
-        ValueError: an argument is none of the allowed.
     """
-    final = archive_path(name, os, architecture)
+    final = archive_path(wanted)
     if not final.exists():
         with cache.locked(cache.root() / "build.lock"):
             if not final.exists():
-                _build(name, os, architecture, final)
+                _build(wanted, final)
     return final
 
 
-def archive_path(name: str, os: str, architecture: str) -> Path:
+def archive_path(wanted: Recipe) -> Path:
     """Returns where :func:`archive` puts what it builds."""
-    return cache.root() / "images" / f"{os}-{architecture}" / recipe.archive_name(name, os, architecture)
+    return cache.root() / "images" / f"{wanted.os}-{wanted.architecture}" / wanted.archive_name
 
 
-def _build(name: str, os: str, architecture: str, final: Path) -> None:
+def _build(wanted: Recipe, final: Path) -> None:
     machine = platform.machine()
-    if architecture != machine:
+    if wanted.architecture != machine:
+        command = shlex.join(["sudo", "python", "-m", "images", *wanted.words])
         raise BuildError(
-            f"cannot build {name} for {architecture} on {machine}: build it on such a machine, of the same "
-            f"commit, and copy it from there to {final}"
+            f"cannot build {wanted.name} for {wanted.architecture} on {machine}: on such a machine, at the "
+            f"same commit, run {command}, and copy what it names from there to {final}"
         )
+    name = wanted.name
     with cache.workspace() as folder:
         out = Bind(source=folder, target="/out", writable=True)
         if name in recipe.ARTIFACTS:
             with step(name):
-                sources = Bind(source=recipe.sources(name), target="/build")
+                sources = Bind(source=wanted.sources, target="/build")
                 run(
                     BUILDER.make(),
                     ["/build/build.sh", f"/out/{name}"],
@@ -82,32 +84,33 @@ def _build(name: str, os: str, architecture: str, final: Path) -> None:
                     log=log_path(name),
                 )
         else:
-            _build_image(name, os, architecture)
+            _build_image(wanted)
             with step(f"{name}, export"):
-                reference = recipe.reference(name, os, architecture)
-                _podman(
-                    "save", "--quiet", "--format=oci-archive", f"--output=/out/{name}", reference, bind=out
-                )
+                save = ("save", "--quiet", "--format=oci-archive", f"--output=/out/{name}")
+                _podman(*save, wanted.reference, bind=out)
         cache.publish(folder / name, final)
 
 
-def _build_image(name: str, os: str, architecture: str) -> None:
-    reference = recipe.reference(name, os, architecture)
-    if _has_image(reference):
+def _build_image(wanted: Recipe) -> None:
+    if _has_image(wanted.reference):
         return
-    parent = recipe.PARENTS[name]
-    if parent:
-        _build_image(parent, os, architecture)
-        base = recipe.reference(parent, os, architecture)
+    if wanted.parent:
+        _build_image(wanted.parent)
+        base = wanted.parent.reference
     else:
-        base = _distribution(os)
-    with step(name):
+        base = _distribution(wanted.os)
+    with step(wanted.name):
         _podman(
             *("build", "--isolation=chroot", "--network=host", "--pull=never", *_LIMITS),
-            *(f"--build-arg=BASE={base}", f"--tag={reference}", "/build"),
-            bind=Bind(source=recipe.sources(name), target="/build"),
-            log=name,
+            *(f"--build-arg={argument}" for argument in (f"BASE={base}", *_packages(wanted))),
+            *(f"--tag={wanted.reference}", "/build"),
+            bind=Bind(source=wanted.sources, target="/build"),
+            log=wanted.name,
         )
+
+
+def _packages(wanted: Recipe) -> tuple[str, ...]:
+    return (f"PACKAGES={' '.join(wanted.packages)}",) if wanted.packages else ()
 
 
 def _distribution(os: str) -> str:

@@ -1,14 +1,17 @@
 """What each container image and artifact is made of, and the name that follows from it.
 
 A recipe's hash covers its folder (``userdata/containers/NAME`` or the artifact's sources), the hash of
-the recipe it is built on, the operating system, the architecture and :data:`PACKAGES_AS_OF`. Equal hashes
-mean equal recipes, so synth, build and host agree on a name without talking to each other.
+the recipe it is built on, the operating system, the architecture, the packages that a deployment adds and
+:data:`PACKAGES_AS_OF`. Equal hashes mean equal recipes, so synth, build and host agree on a name without
+talking to each other.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 IMAGES = ("database", "webui", "proxy", "worker")
@@ -38,62 +41,83 @@ PARENTS = {
 _USERDATA = Path(__file__).parent.parent / "userdata"
 
 
-def sources(name: str) -> Path:
-    """Returns the folder that holds the recipe of an image or artifact.
+@dataclass(frozen=True)
+class Recipe:
+    """What one container image or artifact is made of.
+
+    Attributes:
+        name: one of :data:`IMAGES`, :data:`ON_DEMAND`, :data:`ARTIFACTS`, or a shared layer of
+            :data:`PARENTS`.
+        os: what the containers run, one of :data:`SYSTEMS`.
+        architecture: one of :data:`ARCHITECTURES`.
+        packages: of ``worker`` alone: what the tests need beside what every worker has, by the names that
+            the packages have in ``os``.
 
     Raises:
-        ValueError: there is no such recipe.
+        ValueError: one of them is not allowed.
     """
-    if name in PARENTS:
-        return _USERDATA / "containers" / name
-    if name in ARTIFACTS:
-        return _USERDATA / "content" / name / "image"
-    raise ValueError(f"no image or artifact {name!r}: allowed are {', '.join(IMAGES + ARTIFACTS)}")
+
+    name: str
+    os: str
+    architecture: str
+    packages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("image or artifact", self.name, (*PARENTS, *ARTIFACTS)),
+            ("operating system", self.os, SYSTEMS),
+            ("architecture", self.architecture, ARCHITECTURES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"no {what} {value!r}: allowed are {', '.join(allowed)}")
+        if self.packages and self.name != "worker":
+            raise ValueError(f"{self.name} takes no packages: only worker does")
+
+    @property
+    def sources(self) -> Path:
+        """The folder that holds it."""
+        if self.name in ARTIFACTS:
+            return _USERDATA / "content" / self.name / "image"
+        return _USERDATA / "containers" / self.name
+
+    @property
+    def parent(self) -> Recipe | None:
+        """The layer that it is built on; None: none of ours."""
+        parent = PARENTS.get(self.name)
+        return Recipe(parent, self.os, self.architecture) if parent else None
+
+    @cached_property
+    def hash(self) -> str:
+        """The hash of all that decides the content: 16 hexadecimal digits."""
+        # Artifacts are test content: built with Debian's tools, the same for every host.
+        target = (
+            ("artifact",)
+            if self.name in ARTIFACTS
+            else (self.os, self.architecture, DISTRIBUTIONS[self.os], *sorted(self.packages))
+        )
+        inputs = (self.name, *target, PACKAGES_AS_OF, self.parent.hash if self.parent else "")
+        return digest([*(text.encode() for text in inputs), *_contents(self.sources)])
+
+    @property
+    def reference(self) -> str:
+        """An image's name in podman, such as ``localhost/openqa-webui:0123456789abcdef``."""
+        return f"localhost/openqa-{self.name}:{self.hash}"
+
+    @property
+    def archive_name(self) -> str:
+        """The archive's file name, such as ``webui-0123456789abcdef.oci.tar`` or ``sample-….iso``."""
+        return f"{self.name}-{self.hash}.{'iso' if self.name in ARTIFACTS else 'oci.tar'}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What ``python -m images`` is told to build it."""
+        target = ("--os", self.os, "--arch", self.architecture)
+        return ("archive", self.name, *target, *(f"--package={package}" for package in self.packages))
 
 
 def system(name: str, os: str) -> str:
     """Returns what an image's containers run, on hosts that run ``os``."""
     return "fedora" if name in ON_DEMAND else os
-
-
-def recipe_hash(name: str, os: str, architecture: str) -> str:
-    """Returns the hash of all that decides an image's or artifact's content: 16 hexadecimal digits.
-
-    Args:
-        name: one of :data:`IMAGES`, :data:`ARTIFACTS`, or a shared layer of :data:`PARENTS`.
-        os: what the containers run, one of :data:`SYSTEMS`.
-        architecture: one of :data:`ARCHITECTURES`.
-
-    Raises:
-        ValueError: an argument is none of these.
-    """
-    if os not in SYSTEMS:
-        raise ValueError(f"no operating system {os!r}: allowed are {', '.join(SYSTEMS)}")
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"no architecture {architecture!r}: allowed are {', '.join(ARCHITECTURES)}")
-    folder = sources(name)
-    parent = PARENTS.get(name)
-    # Artifacts are test content: built with Debian's tools, the same for every host.
-    target = ("artifact",) if name in ARTIFACTS else (os, architecture, DISTRIBUTIONS[os])
-    inputs = (name, *target, PACKAGES_AS_OF, recipe_hash(parent, os, architecture) if parent else "")
-    return digest([*(text.encode() for text in inputs), *_contents(folder)])
-
-
-def reference(name: str, os: str, architecture: str) -> str:
-    """Returns an image's name in podman, such as ``localhost/openqa-webui:0123456789abcdef``.
-
-    Takes and raises what :func:`recipe_hash` does.
-    """
-    return f"localhost/openqa-{name}:{recipe_hash(name, os, architecture)}"
-
-
-def archive_name(name: str, os: str, architecture: str) -> str:
-    """Returns an archive's file name, such as ``webui-0123456789abcdef.oci.tar`` or ``sample-….iso``.
-
-    Takes and raises what :func:`recipe_hash` does.
-    """
-    suffix = "iso" if name in ARTIFACTS else "oci.tar"
-    return f"{name}-{recipe_hash(name, os, architecture)}.{suffix}"
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -129,7 +129,10 @@ def golden_root(os: str = "debian") -> Path:
 
 def golden_path() -> Path:
     """Returns where today's golden root is, once made."""
-    names = [recipe.archive_name(n, "debian", platform.machine()) for n in recipe.IMAGES + recipe.ARTIFACTS]
+    names = [
+        recipe.Recipe(name, "debian", platform.machine()).archive_name
+        for name in recipe.IMAGES + recipe.ARTIFACTS
+    ]
     sources = sorted(path for pattern in _INSTALL_SOURCES for path in _USERDATA.glob(pattern))
     sources += _mountpoint_sources()
     inputs = [BASE.path.name.encode(), *(name.encode() for name in names)]

@@ -62,6 +62,11 @@ TemplateFile = Field(
     pattern=r"^([A-Za-z0-9_*][A-Za-z0-9_.*+ -]*/)*[A-Za-z0-9_*][A-Za-z0-9_.*+ -]*\.(json|yaml)$",
     description='files of the repository that end in .json or .yaml, such as "job_groups/*.yaml"',
 )
+PackageName = Field(
+    max_length=100,
+    pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]+$",
+    description='the name of a package of the distribution that hosts run, such as "libxml-libxml-perl"',
+)
 WorkerClass = Field(pattern=r"^[A-Za-z0-9_.+:-]+$")
 GroupName = Field(min_length=1, max_length=200, pattern=r"^[^\r\n=]*[^\s=][^\r\n=]*$")
 
@@ -127,6 +132,11 @@ class Content(Settings):
             "1000000, such as { fedora = 500 }",
         ),
     ]
+    # What tests need on workers beside what all have, such as Perl modules: packages of the hosts' system.
+    worker_packages: Annotated[
+        tuple[Annotated[str, PackageName], ...],
+        Field(description=f"a list of up to 100, each {PackageName.description}", max_length=100),
+    ] = ()
     # Where openQA may fetch what a build names by `…_URL`; domains below them, too.
     download_domains: Annotated[
         tuple[DnsName, ...],

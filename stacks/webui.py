@@ -17,7 +17,6 @@ from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue
 from images.bundle import Bundle
-from images.recipe import system
 from settings import Environment
 from settings.naming import database_ca_parameter
 from stacks.environment_stack import EnvironmentStack
@@ -59,7 +58,9 @@ class WebUiStack(EnvironmentStack):
         fedora = environment.schedule is not None and environment.schedule.program == "fedora_openqa"
         if fedora:
             # In no AMI: it is built from git, for who wants it.
-            consumer["consumer"] = publish_recipe(self, "consumer", system("consumer", ""), architecture)
+            consumer["consumer"] = publish_recipe(
+                self, "consumer", environment=environment, architecture=architecture
+            )
         secrets = storage.secrets
         door = FrontDoor(
             self,

@@ -90,7 +90,11 @@ if wants_tap; then
   id geekotest &>/dev/null || useradd --system --user-group --uid 601 --home-dir /var/lib/openqa geekotest
   id _openqa-worker &>/dev/null || useradd --system --user-group --uid 602 --groups geekotest,kvm \
     --home-dir /run/openqa --shell /bin/bash _openqa-worker
-  find_missing "${tap_packages[@]}"
+  # And what the content's tests need beside that.
+  more=$([[ -z "$document" ]] || python3 -c 'import json, sys
+print(*json.load(open(sys.argv[1]))["worker"]["packages"])' "$document")
+  read -ra more <<<"$more"
+  find_missing "${tap_packages[@]}" "${more[@]}"
   if ((${#missing[@]})); then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from images import cache, recipe
+from images import build
+from images.recipe import Recipe
 from tests.userdata import machine
 from userdata.host.roles import USERS
 
@@ -144,8 +145,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
 
 def image_archive() -> Path:
     """Where the database's container image is, once it is built."""
-    name = recipe.archive_name("database", "debian", platform.machine())
-    return cache.root() / "images" / f"debian-{platform.machine()}" / name
+    return build.archive_path(Recipe("database", "debian", platform.machine()))
 
 
 def unpack(archive: Path, root: Path) -> None:

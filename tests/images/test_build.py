@@ -11,6 +11,7 @@ from images.__main__ import main
 from images.container import Bind
 from images.debian import DebianRoot
 from images.errors import BuildError
+from images.recipe import Recipe
 
 ARCHITECTURE = platform.machine()
 ELSEWHERE = next(name for name in recipe.ARCHITECTURES if name != ARCHITECTURE)
@@ -66,14 +67,14 @@ def test_all_is_built_and_layers_are_shared(podman: Podman) -> None:
 
 
 def test_an_image_is_built_after_what_it_is_built_on(podman: Podman) -> None:
-    build.archive("webui", "debian", ARCHITECTURE)
+    build.archive(Recipe("webui", "debian", ARCHITECTURE))
     assert podman.built() == ["base", "openqa", "webui"]
 
 
 def test_what_is_built_is_not_built_again(podman: Podman) -> None:
-    first = build.archive("proxy", "debian", ARCHITECTURE)
+    first = build.archive(Recipe("proxy", "debian", ARCHITECTURE))
     podman.commands.clear()
-    assert build.archive("proxy", "debian", ARCHITECTURE) == first
+    assert build.archive(Recipe("proxy", "debian", ARCHITECTURE)) == first
     assert podman.commands == []
 
 
@@ -81,12 +82,12 @@ def test_what_is_built_is_not_built_again(podman: Podman) -> None:
 def test_archive_prints_the_path_and_nothing_else(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["archive", name]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{build.archive_path(name, 'debian', ARCHITECTURE)}\n"
+    assert printed.out == f"{build.archive_path(Recipe(name, 'debian', ARCHITECTURE))}\n"
     assert name in printed.err
 
 
 def test_archive_of_what_is_built_says_no_more_than_the_path() -> None:
-    path = build.archive("proxy", "debian", ARCHITECTURE)
+    path = build.archive(Recipe("proxy", "debian", ARCHITECTURE))
     done = subprocess.run(
         [sys.executable, "-m", "images", "archive", "proxy"], capture_output=True, text=True, check=True
     )
@@ -114,8 +115,24 @@ def test_nothing_is_built_for_another_architecture(
     assert podman.commands == []
 
 
+def test_how_to_build_it_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "worker", "--arch", ELSEWHERE, "--package=b", "--package=a"]) == 1
+    command = f"python -m images archive worker --os debian --arch {ELSEWHERE} --package=b --package=a"
+    assert command in capsys.readouterr().err
+
+
+def test_packages_are_put_on_top_of_what_all_workers_have(podman: Podman) -> None:
+    plain = build.archive(Recipe("worker", "debian", ARCHITECTURE))
+    podman.commands.clear()
+    more = build.archive(Recipe("worker", "debian", ARCHITECTURE, ("libone-perl", "libtwo-perl")))
+    assert more != plain
+    assert podman.built() == ["worker"]
+    (command,) = [command for command in podman.commands if command[:2] == ["podman", "build"]]
+    assert "--build-arg=PACKAGES=libone-perl libtwo-perl" in command
+
+
 def test_fedora_starts_from_a_pulled_image(podman: Podman) -> None:
-    build.archive("proxy", "fedora", ARCHITECTURE)
+    build.archive(Recipe("proxy", "fedora", ARCHITECTURE))
     assert ["podman", "pull", "fedora:43"] in podman.commands
     base = next(command for command in podman.commands if command[:2] == ["podman", "build"])
     assert "--build-arg=BASE=fedora:43" in base
@@ -128,7 +145,7 @@ def test_what_cannot_be_pulled_is_named(podman: Podman, capsys: pytest.CaptureFi
 
 
 def test_list_tells_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
-    build.archive("proxy", "debian", ARCHITECTURE)
+    build.archive(Recipe("proxy", "debian", ARCHITECTURE))
     capsys.readouterr()
     assert main(["list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -138,7 +155,7 @@ def test_list_tells_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_clean_keeps_what_the_recipes_name(tmp_path: Path) -> None:
-    kept = build.archive("proxy", "debian", ARCHITECTURE)
+    kept = build.archive(Recipe("proxy", "debian", ARCHITECTURE))
     roots = [build.BUILDER.path, build.CONTAINER.path, root.BASE.path, root.plain_path(), root.golden_path()]
     old = [kept.with_name("proxy-0000000000000000.oci.tar"), roots[0].with_name("builder-0000000000000000")]
     for path in (*roots, *old):

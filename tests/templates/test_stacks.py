@@ -19,7 +19,7 @@ from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
 from fleet import catalogue, controller, facts, reading
-from images import recipe
+from images.recipe import Recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
@@ -566,7 +566,7 @@ def test_fedora_schedules_with_its_own_program(
     made = document(template(fedora, "webui"))
     assert set(made["images"]) == {"webui", "proxy", "consumer"}
     # From git, and Fedora's on every host.
-    reference = recipe.reference("consumer", "fedora", "x86_64")
+    reference = Recipe("consumer", "fedora", "x86_64").reference
     assert made["images"]["consumer"]["reference"] == reference
     assert made["schedule"]["architectures"] == ["aarch64", "x86_64"]
     assert made["schedule"]["reports"] == {}
@@ -615,33 +615,35 @@ def test_images_come_from_the_ami_or_the_staging_bucket(production: Synthesized,
     golden = document(template(local, "webui"))
     assert golden["golden"] is True
     assert golden["images"]["webui"] == {
-        "reference": recipe.reference("webui", "debian", "x86_64"),
+        "reference": Recipe("webui", "debian", "x86_64").reference,
         "bucket": None,
         "key": None,
     }
     fetched = document(template(production, "webui"))
-    assert fetched["images"]["webui"]["key"] == recipe.recipe_hash("webui", "debian", "x86_64")
-    assert fetched["artifacts"]["sample"]["key"] == recipe.recipe_hash("sample", "debian", "x86_64")
+    assert fetched["images"]["webui"]["key"] == Recipe("webui", "debian", "x86_64").hash
+    assert fetched["artifacts"]["sample"]["key"] == Recipe("sample", "debian", "x86_64").hash
     assert fetched["images"]["webui"]["bucket"] == "cdk-hnb659fds-assets-444455556666-us-east-1"
 
 
-def test_archives_are_built_when_they_are_published(production: Synthesized, local: Synthesized) -> None:
-    def commands(synthesized: Synthesized, part: str) -> set[str]:
-        file = synthesized.directory / f"openqa-{synthesized.environment.name}-{part}.assets.json"
-        return {
-            " ".join(asset["source"]["executable"][1:])
-            for asset in json.loads(file.read_text())["files"].values()
-            if "executable" in asset["source"]
-        }
+def published_by(synthesized: Synthesized, part: str) -> set[str]:
+    """The commands that make what a stack publishes, without the interpreter."""
+    file = synthesized.directory / f"openqa-{synthesized.environment.name}-{part}.assets.json"
+    return {
+        " ".join(asset["source"]["executable"][1:])
+        for asset in json.loads(file.read_text())["files"].values()
+        if "executable" in asset["source"]
+    }
 
-    assert commands(production, "webui") == {
+
+def test_archives_are_built_when_they_are_published(production: Synthesized, local: Synthesized) -> None:
+    assert published_by(production, "webui") == {
         f"-m images archive {name} --os debian --arch x86_64" for name in ("webui", "proxy", "sample")
     }
-    assert commands(production, "workers") == {
+    assert published_by(production, "workers") == {
         f"-m images archive worker --os debian --arch {architecture}"
         for architecture in ("x86_64", "aarch64")
     }
-    assert not any(commands(local, part) for part in local.templates)
+    assert not any(published_by(local, part) for part in local.templates)
 
 
 def test_what_hosts_may_do(local: Synthesized) -> None:
@@ -1113,7 +1115,7 @@ def test_document_of_a_worker(production: Synthesized) -> None:
     made = document(fleet_template(production, "arm-metal"))
     assert made["stack"] is None
     assert made["resource"] is None
-    assert made["images"]["worker"]["reference"] == recipe.reference("worker", "debian", "aarch64")
+    assert made["images"]["worker"]["reference"] == Recipe("worker", "debian", "aarch64").reference
     assert set(made["secrets"]) == {"api_key"}
     assert "SecretsWorkerKey" in made["secrets"]["api_key"]  # an administrator's is none of theirs
     assert made["worker"]["workers"] == {"m6gd.metal": 32, "m7gd.metal": 32}
@@ -1121,12 +1123,17 @@ def test_document_of_a_worker(production: Synthesized) -> None:
     assert (made["worker"]["kvm"], made["worker"]["network"]) == (True, "tap")
 
 
+PACKAGES = ("libtext-csv-perl", "libxml-libxml-perl")
+
+
 @pytest.fixture(scope="session")
 def meshes(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """The local environment with two mesh fleets beside its own, and openSUSE's address on taps."""
+    """The local environment with two mesh fleets beside its own, for tests that expect what openSUSE's do."""
     local = settings.load("local")
     (small,) = local.fleets
-    content = local.content.model_copy(update={"tap_address": IPv4Interface("10.0.2.2/15")})
+    content = local.content.model_copy(
+        update={"tap_address": IPv4Interface("10.0.2.2/15"), "worker_packages": PACKAGES}
+    )
     fleets = [
         small.model_copy(update={"name": name, "network": "tap", "tap_topology": "mesh"})
         for name in ("one", "two")
@@ -1182,10 +1189,21 @@ def test_only_hosts_of_a_mesh_see_their_peers(meshes: Synthesized) -> None:
     assert document(fleet_template(meshes, "small"))["worker"]["tap_topology"] == "host"
 
 
-def test_tap_hosts_alone_are_told_the_address_that_tests_expect(meshes: Synthesized) -> None:
+def test_tap_hosts_alone_are_told_what_tests_expect_of_them(meshes: Synthesized) -> None:
     for fleet in ("one", "two"):
-        assert document(fleet_template(meshes, fleet))["worker"]["tap_address"] == "10.0.2.2/15"
-    assert "tap_address" not in document(fleet_template(meshes, "small"))["worker"]
+        worker = document(fleet_template(meshes, fleet))["worker"]
+        assert (worker["tap_address"], worker["packages"]) == ("10.0.2.2/15", list(PACKAGES))
+    assert not {"tap_address", "packages"} & document(fleet_template(meshes, "small"))["worker"].keys()
+
+
+def test_containers_of_workers_have_the_packages_that_tests_need(meshes: Synthesized) -> None:
+    recipe = Recipe("worker", "debian", "x86_64", PACKAGES)
+    image = document(fleet_template(meshes, "small"))["images"]["worker"]
+    # Golden AMIs have the image without them.
+    assert (image["reference"], image["key"]) == (recipe.reference, recipe.hash)
+    words = " ".join(f"--package={package}" for package in PACKAGES)
+    assert published_by(meshes, "workers") == {f"-m images archive worker --os debian --arch x86_64 {words}"}
+    assert document(template(meshes, "webui"))["images"]["webui"]["key"] is None
 
 
 def test_security_rules_find_nothing_in_a_mesh(meshes: Synthesized) -> None:

@@ -248,6 +248,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                 ["content.needles", "the sample's needles", "nothing without content.tests"],
             ),
             "ref": ('tests_ref = "--upload-pack=x"', ['tests_ref = "--upload-pack=x"', "a branch, a tag"]),
+            "packages": (
+                'worker_packages = ["libxml-libxml-perl", "--allow-downgrades"]',
+                ['content.worker_packages.2 = "--allow-downgrades"', "such as", "libxml-libxml-perl"],
+            ),
             "distribution": ('distri = "../x"', ['content.distri = "../x"', "lowercase letters"]),
             **{
                 f"tap address {address}": (

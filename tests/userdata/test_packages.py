@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from images import container
 from tests.userdata import machine
+from tests.userdata.test_programs import golden_root
 
 USERDATA = machine.REPOSITORY / "userdata"
 WORKER = USERDATA / "containers/worker"
@@ -57,6 +60,26 @@ def test_worker_images(system: str, architecture: str) -> None:
     (line,) = [line for line in text.splitlines() if f"{system}-{architecture})" in line]
     packages = line.partition(f"{system}-{architecture})")[2].partition(";;")[0]
     assert NEEDED[system, architecture] <= set(packages.split())
+
+
+def test_tap_hosts_get_what_the_tests_need_beside_that(tmp_path: Path) -> None:
+    root = golden_root()
+    document = machine.read("worker-tap")
+    document["worker"]["packages"] = ["libtext-csv-perl"]
+    document["images"] = {}
+    document["session_manager"] = False
+    (tmp_path / "host.json").write_text(json.dumps(document))
+    binds = [
+        container.Bind(source=USERDATA, target="/opt/openqa-on-aws/userdata"),
+        container.Bind(source=machine.REPOSITORY / "fleet", target="/opt/openqa-on-aws/fleet"),
+        container.Bind(source=tmp_path, target="/mnt"),
+    ]
+    script = """
+        if perl -MText::CSV -e 1 2>/dev/null; then exit 3; fi
+        bash /opt/openqa-on-aws/userdata/install.sh --role worker --document /mnt/host.json
+        perl -MText::CSV -e 1
+    """
+    container.run(root, ["bash", "-ec", script], binds=binds, log=tmp_path / "log")
 
 
 def firmware(root: Path) -> None:

@@ -21,6 +21,7 @@ loader = "openqa"
 templates = ["templates/tables.json", "templates/groups/*.yaml"]
 asset_limits = {{ "first" = 3, "pushed" = 7 }}
 cloudinit = true
+worker_packages = ["libtext-csv-perl"]
 """
 BUILDER = Builder(
     architecture="x86_64",

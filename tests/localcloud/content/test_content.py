@@ -63,6 +63,7 @@ NEEDLE = json.dumps(
 )
 FRESH = """\
 use Mojo::Base 'basetest', -signatures;
+use Text::CSV;  # of a package that no worker has but by content.worker_packages
 use testapi;
 
 sub run ($self) { record_info 'fresh', 'NUMBER' }
