@@ -70,3 +70,17 @@ class FleetController(Construct):
             periods=2,
             missing="notBreaching",
         )
+        add_alarm(
+            self,
+            "Refused",
+            environment=environment,
+            name="controller-refused",
+            meaning="AWS has refused all that the fleet controller wanted for ten minutes: fleets keep their "
+            "size (docs/fleet.md)",
+            metric="Refused",
+            statistic="Minimum",
+            threshold=0,
+            period=5 * MINUTE,
+            periods=2,
+            missing="notBreaching",
+        )

@@ -44,6 +44,9 @@ HEARTBEAT_SECONDS = 60.0
 # EC2 Auto Scaling keeps an instance waiting for 48 hours at most, whatever the heartbeats: its user guide,
 # "Lifecycle hook considerations". Leave time to say goodbye.
 DRAIN_SECONDS = 47 * 3600.0
+# The longest time-out of a terminating hook (constructs/worker_fleet.py): a host whose group waits for
+# none by then was detached, or goes anyway.
+HOOK_SECONDS = 1800.0
 # How often a worker host sees to it that its name is its own.
 KEEP_SECONDS = 60.0
 TOLD_AGAIN_SECONDS = 60.0
@@ -318,7 +321,7 @@ def watch(
     target: Callable[[], str | None],
     role: Role,
     heartbeat: Callable[[], None],
-    complete: Callable[[], None],
+    complete: Callable[[], bool],
     unfit: Callable[[], None],
     notice: Callable[[], Notice | None],
     keep: Callable[[], None],
@@ -335,7 +338,8 @@ def watch(
         target: asks the instance metadata for the wanted lifecycle state; None where there is no group.
         role: this host's role.
         heartbeat: restarts the hook's timer.
-        complete: completes the hook.
+        complete: completes the hook; tells whether the group waited for it, which may begin later than the
+            metadata say that the host is to go.
         unfit: tells the group that the host is of no more use.
         notice: asks the instance metadata for what EC2 announces.
         keep: called every minute, for what must not be lost while the host runs; the last of a round.
@@ -345,6 +349,7 @@ def watch(
     """
     draining: float | None = None
     beaten: float | None = None
+    stopped: float | None = None
     drained = 0.0
     going = handed_back = left = False
     kept = float("-inf")
@@ -366,8 +371,9 @@ def watch(
             if step is not Step.WAIT:
                 log.info("%s", step.value)
             if step is Step.DRAIN:
-                role.drain()
+                # First: the heartbeats must not wait for who cannot be told, and is told again.
                 draining = drained = now
+                role.drain()
                 continue
             if step is Step.HAND_BACK:
                 role.stop()
@@ -375,8 +381,9 @@ def watch(
                 continue
             if step is Step.STOP:
                 role.stop()
-                complete()
-                return
+                stopped = stopped if stopped is not None else now
+                if complete() or now - stopped >= HOOK_SECONDS:
+                    return
             if step is Step.LEAVE:
                 unfit()
                 left = True
@@ -462,8 +469,11 @@ def keep_name(host: Host, signals: Signals) -> None:
         raise HostError(f"host name: {host.name} belongs to another host now")
 
 
-def leave(host: Host, signals: Signals) -> None:
+def leave(host: Host, signals: Signals) -> bool:
     """Gives a worker host's name back, now that no worker uses it, and lets the group end the host.
+
+    Returns:
+        Whether the group waited for that.
 
     Raises:
         HostError: AWS did not take it.
@@ -473,7 +483,7 @@ def leave(host: Host, signals: Signals) -> None:
             names.release(host)
         except HostError as error:  # the next host takes it over all the same, once this one is gone
             log.warning("%s", error)
-    signals.complete(host.document.terminate_hook, "CONTINUE")
+    return signals.complete(host.document.terminate_hook, "CONTINUE")
 
 
 def _host(metadata: Metadata) -> Host | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +123,7 @@ class Controller:
         self._memory = Memory(closed=closed)
         self._facts: Sequence[Facts] = ()
         self._launches: dict[str, Launches] = {}
-        self._due: dict[str, float] = {}
+        self._done_at: dict[str, float] = {}
         self._said: dict[str, str] = {}
         self._counts = _Counts()
 
@@ -135,16 +136,16 @@ class Controller:
 
     def _look(self) -> Round:
         queue = self._openqa.read()
-        if self._is_due("learn"):
+        if self._is_due("learn", LEARN_SECONDS):
             self._learn()
-        if self._is_due("facts"):
+        if self._is_due("facts", FACTS_SECONDS):
             self._facts = self._read_facts()
-            self._done("facts", FACTS_SECONDS)
+            self._done("facts")
         names = [fleet.group for fleet in self._facts]
         at, groups = self._groups.read(names)
-        if self._is_due("launches"):
+        if self._is_due("launches", LAUNCHES_SECONDS):
             self._launches = {name: self._groups.launches(name) for name in groups}
-            self._done("launches", LAUNCHES_SECONDS)
+            self._done("launches")
         seen = view.look(
             now=self._clock(),
             queue=queue,
@@ -164,7 +165,7 @@ class Controller:
 
     def _learn(self) -> None:
         """Learn how long jobs take. Without that, what was known stays: no reason to change nothing."""
-        self._done("learn", LEARN_SECONDS)
+        self._done("learn")
         try:
             self._memory.learn(self._openqa.finished())
         except OpenQaError as error:
@@ -172,11 +173,12 @@ class Controller:
         else:
             self._say("learn", "")
 
-    def _is_due(self, what: str) -> bool:
-        return self._clock() >= self._due.get(what, 0.0)
+    def _is_due(self, what: str, seconds: float) -> bool:
+        # Also when the clock was put back by more.
+        return abs(self._clock() - self._done_at.get(what, -math.inf)) >= seconds
 
-    def _done(self, what: str, seconds: float) -> None:
-        self._due[what] = self._clock() + seconds
+    def _done(self, what: str) -> None:
+        self._done_at[what] = self._clock()
 
     def round(self) -> Round | None:
         """Do one round; None if another controller is the one that acts."""
@@ -192,16 +194,19 @@ class Controller:
             for fleet in done.decision.desired:
                 why = done.decision.held.get(fleet, "")
                 self._say(f"held {fleet}", f"{fleet}: no launches: {why.partition(';')[0]}" if why else "")
+        if done.view is None or done.decision is None or done.unusable:
+            return done
         for act in done.acts:
-            self._do(act, done)
-        if done.view is not None and done.decision is not None and not done.unusable:
-            self._close(view.closings(done.decision, done.view), done.view)
+            if not self._may_act(done.view):
+                # Even if the lock comes back: another controller may have acted since.
+                return done
+            self._do(act)
+        if self._may_act(done.view):
+            self._close(view.closings(done.decision, done.view))
         return done
 
-    def _close(self, wanted: Closings, seen: View) -> None:
+    def _close(self, wanted: Closings) -> None:
         """Tell hosts which workers take no jobs; in every round, as what is told counts for a minute."""
-        if not self._may_act(seen):
-            return
         try:
             self._tell(wanted)
         except OSError as error:
@@ -210,9 +215,7 @@ class Controller:
             self._memory.closed = wanted
             self._say("closings", "")
 
-    def _do(self, act: Act, done: Round) -> None:
-        if done.view is None or not self._may_act(done.view):
-            return
+    def _do(self, act: Act) -> None:
         try:
             if act.instance is not None:
                 self._groups.terminate(act.instance, decrement=act.decrement)
@@ -236,9 +239,9 @@ class Controller:
 
     def report(self, done: Round) -> list[metrics.Datum]:
         """The metrics since the last report; none if it is too early for them."""
-        if not self._is_due("metrics"):
+        if not self._is_due("metrics", METRICS_SECONDS):
             return []
-        self._done("metrics", METRICS_SECONDS)
+        self._done("metrics")
         counts, self._counts = self._counts, _Counts()
         data = metrics.of_rounds(**asdict(counts))
         if done.view is not None and done.decision is not None and not done.unusable:
@@ -357,7 +360,10 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line's words; None takes the process's own.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.dry_run or options.json) and not options.once:
+        parser.error("--dry-run and --json are for --once")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     layout = Layout()

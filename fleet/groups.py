@@ -56,6 +56,7 @@ class Member:
         type: Its instance type.
         version: What it was launched from.
         launched: Seconds since the epoch; None until EC2 tells.
+        gone: EC2 has ended it, which its group may not know yet, or waits with its hook for nobody.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Member:
     type: str
     version: Version | None
     launched: float | None = None
+    gone: bool = False
 
     @property
     def pending(self) -> bool:
@@ -223,8 +225,12 @@ def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str
     last_failure: float | None = None
     no_capacity_at: float | None = None
     boots: list[float] = []
+    given = False  # a host that is not up yet
     for activity in activities:
-        if not activity["Description"].startswith("Launching") or "EndTime" not in activity:
+        if not activity["Description"].startswith("Launching"):
+            continue
+        if "EndTime" not in activity:
+            given = given or _INSTANCE.search(activity["Description"]) is not None
             continue
         ended = activity["EndTime"].timestamp()
         message = activity.get("StatusMessage") or ""
@@ -233,7 +239,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str
         elif boots or any(id in called_off for id in _INSTANCE.findall(activity["Description"])):
             continue  # others came up since, or it was not to come up
         elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
-            no_capacity_at = no_capacity_at or ended
+            no_capacity_at = no_capacity_at or (None if given else ended)
         elif activity["StatusCode"] == "Failed" or _GIVEN_UP.search(message):
             failures += 1
             last_failure = last_failure or ended
@@ -270,6 +276,7 @@ def _member(instance: Mapping[str, Any], facts: Mapping[str, Any]) -> Member:
         type=instance.get("InstanceType", ""),
         version=_version(instance.get("LaunchTemplate")),
         launched=facts["LaunchTime"].timestamp() if "LaunchTime" in facts else None,
+        gone=facts.get("State", {}).get("Name") in ("shutting-down", "terminated"),
     )
 
 

@@ -70,6 +70,7 @@ def of_rounds(*, rounds: int, blind: int, acted: int, failed: int) -> list[Datum
         "Rounds": rounds,
         "RoundsBlind": blind,
         "Blind": int(blind == rounds),
+        "Refused": int(failed > 0 and not acted),
         "Acts": acted,
         "ActsFailed": failed,
     }

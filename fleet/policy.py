@@ -15,7 +15,7 @@ How it decides:
 4. *Close* the workers of hosts that further jobs would keep for longer, but those on which something is
    planned now (`_Plan._open`): openQA deals jobs out at random, so a large host would else never be empty.
 5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released. *Drain*
-   busy hosts whose launch template is old.
+   busy hosts whose launch template is old: one, and all others once a host of the new one has come up.
 
 Where all hosts are large and boot slowly (metal), what is launched for one job serves many later ones: such
 *roomy* hosts are chosen, launched and kept with those in mind (`Rules.linger_roomy`).
@@ -127,6 +127,7 @@ class Seen:
         hosts: All hosts of the fleets.
         fleets: The fleets.
         recent: How many of the jobs that ended last asked for which classes.
+        doubt: Why what was read cannot be true, as only who read it can tell; None if it can.
     """
 
     now: float
@@ -136,6 +137,7 @@ class Seen:
     hosts: Sequence[Host]
     fleets: Sequence[Fleet]
     recent: Mapping[Classes, int] = field(default_factory=dict)
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,13 +257,47 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
     if unusable:
         desired = {fleet.name: staying[fleet.name] for fleet in seen.fleets} if _countable(seen) else {}
         return Decision(desired=desired, unusable=unusable)
-    plan = _Plan(seen, rules)
+    going = _replaced(seen, rules)
+    kept = [
+        replace(host, outdated=False) if _is_old(host) and host.id not in going else host
+        for host in seen.hosts
+    ]
+    plan = _Plan(replace(seen, hosts=kept), rules)
     drain = plan.drain()
     if drain:
-        going = set(drain)
-        hosts = [replace(host, state=State.DRAINING) if host.id in going else host for host in seen.hosts]
+        hosts = [replace(host, state=State.DRAINING) if host.id in drain else host for host in kept]
         plan = _Plan(replace(seen, hosts=hosts), rules)
     return replace(plan.decision(), drain=tuple(drain))
+
+
+def _is_old(host: Host) -> bool:
+    """Tell whether a host in service has an old launch template."""
+    return host.outdated and host.state is State.READY
+
+
+def _replaced(seen: Seen, rules: Rules) -> set[str]:
+    """Choose the hosts that go now because their launch template is old; the others stay as if it were not.
+
+    What a new template launches may never come up. So one goes first, and none while no host can be launched;
+    the others once a host of the new template is in service.
+    """
+    going: set[str] = set()
+    for fleet in seen.fleets:
+        hosts = [host for host in seen.hosts if host.fleet == fleet.name]
+        old = [host for host in hosts if _is_old(host)]
+        if not old or _rest(fleet, seen.now, rules):
+            continue
+        if any(host.state is State.READY and not host.outdated for host in hosts):
+            going.update(host.id for host in old)
+        elif all(host.state is State.READY for host in hosts):
+            going.add(min(old, key=lambda host: (_end(host, rules), host.id)).id)
+    return going
+
+
+def _end(host: Host, rules: Rules) -> float:
+    """When a host will have done its jobs, if all take their usual time; 0 if it has none."""
+    usual = rules.unknown_seconds
+    return max((r.since + (r.expected_seconds or usual) for r in host.running), default=0.0)
 
 
 def find_fault(seen: Seen, rules: Rules = DEFAULT_RULES) -> str | None:
@@ -277,6 +313,7 @@ def find_fault(seen: Seen, rules: Rules = DEFAULT_RULES) -> str | None:
     latest = seen.now + rules.clock_seconds
     return (
         _fault_of_times(seen, rules)
+        or seen.doubt
         or _fault_of_fleets(seen.fleets)
         or _fault_of_jobs(seen.jobs, latest)
         or _fault_of_hosts(seen, latest)
@@ -389,6 +426,7 @@ class _Plan:
 
     def _set_up(self) -> None:
         """Put all hosts on the board."""
+        asked = frozenset().union(*{job.classes for job in self.seen.jobs})
         for host in sorted(self.hosts, key=lambda host: host.id):
             fleet = self.fleets[host.fleet]
             if _boots(host):
@@ -405,9 +443,9 @@ class _Plan:
             if not host.outdated or _boots(host):
                 # One that has no job yet is paid for anyway: what was planned on it stays planned.
                 thrifty = self._quick(fleet) and bool(host.running)
-                self.board.add(
-                    Place(host.id, fleet.classes, fleet.price, free_at, end, _boots(host), thrifty)
-                )
+                # A job may be for this host alone: its id is a class of its workers.
+                classes = fleet.classes | (asked & {host.id})
+                self.board.add(Place(host.id, classes, fleet.price, free_at, end, _boots(host), thrifty))
         for host in self.seen.hosts:
             for running in host.running:
                 self.ends[running.job] = self._end(running)
@@ -444,14 +482,18 @@ class _Plan:
         return Decision(desired=desired, release=tuple(release), open=self._open(release), held=self.held)
 
     def _patience(self, classes: Classes) -> float:
-        """Until when a new host could be up: who finds a slot by then needs none. For ever if none can."""
+        """Until when a new host could be up: who finds a slot by then needs none.
+
+        Where none can be had, it is as if the slowest were: what comes later changes nothing now.
+        """
         if classes not in self.patience:
             boots = [
                 fleet.boot_seconds
                 for fleet in self.seen.fleets
                 if classes <= fleet.classes and self.room[fleet.name]
             ]
-            self.patience[classes] = self.now + min(boots, default=math.inf)
+            slowest = max((fleet.boot_seconds for fleet in self.seen.fleets), default=0.0)
+            self.patience[classes] = self.now + min(boots, default=slowest)
         return self.patience[classes]
 
     def _place(self) -> list[Unit]:

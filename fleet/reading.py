@@ -20,6 +20,7 @@ from fleet.openqa import Classes
 
 PAGE = 1000  # jobs; openQA answers in seconds
 MOST = 200_000  # rows; more are no queue
+WORKERS = 100_000  # openQA gives no more at a time: generic_max_limit of lib/OpenQA/Setup.pm
 SECONDS = 60.0  # for one reading of all pages
 _SILENCE = 15.0  # seconds without a byte
 _CHUNK = 1 << 16
@@ -148,16 +149,11 @@ class OpenQaApi:
             if (before is not None and oldest >= before) or len(jobs) > MOST:
                 raise OpenQaError("openQA's list of jobs does not end.")
             before = oldest
-        workers: dict[int, ListedWorker] = {}
-        offset = 0
-        while True:
-            rows = self._rows("workers", {"limit": self._page, "offset": offset}, deadline)
-            workers |= {worker.id: worker for worker in map(parse_worker, rows)}
-            offset += len(rows)
-            if len(rows) < self._page:
-                return Queue(at=at, jobs=tuple(jobs.values()), workers=tuple(workers.values()))
-            if offset > MOST:
-                raise OpenQaError("openQA's list of workers does not end.")
+        # All at once: openQA lists workers in no order, so that pages may miss some.
+        rows = self._rows("workers", {"limit": WORKERS}, deadline)
+        if len(rows) >= WORKERS:
+            raise OpenQaError("openQA's list of workers does not end.")
+        return Queue(at=at, jobs=tuple(jobs.values()), workers=tuple(map(parse_worker, rows)))
 
     def finished(self) -> tuple[ListedJob, ...]:
         """Read the jobs that ended last, a page of them: what jobs usually take is learned from them.

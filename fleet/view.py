@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet import schedule
@@ -22,6 +22,8 @@ from fleet.reading import ListedJob, ListedWorker, Queue
 # counts on it (openQA's services are restarted in less), and after so many a host is let go.
 LOST_SECONDS = 60.0
 GIVEN_UP_SECONDS = 900.0
+# Nobody looked for so long: what was away before may have been back meanwhile.
+BLIND_SECONDS = 120.0
 # A host that was told to go, and is still in service: the call was lost.
 TOLD_SECONDS = 120.0
 # So many ended jobs of a kind tell how long such jobs take.
@@ -33,6 +35,7 @@ class Memory:
     """What was seen before. A new controller starts with what hosts were told last, and only knows less.
 
     Attributes:
+        looked: When it was looked last.
         waiting: Since when each job waits unblocked.
         idle: Since when each host is idle.
         lost: Since when each host in service has no connected worker, although not all are closed.
@@ -43,6 +46,7 @@ class Memory:
         recent: How many of the jobs that ended last asked for which classes.
     """
 
+    looked: float | None = None
     waiting: dict[int, float] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
     lost: dict[str, float] = field(default_factory=dict)
@@ -52,10 +56,18 @@ class Memory:
     usual: dict[tuple[str, ...], float] = field(default_factory=dict)
     recent: Counter[Classes] = field(default_factory=Counter)
 
+    def begin(self, now: float) -> None:
+        """Begin to look. What is away is so from now on if nobody has looked for a while."""
+        if self.looked is None or not 0 <= now - self.looked <= BLIND_SECONDS:
+            self.lost.clear()
+            self.unfit.clear()
+        self.looked = now
+
     def idle_since(self, host: str, idle: bool, now: float) -> float | None:
         """Note whether a host is idle, and tell since when; None if it is not."""
         if idle:
-            return self.idle.setdefault(host, now)
+            self.idle[host] = min(now, self.idle.get(host, now))  # the clock may have been put back
+            return self.idle[host]
         self.idle.pop(host, None)
         return None
 
@@ -129,6 +141,7 @@ def look(
         memory: What was seen before; it is brought up to date.
     """
     listed = _Listed(queue)
+    memory.begin(now)
     hosts: list[Host] = []
     fleets: list[Fleet] = []
     given_up: list[str] = []
@@ -139,8 +152,12 @@ def look(
         if group is None:
             continue
         fleets.append(_fleet(fleet, group, launches.get(fleet.group, Launches()), now))
-        hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members)
+        hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members if not member.gone)
         for member in group.members:
+            if member.gone:
+                # Its group may take long to see that: here it takes no room, there it is no capacity.
+                lost |= {member.id} if member.counts else set()
+                continue
             host = _host(member, fleet, group, listed, memory, now)
             hosts.append(host)
             if _is_lost(host, member, memory):
@@ -156,6 +173,7 @@ def look(
         hosts=hosts,
         fleets=fleets,
         recent=memory.recent,
+        doubt=_doubt(hosts, lost),
     )
     present = {host.id for host in hosts}
     memory.forget(present)
@@ -167,6 +185,17 @@ def look(
         hourly=hourly,
         workers={host: tuple(rows) for host, rows in listed.on_host.items() if host in present},
     )
+
+
+def _doubt(hosts: Sequence[Host], lost: Collection[str]) -> str | None:
+    """Tell why openQA's list of workers cannot be believed; None if it can.
+
+    Several hosts do not break at the same moment: rather openQA does not hear them.
+    """
+    silent = sum(host.id in lost for host in hosts)
+    if silent > 1 and not any(host.state is State.READY for host in hosts):
+        return f"openQA hears no worker of any of the {silent} hosts in service."
+    return None
 
 
 class _Listed:
@@ -297,7 +326,7 @@ def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now
             # openQA knows of a reason that the list does not show, such as a parent's parent.
             after = () if job.blocked_by in job.parallel else (job.blocked_by,)
         if not after:
-            since[job.id] = memory.waiting.get(job.id, now)
+            since[job.id] = min(now, memory.waiting.get(job.id, now))
         jobs.append(
             Job(
                 id=job.id,
@@ -417,7 +446,8 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
         wanted = decision.desired[fleet.name] + lost
         if fleet.name in resting:
             # Each that fails would be replaced by the group. Its minimum is: no host is called off for that.
-            boots = [member.id for member in members if member.pending and member.id not in reasons]
+            busy = {host.id for host in view.seen.hosts if host.running}
+            boots = [member.id for member in members if member.pending and member.id not in {*reasons, *busy}]
             called_off = boots[: max(0, wanted - group.min)]
             reasons |= dict.fromkeys(called_off, "hosts of its fleet do not come up")
             wanted -= len(called_off)

@@ -96,6 +96,7 @@ class World:
     targets: list[str | None]
     busy_for: float = 0.0  # seconds of draining
     broken: int = 0  # so many times, draining fails
+    waits_at: float = 0.0  # from then on the group waits for the hook
     now: float = 0.0
     drained: float | None = None
     notices: dict[float, Notice] = field(default_factory=dict)  # by when they come
@@ -119,7 +120,8 @@ class World:
         self.log.append("drain")
 
     def busy(self) -> int:
-        assert self.drained is not None
+        if self.drained is None:
+            return 1
         return int(self.now - self.drained < self.busy_for and not self.stopped)
 
     def stop(self) -> None:
@@ -143,12 +145,16 @@ class World:
         self.now += seconds
         assert self.now < 1e6, "it never ends"
 
+    def complete(self) -> bool:
+        self.log.append("complete" if self.now >= self.waits_at else "too early")
+        return self.now >= self.waits_at
+
     def run(self) -> list[str]:
         watch(
             target=self.target,
             role=self,
             heartbeat=lambda: self.log.append("heartbeat"),
-            complete=lambda: self.log.append("complete"),
+            complete=self.complete,
             unfit=self.unfit,
             notice=self.notice,
             keep=self.keep,
@@ -199,18 +205,32 @@ def test_heartbeats_go_on_when_the_metadata_stops_to_say_so() -> None:
     assert world.run() == ["drain", *["heartbeat"] * 4, "stop", "complete"]
 
 
-def test_a_failure_is_tried_again() -> None:
-    assert World(targets=["Terminated"], broken=3).run() == ["drain", "stop", "complete"]
+def test_who_cannot_be_told_to_end_is_told_again_and_the_group_waits() -> None:
+    world = World(targets=["Terminated"], broken=3)
+    assert world.run() == [*["heartbeat"] * 3, "drain", "stop", "complete"]
+    assert world.now <= 3 * agent.TOLD_AGAIN_SECONDS + 4 * agent.POLL_SECONDS
+
+
+def test_a_hook_that_does_not_wait_yet_is_completed_when_it_does() -> None:
+    world = World(targets=["Terminated"], waits_at=30.0)
+    log = world.run()
+    assert [step for step in log if step != "stop"] == ["drain", *["too early"] * 6, "complete"]
+
+
+def test_a_detached_host_ends_although_no_hook_waits_for_it() -> None:
+    world = World(targets=["Detached"], waits_at=1e9)
+    assert world.run()[-1] == "too early"
+    assert agent.HOOK_SECONDS <= world.now <= agent.HOOK_SECONDS + 2 * agent.POLL_SECONDS
 
 
 def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
     world = World(targets=["Terminated"])
     failures = [HostError("throttled"), HostError("throttled")]
 
-    def complete() -> None:
+    def complete() -> bool:
         if failures:
             raise failures.pop()
-        world.log.append("complete")
+        return world.complete()
 
     watch(
         target=world.target,
@@ -316,8 +336,9 @@ class Group:
     def unhealthy(self) -> None:
         self.said.append("unhealthy")
 
-    def complete(self, hook: str, result: str) -> None:
+    def complete(self, hook: str, result: str) -> bool:
         self.said.append(f"{hook} {result}")
+        return True
 
 
 def leased(root: Path, holder: str = machine.INSTANCE) -> Host:

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -297,6 +297,29 @@ def test_a_lock_that_is_lost_in_a_round_ends_it() -> None:
     assert (world.calls, world.told) == ([], [])
 
 
+def test_a_lock_that_comes_back_in_a_round_does_not_bring_the_round_back() -> None:
+    world = World(desired=2)
+    world.arrive(1)
+    world.arrive(2)
+    answers: Iterator[bool] = iter(())
+    control = Controller(
+        openqa=world,
+        groups=world,  # type: ignore[arg-type]
+        read_facts=world.read_facts,
+        held=lambda: next(answers, True),
+        tell=world.tell,
+        closed={},
+        clock=lambda: world.now,
+    )
+    control.round()
+    world.calls.clear()
+    told = len(world.told)
+    world.now += 100
+    answers = iter([True, False, True, True])
+    control.round()
+    assert (world.calls, len(world.told)) == ([], told)
+
+
 def test_hosts_are_told_in_every_round_which_workers_take_no_jobs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = World(desired=1, facts=(parse("small", json.dumps(PARAMETER | {"workers": {"c8i.xlarge": 2}})),))
@@ -395,6 +418,19 @@ def test_what_changes_slowly_is_read_seldom() -> None:
     }
 
 
+def test_a_clock_that_is_put_back_stops_nothing() -> None:
+    world = World(jobs=[job(1)], workers=[], desired=0)
+    control = world.controller()
+    control.round()
+    world.now -= 3600
+    world.asked.clear()
+    done = control.round()
+    assert done is not None
+    assert done.unusable is None
+    assert set(world.asked) == {"finished", "facts", "launches"}
+    assert control.report(done)
+
+
 def test_metrics_once_a_minute() -> None:
     world = World(jobs=[job(1), replace(job(2), parents=(1,))])
     sent: list[list[metrics.Datum]] = []
@@ -432,6 +468,7 @@ def test_metrics_of_a_blind_controller_are_its_own() -> None:
         "Blind": 1,
         "Acts": 0,
         "ActsFailed": 0,
+        "Refused": 0,
     }
 
 
@@ -539,6 +576,14 @@ def test_once_for_people_and_for_programs() -> None:
     assert told["jobs"][0]["classes"] == ["qemu_x86_64"]
     assert told["decision"]["desired"] == {"small": 1}
     assert show(Round(unusable="It is away.")) == "Nothing is changed: It is away."
+
+
+@pytest.mark.parametrize("word", ["--dry-run", "--json"])
+def test_what_is_for_one_round_starts_no_service(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        controller.main([word])
+    assert ended.value.code == 2
+    assert "--dry-run and --json are for --once" in capsys.readouterr().err
 
 
 # -- facts

@@ -222,6 +222,27 @@ def minutes(*numbers: int, seconds: int = 100) -> list[float]:
     return [(NOW + timedelta(minutes=n, seconds=seconds)).timestamp() for n in numbers]
 
 
+def test_a_zone_without_capacity_does_not_count_once_another_one_gives_a_host() -> None:
+    failed = activity("Failed", 2, message=NO_METAL)
+    given = activity("MidLifecycleAction", 3)
+    del given["EndTime"]
+    assert judge([given, failed]) == Launches()
+    assert judge([activity("Failed", 4, message=NO_METAL), given, failed]).no_capacity_at == minutes(4)[0]
+    trying = given | {"Description": "Launching a new EC2 instance"}
+    assert judge([trying, failed]).no_capacity_at == minutes(2)[0], "it has no host yet"
+
+
+@pytest.mark.parametrize(
+    ("state", "gone"), [("running", False), ("shutting-down", True), ("terminated", True)]
+)
+def test_an_instance_that_ec2_has_ended(aws: Aws, state: str, gone: bool) -> None:
+    answer = {"AutoScalingGroups": [described(instance("i-1"))]}
+    aws.stubs["autoscaling"].add_response("describe_auto_scaling_groups", answer)
+    facts = {"InstanceId": "i-1", "LaunchTime": NOW, "State": {"Name": state}}
+    aws.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [facts]}]})
+    assert [member.gone for member in aws.groups.read([GROUP])[1][GROUP].members] == [gone]
+
+
 def test_failures_count_since_the_last_host_that_came_up() -> None:
     found = judge(
         [

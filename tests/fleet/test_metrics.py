@@ -92,9 +92,18 @@ def test_what_is_wrong() -> None:
 
 
 def test_the_controller_itself() -> None:
-    def blind(rounds: int, blind: int) -> dict[str, float]:
-        data = metrics.of_rounds(rounds=rounds, blind=blind, acted=2, failed=1)
+    def told(blind: int, acted: int, failed: int) -> dict[str, float]:
+        data = metrics.of_rounds(rounds=30, blind=blind, acted=acted, failed=failed)
         return {datum["MetricName"]: datum["Value"] for datum in data}
 
-    assert blind(30, 29) == {"Rounds": 30, "RoundsBlind": 29, "Blind": 0, "Acts": 2, "ActsFailed": 1}
-    assert blind(30, 30)["Blind"] == 1
+    assert told(29, 2, 1) == {
+        "Rounds": 30,
+        "RoundsBlind": 29,
+        "Blind": 0,
+        "Acts": 2,
+        "ActsFailed": 1,
+        "Refused": 0,
+    }
+    assert told(30, 0, 0)["Blind"] == 1
+    assert told(0, 0, 1)["Refused"] == 1
+    assert told(0, 0, 0)["Refused"] == 0

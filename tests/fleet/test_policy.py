@@ -274,10 +274,56 @@ def test_of_two_hosts_a_job_goes_to_the_one_that_it_keeps_least_longer() -> None
     assert decision.open == {"h1": 0, "h2": 2, "h3": 0}
 
 
-def test_hosts_of_an_old_template_drain_or_go() -> None:
-    hosts = [host("h1", SMALL, jobs=1, outdated=True), host("h2", SMALL, outdated=True)]
-    decision = plainly(see(hosts=hosts, fleets=(SMALL,)))
-    assert (decision.drain, decision.release) == (("h1",), ("h2",))
+OLD = (
+    host("h1", SMALL, jobs=1, outdated=True),
+    host("h2", SMALL, jobs=1, outdated=True),
+    host("h3", SMALL, outdated=True),
+)
+
+
+def gone(decision: Decision) -> set[str]:
+    return {*decision.drain, *decision.release}
+
+
+def test_hosts_of_an_old_template_go_once_one_of_the_new_has_come_up() -> None:
+    decision = plainly(see(hosts=[*OLD, host("h4", SMALL, jobs=1)], fleets=(SMALL,)))
+    assert (decision.drain, decision.release) == (("h1", "h2"), ("h3",))
+
+
+def test_until_then_one_goes_at_a_time_the_one_that_is_done_first() -> None:
+    jobs = [job(n) for n in range(5)]
+    later = replace(OLD[0], running=(replace(OLD[0].running[0], expected_seconds=9e6),))
+    for hosts, first in ((OLD, "h3"), ((later, OLD[1]), "h2")):
+        assert gone(plainly(see(jobs=jobs, hosts=[*hosts], fleets=(SMALL,)))) == {first}
+        rest = [replace(old, state=State.DRAINING) if old.id == first else old for old in hosts]
+        assert gone(plainly(see(jobs=jobs, hosts=rest, fleets=(SMALL,)))) == set()
+    boots = host("h4", SMALL, state=State.BOOTING, launched=NOW - 10)
+    assert gone(plainly(see(jobs=jobs, hosts=[*OLD, boots], fleets=(SMALL,)))) == set()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"failures": 3, "last_failure": NOW - 60}, {"no_capacity_at": NOW - 30}],
+    ids=["breaker", "none"],
+)
+def test_hosts_of_an_old_template_stay_and_work_while_none_can_replace_them(
+    trouble: dict[str, float],
+) -> None:
+    troubled = replace(SMALL, **trouble)  # type: ignore[arg-type]
+    new = host("h4", SMALL, jobs=1)
+    decision = plainly(see(jobs=[job(1)], hosts=[*OLD, new], fleets=(troubled,)))
+    assert gone(decision) == set()
+    assert decision.desired == {"small": 4}
+
+
+def test_a_job_for_one_host_keeps_it_and_its_workers() -> None:
+    (idle, other) = (host(name, SMALL, idle_since=NOW - 5000) for name in ("i-1", "i-2"))
+    only = job(1, frozenset({*SMALL.classes, "i-1"}))
+    assert plainly(see(jobs=[only], hosts=[idle, other], fleets=(SMALL,))).release == ("i-2",)
+    metal = host("i-1", METAL, idle_since=NOW - 5000)
+    only = job(1, frozenset({*METAL.classes, "i-1"}))
+    decision = plainly(see(jobs=[only], hosts=[metal], fleets=(METAL,)))
+    assert (decision.release, decision.open) == ((), {"i-1": 1})
 
 
 def test_the_breaker_holds_launches_and_tries_again() -> None:

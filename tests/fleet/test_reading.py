@@ -99,7 +99,7 @@ def openqa(
             found = sorted(found, key=lambda row: -row["id"])[:limit]
             rows = {"jobs": sorted(found, key=lambda row: str(row["id"]))}
         else:
-            rows = {"workers": workers[int(query["offset"]) :][:limit]}
+            rows = {"workers": workers[:limit]}
         send(handler, json.dumps(rows).encode())
 
     return respond
@@ -114,7 +114,7 @@ def test_reads_all_pages() -> None:
     assert {found.id for found in queue.jobs} == set(range(1, 96))
     assert {found.id for found in queue.workers} == set(range(1, 26))
     assert queue.at == 1000.0
-    assert len(asked) == 10 + 3
+    assert len(asked) == 10 + 1, "workers are in no order, of which one could ask for pages"
 
 
 def test_a_full_last_page_is_followed_by_an_empty_one() -> None:

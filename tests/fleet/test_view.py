@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fleet import schedule, view
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member, Version
-from fleet.policy import Decision, Host, State, find_fault
+from fleet.policy import Decision, Host, State, decide, find_fault
 from fleet.reading import ListedJob, ListedWorker, Queue
 from fleet.view import Act, Memory, View
 
@@ -159,10 +159,42 @@ def test_a_host_without_workers_is_neither_idle_nor_counted_on_for_long() -> Non
     assert (only(found).state, only(found).idle_since, found.lost) == (State.READY, None, frozenset())
     found = look(host, memory=memory, now=NOW + view.LOST_SECONDS)
     assert (only(found).state, found.lost, found.given_up) == (State.DRAINING, frozenset({"i-1"}), ())
+    for seconds in range(60, int(view.GIVEN_UP_SECONDS), 60):
+        assert look(host, memory=memory, now=NOW + seconds).given_up == ()
     found = look(host, memory=memory, now=NOW + view.GIVEN_UP_SECONDS)
     assert found.given_up == ("i-1",)
     found = look(host, workers=(worker(1),), memory=memory, now=NOW + view.GIVEN_UP_SECONDS + 5)
     assert (only(found).state, found.given_up, memory.lost) == (State.READY, (), {})
+
+
+def test_what_was_away_before_nobody_looked_may_have_been_back() -> None:
+    memory, host, away = Memory(), member("i-1"), (worker(1, connected=False),)
+    look(host, workers=away, memory=memory)
+    found = look(host, workers=away, memory=memory, now=NOW + 1200)
+    assert (only(found).state, found.given_up) == (State.READY, ())
+
+
+def test_several_hosts_do_not_lose_their_workers_at_once_but_openqa() -> None:
+    memory, members = Memory(), [member(f"i-{number}") for number in (1, 2, 3)]
+    away = tuple(worker(number, number=number, connected=False) for number in (1, 2, 3))
+    for seconds in range(0, 1200, 60):
+        found = look(*members, workers=away, memory=memory, now=NOW + seconds)
+    assert found.seen.doubt == "openQA hears no worker of any of the 3 hosts in service."
+    decision = decide(found.seen)
+    assert decision.unusable == found.seen.doubt
+    assert view.acts(decision, found, {"group": group(*members)}, [FACTS]) == []
+    heard = (*away[:2], replace(away[2], connected=True))
+    found = look(*members, workers=heard, memory=memory, now=NOW + 1200)
+    assert (found.seen.doubt, found.given_up) == (None, ("i-1", "i-2"))
+
+
+def test_a_host_that_ec2_has_ended_takes_no_room() -> None:
+    for state in ("InService", "Terminating:Wait"):
+        ended = member("i-1", state, gone=True)
+        found = look(ended, jobs=(job(1),), workers=(worker(1, job=7),))
+        assert found.seen.hosts == []
+        # Its group replaces it by itself.
+        assert view.acts(decide(found.seen), found, {"group": group(ended, desired=1, max=1)}, [FACTS]) == []
 
 
 def test_a_host_whose_workers_are_all_closed_is_idle_and_not_lost() -> None:
@@ -253,7 +285,7 @@ def test_what_is_gone_is_forgotten() -> None:
     memory = Memory(idle={"i-9": 1.0}, lost={"i-9": 1.0}, told={"i-9": 1.0}, waiting={9: 1.0})
     memory.unfit = {"i-9": {1: 1.0}}
     look(memory=memory)
-    assert memory == Memory()
+    assert memory == Memory(looked=NOW)
 
 
 def test_a_host_that_was_told_to_go_is_draining_until_the_call_turns_out_to_be_lost() -> None:
@@ -428,6 +460,13 @@ def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replac
     assert acts(decision, *booting, at=at, min=3) == []
     # After its rest it is tried again.
     assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
+
+
+def test_a_host_that_boots_and_has_a_job_already_is_not_called_off() -> None:
+    booting = member("i-1", "Pending:Wait", launched=NOW - 100)
+    held = Launches(failures=3, last_failure=NOW - 10)
+    found = look(booting, workers=(worker(1, job=7),), jobs=(job(8),), launches=held)
+    assert view.acts(decide(found.seen), found, {"group": group(booting)}, [FACTS]) == []
 
 
 def test_what_cannot_be_used_changes_nothing() -> None:

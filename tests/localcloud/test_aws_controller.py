@@ -83,7 +83,7 @@ class Cloud:
         while not done(group := self.group()):
             assert time.monotonic() < deadline, group
             # What changes slowly is read in every round: the test has no minutes.
-            self.controller._due.clear()
+            self.controller._done_at.clear()
             self.controller.round()
             time.sleep(0.2)
         return group
@@ -192,7 +192,7 @@ def test_a_fleet_whose_hosts_do_not_come_up_rests(cloud: Cloud) -> None:
 
     cloud.turn(lambda group: failed() >= DEFAULT_RULES.breaker_failures and not group["Instances"])
     for _ in range(3):
-        cloud.controller._due.clear()
+        cloud.controller._done_at.clear()
         done = cloud.controller.round()
     assert done is not None
     assert done.decision is not None

@@ -131,7 +131,8 @@ def test_bootstrap_reports_what_failed(folder: Folder, failing: str) -> None:
     done = folder.boot(BOOTSTRAP.read_text())
     assert done.returncode == 1
     log = folder.ran().splitlines()
-    assert log[-2:] == ["fail", "systemctl --no-block poweroff"]
+    stop = "systemctl stop openqa-worker@*.service openqa-worker-plain@*.service"
+    assert log[-3:] == [stop, "fail", "systemctl --no-block poweroff"]
     assert "powering off" in (folder.root / "dev/console").read_text()
     assert ("prepare" in log) == (failing != "install")
 

@@ -54,7 +54,7 @@ class Signals:
         Args:
             reason: why, for people.
         """
-        tellers: tuple[Callable[[], None], ...] = (
+        tellers: tuple[Callable[[], object], ...] = (
             # First, because a host may be gone as soon as the others know; once, because they matter more.
             lambda: self._send(failure.event(self._document, instance=self._instance, reason=reason)),
             lambda: self._signal("FAILURE"),
@@ -68,13 +68,16 @@ class Signals:
             except HostError as error:
                 log.warning("%s", error)
 
-    def complete(self, hook: str, result: str) -> None:
+    def complete(self, hook: str, result: str) -> bool:
         """Completes a lifecycle hook with ``CONTINUE`` or ``ABANDON``.
+
+        Returns:
+            Whether the group waited for it.
 
         Raises:
             HostError: AWS did not take it.
         """
-        self._call(
+        return self._call(
             f"lifecycle hook {hook}",
             "autoscaling",
             "complete_lifecycle_action",
@@ -133,20 +136,21 @@ class Signals:
             Status=status,
         )
 
-    def _call(self, what: str, service: str, action: str, **arguments: Any) -> None:
+    def _call(self, what: str, service: str, action: str, **arguments: Any) -> bool:
+        """Calls AWS until it answers; whether there was what the call is about."""
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 self._sleep(min(2.0**attempt, 15.0))
             try:
                 getattr(self._client(service), action)(**arguments)
-                return
+                return True
             except ClientError as error:
                 reason = str(error)
                 if error.response["Error"]["Code"] == "ValidationError":
                     # Nothing waits for it: a host replaced outside a stack's update, a hook that timed out.
                     log.warning("%s: %s: %s", what, action, reason)
-                    return
+                    return False
             except BotoCoreError as error:
                 reason = str(error)
         raise HostError(f"{what}: {action} failed: {reason}")
