@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import fcntl
 import hmac
+import importlib
 import json
 import re
+import sys
 import threading
 import time
 import tomllib
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -524,6 +527,27 @@ def test_what_fedoras_consumer_cannot_do_is_tried_again(server: Server, memory: 
     assert memory.since == 5000.0 + fedora.TRY_SECONDS - fedora.YOUNG_SECONDS
 
 
+def test_fedoras_consumer_waits_while_templates_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled: list[str] = []
+    module = ModuleType("fedora_openqa.consumer")
+    vars(module)["OpenQAScheduler"] = lambda: scheduled.append
+    monkeypatch.setitem(sys.modules, "fedora_openqa", ModuleType("fedora_openqa"))
+    monkeypatch.setitem(sys.modules, "fedora_openqa.consumer", module)
+    monkeypatch.setattr(fedora, "TEMPLATES_LOCK", tmp_path / "lock")
+    (tmp_path / "lock").touch()
+    scheduler = fedora.Scheduler()
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=scheduler, args=("message",))
+        waiting.start()
+        waiting.join(0.3)
+        assert (waiting.is_alive(), scheduled) == (True, [])
+    waiting.join(10)
+    assert scheduled == ["message"]
+
+
 def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:
     """Facts of fedora-infra/ansible's roles/openqa/dispatcher and of fedora_openqa's own samples."""
     folder = Path(__file__).parent / "golden/webui-fedora-messages/run/openqa-on-aws/config"
@@ -531,10 +555,17 @@ def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:
         tomllib.loads((folder / f"fedora-{name}.toml").read_text())
         for name in ("scheduler", "report-resultsdb", "report-wiki")
     )
-    callbacks = [
-        file["callback"].removeprefix("fedora_openqa.consumer:") for file in (scheduler, resultsdb, wiki)
+    module, _, name = scheduler["callback"].partition(":")
+    assert getattr(importlib.import_module(module), name) is fedora.Scheduler
+    reporters = [file["callback"].removeprefix("fedora_openqa.consumer:") for file in (resultsdb, wiki)]
+    assert reporters == ["OpenQAResultsDBReporter", "OpenQAWikiReporter"]
+    loggers = [
+        name
+        for file in (scheduler, resultsdb, wiki)
+        for name in file["log_config"]["loggers"]
+        if name.startswith("OpenQA")
     ]
-    assert callbacks == ["OpenQAScheduler", "OpenQAResultsDBReporter", "OpenQAWikiReporter"]
+    assert loggers == ["OpenQAScheduler", *reporters]
     for file in (scheduler, resultsdb, wiki):
         assert file["amqp_url"] == "amqps://fedora:@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
         assert "passive_declares" not in file, "only for Fedora's own durable queues"

@@ -48,7 +48,8 @@ class FedoraConsumer:
     Attributes:
         name: Its container is ``openqa-NAME``.
         app: What it tells the broker that it is.
-        callback: The class of ``fedora_openqa.consumer``.
+        callback: What fedora-messaging calls, as ``MODULE:CLASS``.
+        logger: The class of ``fedora_openqa.consumer``, which logs by its name.
         url: The broker's address, with an empty password, as fedora-messaging wants it.
         queue: The queue's name.
         keys: The routing keys.
@@ -58,6 +59,7 @@ class FedoraConsumer:
     name: str
     app: str
     callback: str
+    logger: str
     url: str
     queue: str
     keys: tuple[str, ...]
@@ -85,18 +87,20 @@ def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer
     yield FedoraConsumer(
         name="fedora-scheduler",
         app="openQA on AWS, scheduler",
-        callback="OpenQAScheduler",
+        callback="userdata.messages.fedora:Scheduler",
+        logger="OpenQAScheduler",
         url=broker,
         queue=schedule.queue,
         keys=_SCHEDULER_KEYS,
         config={"update_arches": list(schedule.architectures)},
     )
     for name, report in sorted(schedule.reports.items()):
-        callback, target, events = _REPORTERS[name]
+        reporter, target, events = _REPORTERS[name]
         yield FedoraConsumer(
             name=f"fedora-{name.replace('_', '-')}",
             app=f"openQA on AWS, {name.replace('_', ' ')}",
-            callback=callback,
+            callback=f"fedora_openqa.consumer:{reporter}",
+            logger=reporter,
             url=broker,
             queue=report["queue"],
             keys=tuple(f"{_PRODUCTION}.openqa.job.{event}" for event in events),
@@ -200,6 +204,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     if schedule is not None and schedule.program == "rules":
         _configure_rules(host, schedule, openqa=openqa, given=_given(broker))
     elif schedule is not None:
+        host.layout.templates_lock.touch(mode=0o644)
         users.make_folder(host.layout.data, "schedule", user=users.OPENQA, mode=0o700)
     if host.document.timetable:
         _tell(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})

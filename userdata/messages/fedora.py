@@ -1,4 +1,4 @@
-"""What Fedora's consumer missed: ``python3 -m userdata.messages.fedora ARCHIVE STATE``, in its container.
+"""Fedora's consumer; what it missed: ``python3 -m userdata.messages.fedora ARCHIVE STATE``, in its container.
 
 Its queue goes with its connection; what is published then, or while openQA is away, never reaches it.
 Now and then this asks the archive and has the consumer's own class deal with what it did not schedule.
@@ -7,6 +7,7 @@ Now and then this asks the archive and has the consumer's own class deal with wh
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import logging
 import sys
@@ -26,6 +27,24 @@ log = logging.getLogger(__name__)
 YOUNG_SECONDS = 900.0
 # What fedora_openqa fails with is tried again for so long; meanwhile the others go on.
 TRY_SECONDS = 86400.0
+# Who loads openQA's templates locks it alone meanwhile.
+TEMPLATES_LOCK = Path("/run/openqa-on-aws/templates.lock")
+
+
+class Scheduler:
+    """fedora_openqa's own, but waits while openQA's templates change: of half of them came half the jobs.
+
+    fedora-messaging makes one and calls it, in a thread of its own, with each message.
+    """
+
+    def __init__(self) -> None:
+        self._schedule: Any = importlib.import_module("fedora_openqa.consumer").OpenQAScheduler()
+
+    def __call__(self, message: Any) -> None:
+        """Schedules what a message is about, by fedora-messaging's own kind of message."""
+        with TEMPLATES_LOCK.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            self._schedule(message)
 
 
 def catch_up(
@@ -96,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings: Any = importlib.import_module("fedora_messaging.config").conf
     messages: Any = importlib.import_module("fedora_messaging.message")
     openqa: Any = importlib.import_module("openqa_client.client")
-    scheduler: Any = importlib.import_module("fedora_openqa.consumer").OpenQAScheduler()
+    scheduler = Scheduler()
     api = openqa.OpenQA_Client(settings["consumer_config"]["openqa_hostname"])
     try:
         catch_up(
