@@ -6,29 +6,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from settings.builder import Builder
 from settings.checks import problems
-from settings.content import Content
-from settings.messages import Rule, Schedule
-from settings.model import (
-    Backups,
-    Database,
-    Domain,
-    Environment,
-    Fleet,
-    Image,
-    Network,
-    Rds,
-    SignIn,
-    WebUi,
-)
+from settings.model import Environment
 from settings.problem import Problem, allowed, shown
-from settings.timetable import Entry
 
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"
 
@@ -89,58 +75,51 @@ def _validated(document: Mapping[str, Any], *, name: str, file: str) -> Environm
     raise SettingsError("\n".join(problem.line(file) for problem in found))
 
 
-SECTIONS: Mapping[str, type[BaseModel]] = {
-    "network": Network,
-    "image": Image,
-    "domain": Domain,
-    "sign_in": SignIn,
-    "database": Database,
-    "webui": WebUi,
-    "backups": Backups,
-    "content": Content,
-    "schedule": Schedule,
-    "fleets": Fleet,
-    "builders": Builder,
-    "timetable": Entry,
-}
-# Lists of tables, and the key by which each table goes; None: its number.
-LISTS: Mapping[str, str | None] = {"fleets": "name", "builders": "architecture", "timetable": None}
+# By which key the tables of a list go; those of other lists go by their numbers.
+NAMED: Mapping[str, str] = {"fleets": "name", "builders": "architecture"}
 
 
 def _key(document: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
     """Name a place in the document; a fleet goes by its name, a builder by its architecture."""
     parts: list[str] = []
     for part in location:
-        name = str(part)
-        if isinstance(part, int) and len(parts) == 1 and parts[0] in LISTS:
+        name = str(part + 1) if isinstance(part, int) else part
+        if isinstance(part, int) and len(parts) == 1 and parts[0] in NAMED:
             table = document[parts[0]][part]
-            key = LISTS[parts[0]]
-            name = str(table.get(key, part + 1) if key and isinstance(table, dict) else part + 1)
-        elif isinstance(part, int):
-            name = str(part + 1)
+            name = str(table.get(NAMED[parts[0]], name) if isinstance(table, dict) else name)
         parts.append(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else shown(name))
     return ".".join(parts)
 
 
 def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     """Put pydantic's finding in this module's words."""
-    location = error["loc"]
-    key = _key(document, location)
-    model = _model(location)
-    if error["type"] == "extra_forbidden":
+    key = _key(document, error["loc"])
+    model, field = _place(error["loc"])
+    if field is None:
         return Problem(key, error["input"], "unknown key", ", ".join(_keys(model)))
-    field = next(model.model_fields[str(part)] for part in reversed(location) if part in model.model_fields)
     return Problem(key, None if error["type"] == "missing" else error["input"], "", allowed(field))
 
 
-def _model(location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Find the model that a key belongs to: a table's, or the environment for the tables themselves."""
-    if location[:2] == ("database", "rds") and len(location) > 2:
-        return Rds
-    if location[:2] == ("schedule", "rules") and len(location) > 3:
-        return Rule
-    inside = len(location) > (2 if location[0] in LISTS else 1)
-    return SECTIONS.get(str(location[0]), Environment) if inside else Environment
+def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Follow a location from table to table, to the first key that holds none: below are parts of its value.
+
+    Returns:
+        The last table's model and the key's field; None: the table has no such key.
+    """
+    model: type[BaseModel] = Environment
+    field: FieldInfo | None = None
+    inside: type[BaseModel] | None = Environment
+    for part in location:
+        if inside and isinstance(part, str):
+            model, field = inside, inside.model_fields.get(part)
+            inside = _table(field) if field else None
+    return model, field
+
+
+def _table(field: FieldInfo) -> type[BaseModel] | None:
+    """Find the model of the table, or of the tables, that a field holds."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _keys(model: type[BaseModel]) -> tuple[str, ...]:
