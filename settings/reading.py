@@ -53,6 +53,8 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     return _validated(document, name=name, file=file)
 
 

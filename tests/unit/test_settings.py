@@ -889,6 +889,12 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
             lambda e: e.fleets[0].architecture,
             "aarch64",  # the sample has no aarch64 jobs to serve
         ),
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "here.toml").symlink_to("/proc/self/mem")
+    with pytest.raises(SettingsError, match=r"/here\.toml: cannot be read: Input/output error$"):
+        load("here", tmp_path)
+
+
         (["vcpu_quota = 116"], lambda e: e.vcpu_quota, 116),
         ([("openqa.example.org", "example.org")], lambda e: e.domain.name, "example.org"),
         (
