@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
+from itertools import islice
 
 from fleet import catalogue, schedule
 from settings import messages, timetable
@@ -41,7 +42,8 @@ GROUP_RULES = 55
 
 def problems(environment: Environment) -> Iterator[Problem]:
     """Find what no single field shows."""
-    network_problems = list(_network_problems(environment))
+    # One about the range is enough to choose another.
+    network_problems = [*islice(_cidr_problems(environment), 1), *_zone_problems(environment)]
     yield from network_problems
     if not network_problems:
         yield from _address_problems(environment)
@@ -75,7 +77,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
         yield from _quota_problems(environment)
 
 
-def _network_problems(environment: Environment) -> Iterator[Problem]:
+def _cidr_problems(environment: Environment) -> Iterator[Problem]:
     network = environment.network
     if not 16 <= network.cidr.prefixlen <= 23:
         wrong = "a VPC is no larger than /16, and load balancers want subnets of /27, of which it has sixteen"
@@ -89,6 +91,10 @@ def _network_problems(environment: Environment) -> Iterator[Problem]:
         if network.cidr.overlaps(reserved):
             allowed = f"a range clear of {', '.join(map(str, inside))}"
             yield Problem("network.cidr", network.cidr, f"overlaps {reserved}, {use}", allowed)
+
+
+def _zone_problems(environment: Environment) -> Iterator[Problem]:
+    network = environment.network
     zones = network.availability_zones
     of_region = [environment.region + letter for letter in ZONE_LETTERS]
     for zone in zones:
@@ -99,8 +105,9 @@ def _network_problems(environment: Environment) -> Iterator[Problem]:
         yield Problem(
             "network.availability_zones", zones, "too few or twice the same", "two or more different zones"
         )
-    if network.zone not in zones:
-        yield Problem("network.zone", network.zone, "not in availability_zones", ", ".join(zones))
+    usable = [zone for zone in zones if zone in of_region]
+    if usable and network.zone not in zones:
+        yield Problem("network.zone", network.zone, "not in availability_zones", ", ".join(usable))
 
 
 def _address_problems(environment: Environment) -> Iterator[Problem]:
@@ -141,10 +148,10 @@ def _database_problems(environment: Environment) -> Iterator[Problem]:
     if database.rds is None:
         return
     if environment.kind == "local":
-        yield Problem("database.rds", "a table", "one machine has no RDS", "no such table")
+        yield Problem("database.rds", database.rds.model_dump(), "one machine has no RDS", "no such table")
     if environment.region.startswith(("cn-", "us-gov-")):
         wrong = f"where RDS's certificates of {environment.region} are is not known"
-        yield Problem("database.rds", "a table", wrong, "no such table")
+        yield Problem("database.rds", database.rds.model_dump(), wrong, "no such table")
     kept = environment.backups.keep_days
     if kept > RDS_DAYS:
         wrong = "more than RDS keeps its own backups"
@@ -181,8 +188,8 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
             yield Problem(key, cidr, "is there twice", "each range once")
         ports = 2 if key == "trusted" and environment.domain else 1
         if len(cidrs) * ports > GROUP_RULES and not (key == "trusted" and environment.public):
-            wrong = f"{len(cidrs) * ports} rules, more than a security group takes"
-            yield Problem(key, f"{len(cidrs)} ranges", wrong, f"up to {GROUP_RULES // ports} ranges")
+            wrong = f"{len(cidrs)} ranges are {len(cidrs) * ports} rules, more than a security group takes"
+            yield Problem(key, cidrs, wrong, f"up to {GROUP_RULES // ports} ranges")
     for cidr in environment.trusted:
         if cidr.prefixlen < 8 and not environment.public:
             allowed = "ranges of /8 or smaller, unless public = true"
@@ -230,25 +237,23 @@ def _backup_problems(environment: Environment) -> Iterator[Problem]:
 
 def _size_problems(environment: Environment) -> Iterator[Problem]:
     tables = environment.model_dump(
-        mode="json", include={"content": True, "sign_in": True, "schedule": {"rules"}}
+        mode="json", include={"content": True, "sign_in": True, "schedule": {"rules"}, "timetable": True}
     )
-    sizes = {
-        f"{table}.{key}": len(json.dumps(value))
-        for table, values in tables.items()
-        for key, value in (values or {}).items()
-    } | {"timetable": len(json.dumps([entry.model_dump(mode="json") for entry in environment.timetable]))}
+    texts = {"timetable": tables.pop("timetable")} | {
+        f"{table}.{key}": value for table, values in tables.items() for key, value in (values or {}).items()
+    }
+    sizes = {key: len(json.dumps(value)) for key, value in texts.items()}
     largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
     if total > TEXTS_BYTES:
-        wrong = (
-            f"[content], [sign_in], rules and timetable are {total} bytes, which user data has no room for"
-        )
-        yield Problem(largest, f"{sizes[largest]} bytes", wrong, f"{TEXTS_BYTES} bytes in all")
+        whole = f"the {total} bytes of [content], [sign_in], rules and timetable"
+        wrong = f"has {sizes[largest]} of {whole}, for which user data has no room"
+        yield Problem(largest, texts[largest], wrong, f"{TEXTS_BYTES} bytes in all")
     for fleet in environment.fleets:
         lists = fleet.model_dump(mode="json", include={"classes", "instance_types", "warm"})
         size = len(json.dumps(lists))
         if size > FLEET_BYTES:
-            wrong = "what an SSM parameter has no room for, with instance_types and warm"
-            yield Problem(f"fleets.{fleet.name}.classes", f"{size} bytes", wrong, f"{FLEET_BYTES} bytes")
+            wrong = f"{size} bytes with instance_types and warm, for which an SSM parameter has no room"
+            yield Problem(f"fleets.{fleet.name}.classes", fleet.classes, wrong, f"{FLEET_BYTES} bytes")
 
 
 def _alarm_problems(environment: Environment) -> Iterator[Problem]:

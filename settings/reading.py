@@ -95,11 +95,17 @@ def _key(document: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
 
 def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     """Put pydantic's finding in this module's words."""
-    key = _key(document, error["loc"])
-    model, field = _place(error["loc"])
+    location, wrong = error["loc"], ""
+    value: Any = error["input"]
+    if location[-2:] == (value, "[key]"):  # pydantic's mark of a key that its table does not take
+        location, value, wrong = location[:-1], document, "the table has no such keys"
+        for part in location:
+            value = value[part]
+    key = _key(document, location)
+    model, field = _place(location)
     if field is None:
-        return Problem(key, error["input"], "unknown key", ", ".join(_keys(model)))
-    return Problem(key, None if error["type"] == "missing" else error["input"], "", allowed(field))
+        return Problem(key, value, "unknown key", ", ".join(_keys(model)))
+    return Problem(key, None if error["type"] == "missing" else value, wrong, allowed(field))
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:

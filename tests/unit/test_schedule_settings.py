@@ -65,9 +65,12 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
         (BROKER + RULE.replace('"{id}"', '"{id"'), 'no field in braces at "{id"'),
         (BROKER + RULE.replace('"{id}"', '"{i d}"'), 'no field in braces at "{i d}"'),
         (BROKER + RULE.replace('FLAVOR = "b"\n', ""), "schedule.rules.1.post.FLAVOR is missing"),
-        (BROKER + RULE + 'iso = "a"\n', "openQA's settings in capitals"),
-        (BROKER + RULE + f'ISO = "{"x" * 10_000}"\n', "bytes, which user data has no room for"),
-        (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "bytes, which user data has no room for"),
+        (
+            BROKER + RULE + 'iso = "a"\n',
+            'schedule.rules.1.post.iso = "a": the table has no such keys; allowed: a table: openQA',
+        ),
+        (BROKER + RULE + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
+        (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "rules and timetable, for which user data has no room"),
         (BROKER + RULE.replace("topic", "topics"), "unknown key; allowed: topic, filter, post"),
         (
             BROKER + RULE.replace("[schedule.rules.post]", "filter.topic = 5\n[schedule.rules.post]"),

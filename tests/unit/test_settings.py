@@ -188,6 +188,12 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "toml syntax": (["kind = = 1"], ["not valid TOML", "line 1"]),
     "missing key": ([('region = "us-east-1"\n', "")], ["region is missing", "an AWS region"]),
     "missing choice": ([('kind = "dev"\n', "")], ["kind is missing", '"local" or "dev" or "production"']),
+    "umlauts": ([('["qemu_x86_64"]', '["größe"]')], ['fleets.nested.classes.1 = "größe"; ']),
+    "what cannot be printed": (
+        [set_to("region", '"us-east-1"', r'"a\n\u0000\u007f\u2028\u202e\U000e0001\u00a0b"')],
+        [r'region = "a\n\u0000\u007f\u2028\u202e\udb40\udc01\u00a0b"; '],
+    ),
+    "a key that cannot be printed": (['"a\\u2028" = 1'], [r'here.toml: "a\u2028" = 1: unknown key']),
     "missing table": (
         [('[content]\nprofile = "sample"\n', "")],
         ["content is missing", "a table"],
@@ -293,6 +299,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                 ['content.asset_limits."a group" = -1', "whole numbers of GB"],
             ),
             "classes": ("classes = { tap = 0 }", ["content.classes.tap = 0", "{ tap = 6 }"]),
+            "a class that is none": (
+                'classes = { "größe" = 6 }',
+                ['content.classes."größe" = 6: the table has no such keys; allowed: a table of'],
+            ),
             **{
                 f"a class that is called like a key, {name}": (
                     f"classes = {{ {name} = 0 }}",
@@ -372,6 +382,14 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "one zone twice": (
         [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["us-east-1a", "us-east-1a"]')],
         ["network.availability_zones", "twice the same", "two or more different zones"],
+    ),
+    "cidr, everything": (
+        [set_to("cidr", '"10.40.0.0/16"', '"0.0.0.0/0"')],
+        ['network.cidr = "0.0.0.0/0": a VPC is no larger than /16', "from /16 to /23"],
+    ),
+    "no zones": (
+        [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', "[]")],
+        ["network.availability_zones = []", "two or more different zones"],
     ),
     "zone of another region": (
         [set_to("availability_zones", '["us-east-1a", ', '["us-east-1a", "eu-west-1a", ')],
@@ -544,7 +562,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "rds on one machine": (
         [(DATABASE, f'engine = "rds"\n{RDS}'), set_to("kind", '"dev"', '"local"')],
-        ["database.rds", "one machine has no RDS"],
+        ['database.rds = {"instance_class": "db.t4g.medium", "volume_gib": 20}: one machine has no RDS'],
     ),
     "rds in China": (
         [
@@ -587,11 +605,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "more ranges than a group has rules": (
         [('["203.0.113.0/24"]', str([f"10.8.{number}.0/24" for number in range(28)]).replace("'", '"'))],
-        ['trusted = "28 ranges"', "56 rules, more than", "up to 27 ranges"],
+        ['trusted = ["10.8.0.0/24", ', "28 ranges are 56 rules, more than", "up to 27 ranges"],
     ),
     "more developers than a group has rules": (
         [f"developers = {[f'10.8.{number}.0/24' for number in range(56)]}"],
-        ['developers = "56 ranges"', "56 rules, more than", "up to 55 ranges"],
+        ['developers = ["10.8.0.0/24", ', "56 ranges are 56 rules, more than", "up to 55 ranges"],
     ),
     "more hosts than addresses": (
         [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/23"')]
@@ -610,11 +628,20 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "a topic's name alone": (['alarm_topic = "openqa"'], ["the ARN of an SNS topic"]),
     "more texts than user data holds": (
         [('profile = "sample"', f'profile = "sample"\ndownload_domains = {["a" * 60] * 160}')],
-        ['content.download_domains = "10240 bytes": ', "user data has no room for", "10000 bytes in all"],
+        [
+            'content.download_domains = ["aaa',
+            "...: has 10240 of the 10",
+            "for which user data has no room",
+            "10000 bytes in all",
+        ],
     ),
     "more classes than a parameter holds": (
         [('["qemu_x86_64"]', f"{['qemu_x86_64', 'x' * 3000]}")],
-        ['fleets.nested.classes = "30', "an SSM parameter has no room", "2500 bytes"],
+        [
+            'fleets.nested.classes = ["qemu_x86_64", "xxx',
+            "...: 3079 bytes with instance_types and warm, for which an SSM parameter has no room",
+            "2500 bytes",
+        ],
     ),
     "a fleet's volume below the machine image": (
         [("max = 2", "max = 2\nvolume_gib = 19\nworkers_per_host = 1")],
@@ -764,6 +791,10 @@ def test_refusals(case: str, tmp_path: Path) -> None:
 
 # Mistakes that show in more than one place, or in which the line wanted is one of several.
 SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
+    "zones, one of two lines": (
+        [('"us-east-1b"]\nzone = "us-east-1a"', '"us-east-1b", "a\\nb"]\nzone = "us-east-1f"')],
+        [[r'availability_zones = "a\nb"'], ['zone = "us-east-1f"', "allowed: us-east-1a, us-east-1b"]],
+    ),
     "two mistakes": (
         [set_to("kind", '"dev"', '"test"'), set_to("volume_gib", "20", "0")],
         [['kind = "test"'], ["database.volume_gib = 0"]],
@@ -858,6 +889,12 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
         load("here", folder)
 
 
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "here.toml").symlink_to("/proc/self/mem")
+    with pytest.raises(SettingsError, match=r"/here\.toml: cannot be read: Input/output error$"):
+        load("here", tmp_path)
+
+
 def test_name_unfit_for_aws(tmp_path: Path) -> None:
     folder = write(tmp_path, name="My_openQA")
     with pytest.raises(SettingsError, match='name = "My_openQA"; allowed: up to 16 lowercase'):
@@ -889,12 +926,6 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
             lambda e: e.fleets[0].architecture,
             "aarch64",  # the sample has no aarch64 jobs to serve
         ),
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "here.toml").symlink_to("/proc/self/mem")
-    with pytest.raises(SettingsError, match=r"/here\.toml: cannot be read: Input/output error$"):
-        load("here", tmp_path)
-
-
         (["vcpu_quota = 116"], lambda e: e.vcpu_quota, 116),
         ([("openqa.example.org", "example.org")], lambda e: e.domain.name, "example.org"),
         (

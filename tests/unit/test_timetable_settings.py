@@ -56,7 +56,7 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace("at =", "when ="), "unknown key; allowed: at, post"),
         (ENTRY + 'iso = "a"\n', "openQA's settings in capitals"),
         (ENTRY + ENTRY, "timetable.2.post.BUILD"),
-        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "bytes, which user data has no room for"),
+        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
     ],
 )
 def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
