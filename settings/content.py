@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from settings.fields import Architecture, DnsName, Interface, Settings
+from settings.fields import UNSEEN, Architecture, DnsName, Interface, Settings
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 # What a profile says where the environment file says nothing.
@@ -48,7 +48,7 @@ KNOWN_CLASSES: Mapping[str, frozenset[str]] = {
 
 RepositoryAddress = Field(
     max_length=500,
-    pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:(80|443))?/[^\s'\"\\]+$",
+    pattern=rf"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:(80|443))?/[^{UNSEEN}'\"\\]+$",
     description="the https:// address of a git repository that asks for no password, without a port: hosts "
     "reach no other than 443",
 )
@@ -68,7 +68,7 @@ PackageName = Field(
     description='the name of a package of the distribution that hosts run, such as "libxml-libxml-perl"',
 )
 WorkerClass = Field(pattern=r"^[A-Za-z0-9_.+:-]+$")
-GroupName = Field(min_length=1, max_length=200, pattern=r"^[^\r\n=]*[^\s=][^\r\n=]*$")
+GroupName = Field(max_length=200, pattern=rf"^ *[^{UNSEEN}=](?:[^{UNSEEN}=]| )*$")
 
 
 @dataclass(frozen=True)

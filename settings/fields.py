@@ -65,13 +65,15 @@ ImageName = Field(
     pattern=r"^(ami-([0-9a-f]{8}|[0-9a-f]{17})|/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)$",
     description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /)",
 )
+# What cannot be seen, for patterns' classes: without spaces, what is left is what str.isprintable() takes.
+UNSEEN = r"\s\p{C}"
 # The hosts' security groups let 443 out.
 WebAddress = Field(
-    pattern=r"^https://[^\s/:]+(:443)?(/\S*)?$",
+    pattern=rf"^https://[^{UNSEEN}/:]+(:443)?(/[^{UNSEEN}]*)?$",
     description="an https:// address, without a port: hosts reach no other than 443",
 )
-BrowserAddress = Field(pattern=r"^https://[^\s/]+(/\S*)?$", description="an https:// address")
-Text = Field(min_length=1, pattern=r"^[^\r\n]+$", description="one line of text")
+BrowserAddress = Field(pattern=rf"^https://[^{UNSEEN}/]+(/[^{UNSEEN}]*)?$", description="an https:// address")
+Text = Field(pattern=rf"^ *[^{UNSEEN}](?:[^{UNSEEN}]| )*$", description="one line of text")
 
 
 class Settings(BaseModel):

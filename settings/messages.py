@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from settings.fields import DnsName, Settings
+from settings.fields import UNSEEN, DnsName, Settings
 from settings.problem import Problem, shown
 from userdata.messages import rules
 
@@ -55,7 +55,7 @@ class Schedule(Settings):
     broker: Annotated[
         str,
         Field(
-            pattern=r"^amqps://[^\s/@:]+@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s/?#]+$",
+            pattern=rf"^amqps://[^{UNSEEN}/@:]+@[A-Za-z0-9.-]+(:[0-9]{{1,5}})?/[^{UNSEEN}/?#]+$",
             description="amqps://USER@HOST/VIRTUAL_HOST, / in its name as %2F (%2F alone is a broker's "
             "default), without a password, which belongs into the secret openqa/NAME/broker",
         ),
@@ -94,7 +94,7 @@ class Schedule(Settings):
     report_resultsdb: Annotated[
         str | None,
         Field(
-            pattern=r"^https?://[^\s/:\"\\]+(:(80|443))?/[^\s\"\\]*$",
+            pattern=rf"^https?://[^{UNSEEN}/:\"\\]+(:(80|443))?/[^{UNSEEN}\"\\]*$",
             description="the http(s):// address of ResultsDB's API, without a port",
         ),
     ] = None

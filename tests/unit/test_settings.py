@@ -8,13 +8,13 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import settings
 from fleet import catalogue
@@ -30,7 +30,7 @@ from settings import (
     names,
     reading,
 )
-from settings.fields import Settings
+from settings.fields import Settings, Text
 from settings.problem import allowed
 from tests.environments import SHIPPED
 
@@ -1119,6 +1119,58 @@ def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
     edits = [ARM_IMAGE, *arm, arm[0]]
     assert load("here", write(tmp_path, ('profile = "sample"', own), *edits)).fleets
     assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
+
+
+TEXTS = TypeAdapter(Annotated[str, Text])
+
+
+@pytest.mark.parametrize("text", ["FAS", " a b ", "größe", "日本", "".join(map(chr, range(0x20, 0x7F)))])
+def test_texts(text: str) -> None:
+    assert text.isprintable()
+    assert TEXTS.validate_python(text) == text
+
+
+UNSEEN = (
+    "\0",
+    "\t",
+    "\n",
+    "\r",
+    "\x7f",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\u2029",
+    "\u202e",
+    "\ufeff",
+    "\U000e0001",
+)
+
+
+@pytest.mark.parametrize("text", ["", " ", *(f"a{one}b" for one in UNSEEN)])
+def test_no_texts(text: str) -> None:
+    assert not (text.isprintable() and text.strip())
+    with pytest.raises(ValidationError):
+        TEXTS.validate_python(text)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [('provider = "fedora"\n', CUSTOM), ("org/token", r"org/\u0000token")],
+        [('provider = "fedora"\n', CUSTOM), ("org/authorize", r"org/\u0000authorize")],
+        [("[content]", '[content]\nasset_limits = { "a\\u0000b" = 1 }')],
+        [("[content]", '[content]\ntests = "https://example.org/\\u0000"')],
+        [("[[fleets]]", '[schedule]\nbroker = "amqps://a\\u0000@example.org/a"\n[[fleets]]')],
+        [
+            (
+                "[[fleets]]",
+                '[schedule]\nbroker = "amqps://a@b/c"\nreport_resultsdb = "https://a/\\u0000"\n[[fleets]]',
+            )
+        ],
+    ],
+)
+def test_no_control_characters_in_names_and_addresses(edits: list[Edit], tmp_path: Path) -> None:
+    assert r"\u0000" in refusal(tmp_path, *edits)[0]
 
 
 def test_tests_of_ones_own_have_no_defaults(tmp_path: Path) -> None:
