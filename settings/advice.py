@@ -27,6 +27,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         environment: a valid one.
     """
     return (
+        *_ranges_without_use(environment),
         *_unknown_classes(environment),
         *_clusters_apart(environment),
         *_networks_without_clusters(environment),
@@ -38,6 +39,15 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_fetches_that_are_refused(environment),
         *_builds_without_scenarios(environment),
     )
+
+
+def _ranges_without_use(environment: Environment) -> Iterator[str]:
+    if environment.public and environment.trusted:
+        trusted = shown(environment.trusted)
+        yield (
+            f"{environment.name}: trusted = {trusted}: decides nothing, as with public = true everybody "
+            "reaches the web UI; wanted: one of the two"
+        )
 
 
 def _unknown_classes(environment: Environment) -> Iterator[str]:

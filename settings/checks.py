@@ -181,7 +181,8 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
         yield Problem("public", True, "without a domain there is no HTTPS", "false, or add a [domain]")
     if not environment.public and not environment.trusted:
         allowed = "at least one range, or public = true"
-        yield Problem("trusted", environment.trusted, "nobody could reach the web UI", allowed)
+        given = environment.trusted if "trusted" in environment.model_fields_set else None
+        yield Problem("trusted", given, "nobody could reach the web UI", allowed)
     for key in ("trusted", "developers"):
         cidrs = getattr(environment, key)
         for cidr in sorted({cidr for cidr in cidrs if cidrs.count(cidr) > 1}):
@@ -192,7 +193,7 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
             yield Problem(key, cidrs, wrong, f"up to {GROUP_RULES // ports} ranges")
     for cidr in environment.trusted:
         if cidr.prefixlen < 8 and not environment.public:
-            allowed = "ranges of /8 or smaller, unless public = true"
+            allowed = "ranges of /8 or smaller, or public = true instead"
             yield Problem("trusted", cidr, "trusts a large part of the internet", allowed)
     for cidr in environment.developers:
         if cidr.prefixlen < 8:

@@ -363,11 +363,12 @@ class Environment(Settings):
         str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="an AWS region such as us-east-1")
     ]
     os: OperatingSystem = "debian"
+    # Everybody reaches the web UI, or who is trusted does.
     public: bool = False
     trusted: Annotated[
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
-    ]
+    ] = ()
     # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
     # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
     developers: Annotated[

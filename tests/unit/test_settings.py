@@ -472,15 +472,19 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "trusted, the world": (
         [set_to("trusted", '["203.0.113.0/24"]', '["0.0.0.0/0"]')],
-        ['trusted = "0.0.0.0/0"', "/8 or smaller, unless public = true"],
+        ['trusted = "0.0.0.0/0"', "/8 or smaller, or public = true instead"],
     ),
     "trusted, half the world": (
         [set_to("trusted", '["203.0.113.0/24"]', '["128.0.0.0/1"]')],
-        ['trusted = "128.0.0.0/1"', "/8 or smaller, unless public = true"],
+        ['trusted = "128.0.0.0/1"', "/8 or smaller, or public = true instead"],
     ),
     "trusted, nobody": (
         [set_to("trusted", '["203.0.113.0/24"]', "[]")],
         ["trusted = []", "at least one range, or public = true"],
+    ),
+    "trusted, not said": (
+        [('trusted = ["203.0.113.0/24"]\n', "")],
+        ["trusted is missing: nobody could reach the web UI; allowed: at least one range, or public = true"],
     ),
     "developers, the world": (
         ["public = true", 'developers = ["0.0.0.0/0"]'],
@@ -913,6 +917,7 @@ def test_name_unfit_for_aws(tmp_path: Path) -> None:
         ),
         (["public = true", ('["203.0.113.0/24"]', '["0.0.0.0/0"]')], lambda e: e.public, True),
         (["public = true", ('["203.0.113.0/24"]', "[]")], lambda e: e.trusted, ()),
+        (["public = true", ('trusted = ["203.0.113.0/24"]\n', "")], lambda e: e.trusted, ()),
         ([], lambda e: e.developers, ()),
         ([("[image]", "[image]\ngolden = true")], lambda e: e.image.golden, True),
         (
@@ -985,6 +990,14 @@ def test_images_to_fill_in_are_told() -> None:
         'image.x86_64 = "ami-00000000000000000"',
         'image.aarch64 = "ami-00000000000000000"',
     ]
+
+
+def test_ranges_that_decide_nothing_are_told(tmp_path: Path) -> None:
+    (line,) = settings.warnings(load("here", write(tmp_path, "public = true")))
+    assert line == (
+        'here: trusted = ["203.0.113.0/24"]: decides nothing, as with public = true everybody reaches the '
+        "web UI; wanted: one of the two"
+    )
 
 
 def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
