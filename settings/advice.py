@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from fleet import catalogue
 from settings.content import ARCHITECTURES, KNOWN_CLASSES
-from settings.model import FETCH_GBPS, Environment
+from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
 
 # Where AWS's public parameters have Debian's images.
@@ -28,6 +28,8 @@ def warnings(environment: Environment) -> tuple[str, ...]:
     """
     return (
         *_ranges_without_use(environment),
+        *_developers_without_a_way(environment),
+        *_alarms_that_nobody_hears(environment),
         *_unknown_classes(environment),
         *_clusters_apart(environment),
         *_networks_without_clusters(environment),
@@ -47,6 +49,25 @@ def _ranges_without_use(environment: Environment) -> Iterator[str]:
         yield (
             f"{environment.name}: trusted = {trusted}: decides nothing, as with public = true everybody "
             "reaches the web UI; wanted: one of the two"
+        )
+
+
+def _developers_without_a_way(environment: Environment) -> Iterator[str]:
+    for cidr in environment.developers:
+        private = any(cidr.subnet_of(network) for network in PRIVATE_NETWORKS)
+        if environment.network.egress == "nat" and not private:
+            yield (
+                f"{environment.name}: developers = {shown(cidr)}: no private range, and worker hosts have "
+                "private addresses only; wanted: the range of a VPN or a peered network, or network.egress = "
+                '"public-ip"'
+            )
+
+
+def _alarms_that_nobody_hears(environment: Environment) -> Iterator[str]:
+    if environment.kind == "production" and environment.alarm_topic is None:
+        yield (
+            f"{environment.name}: alarm_topic is missing: nobody is told when an alarm rings; wanted: the "
+            "ARN of an SNS topic"
         )
 
 

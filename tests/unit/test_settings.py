@@ -978,15 +978,19 @@ def test_spot_hosts_for_clusters_with_a_reason(tmp_path: Path) -> None:
     assert load("here", folder).fleets[0].spot_share == 0.5
 
 
+TO_BE_FILLED_IN = ("to be filled in", "alarm_topic is missing")
+
+
 @pytest.mark.parametrize("name", names())
 def test_shipped_environments_have_no_warnings(name: str) -> None:
     lines = settings.warnings(load(name))
-    assert [line for line in lines if "to be filled in" not in line] == []
+    assert [line for line in lines if not any(word in line for word in TO_BE_FILLED_IN)] == []
 
 
-def test_images_to_fill_in_are_told() -> None:
+def test_what_is_to_be_filled_in_is_told() -> None:
     lines = settings.warnings(load("fedora"))
     assert [line.split(": ")[1] for line in lines] == [
+        "alarm_topic is missing",
         'image.x86_64 = "ami-00000000000000000"',
         'image.aarch64 = "ami-00000000000000000"',
     ]
@@ -998,6 +1002,28 @@ def test_ranges_that_decide_nothing_are_told(tmp_path: Path) -> None:
         'here: trusted = ["203.0.113.0/24"]: decides nothing, as with public = true everybody reaches the '
         "web UI; wanted: one of the two"
     )
+
+
+def test_developers_who_reach_no_host_are_told(tmp_path: Path) -> None:
+    ranges = 'developers = ["8.8.8.0/24", "10.61.0.0/24", "100.64.0.0/10", "203.0.113.7/32"]'
+    lines = settings.warnings(load("here", write(tmp_path, ranges)))
+    assert [line.split(": ")[1] for line in lines] == [
+        'developers = "8.8.8.0/24"',
+        'developers = "203.0.113.7/32"',
+    ]
+    assert all("private addresses only; wanted: the range of a VPN" in line for line in lines)
+    reached = write(tmp_path, ranges, ("[network]", '[network]\negress = "public-ip"'))
+    assert settings.warnings(load("here", reached)) == ()
+
+
+def test_alarms_that_nobody_hears_are_told(tmp_path: Path) -> None:
+    production = set_to("kind", '"dev"', '"production"')
+    (line,) = settings.warnings(load("here", write(tmp_path, production)))
+    assert line == (
+        "here: alarm_topic is missing: nobody is told when an alarm rings; wanted: the ARN of an SNS topic"
+    )
+    topic = 'alarm_topic = "arn:aws:sns:us-east-1:111122223333:openqa"'
+    assert settings.warnings(load("here", write(tmp_path, production, topic))) == ()
 
 
 def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
