@@ -12,6 +12,7 @@ from fleet import catalogue, schedule
 from settings import messages, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content
+from settings.fields import GP3_GIB
 from settings.model import (
     FEDORA_ACCOUNTS,
     MESH_HOSTS,
@@ -321,9 +322,11 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
     key = f"fleets.{fleet.name}.instance_types"
     workers = fleet.workers(name)
     if not workers:
+        least = SYSTEM_GIB + fleet.cache_gib + catalogue.DISK_GB_PER_WORKER
         allowed = (
-            f"types and volumes with {catalogue.VCPU_PER_WORKER} vCPU, {catalogue.MEMORY_GIB_PER_WORKER} GiB "
-            f"of memory and {catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, or set workers_per_host"
+            f"{catalogue.VCPU_PER_WORKER} vCPU, {catalogue.MEMORY_GIB_PER_WORKER} GiB of memory and "
+            f"{catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, beside cache_gib = {fleet.cache_gib} "
+            f"(types without disks: volume_gib = {least} or more), or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
     for cluster, jobs in environment.content.clusters(fleet.architecture).items():
@@ -347,9 +350,7 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
         wrong = "aarch64 instances have no nested virtualization"
         yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
     kind = "fleet" if isinstance(hosts, Fleet) else "builder"
-    if environment.kind != "local" and hosts.volume_gib is not None and hosts.volume_gib < SYSTEM_GIB:
-        wrong = "no room for the machine image, and for what is installed beside it"
-        yield Problem(f"{key}.volume_gib", hosts.volume_gib, wrong, f"{SYSTEM_GIB} to 65536")
+    yield from _volume_problems(environment, hosts, key)
     key = f"{key}.instance_types"
     for name in hosts.instance_types:
         facts = catalogue.load()[name]
@@ -364,6 +365,21 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
         if hosts.virtualization == "nested" and not facts.metal and not facts.nested:
             allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
             yield Problem(key, name, "no nested virtualization", allowed)
+
+
+def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
+    least, wrong = SYSTEM_GIB, "no room for the machine image, and for what is installed beside it"
+    if isinstance(hosts, Fleet):
+        pools = f"the system and {catalogue.DISK_GB_PER_WORKER} GiB for each worker"
+        if (over := hosts.needed_gib - GP3_GIB) > 0:
+            wrong = f"with {pools} a volume_gib of {hosts.needed_gib}, which no EBS volume has"
+            yield Problem(f"{key}.cache_gib", hosts.cache_gib, wrong, f"1 to {hosts.cache_gib - over}")
+            return
+        if hosts.workers_per_host and hosts.needed_gib > SYSTEM_GIB:
+            least = hosts.needed_gib
+            wrong = f"no room for {pools} beside cache_gib = {hosts.cache_gib}"
+    if environment.kind != "local" and hosts.volume_gib is not None and hosts.volume_gib < least:
+        yield Problem(f"{key}.volume_gib", hosts.volume_gib, wrong, f"{least} to {GP3_GIB}")
 
 
 def _builder_problems(environment: Environment) -> Iterator[Problem]:

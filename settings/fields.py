@@ -32,7 +32,8 @@ Interface = Annotated[
     BeforeValidator(_interface),
     Field(description="an IPv4 address with the prefix of its network in quotes, such as 10.0.2.2/15"),
 ]
-Gib = Field(ge=1, le=65536, description="a whole number of GiB from 1 to 65536, EBS's range for gp3")
+GP3_GIB = 65536  # EBS's largest volume
+Gib = Field(ge=1, le=GP3_GIB, description=f"a whole number of GiB from 1 to {GP3_GIB}, EBS's range for gp3")
 Name = Field(
     max_length=16,
     pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$",

@@ -13,6 +13,7 @@ from fleet import catalogue, schedule
 from settings.builder import Builder
 from settings.content import Content
 from settings.fields import (
+    GP3_GIB,
     Address,
     Architecture,
     BrowserAddress,
@@ -52,7 +53,9 @@ RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a host's system, beside pools, cache and state
 RootGib = Field(
-    ge=SYSTEM_GIB, le=65536, description=f"a whole number of GiB from {SYSTEM_GIB} to 65536, gp3's most"
+    ge=SYSTEM_GIB,
+    le=GP3_GIB,
+    description=f"a whole number of GiB from {SYSTEM_GIB} to {GP3_GIB}, gp3's most",
 )
 # What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. It has its
 # instance type's network to give, and its volume: an asset that many fetch is read from memory
@@ -328,12 +331,15 @@ class Fleet(Settings):
 
     @property
     def volume_size(self) -> int:
-        """The hosts' EBS volume in GiB: as set, or else 40 for each worker beside cache and system.
+        """The hosts' EBS volume in GiB: as set, or else what it must hold."""
+        return self.needed_gib if self.volume_gib is None else self.volume_gib
+
+    @property
+    def needed_gib(self) -> int:
+        """What the hosts' EBS volume must hold, in GiB: 40 for each worker beside cache and system.
 
         Types with an instance store keep pools and cache there; only the system is on their volume.
         """
-        if self.volume_gib is not None:
-            return self.volume_gib
         workers = [self.workers(name) for name in self.instance_types if not catalogue.load()[name].disks]
         if not workers:
             return SYSTEM_GIB

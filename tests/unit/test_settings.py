@@ -647,9 +647,30 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             "2500 bytes",
         ],
     ),
-    "a fleet's volume below the machine image": (
-        [("max = 2", "max = 2\nvolume_gib = 19\nworkers_per_host = 1")],
+    "a volume below the machine image, of types with disks": (
+        [
+            ("max = 2", "max = 2\nvolume_gib = 19\nworkers_per_host = 1"),
+            ("m8i.2xlarge", "c8id.2xlarge"),
+        ],
         ["fleets.nested.volume_gib = 19: no room for the machine image", "20 to 65536"],
+    ),
+    "a volume below the workers' pools": (
+        [("max = 2", "max = 2\nvolume_gib = 579\nworkers_per_host = 9")],
+        [
+            "fleets.nested.volume_gib = 579: no room for the system and 40 GiB for each worker beside "
+            "cache_gib = 200; allowed: 580 to 65536"
+        ],
+    ),
+    "a cache beyond EBS's largest volume": (
+        [("max = 2", "max = 2\ncache_gib = 65357")],
+        [
+            "fleets.nested.cache_gib = 65357: with the system and 40 GiB for each worker a volume_gib of "
+            "65537, which no EBS volume has; allowed: 1 to 65356"
+        ],
+    ),
+    "a cache beyond EBS's largest volume, and the largest volume": (
+        [("max = 2", "max = 2\ncache_gib = 65536\nvolume_gib = 65536\nworkers_per_host = 1")],
+        ["fleets.nested.cache_gib = 65536: ", "a volume_gib of 65596, ", "1 to 65476"],
     ),
     "a host's disk below the machine image": (
         [("volume_gib = 100", "volume_gib = 100\nroot_gib = 19")],
@@ -694,7 +715,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "volume too small for a worker": (
         [("max = 2", "volume_gib = 250")],
-        ['fleets.nested.instance_types = "m8i.2xlarge": too small', "40 GB of disk"],
+        [
+            'fleets.nested.instance_types = "m8i.2xlarge": too small',
+            "40 GB of disk for a worker, beside cache_gib = 200",
+            "volume_gib = 260 or more), or set workers_per_host",
+        ],
     ),
     "workers per host": (
         [("max = 2", "workers_per_host = 61")],
@@ -970,6 +995,14 @@ def test_what_is_allowed(
 def test_a_vpc_may_be_where_other_environments_have_their_taps(tmp_path: Path) -> None:
     moved = [(f'"10.40.{rest}"', f'"172.16.{rest}"') for rest in ("0.0/16", "128.10", "128.20")]
     assert load("here", write(tmp_path, OPENSUSE_TAPS, *moved)).network.cidr == IPv4Network("172.16.0.0/16")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["volume_gib = 580\nworkers_per_host = 9", "cache_gib = 65356", "volume_gib = 65536\ncache_gib = 65376"],
+)
+def test_volumes_that_just_hold_it_all(keys: str, tmp_path: Path) -> None:
+    assert load("here", write(tmp_path, ("max = 2", f"max = 2\n{keys}"))).fleets[0].volume_size
 
 
 def test_spot_hosts_for_clusters_with_a_reason(tmp_path: Path) -> None:
