@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface
 from itertools import islice
 
@@ -186,8 +186,7 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
         yield Problem("trusted", given, "nobody could reach the web UI", allowed)
     for key in ("trusted", "developers"):
         cidrs = getattr(environment, key)
-        for cidr in sorted({cidr for cidr in cidrs if cidrs.count(cidr) > 1}):
-            yield Problem(key, cidr, "is there twice", "each range once")
+        yield from _twice(key, cidrs, "each range once")
         ports = 2 if key == "trusted" and environment.domain else 1
         if len(cidrs) * ports > GROUP_RULES and not (key == "trusted" and environment.public):
             wrong = f"{len(cidrs)} ranges are {len(cidrs) * ports} rules, more than a security group takes"
@@ -210,6 +209,11 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
         wrong = f"outside its hosted zone {domain.hosted_zone}"
         allowed = f"{domain.hosted_zone} or a name that ends in .{domain.hosted_zone}"
         yield Problem("domain.name", domain.name, wrong, allowed)
+
+
+def _twice(key: str, values: Sequence[object], allowed: str) -> Iterator[Problem]:
+    for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+        yield Problem(key, value, "is there twice", allowed)
 
 
 def _sign_in_problems(environment: Environment) -> Iterator[Problem]:
@@ -284,6 +288,7 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
         if schedule.parse(text).hosts > fleet.max:
             allowed = f"times with up to {fleet.max} hosts"
             yield Problem(f"{key}.warm", text, f"more hosts than max = {fleet.max}", allowed)
+    yield from _twice(f"{key}.classes", fleet.classes, "each class once")
     yield from _machine_problems(environment, fleet, key)
     if fleet.virtualization == "none" and fleet.kvm:
         wrong = "no KVM without virtualization"
@@ -352,6 +357,7 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
     kind = "fleet" if isinstance(hosts, Fleet) else "builder"
     yield from _volume_problems(environment, hosts, key)
     key = f"{key}.instance_types"
+    yield from _twice(key, hosts.instance_types, "each type once")
     for name in hosts.instance_types:
         facts = catalogue.load()[name]
         if facts.architecture != hosts.architecture:

@@ -45,6 +45,12 @@ def refusals(directory: Path, text: str) -> list[str]:
         ),
         (BASE, 'program = "sample"\n', "", 'program is missing; allowed: "createhdds" or "sample"'),
         (BASE, "m8i.large", "m8i.tiny", 'instance_types = "m8i.tiny": unknown instance type'),
+        (
+            BASE,
+            '"m8i.large"',
+            '"m8i.large", "m8i.large"',
+            '"m8i.large": is there twice; allowed: each type once',
+        ),
         (BASE, "m8i.large", "m5.metal", 'a metal type, but virtualization = "nested"'),
         (BASE, "m8i.large", "t3.medium", '"t3.medium": no nested virtualization'),
         (BASE, "m8i.large", "m7g.metal", "aarch64, but the builder is x86_64"),

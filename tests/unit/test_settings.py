@@ -607,6 +607,14 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [('"203.0.113.0/24"', '"203.0.113.0/24", "203.0.113.0/24"')],
         ['trusted = "203.0.113.0/24": is there twice', "each range once"],
     ),
+    "a type twice": (
+        [('["m8i.2xlarge"]', '["m8i.2xlarge", "m8i.4xlarge", "m8i.2xlarge"]')],
+        ['fleets.nested.instance_types = "m8i.2xlarge": is there twice', "each type once"],
+    ),
+    "a class twice": (
+        [('["qemu_x86_64"]', '["qemu_x86_64", "tpm", "tpm"]')],
+        ['fleets.nested.classes = "tpm": is there twice', "each class once"],
+    ),
     "more ranges than a group has rules": (
         [('["203.0.113.0/24"]', str([f"10.8.{number}.0/24" for number in range(28)]).replace("'", '"'))],
         ['trusted = ["10.8.0.0/24", ', "28 ranges are 56 rules, more than", "up to 27 ranges"],
