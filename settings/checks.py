@@ -15,6 +15,8 @@ from settings.content import ARCHITECTURES, Content
 from settings.fields import GP3_GIB
 from settings.model import (
     FEDORA_ACCOUNTS,
+    LOCAL_ACCOUNT,
+    LOCAL_REGION,
     MESH_HOSTS,
     PRIVATE_NETWORKS,
     RDS_DAYS,
@@ -26,6 +28,7 @@ from settings.model import (
     Fleet,
     SignIn,
 )
+from settings.naming import partition
 from settings.problem import Problem, allowed, shown
 
 # What [content], [sign_in] and rules share of the web UI host's user data: EC2 takes 16 KiB, and all else
@@ -43,6 +46,7 @@ GROUP_RULES = 55
 
 def problems(environment: Environment) -> Iterator[Problem]:
     """Find what no single field shows."""
+    yield from _local_problems(environment)
     # One about the range is enough to choose another.
     network_problems = [*islice(_cidr_problems(environment), 1), *_zone_problems(environment)]
     yield from network_problems
@@ -54,7 +58,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     yield from _access_problems(environment)
     yield from _sign_in_problems(environment)
     yield from _backup_problems(environment)
-    yield from _alarm_problems(environment)
+    yield from _arn_problems(environment)
     yield from _content_problems(environment.content, local=environment.kind == "local")
     yield from _tap_problems(environment.content.tap_address)
     if environment.schedule:
@@ -76,6 +80,14 @@ def problems(environment: Environment) -> Iterator[Problem]:
             yield from _fleet_problems(environment, fleet)
         yield from _builder_problems(environment)
         yield from _quota_problems(environment)
+
+
+def _local_problems(environment: Environment) -> Iterator[Problem]:
+    for key, there in {"account": LOCAL_ACCOUNT, "region": LOCAL_REGION}.items():
+        given = getattr(environment, key)
+        if environment.kind == "local" and given != there:
+            wrong = "the local cloud has one alone"
+            yield Problem(key, given, wrong, f'{shown(there)}, or another kind than "local"')
 
 
 def _cidr_problems(environment: Environment) -> Iterator[Problem]:
@@ -262,11 +274,16 @@ def _size_problems(environment: Environment) -> Iterator[Problem]:
             yield Problem(f"fleets.{fleet.name}.classes", fleet.classes, wrong, f"{FLEET_BYTES} bytes")
 
 
-def _alarm_problems(environment: Environment) -> Iterator[Problem]:
-    topic = environment.alarm_topic
-    if topic and topic.split(":")[3] != environment.region:
-        wrong = f"not in {environment.region}, and an alarm reaches no topic of another region"
-        yield Problem("alarm_topic", topic, wrong, f"a topic of {environment.region}")
+def _arn_problems(environment: Environment) -> Iterator[Problem]:
+    region, part = environment.region, partition(environment)
+    topic, topics = environment.alarm_topic, f"arn:{part}:sns:{region}:"
+    if topic and not topic.startswith(topics):
+        wrong = f"not in {region}, and an alarm reaches no topic of another region"
+        yield Problem("alarm_topic", topic, wrong, f"a topic of {region}, which begins with {topics}")
+    bucket, buckets = environment.backups.replicate_to, f"arn:{part}:s3:::"
+    if bucket and not bucket.startswith(buckets):
+        wrong = f"not in the part of AWS that has {region}, and S3 copies nothing to others"
+        yield Problem("backups.replicate_to", bucket, wrong, f"a bucket that begins with {buckets}")
 
 
 def _fleet_names(environment: Environment) -> Iterator[Problem]:

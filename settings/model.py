@@ -49,6 +49,9 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
+# All of AWS that the local cloud is.
+LOCAL_ACCOUNT = "123456789012"
+LOCAL_REGION = "us-east-1"
 RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = 20  # a host's system, beside pools, cache and state

@@ -183,6 +183,13 @@ def set_to(key: str, old: str, new: str) -> Edit:
     return (f"{key} = {old}", f"{key} = {new}")
 
 
+LOCAL = (set_to("kind", '"dev"', '"local"'), set_to("account", '"111122223333"', '"123456789012"'))
+CHINA = (
+    set_to("region", '"us-east-1"', '"cn-north-1"'),
+    set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["cn-north-1a", "cn-north-1b"]'),
+    ('zone = "us-east-1a"', 'zone = "cn-north-1a"'),
+)
+
 # What is edited, and what the one line about it says: key with value, and what is allowed.
 REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "toml syntax": (["kind = = 1"], ["not valid TOML", "line 1"]),
@@ -519,7 +526,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "administrators where everybody is one": (
         [
-            ('kind = "dev"', 'kind = "local"'),
+            *LOCAL,
             ('method = "OAuth2"\nprovider = "fedora"', 'method = "Fake"\nadministrators = ["me"]'),
         ],
         ['sign_in.administrators = ["me"]', 'or method = "OAuth2"'],
@@ -565,15 +572,13 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         ["database.rds.multi_az = false: unknown key", "instance_class, volume_gib"],
     ),
     "rds on one machine": (
-        [(DATABASE, f'engine = "rds"\n{RDS}'), set_to("kind", '"dev"', '"local"')],
+        [(DATABASE, f'engine = "rds"\n{RDS}'), *LOCAL],
         ['database.rds = {"instance_class": "db.t4g.medium", "volume_gib": 20}: one machine has no RDS'],
     ),
     "rds in China": (
         [
             (DATABASE, f'engine = "rds"\n{RDS}'),
-            set_to("region", '"us-east-1"', '"cn-north-1"'),
-            set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["cn-north-1a", "cn-north-1b"]'),
-            ('zone = "us-east-1a"', 'zone = "cn-north-1a"'),
+            *CHINA,
         ],
         ["database.rds", "RDS's certificates of cn-north-1"],
     ),
@@ -636,6 +641,30 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "a topic elsewhere": (
         ['alarm_topic = "arn:aws:sns:eu-west-1:111122223333:openqa"'],
         ['alarm_topic = "arn:aws:sns:eu-west-1:', "not in us-east-1", "allowed: a topic of us-east-1"],
+    ),
+    "a topic in another part of AWS": (
+        ['alarm_topic = "arn:aws:sns:cn-north-1:111122223333:openqa"', *CHINA],
+        [
+            'alarm_topic = "arn:aws:sns:cn-north-1:',
+            "allowed: a topic of cn-north-1, which begins with arn:aws-cn:sns:cn-north-1:",
+        ],
+    ),
+    "a bucket in another part of AWS": (
+        [("[content]", '[backups]\nreplicate_to = "arn:aws-cn:s3:::elsewhere"\n[content]')],
+        [
+            'backups.replicate_to = "arn:aws-cn:s3:::elsewhere": not in the part of AWS that has us-east-1',
+            "allowed: a bucket that begins with arn:aws:s3:::",
+        ],
+    ),
+    "another account on one machine": (
+        [LOCAL[0]],
+        [
+            'account = "111122223333": the local cloud has one alone; allowed: "123456789012", or another',
+        ],
+    ),
+    "another region on one machine": (
+        [*LOCAL, *CHINA],
+        ['region = "cn-north-1": the local cloud has one alone; allowed: "us-east-1", or another kind'],
     ),
     "a topic's name alone": (['alarm_topic = "openqa"'], ["the ARN of an SNS topic"]),
     "more texts than user data holds": (
