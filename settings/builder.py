@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from settings.fields import Architecture, Days, Gib, InstanceTypes, Settings, Text, WebAddress
 
-_MINUTES, _HOURS, _DAYS, _MONTHS, _WEEKDAYS = (
-    "[0-5]?[0-9]",
-    "(?:1?[0-9]|2[0-3])",
-    "(?:[1-9]|[12][0-9]|3[01])",
-    "(?:[1-9]|1[0-2])",
-    "[0-7]",
-)
-_CRON = " ".join(
-    rf"(?:\*(?:/[1-9][0-9]?)?|{one}(?:-{one})?(?:,{one}(?:-{one})?)*)"
-    for one in (_MINUTES, _HOURS, _DAYS, _MONTHS, _WEEKDAYS)
-)
+# What the fields of a cron expression count: minutes, hours, days, months, days of the week.
+_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_NUMBERS = "[0-9]{1,2}(?:-[0-9]{1,2})?"
+_CRON = " ".join([rf"(?:\*(?:/[0-9]{{1,2}})?|{_NUMBERS}(?:,{_NUMBERS})*)"] * len(_RANGES))
+_DAYS = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}  # of months without a 31st
+
+
+def _comes(cron: str | None) -> str | None:
+    """Refuse numbers out of their ranges, and days that no month has: Auto Scaling would wait for ever."""
+    if cron is not None:
+        fields = cron.split()
+        numbers = [_numbers(field, *span) for field, span in zip(fields, _RANGES, strict=True)]
+        longest = max(_DAYS.get(month, 31) for month in numbers[3])
+        # Days of the week that are named come beside those of the month.
+        if fields[4].startswith("*") and min(numbers[2]) > longest:
+            raise ValueError
+    return cron
+
+
+def _numbers(field: str, least: int, most: int) -> list[int]:
+    found: list[int] = []
+    for part in field.split(","):
+        span, _, step = part.partition("/")
+        first, _, last = (f"{least}-{most}" if span == "*" else span).partition("-")
+        if not (least <= int(first) <= int(last or first) <= most and 1 <= int(step or 1) <= most):
+            raise ValueError
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
 
 
 class Builder(Settings):
@@ -36,8 +53,10 @@ class Builder(Settings):
         str | None,
         Field(
             pattern=f"^{_CRON}$",
-            description='five fields of numbers as crontab has them, in UTC, such as "30 3 * * 6"',
+            description="five fields of numbers as crontab has them, in UTC, for days that some month has, "
+            'such as "30 3 * * 6"',
         ),
+        AfterValidator(_comes),
     ] = None
     hours: Annotated[
         int, Field(ge=1, le=47, description="a whole number of hours from 1 to 47 that a run may take")

@@ -67,7 +67,11 @@ def test_refusals(tmp_path: Path, base: str, before: str, after: str, expected: 
 
 
 @pytest.mark.parametrize(
-    "cron", ["30 3 * * *", "0 */6 * * *", "0 4 1,15 * *", "15 2 * 1-6 0,6", "59 23 31 12 7", "* * * * *"]
+    "cron",
+    [
+        *("30 3 * * *", "0 */6 * * *", "0 4 1,15 * *", "15 2 * 1-6 0,6", "59 23 31 12 7", "* * * * *"),
+        *("0 0 29 2 *", "0 0 28-31 2 *", "0 0 31 2,3 *", "0 0 31 2 1", "*/59 */23 */31 */12 */7"),
+    ],
 )
 def test_a_schedule(tmp_path: Path, cron: str) -> None:
     environment = load("here", write(tmp_path, f'{BASE}{SAMPLE}schedule = "{cron}"\n'))
@@ -86,6 +90,10 @@ def test_a_schedule(tmp_path: Path, cron: str) -> None:
         "0 0 * 13 *",
         "0 0 * * 8",
         "a b c d e",
+        *("0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "0 0 31 2 */2"),
+        *("*/0 * * * *", "*/60 * * * *", "* */24 * * *", "* * */32 * *", "*/99 * * * *"),
+        *("0 10-3 * * *", "0 1,10-3 * * *", "0 0 5-60 * *", "100 * * * *", "٣ * * * *"),
+        *("0 0 */2-3 * *", "0 0 * *,1 *"),
     ],
 )
 def test_no_schedule(tmp_path: Path, cron: str) -> None:
