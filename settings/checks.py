@@ -321,6 +321,10 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     if fleet.network in ("tap", "vde") and fleet.spot_share > 0 and fleet.spot_reason is None:
         wrong = "an interrupted spot host ends all jobs of its clusters"
         yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
+    if fleet.spot_share > 0 and 0 < fleet.max == fleet.on_demand_max:
+        wrong = f"none of max = {fleet.max} hosts: Auto Scaling rounds those that are not spot up"
+        least = -(-100 // fleet.max) / 100
+        yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, f"0, or at least {least:g}")
     if fleet.network == "vde" and environment.os != "debian":
         wrong = f"the worker image of {environment.os} has no VDE"
         yield Problem(f"{key}.network", "vde", wrong, '"user" or "tap", or os = "debian"')

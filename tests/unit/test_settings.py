@@ -823,6 +823,14 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", "spot_share = nan")],
         ["fleets.nested.spot_share = NaN", "from 0"],
     ),
+    "spot share of no host": (
+        [("max = 2", "max = 2\nspot_share = 0.49")],
+        ["fleets.nested.spot_share = 0.49: none of max = 2 hosts: ", "allowed: 0, or at least 0.5"],
+    ),
+    "spot share below a percent": (
+        [("max = 2", "max = 1000\nspot_share = 0.004")],
+        ["fleets.nested.spot_share = 0.004: none of max = 1000 hosts", "allowed: 0, or at least 0.01"],
+    ),
     "fleet name, form": (
         [set_to("name", '"nested"', '"Nested_1"')],
         ['fleets.Nested_1.name = "Nested_1"', "lowercase letters, digits"],
