@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Network
@@ -87,6 +88,7 @@ instance_types = ["m5.metal"]
 virtualization = "metal"
 """
 
+OPERATING = Path(content.__file__).parents[1] / "docs" / "operating.md"
 SAMPLE = Path(content.__file__).parents[1] / "userdata" / "content" / "sample"
 DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
 RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
@@ -1490,6 +1492,12 @@ def models(model: type[BaseModel] = Environment) -> set[type[BaseModel]]:
 
 def test_all_tables_are_found() -> None:
     assert models() == {*Settings.__subclasses__(), settings.WebUi} - {settings.StatefulHost}
+
+
+def test_every_key_is_on_the_operators_page() -> None:
+    code = re.findall(r"```.*?```|`[^`]+`", OPERATING.read_text(), re.DOTALL)
+    words = {word for piece in code for word in re.findall(r"\w+", piece)}
+    assert {name for model in models() for name in model.model_fields} - words == set()
 
 
 def test_only_tables_are_called_tables() -> None:
