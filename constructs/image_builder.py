@@ -25,12 +25,7 @@ class ImageBuilder(Construct):
     """The builder of an architecture.
 
     A schedule, or an operator, sets the group's size to one; the host itself sets it back to none.
-
-    Attributes:
-        group_name: the Auto Scaling group's name.
     """
-
-    group_name: str
 
     def __init__(
         self,
@@ -62,7 +57,6 @@ class ImageBuilder(Construct):
         """
         super().__init__(scope, id)
         name = builder_group(environment, builder.architecture)
-        self.group_name = name
         role = HostRole(self, "Role", environment=environment, description=f"{name}: builds disk images")
         role.allow_own_group(name)
         role.allow_empty_own_group(name)

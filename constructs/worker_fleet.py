@@ -30,12 +30,7 @@ class WorkerFleet(Construct):
 
     Its desired capacity is never set here, nor has it an update policy: the fleet's controller sizes it, and
     drains and replaces hosts whose launch template is old.
-
-    Attributes:
-        group_name: the Auto Scaling group's name.
     """
-
-    group_name: str
 
     def __init__(
         self,
@@ -73,7 +68,6 @@ class WorkerFleet(Construct):
         """
         super().__init__(scope, id)
         name = fleet_group(environment, fleet.name)
-        self.group_name = name
         role = HostRole(self, "Role", environment=environment, description=f"{name}: worker hosts")
         role.allow_own_group(name)
         role.allow_lease_names(names.arn, fleet=fleet.name)

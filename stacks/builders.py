@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.disk_images import DiskImageAlarms
 from constructs.image_builder import ImageBuilder
@@ -33,7 +32,7 @@ class BuildersStack(EnvironmentStack):
         published_bundle = publish_bundle(self, bundle)
         for builder in environment.builders:
             name = f"Builder{builder.architecture.replace('_', '').title()}"
-            made = ImageBuilder(
+            ImageBuilder(
                 self,
                 name,
                 environment=environment,
@@ -45,5 +44,4 @@ class BuildersStack(EnvironmentStack):
                 bundle=bundle,
                 published_bundle=published_bundle,
             )
-            CfnOutput(self, f"{name}Group", value=made.group_name)
         DiskImageAlarms(self, "Alarms", environment=environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.host_names import HostNames
 from constructs.machine_image import machine_image
@@ -41,7 +40,7 @@ class WorkersStack(EnvironmentStack):
         names = HostNames(self, "HostNames")
         for fleet in environment.fleets:
             name = fleet.name.title().replace("-", "")
-            made = WorkerFleet(
+            WorkerFleet(
                 self,
                 f"Fleet{name}",
                 environment=environment,
@@ -56,4 +55,3 @@ class WorkersStack(EnvironmentStack):
                 bundle=bundle,
                 published_bundle=published_bundle,
             )
-            CfnOutput(self, f"Fleet{name}Group", value=made.group_name)

@@ -1053,10 +1053,6 @@ def test_outputs(environment: Synthesized) -> None:
     webui = environment.templates["webui"]["Outputs"]
     assert {"Url", "ApiKeySecretArn", "WebUiGroup"} <= set(webui)
     assert "DatabaseGroup" in environment.templates["database"]["Outputs"]
-    for fleet in environment.environment.fleets:
-        output = f"Fleet{fleet.name.title().replace('-', '')}Group"
-        name = f"openqa-{environment.environment.name}-fleet-{fleet.name}"
-        assert environment.templates["workers"]["Outputs"][output]["Value"] == name
 
 
 # workers
@@ -1070,6 +1066,14 @@ def test_fleets(environment: Synthesized) -> None:
         assert len(group["VPCZoneIdentifier"]) == len(environment.environment.network.availability_zones)
     for resource in environment.resources(GROUP, "workers").values():
         assert not {"UpdatePolicy", "CreationPolicy"} & set(resource)
+
+
+def test_fleets_may_have_any_names_that_settings_allow(tmp_path: Path) -> None:
+    (fleet,) = load("local").fleets
+    names = ("nested", "nested-group")
+    fleets = tuple(fleet.model_copy(update={"name": name}) for name in names)
+    made = synthesize(changed("local", fleets=fleets), tmp_path, check=False)
+    assert all(fleet_group(made, name) for name in names)
 
 
 def test_nested_virtualization_is_asked_for_where_it_is_wanted(environment: Synthesized) -> None:
