@@ -46,6 +46,15 @@ def production(synthesized: Callable[[str], Synthesized]) -> Synthesized:
 
 
 @pytest.fixture(scope="session")
+def replicated(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """An environment whose backups are copied elsewhere."""
+    asked = settings.load("production")
+    backups = asked.backups.model_copy(update={"replicate_to": "arn:aws:s3:::elsewhere"})
+    changed = asked.model_copy(update={"backups": backups})
+    return synthesize(changed, tmp_path_factory.mktemp("replicated"))
+
+
+@pytest.fixture(scope="session")
 def timed(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     """An environment that schedules by the clock."""
     entry = Entry(at=("mon-fri 05:30",), post=dict.fromkeys(IDENTITY, "{date}"))

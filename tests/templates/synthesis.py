@@ -43,6 +43,20 @@ class Synthesized:
         """Returns the properties of the resources of a type."""
         return [resource.get("Properties", {}) for resource in self.resources(kind, part).values()]
 
+    def statements(self, part: str | None = None, *, kind: str = "AWS::IAM::") -> Iterator[tuple[str, Json]]:
+        """Yields what roles and policies allow, each statement with its stack's part.
+
+        Args:
+            part: of one stack; None: of all.
+            kind: what the types of the resources begin with.
+        """
+        for name, template in self.templates.items():
+            for resource in template["Resources"].values() if part in (None, name) else ():
+                if resource["Type"].startswith(kind):
+                    for path, node in walk(resource):
+                        if path and path[-1] == "PolicyDocument":
+                            yield from ((name, statement) for statement in node["Statement"])
+
     def acknowledged(self) -> set[tuple[str, str]]:
         """Returns all acknowledgments: construct path and rule with its plugin."""
         return {
