@@ -59,6 +59,11 @@ class StatefulHost:
     """
 
     def __init__(self, environment: Environment, part: str) -> None:
+        if part == "database" and environment.database.engine == "rds":
+            raise DeploymentError(
+                f"{environment.name}'s database is RDS, which takes its own backups and restores one as a new "
+                "server: aws rds restore-db-instance-to-point-in-time"
+            )
         self.part = part
         self._region = environment.region
         self._outputs = stack_outputs(environment, part)

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+import settings
 from ops import __main__ as main
 from ops import hosts
 
@@ -105,6 +106,22 @@ def test_words_that_were_not_said_are_not_sent(ssm: Ssm) -> None:
     documents = [document for document, _ in ssm.sent]
     assert "reconcile" not in documents
     assert set(ssm.sent[0][1]) == {"Run", "To"}
+
+
+@pytest.mark.parametrize("words", [["backups", "now"], ["restore", "--to=latest"]])
+def test_rds_has_no_host_to_ask(
+    ssm: Ssm, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings.load("dev")
+    database = asked.database.model_copy(update={"engine": "rds"})
+    monkeypatch.setattr(settings, "load", lambda *_: asked.model_copy(update={"database": database}))
+    assert main.main(["--env=dev", *words]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "dev's database is RDS, which takes its own backups and restores one as a new server: "
+        "aws rds restore-db-instance-to-point-in-time"
+    )
+    assert not ssm.sent
 
 
 @pytest.mark.parametrize(
