@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.deployment import DeploymentError, stack_outputs
+from ops.deployment import DeploymentError, client, stack_outputs
 from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
 from settings import Environment
@@ -133,7 +132,7 @@ class Bucket:
 
     def __init__(self, environment: Environment) -> None:
         self.name = stack_outputs(environment, "storage")["BackupBucket"]
-        self._s3 = boto3.client("s3", region_name=environment.region)
+        self._s3 = client(environment, "s3")
         self.assets = KeptAssets(self._s3, self.name)
         self._listed: Sequence[str] | None = None
         self._read: dict[str, Found | None] = {}

@@ -17,6 +17,18 @@ class DeploymentError(Exception):
     """Something about the deployment keeps a command from doing its work; the text is one sentence."""
 
 
+def client(environment: Environment, service: str) -> Any:
+    """Returns a client of one of AWS's services in the environment's region.
+
+    Raises:
+        DeploymentError: the shell's settings are none, such as an AWS_ENDPOINT_URL that is no address.
+    """
+    try:
+        return boto3.client(service, region_name=environment.region)
+    except (BotoCoreError, ValueError) as error:
+        raise DeploymentError(f"cannot ask AWS's {service} by the shell's settings: {error}") from error
+
+
 def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
     """Reads the outputs of one of an environment's stacks.
 
@@ -32,7 +44,7 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
     """
     stack, region = naming.stack(environment, part), environment.region
     try:
-        answer = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=stack)
+        answer = client(environment, "cloudformation").describe_stacks(StackName=stack)
     except (BotoCoreError, ClientError) as error:
         raise DeploymentError(f"cannot read the stack {stack} in {region}: {error}") from error
     found = answer["Stacks"][0].get("Outputs", [])
@@ -99,7 +111,7 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
     """
     outputs = stack_outputs(environment, "webui")
     try:
-        secrets = boto3.client("secretsmanager", region_name=environment.region)
+        secrets = client(environment, "secretsmanager")
         text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"])["SecretString"]
     except (BotoCoreError, ClientError) as error:
         raise DeploymentError(f"cannot read the API key of {environment.name}: {error}") from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.deployment import DeploymentError, stack_outputs
+from ops.deployment import DeploymentError, client, stack_outputs
 from settings import Environment, naming
 from userdata.host.disk_images.manifest import Manifest
 from userdata.host.disk_images.store import Store
@@ -39,18 +38,18 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
     ]
     if not wanted:
         raise DeploymentError(f"{environment.name} has no such builder: see [[builders]] of its file")
+    scaling = client(environment, "autoscaling")
     for architecture in wanted:
         name = naming.builder_group(environment, architecture)
         try:
-            client = boto3.client("autoscaling", region_name=environment.region)
-            groups = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+            groups = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
             if not groups:
                 raise DeploymentError(f"{environment.name} is not deployed with a builder of {architecture}")
             if groups[0]["DesiredCapacity"]:
                 there = ", ".join(entry["InstanceId"] for entry in groups[0]["Instances"]) or "coming up"
                 print(f"{architecture}: a builder is at work already: {there}")
                 continue
-            client.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=1)
+            scaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=1)
         except (BotoCoreError, ClientError) as error:
             raise DeploymentError(f"cannot start the builder {name}: {error}") from error
         print(f"{architecture}: a builder comes up; it goes away when its images are published")
@@ -86,7 +85,7 @@ def read(environment: Environment) -> dict[str, Manifest | None]:
     outputs = stack_outputs(environment, "storage")
     if "DiskImagesBucket" not in outputs:
         raise DeploymentError(f"{environment.name} is not deployed with builders of disk images")
-    s3 = boto3.client("s3", region_name=environment.region)
+    s3 = client(environment, "s3")
     try:
         return {
             builder.architecture: Store(

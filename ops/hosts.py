@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.deployment import DeploymentError, stack_outputs
+from ops.deployment import DeploymentError, client, stack_outputs
 from settings import Environment
 
 POLL_SECONDS = 2.0
@@ -61,20 +60,20 @@ class StatefulHost:
     def __init__(self, environment: Environment, part: str) -> None:
         if part == "database" and environment.database.engine == "rds":
             raise DeploymentError(
-                f"{environment.name}'s database is RDS, which takes its own backups and restores one as a new "
-                "server: aws rds restore-db-instance-to-point-in-time"
+                f"{environment.name}'s database is RDS, which takes its own backups and restores one as a "
+                "new server: aws rds restore-db-instance-to-point-in-time"
             )
         self.part = part
-        self._region = environment.region
+        self._environment = environment
         self._outputs = stack_outputs(environment, part)
-        self._ssm = boto3.client("ssm", region_name=environment.region)
+        self._ssm = client(environment, "ssm")
 
     def instance(self) -> str | None:
         """The id of the instance in service; None while there is none."""
         group = self._outputs[{"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part]]
         groups = _call(
             f"the group {group}",
-            boto3.client("autoscaling", region_name=self._region).describe_auto_scaling_groups,
+            client(self._environment, "autoscaling").describe_auto_scaling_groups,
             AutoScalingGroupNames=[group],
         )["AutoScalingGroups"]
         found = [

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from ops.__main__ import main
 from ops.deployment import DeploymentError, OpenQa, stack_outputs
 from settings import load
 
@@ -27,6 +28,16 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
     assert outputs["Url"] == "https://x"
     with pytest.raises(DeploymentError, match="openqa-local-webui has no output ApiKeySecretArn"):
         outputs["ApiKeySecretArn"]
+
+
+@pytest.mark.parametrize("words", [["backups", "list"], ["disk-images", "list"], ["restore", "--to=latest"]])
+def test_an_endpoint_that_is_no_address_is_told(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "foo")
+    assert main(["--env=local", *words]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == "cannot ask AWS's cloudformation by the shell's settings: Invalid endpoint: foo"
 
 
 @pytest.fixture

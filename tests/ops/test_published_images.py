@@ -107,5 +107,5 @@ def test_a_profile_that_there_is_not_is_told(
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     assert run(directory, "build") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "cannot start the builder openqa-here-builder-x86_64" in line
+    assert "cannot ask AWS's autoscaling by the shell's settings" in line
     assert "nobody" in line
