@@ -120,7 +120,7 @@ class BareHost:
 
     def kill_mount(self) -> None:
         """Kills mount-s3, and cleans up as the unit does."""
-        self.run("pkill -9 --full 'localcloud[.]mountpoint --prefix'; umount --lazy /srv/backups")
+        self.output("pkill -9 --full 'localcloud[.]mountpoint --prefix' && umount --lazy /srv/backups")
 
     def lose_everything_but_the_bucket(self) -> None:
         """The host and its volume are gone; there is a new one."""

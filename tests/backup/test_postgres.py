@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ s3, key = boto3.client("s3"), {key!r}
 body = s3.get_object(Bucket={bucket!r}, Key=key)["Body"].read()
 print('"' + s3.put_object(Bucket={bucket!r}, Key=key, Body={how})["VersionId"] + '"')
 """
+ARCHIVER = "'^python3 .*backup.archive archive'"
 HOW = {"truncated": "body[:-100]", "tampered": "body[:-100] + bytes(100)"}
 
 
@@ -69,6 +71,24 @@ def works(host: BareHost) -> bool:
 def remount(host: BareHost) -> None:
     host.kill_mount()
     host.mount()
+
+
+def kill_archiver(host: BareHost) -> None:
+    """Kills the archiver at its work."""
+    looked = f"for i in $(seq 2000); do pkill -9 --full {ARCHIVER} && exit 0; sleep 0.01; done; exit 1"
+    with subprocess.Popen(host.command(looked)) as killer:
+        host.sql("insert into probe default values; select pg_switch_wal()")
+        # After one that was killed the next comes ten seconds later, at the next connection.
+        wait_until(lambda: host.sql("select 1") and killer.poll() is not None, seconds=90)
+    assert killer.returncode == 0
+
+
+def kill_base_backup(host: BareHost, *, after: float) -> None:
+    """Kills a base backup that copies since some seconds."""
+    host.output(
+        "python -m tests.backup.command backup & "
+        f"until pgrep pg_basebackup; do kill -0 $! || exit; sleep 0.02; done; sleep {after}; kill -9 $!"
+    )
 
 
 def archive_all(host: BareHost) -> str:
@@ -243,17 +263,8 @@ def test_a_slow_base_backup_finds_the_log_that_it_needs(host: BareHost) -> None:
 
 def test_killed_archivers_leave_no_gap(host: BareHost) -> None:
     first = current(host)
-    killed = 0
     for _ in range(2):
-        host.sql("insert into probe default values; select pg_switch_wal()")
-        killed += (
-            host.run(
-                "for i in $(seq 200); do pkill -9 --full '^python3 .*backup.archive archive' && exit 0; "
-                "sleep 0.01; done; exit 1"
-            ).returncode
-            == 0
-        )
-    assert killed
+        kill_archiver(host)
     no_gap(host, first, archive_all(host))
 
 
@@ -262,10 +273,14 @@ def test_a_segment_whose_writer_dies_in_the_middle_is_archived_again(host: BareH
     first = current(host)
     host.sql("insert into probe select from generate_series(1, 20000)")
     host.output("pkill -STOP --full 'localcloud[.]mountpoint --prefix'")
-    host.sql("select pg_switch_wal()")
-    time.sleep(0.5)
-    host.run("pkill -9 --full '^python3 .*backup.archive archive'")
-    host.output("pkill -CONT --full 'localcloud[.]mountpoint --prefix'")
+    try:
+        host.sql("select pg_switch_wal()")
+        host.output(
+            f"for i in $(seq 2000); do pgrep --full {ARCHIVER} && break; sleep 0.01; done; sleep 0.5; "
+            f"pkill -9 --full {ARCHIVER}"
+        )
+    finally:
+        host.output("pkill -CONT --full 'localcloud[.]mountpoint --prefix'")
     no_gap(host, first, archive_all(host))
 
 
@@ -322,16 +337,14 @@ def test_a_rehearsal_of_a_damaged_backup_fails(host: BareHost, how: str) -> None
 def test_random_faults(host: BareHost, seed: int) -> None:
     chosen = random.Random(seed)
     faults: dict[str, Callable[[], Any]] = {
-        "kill the archiver": lambda: host.run("pkill -9 --full '^python3 .*backup.archive archive'"),
+        "kill the archiver": lambda: kill_archiver(host),
         "kill the mount": lambda: remount(host),
         "cut the bucket off": lambda: host.output(f"{CUT}; sleep {chosen.uniform(0, 3)}; {MEND}"),
         "kill PostgreSQL": lambda: (
-            host.run("podman kill --signal=KILL openqa-database; sleep 0.5"),
+            host.output("podman kill --signal=KILL openqa-database && sleep 0.5"),
             host.output("systemctl start openqa-database.service"),
         ),
-        "kill a base backup": lambda: host.run(
-            f"timeout --signal=KILL {chosen.uniform(0.3, 2):.1f} python -m tests.backup.command backup"
-        ),
+        "kill a base backup": lambda: kill_base_backup(host, after=chosen.uniform(0, 0.3)),
     }
     first, committed = current(host), []
     for _ in range(5):
