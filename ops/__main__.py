@@ -5,11 +5,39 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import settings
 from ops import backups, disk_images, fleets, restore, schedule, smoke
 from ops.deployment import DeploymentError
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser of the command line or of a command, with the options that may stand before and after any."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # Defaults of a command would undo what stands before it.
+        self.add_argument(
+            "--env",
+            default=argparse.SUPPRESS,
+            metavar="NAME",
+            help="the environment: environments/NAME.toml; required",
+        )
+        self.add_argument(
+            "--environments",
+            type=Path,
+            default=argparse.SUPPRESS,
+            metavar="DIRECTORY",
+            help="where its file is",
+        )
+        self.add_argument(
+            "--url",
+            type=_url,
+            default=argparse.SUPPRESS,
+            help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)",
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,24 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 refused or failed.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ops",
         description="Commands for a deployed openQA; those that ask AWS use the credentials of the shell.",
-    )
-    parser.add_argument(
-        "--env", required=True, metavar="NAME", help="the environment: environments/NAME.toml"
-    )
-    parser.add_argument(
-        "--environments",
-        type=Path,
-        default=settings.ENVIRONMENTS,
-        metavar="DIRECTORY",
-        help="where its file is",
-    )
-    parser.add_argument(
-        "--url",
-        type=_url,
-        help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
@@ -47,7 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     restore.add_command(commands)
     schedule.add_command(commands)
     smoke.add_command(commands)
-    options = parser.parse_args(arguments)
+    given = argparse.Namespace(env=None, environments=settings.ENVIRONMENTS, url=None)
+    options = parser.parse_args(arguments, given)
+    if options.env is None:
+        parser.error("the following arguments are required: --env")
     try:
         environment = settings.load(options.env, options.environments)
         return int(options.run(environment, options))

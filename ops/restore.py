@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fleet.simulate.options import whole
 from ops.deployment import DeploymentError
 from ops.hosts import StatefulHost
 from settings import Environment
@@ -13,6 +14,8 @@ from userdata.host.errors import HostError
 
 # A web UI host that found no database goes, and the next one takes its place.
 _WEBUI_SECONDS = 1200
+# No more digits than the document of Systems Manager allows.
+LAST_TIMELINE = 999_999_999
 
 
 def add_command(commands: Any) -> None:
@@ -25,7 +28,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
     )
-    parser.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
+    parser.add_argument(
+        "--timeline", type=whole(1, LAST_TIMELINE), help="the timeline to follow (default: the newest)"
+    )
     parser.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
     parser.add_argument(
         "--database-only", action="store_true", help="leave openQA alone: there is no web UI host yet"

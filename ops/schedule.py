@@ -100,13 +100,15 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     """Reads settings from a command line.
 
     Raises:
-        DeploymentError: a word is none, or one is missing.
+        DeploymentError: a word is none, or one is missing or there twice.
     """
-    settings = {}
+    settings: dict[str, str] = {}
     for word in words:
         found = _SETTING.fullmatch(word)
         if found is None:
             raise DeploymentError(f"{word!r} is no setting; allowed: KEY=VALUE with KEY in capitals")
+        if found[1] in settings:
+            raise DeploymentError(f"{found[1]} is there twice; allowed: each setting once")
         settings[found[1]] = found[2]
     if missing := [name for name in _NEEDED if not settings.get(name)]:
         raise DeploymentError(f"{', '.join(missing)} missing: openQA knows a product by {', '.join(_NEEDED)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import settings
@@ -35,6 +37,31 @@ def test_every_fleet_and_type_is_shown_once(name: str) -> None:
         for fleet in environment.fleets
     )
     assert lines[-1].startswith(f"All fleets at their max: at most {total:.2f} $ an hour")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--env", "local", "fleets"], ["fleets", "--env", "local"], ["--env=dev", "fleets", "--env=local"]],
+)
+def test_the_environment_stands_before_or_after_the_command(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines() == fleets.overview(settings.load("local"))
+
+
+def test_an_environment_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fleets"])
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: --env\n")
+
+
+def test_options_stand_after_the_words_of_a_command_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["schedule", "iso", "DISTRI=a", "--env", "here", "--environments", str(tmp_path)]
+    assert main(words) == 1
+    assert "holds no *.toml" in capsys.readouterr().err
 
 
 def test_it_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from constructs import host_commands
 
 import settings
 from ops import __main__ as main
-from ops import hosts
+from ops import hosts, restore
 
 OUTPUTS = {
     "DatabaseGroup": "openqa-dev-database",
@@ -136,6 +138,16 @@ def test_a_time_that_is_none_is_not_sent(
 ) -> None:
     assert main.main(["--env=dev", "restore", *arguments]) == 1
     assert reason in capsys.readouterr().err
+    assert not ssm.sent
+
+
+@pytest.mark.parametrize("number", ["99999999999", "0", "-3", "one"])
+def test_a_timeline_that_the_document_does_not_take_is_not_sent(ssm: Ssm, number: str) -> None:
+    pattern = host_commands.RESTORE.parameters["Timeline"].pattern
+    assert re.search(pattern, f"--timeline={restore.LAST_TIMELINE}")
+    assert not re.search(pattern, f"--timeline={restore.LAST_TIMELINE + 1}")
+    with pytest.raises(SystemExit):
+        main.main(["--env=dev", "restore", "--to=latest", f"--timeline={number}"])
     assert not ssm.sent
 
 

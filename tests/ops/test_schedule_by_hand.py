@@ -61,6 +61,7 @@ def test_success_is_jobs(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
     [
         (["distri=x"], "'distri=x' is no setting"),
         (["DISTRI"], "'DISTRI' is no setting"),
+        ([*WORDS, "DISTRI=other"], "DISTRI is there twice"),
         (["DISTRI=x", "ARCH="], "VERSION, FLAVOR, ARCH missing"),
     ],
 )
