@@ -18,7 +18,6 @@ class BackupBucket(Construct):
     """Where backups go: versioned, so that nothing that a host can do destroys one before its time.
 
     Attributes:
-        bucket: the bucket.
         name: the bucket's name.
         logs: the name of the bucket of access logs: its own, and the load balancer's.
         log_bucket: that bucket.

@@ -1,4 +1,4 @@
-"""The bucket of disk images, and who may do what in it."""
+"""The bucket of disk images, and the alarms about what is in it."""
 
 from __future__ import annotations
 

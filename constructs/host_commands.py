@@ -41,7 +41,7 @@ class HostCommand:
     """A command of ``python3 -m userdata.host`` that operators may run.
 
     Attributes:
-        name: the document is ``openqa-ENVIRONMENT-NAME``.
+        name: the document is ``openqa-ENVIRONMENT-ROLE-NAME``.
         description: what it does.
         words: the command's, with ``{{ Parameter }}`` where a parameter stands.
         parameters: by name.

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    building = commands.add_parser("build", help="build all container images and the sample's CD")
+    building = commands.add_parser("build", help="build what every deployment has: images, the sample's CD")
     building.set_defaults(run=_build)
     one = commands.add_parser("archive", help="build one, unless it is built, and print its path")
     one.add_argument("name", choices=recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS)
@@ -86,9 +86,10 @@ def _archive(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    for name in recipe.IMAGES + recipe.ARTIFACTS:
-        path = build.archive_path(recipe.Recipe(name, options.os, options.arch))
-        print(f"{name:10} {_size(path) if path.exists() else 'to build':>8}  {path}")
+    for name in recipe.IMAGES + recipe.ARTIFACTS + recipe.ON_DEMAND:
+        path = build.archive_path(recipe.Recipe(name, recipe.system(name, options.os), options.arch))
+        missing = "on demand" if name in recipe.ON_DEMAND else "to build"
+        print(f"{name:10} {_size(path) if path.exists() else missing:>9}  {path}")
 
 
 def _golden(options: argparse.Namespace) -> None:

@@ -29,8 +29,9 @@ _REPOSITORY = Path(__file__).parent.parent
 _CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
 # A command that ends with this process, however this ends.
 _WITH_THIS = ("setpriv", "--pdeathsig", "KILL")
-# What instances say on their console about their own boot, see userdata/bootstrap.sh.
+# What takes so long that its begin is told, too.
 _LONG = ("AWS::CloudFormation::Stack", "AWS::AutoScaling::AutoScalingGroup")
+# What instances say on their console about their own boot, see userdata/bootstrap.sh.
 _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30

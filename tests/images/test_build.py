@@ -149,8 +149,9 @@ def test_list_tells_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == [*recipe.IMAGES, *recipe.ARTIFACTS]
+    assert list(lines) == [*recipe.IMAGES, *recipe.ARTIFACTS, *recipe.ON_DEMAND]
     assert "to build" in lines["webui"]
+    assert "on demand" in lines["consumer"]
     assert "to build" not in lines["proxy"]
 
 
