@@ -11,7 +11,7 @@ from constructs import Construct
 from constructs.alarm import HOUR, MINUTE
 
 from settings import Environment
-from settings.naming import Role, arn, host_group, metric_namespace, prefix
+from settings.naming import Role, arn, metric_namespace, prefix, stateful_group
 
 # Of a dashboard's grid, which has 24 columns:
 # docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
@@ -95,7 +95,7 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
         _graph(
             "CPU of the hosts with state, %",
             [
-                ("AWS/EC2", "CPUUtilization", "AutoScalingGroupName", host_group(environment, role))
+                ("AWS/EC2", "CPUUtilization", "AutoScalingGroupName", stateful_group(environment, role))
                 for role in roles
             ],
         ),

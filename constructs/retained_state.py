@@ -11,7 +11,7 @@ from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
 
 from settings import Environment
-from settings.naming import SNAPSHOTS, Role, host_group
+from settings.naming import SNAPSHOTS, Role, stateful_group
 
 
 class RetainedState(Construct):
@@ -63,7 +63,7 @@ class RetainedState(Construct):
         network = environment.network
         self.address = address
         self.subnet = network.subnets.private[network.zone]
-        name = host_group(environment, role)
+        name = stateful_group(environment, role)
         tags = [CfnTag(key="Name", value=name), CfnTag(key="openqa:environment", value=environment.name)]
         volume = ec2.CfnVolume(
             self,

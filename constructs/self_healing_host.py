@@ -29,7 +29,7 @@ from constructs.role_document import Document, backup_document, host_document, s
 from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
-from settings.naming import Role, backup_prefix, host_group
+from settings.naming import Role, backup_prefix, stateful_group
 
 # It boots, waits for what its predecessor holds (userdata/host/volume.py), then until its service works
 # (userdata/host/ready.py), and says itself what did not come in time.
@@ -89,7 +89,7 @@ class SelfHealingHost(Construct):
         """
         super().__init__(scope, id)
         stack = Stack.of(self)
-        name = host_group(environment, role)
+        name = stateful_group(environment, role)
         architecture = catalogue.load()[host.instance_type].architecture
         published_bundle = publish_bundle(stack, bundle)
 

@@ -9,7 +9,7 @@ from constructs.acknowledged import acknowledge
 from constructs.policy_documents import allow, assumed_by, inline_policy
 
 from settings import Environment
-from settings.naming import SNAPSHOTS, Role, arn, host_group, partition
+from settings.naming import SNAPSHOTS, Role, arn, partition, stateful_group
 
 _FIRST = "03:00"  # UTC
 
@@ -31,7 +31,7 @@ class Snapshots(Construct):
         """
         super().__init__(scope, id)
         asked = environment.backups
-        name = host_group(environment, role)
+        name = stateful_group(environment, role)
         snapshots = f"arn:{partition(environment)}:ec2:{environment.region}::snapshot/*"
         # DLM puts the tag on what it makes, so that it can delete that and nothing else.
         own = {"StringEquals": {f"aws:ResourceTag/{SNAPSHOTS}": name}}

@@ -34,7 +34,7 @@ def stack(environment: Environment, part: str) -> str:
     return f"{prefix(environment)}-{part}"
 
 
-def host_group(environment: Environment, role: Role) -> str:
+def stateful_group(environment: Environment, role: Role) -> str:
     """Returns the name of the database's or the web UI's Auto Scaling group."""
     return f"{prefix(environment)}-{role}"
 
