@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from fleet import schedule
+from fleet import warm
 from fleet.openqa import Classes, Job
 from fleet.policy import Fleet, Host, Running, Seen, State, decide
 from fleet.simulate import options, plot, policies
@@ -156,7 +156,7 @@ def _warmed(place: Place) -> Place:
     if not place.metal:
         return place
     times = WARM[place.architecture, place.load]
-    return replace(place, warm={fleet: tuple(map(schedule.parse, text)) for fleet, text in times.items()})
+    return replace(place, warm={fleet: tuple(map(warm.parse, text)) for fleet, text in times.items()})
 
 
 def _compare(place: Place, seed: int, days: float) -> Row:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import schedule
+from fleet import warm
 from fleet.openqa import Classes
+from fleet.warm import Warm
 
 # Where nobody knows the price: dear enough to be the last choice.
 UNKNOWN_PRICE = 100.0
@@ -54,7 +55,7 @@ class Facts:
     prices: Mapping[str, float]
     boot_seconds: float
     one_host: bool
-    warm: tuple[schedule.Warm, ...] = field(default=())
+    warm: tuple[Warm, ...] = field(default=())
 
     @property
     def slots(self) -> int:
@@ -100,5 +101,5 @@ def _parse(name: str, data: Mapping[str, Any]) -> Facts:
         prices={str(kind): float(price) for kind, price in data["prices"].items()},
         boot_seconds=float(data["boot_seconds"]),
         one_host=bool(data["one_host"]),
-        warm=tuple(schedule.parse(text) for text in data["warm"]),
+        warm=tuple(warm.parse(text) for text in data["warm"]),
     )

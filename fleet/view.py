@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleet import schedule
+from fleet import warm
 from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
@@ -259,7 +259,7 @@ def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
         boot_seconds=boot,
         min=group.min,
         max=group.max,
-        warm=min(schedule.hosts(facts.warm, now, ahead=boot), group.max),
+        warm=min(warm.hosts(facts.warm, now, ahead=boot), group.max),
         one_host=facts.one_host,
         failures=launches.failures,
         last_failure=launches.last_failure,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface
 from itertools import islice
 
-from fleet import catalogue, schedule
+from fleet import catalogue, warm
 from settings import messages, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content
@@ -302,7 +302,7 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     if fleet.min > fleet.max:
         yield Problem(f"{key}.min", fleet.min, f"more than max = {fleet.max}", f"0 to {fleet.max}")
     for text in fleet.warm:
-        if schedule.parse(text).hosts > fleet.max:
+        if warm.parse(text).hosts > fleet.max:
             allowed = f"times with up to {fleet.max} hosts"
             yield Problem(f"{key}.warm", text, f"more hosts than max = {fleet.max}", allowed)
     yield from _twice(f"{key}.classes", fleet.classes, "each class once")

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fleet import catalogue, schedule
+from fleet import catalogue
+from fleet.warm import PATTERN as WARM
 from settings.builder import Builder
 from settings.content import Content
 from settings.fields import (
@@ -295,7 +296,7 @@ class Fleet(Settings):
     ] = 0.0
     # Hosts that are to be ready beforehand, by the time of the week.
     warm: Annotated[
-        tuple[Annotated[str, Field(pattern=schedule.PATTERN)], ...],
+        tuple[Annotated[str, Field(pattern=WARM)], ...],
         Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
     ] = ()
     # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.

@@ -8,13 +8,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from fleet import schedule
-from fleet.schedule import Warm
+from fleet import warm
 from fleet.simulate import options, plot
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.progress import Progress, end_by_signals
 from fleet.simulate.workload import FEDORA, Post, generate
+from fleet.warm import Warm
 
 SAMPLE_SECONDS = 300.0
 
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _warm(text: str) -> tuple[str, Warm]:
     fleet, _, time = text.partition(" ")
     try:
-        return fleet, schedule.parse(time)
+        return fleet, warm.parse(time)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}, after the name of a fleet") from None
 

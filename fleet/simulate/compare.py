@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleet.openqa import Classes
-from fleet.schedule import Warm
 from fleet.simulate import policies
 from fleet.simulate.parts import Span, parts
 from fleet.simulate.policies import Policy
@@ -15,6 +14,7 @@ from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario, scenario
 from fleet.simulate.workload import DAY, Post
 from fleet.simulate.world import Outcome, play
+from fleet.warm import Warm
 
 SIMULATED = ("ours", "count-based", "target-tracking", "static")
 IDEALS = ("clairvoyant", "clairvoyant-patient", "floor")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fleet import catalogue
 from fleet.openqa import Classes
 from fleet.policy import Fleet
-from fleet.schedule import Warm
+from fleet.warm import Warm
 
 GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
 SYSTEM_GIB = 20

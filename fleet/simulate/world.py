@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 
-from fleet import schedule
+from fleet import warm
 from fleet.openqa import Classes, Free, Job, Unit, assign
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
@@ -467,7 +467,7 @@ class World:
         times = self.scenario.warm.get(fleet.name)
         if not times:
             return fleet
-        hosts = schedule.hosts(times, START + self.now, ahead=fleet.boot_seconds)
+        hosts = warm.hosts(times, START + self.now, ahead=fleet.boot_seconds)
         return replace(fleet, warm=min(hosts, fleet.max))
 
     def _act(self, decision: Decision) -> None:

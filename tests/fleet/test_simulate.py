@@ -16,7 +16,6 @@ import pytest
 
 from fleet.openqa import Free, Job, assign, units
 from fleet.policy import Decision, Fleet, Rules, Seen
-from fleet.schedule import parse
 from fleet.simulate.__main__ import main
 from fleet.simulate.compare import IDEALS, SIMULATED
 from fleet.simulate.ideal import clairvoyant, floor
@@ -25,6 +24,7 @@ from fleet.simulate.policies import Policy, count_based, ours
 from fleet.simulate.scenario import Drought, Scenario, scenario
 from fleet.simulate.workload import DAY, FEDORA, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
+from fleet.warm import parse
 
 PLAIN = frozenset({"qemu_x86_64"})
 TAP = frozenset({"qemu_x86_64", "tap"})

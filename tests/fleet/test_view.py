@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import schedule, view
+from fleet import view
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member, Version
 from fleet.policy import Decision, Host, State, decide, find_fault
 from fleet.reading import ListedJob, ListedWorker, Queue
 from fleet.view import Act, Memory, View
+from fleet.warm import parse
 
 NOW = 1_800_000_000.0
 OLD, NEW = Version(template="lt-1", number="1"), Version(template="lt-1", number="2")
@@ -343,12 +344,12 @@ def test_a_job_that_ended_before_it_began_does_not_blind_the_controller() -> Non
 
 def test_numbers_of_a_fleet() -> None:
     launches = Launches(failures=2, last_failure=5.0, no_capacity_at=6.0, boot_seconds=90.0)
-    warm = (schedule.parse("mon-sun 00:00-23:59 30"),)
+    warm = (parse("mon-sun 00:00-23:59 30"),)
     (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets
     assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
     assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, 6.0)
     assert fleet.boot_seconds == 90.0
-    warm = (schedule.parse("fri 08:01-08:02 3"),)  # a minute after NOW
+    warm = (parse("fri 08:01-08:02 3"),)  # a minute after NOW
     assert look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 3
     quick = replace(launches, boot_seconds=10.0)
     assert look(launches=quick, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 0

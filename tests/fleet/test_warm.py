@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fleet import schedule
+from fleet import warm
 
 MONDAY = 5  # of January 2026
 
@@ -32,25 +32,25 @@ def at(day: int, hour: int, minute: int = 0) -> float:
     ],
 )
 def test_when(text: str, moment: float, hosts: int) -> None:
-    assert schedule.hosts([schedule.parse(text)], moment) == hosts
+    assert warm.hosts([warm.parse(text)], moment) == hosts
 
 
 def test_the_most_of_all_times_counts() -> None:
-    times = [schedule.parse("mon-sun 00:00-00:00 1"), schedule.parse("mon 06:00-07:00 4")]
-    assert schedule.hosts(times, at(MONDAY, 6)) == 4
-    assert schedule.hosts(times, at(MONDAY, 8)) == 1
-    assert schedule.hosts([], at(MONDAY, 8)) == 0
+    times = [warm.parse("mon-sun 00:00-00:00 1"), warm.parse("mon 06:00-07:00 4")]
+    assert warm.hosts(times, at(MONDAY, 6)) == 4
+    assert warm.hosts(times, at(MONDAY, 8)) == 1
+    assert warm.hosts([], at(MONDAY, 8)) == 0
 
 
 @pytest.mark.parametrize(
     ("hour", "minute", "hosts"), [(5, 39, 0), (5, 40, 2), (5, 50, 2), (6, 4, 2), (6, 5, 0), (6, 30, 0)]
 )
 def test_hosts_are_wanted_as_much_earlier_as_they_boot(hour: int, minute: int, hosts: int) -> None:
-    times = [schedule.parse("mon 06:00-06:05 2")]
-    assert schedule.hosts(times, at(MONDAY, hour, minute), ahead=1200.0) == hosts
+    times = [warm.parse("mon 06:00-06:05 2")]
+    assert warm.hosts(times, at(MONDAY, hour, minute), ahead=1200.0) == hosts
 
 
 @pytest.mark.parametrize("text", ["", "mon 6:00-7:00 1", "mon 06:00-24:00 1", "mon 06:00-07:00 0", "day 1"])
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="no time"):
-        schedule.parse(text)
+        warm.parse(text)
