@@ -80,12 +80,7 @@ class HostRole(Construct):
 
     def allow_see_hosts(self) -> None:
         """Lets a host see the addresses of others."""
-        self._allow(
-            ["ec2:DescribeInstances"],
-            ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because="EC2's Describe actions know no resources.",
-        )
+        self._allow_describe("EC2", ["ec2:DescribeInstances"])
 
     def allow_signal(self, stack: str) -> None:
         """Lets a host tell CloudFormation that it is ready.
@@ -122,11 +117,8 @@ class HostRole(Construct):
             conditions=own,
             because="Instances come and go; the condition narrows this to those of the host's own group.",
         )
-        self._allow(
-            ["ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVolumes"],
-            ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because="EC2's Describe actions know no resources.",
+        self._allow_describe(
+            "EC2", ["ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVolumes"]
         )
 
     def allow_lease_names(self, table: str, *, fleet: str) -> None:
@@ -141,12 +133,7 @@ class HostRole(Construct):
             [table],
             conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [fleet]}},
         )
-        self._allow(
-            ["autoscaling:DescribeAutoScalingGroups"],
-            ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because="Auto Scaling's Describe actions know no resources.",
-        )
+        self._allow_describe("Auto Scaling", ["autoscaling:DescribeAutoScalingGroups"])
 
     def allow_read_secrets(self, arns: Iterable[str]) -> None:
         """Lets a host read the values of secrets."""
@@ -210,12 +197,7 @@ class HostRole(Construct):
             [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
             because="The ARN of a group holds a random id before the name, which alone is known.",
         )
-        self._allow(
-            ["autoscaling:DescribeAutoScalingGroups"],
-            ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because="Auto Scaling's Describe actions know no resources.",
-        )
+        self._allow_describe("Auto Scaling", ["autoscaling:DescribeAutoScalingGroups"])
 
     def allow_read_parameter(self, name: str) -> None:
         """Lets a host read an SSM parameter."""
@@ -242,11 +224,8 @@ class HostRole(Construct):
                 ],
                 because="The ARN of a group holds a random id before the name, which alone is known.",
             )
-        self._allow(
-            ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"],
-            ["*"],
-            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because="Auto Scaling's Describe actions know no resources.",
+        self._allow_describe(
+            "Auto Scaling", ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"]
         )
         self._allow(
             ["ssm:GetParametersByPath"],
@@ -271,6 +250,14 @@ class HostRole(Construct):
             ["*"],
             conditions={"StringEquals": {"cloudwatch:namespace": namespace}},
             because="Metrics are no resources; the condition narrows this to the environment's namespace.",
+        )
+
+    def _allow_describe(self, service: str, actions: Sequence[str]) -> None:
+        self._allow(
+            actions,
+            ["*"],
+            conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
+            because=f"{service}'s Describe actions know no resources.",
         )
 
     def _arn(self, service: str, resource: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
+from constructs.security_groups import nothing
 
 from settings import Environment, Fleet
 from settings.naming import fleet_group
@@ -30,16 +31,7 @@ class MeshGroup(Construct):
             "Group",
             vpc_id=vpc,
             group_description=f"{fleet_group(environment, fleet.name)}: {why}",
-            # Without any rule here, EC2 would add one that lets everything out.
-            security_group_egress=[
-                ec2.CfnSecurityGroup.EgressProperty(
-                    cidr_ip="255.255.255.255/32",
-                    ip_protocol="icmp",
-                    from_port=252,
-                    to_port=86,
-                    description="Nothing",
-                )
-            ],
+            security_group_egress=[nothing()],
         )
         self.group_id = group.attr_group_id
         ec2.CfnSecurityGroupIngress(

@@ -90,6 +90,13 @@ def client_networks(environment: Environment) -> tuple[str, ...]:
     return (ANYWHERE,) if environment.public else tuple(str(network) for network in environment.trusted)
 
 
+def nothing() -> ec2.CfnSecurityGroup.EgressProperty:
+    """Returns the rule that lets nothing out: without any, EC2 would add one that lets everything out."""
+    return ec2.CfnSecurityGroup.EgressProperty(
+        cidr_ip="255.255.255.255/32", ip_protocol="icmp", from_port=252, to_port=86, description="Nothing"
+    )
+
+
 class SecurityGroups(Construct):
     """The security groups with the rules of :func:`flows`.
 
@@ -195,11 +202,7 @@ def _egress(
         for network in peers.get(flow.target, ())
         for protocol, first, last in [_range(flow)]
     ]
-    # Without any rule here, EC2 would add one that lets everything out.
-    nothing = ec2.CfnSecurityGroup.EgressProperty(
-        cidr_ip="255.255.255.255/32", ip_protocol="icmp", from_port=252, to_port=86, description="Nothing"
-    )
-    return rules or [nothing]
+    return rules or [nothing()]
 
 
 def _range(flow: Flow) -> tuple[str, int | None, int | None]:
