@@ -6,14 +6,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+from userdata import week
+
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
-_DAY = "|".join(DAYS)
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-PATTERN = (
-    rf"^(?P<first>{_DAY})(-(?P<last>{_DAY}))? "
-    rf"(?P<begin>{_TIME})-(?P<end>{_TIME}) (?P<hosts>[1-9][0-9]{{0,2}})$"
-)
+PATTERN = rf"^{week.PATTERN} (?P<begin>{_TIME})-(?P<end>{_TIME}) (?P<hosts>[1-9][0-9]{{0,2}})$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +48,8 @@ def parse(text: str) -> Warm:
     found = re.fullmatch(PATTERN, text)
     if found is None:
         raise ValueError(f"{text!r} is no time such as 'mon-fri 06:00-20:00 2'")
-    first = DAYS.index(found["first"])
-    last = DAYS.index(found["last"]) if found["last"] else first
     return Warm(
-        days=frozenset((first + i) % 7 for i in range((last - first) % 7 + 1)),
+        days=week.days(found),
         begin=_minutes(found["begin"]),
         end=_minutes(found["end"]),
         hosts=int(found["hosts"]),

@@ -19,7 +19,6 @@ from userdata.messages.openqa import Posted, RefusedError, UnavailableError
 from userdata.messages.scheduler import Scheduler
 from userdata.messages.timetable import (
     AGAIN_SECONDS,
-    DAYS,
     FIELDS,
     MISSED_SECONDS,
     Entry,
@@ -27,6 +26,7 @@ from userdata.messages.timetable import (
     due,
     times_of_day,
 )
+from userdata.week import DAYS
 
 POST = {"DISTRI": "a", "VERSION": "1", "FLAVOR": "cd", "ARCH": "x86_64", "BUILD": "{date}-{time}"}
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC).timestamp()

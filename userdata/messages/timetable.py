@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
+from userdata import week
 from userdata.messages.memory import Memory
 from userdata.messages.openqa import UnavailableError
 from userdata.messages.rules import IDENTITY, Message, Rule
@@ -19,12 +20,7 @@ from userdata.messages.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_DAY = "|".join(DAYS)
-AT = (
-    rf"(?P<first>{_DAY})(-(?P<last>{_DAY}))? "
-    r"(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
-)
+AT = rf"{week.PATTERN} (?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
 # What parameters may name of a time, in UTC: 20260131, 0530, 2026, 01, 31.
 FIELDS: Mapping[str, str] = {"date": "%Y%m%d", "time": "%H%M", "year": "%Y", "month": "%m", "day": "%d"}
 # What was missed longer ago is of no use: it would be that day's build with this day's files.
@@ -71,11 +67,9 @@ def times_of_day(at: Sequence[str]) -> dict[int, set[timedelta]]:
         parts = re.fullmatch(AT, text)
         if parts is None:
             raise ValueError(f"{text!r} is no time such as 'mon-fri 05:30'")
-        first = DAYS.index(parts["first"])
-        last = DAYS.index(parts["last"] or parts["first"])
-        for day in range(first, first + (last - first) % 7 + 1):
-            moment = timedelta(hours=int(parts["hour"]), minutes=int(parts["minute"]))
-            found.setdefault(day % 7, set()).add(moment)
+        moment = timedelta(hours=int(parts["hour"]), minutes=int(parts["minute"]))
+        for day in week.days(parts):
+            found.setdefault(day, set()).add(moment)
     return found
 
 
