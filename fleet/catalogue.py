@@ -13,11 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from userdata.host.sizing import POOL_GIB
+
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 
 VCPU_PER_WORKER = 2
 MEMORY_GIB_PER_WORKER = 8
-DISK_GB_PER_WORKER = 40
+DISK_GIB_PER_WORKER = POOL_GIB
 MAX_WORKERS = 60
 # EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
 GP3_GIB_HOUR = 0.08 / 730
@@ -59,19 +61,20 @@ class InstanceType:
     def workers(self, *, disk_gb: float | None = None) -> int:
         """Tell how many openQA workers the type carries.
 
-        The least of vCPU / 2, memory / 8 GiB and disk / 40 GB, and never more than 60: openQA's
+        The least of vCPU / 2, memory / 8 GiB and disk / 40 GiB, and never more than 60: openQA's
         installation guide asks for two hardware threads, 8 GB of memory and 40 GB of disk for each
         worker instance; 60 is what Fedora runs on its 64-core hosts.
 
         Args:
-            disk_gb: The disk that holds the workers' pools, in GB. None: made as large as they need.
+            disk_gb: The disk that holds the workers' pools, in GiB; an instance store's GB count as such,
+                because processors and memory decide there. None: made as large as they need.
 
         Returns:
             The number of workers; 0 if the type is too small for one.
         """
         limits = [self.vcpu / VCPU_PER_WORKER, self.memory_gib / MEMORY_GIB_PER_WORKER, MAX_WORKERS]
         if disk_gb is not None:
-            limits.append(disk_gb / DISK_GB_PER_WORKER)
+            limits.append(disk_gb / DISK_GIB_PER_WORKER)
         return int(min(limits))
 
 

@@ -348,10 +348,10 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
     key = f"fleets.{fleet.name}.instance_types"
     workers = fleet.workers(name)
     if not workers:
-        least = SYSTEM_GIB + fleet.cache_gib + catalogue.DISK_GB_PER_WORKER
+        least = SYSTEM_GIB + fleet.cache_gib + catalogue.DISK_GIB_PER_WORKER
         allowed = (
             f"{catalogue.VCPU_PER_WORKER} vCPU, {catalogue.MEMORY_GIB_PER_WORKER} GiB of memory and "
-            f"{catalogue.DISK_GB_PER_WORKER} GB of disk for a worker, beside cache_gib = {fleet.cache_gib} "
+            f"{catalogue.DISK_GIB_PER_WORKER} GiB of disk for a worker, beside cache_gib = {fleet.cache_gib} "
             f"(types without disks: volume_gib = {least} or more), or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
@@ -397,7 +397,7 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
 def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
     least, wrong = SYSTEM_GIB, "no room for the machine image, and for what is installed beside it"
     if isinstance(hosts, Fleet):
-        pools = f"the system and {catalogue.DISK_GB_PER_WORKER} GiB for each worker"
+        pools = f"the system and {catalogue.DISK_GIB_PER_WORKER} GiB for each worker"
         if (over := hosts.needed_gib - GP3_GIB) > 0:
             wrong = f"with {pools} a volume_gib of {hosts.needed_gib}, which no EBS volume has"
             yield Problem(f"{key}.cache_gib", hosts.cache_gib, wrong, f"1 to {hosts.cache_gib - over}")

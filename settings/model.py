@@ -37,6 +37,7 @@ from settings.fields import (
 )
 from settings.messages import Schedule
 from settings.timetable import Entry
+from userdata.host import sizing
 
 # What openQA and the tools beside it use inside a host, as they do the network of content.tap_address; a VPC
 # there would be out of the tests' reach.
@@ -55,7 +56,7 @@ LOCAL_ACCOUNT = "123456789012"
 LOCAL_REGION = "us-east-1"
 RDS_DAYS = 35  # for which RDS keeps its own backups, at most
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
-SYSTEM_GIB = 20  # a host's system, beside pools, cache and state
+SYSTEM_GIB = sizing.SYSTEM_GIB
 RootGib = Field(
     ge=SYSTEM_GIB,
     le=GP3_GIB,
@@ -347,7 +348,7 @@ class Fleet(Settings):
         workers = [self.workers(name) for name in self.instance_types if not catalogue.load()[name].disks]
         if not workers:
             return SYSTEM_GIB
-        return SYSTEM_GIB + self.cache_gib + catalogue.DISK_GB_PER_WORKER * max(workers)
+        return SYSTEM_GIB + self.cache_gib + catalogue.DISK_GIB_PER_WORKER * max(workers)
 
     @property
     def on_demand_percent(self) -> int:

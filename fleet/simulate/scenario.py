@@ -13,9 +13,9 @@ from fleet import catalogue
 from fleet.openqa import Classes
 from fleet.policy import Fleet
 from fleet.warm import Warm
+from userdata.host.sizing import SYSTEM_GIB
 
 GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
-SYSTEM_GIB = 20
 # The asset cache grows with the workers: a job's assets are some 5 GB, and a worker sees several jobs.
 CACHE_GIB_PER_WORKER = 20
 CACHE_GIB_MOST = 200
@@ -117,7 +117,7 @@ def _fleet(name: str, classes: Classes, facts: catalogue.InstanceType, boot_seco
         raise ValueError(f"The catalogue has no price of {facts.name}.")
     gib = SYSTEM_GIB
     if not facts.disks:
-        gib += min(CACHE_GIB_PER_WORKER * slots, CACHE_GIB_MOST) + catalogue.DISK_GB_PER_WORKER * slots
+        gib += min(CACHE_GIB_PER_WORKER * slots, CACHE_GIB_MOST) + catalogue.DISK_GIB_PER_WORKER * slots
     return Fleet(
         name=name,
         classes=classes,

@@ -756,7 +756,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", "volume_gib = 250")],
         [
             'fleets.nested.instance_types = "m8i.2xlarge": too small',
-            "40 GB of disk for a worker, beside cache_gib = 200",
+            "40 GiB of disk for a worker, beside cache_gib = 200",
             "volume_gib = 260 or more), or set workers_per_host",
         ],
     ),

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.catalogue import DISK_GB_PER_WORKER
+from fleet.catalogue import DISK_GIB_PER_WORKER
 from settings.model import SYSTEM_GIB
 from tests.prerequisites import missing
 from tests.userdata import machine
@@ -408,10 +408,10 @@ def test_the_cache_fits_the_disk(total: int, workers: int) -> None:
 def test_the_cache_leaves_the_pools_what_was_planned_for_them(workers: int) -> None:
     """A volume as the settings size it: system, cache and pools."""
     planned = 100
-    total = SYSTEM_GIB + planned + workers * DISK_GB_PER_WORKER
+    total = SYSTEM_GIB + planned + workers * DISK_GIB_PER_WORKER
     cache = sizing.cache_gib(total_bytes=total * sizing.GIB, workers=workers, planned=planned)
     assert cache <= planned
-    assert total - SYSTEM_GIB - cache >= workers * DISK_GB_PER_WORKER
+    assert total - SYSTEM_GIB - cache >= workers * DISK_GIB_PER_WORKER
 
 
 def registered(instance: str, host: str, number: int, **more: str) -> dict[str, Any]:

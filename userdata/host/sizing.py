@@ -7,7 +7,7 @@ from dataclasses import dataclass
 GIB = 1024**3
 # openQA's requirement for one worker instance: os-autoinst/openQA, docs/Installing.asciidoc.
 POOL_GIB = 40
-SYSTEM_GIB = 20  # what a volume of the system's is sized with beside them
+SYSTEM_GIB = 20  # a host's system, beside pools, cache and state
 
 
 @dataclass(frozen=True)
