@@ -58,7 +58,6 @@ def host_document(
         "group": group,
         "hooks": {"launch": LAUNCH_HOOK, "terminate": TERMINATE_HOOK},
         "zone": private_zone(environment),
-        "golden": environment.image.golden,
         "session_manager": environment.session_manager,
         "images": {
             name: {
@@ -135,7 +134,6 @@ def webui_document(
         },
         "webui": {
             "url": url,
-            "branding": "plain",
             "sign_in": environment.sign_in.model_dump(mode="json"),
             "download_domains": list(environment.content.download_domains),
             "profile": profile,

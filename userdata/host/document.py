@@ -83,7 +83,6 @@ class WebUi:
     """What the web UI serves."""
 
     url: str
-    branding: str
     sign_in: Mapping[str, Any]
     download_domains: tuple[str, ...]
     profile: str
@@ -193,8 +192,6 @@ class Document:
     launch_hook: str
     terminate_hook: str
     zone: str
-    golden: bool
-    session_manager: bool
     rds: str | None
     images: Mapping[str, Stored]
     artifacts: Mapping[str, Stored]
@@ -279,8 +276,6 @@ def _parse(data: Mapping[str, Any]) -> Document:
         launch_hook=data["hooks"]["launch"],
         terminate_hook=data["hooks"]["terminate"],
         zone=data["zone"],
-        golden=data["golden"],
-        session_manager=data["session_manager"],
         rds=data.get("rds"),
         images={
             name: Stored(name=image["reference"], bucket=image.get("bucket"), key=image.get("key"))
@@ -329,7 +324,6 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         return None
     return WebUi(
         url=data["url"],
-        branding=data["branding"],
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
         profile=data["profile"],
