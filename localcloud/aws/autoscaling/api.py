@@ -279,22 +279,6 @@ class AutoScaling:
             "TrafficSources": [],
         }
 
-    def describe_auto_scaling_instances(self, p: Parameters) -> Parameters:
-        """Describe instances with their groups."""
-        wanted = p.get("InstanceIds")
-        return {
-            "AutoScalingInstances": [
-                {
-                    **_described(member),
-                    "AutoScalingGroupName": group.name,
-                    "HealthStatus": _health(member).upper(),
-                }
-                for group in self.groups.values()
-                for member in group.members.values()
-                if not wanted or member.id in wanted
-            ]
-        }
-
     def describe_scaling_activities(self, p: Parameters) -> Parameters:
         """What groups did, the newest first."""
         name = p.get("AutoScalingGroupName")
@@ -483,28 +467,6 @@ class AutoScaling:
                 group.complete(member, member.waiting[hook.name], "CONTINUE", self.world.clock())
         self._moved()
 
-    def describe_lifecycle_hooks(self, p: Parameters) -> Parameters:
-        """Describe a group's hooks."""
-        group = self.group(p["AutoScalingGroupName"])
-        wanted = p.get("LifecycleHookNames")
-        return {
-            "LifecycleHooks": [
-                {
-                    "LifecycleHookName": hook.name,
-                    "AutoScalingGroupName": group.name,
-                    "LifecycleTransition": hook.transition,
-                    "HeartbeatTimeout": int(hook.heartbeat.total_seconds()),
-                    "GlobalTimeout": int(hook.longest.total_seconds()),
-                    "DefaultResult": hook.default,
-                    "NotificationMetadata": hook.metadata,
-                    "NotificationTargetARN": hook.target,
-                    "RoleARN": hook.role,
-                }
-                for hook in group.hooks.values()
-                if not wanted or hook.name in wanted
-            ]
-        }
-
     def complete_lifecycle_action(self, p: Parameters) -> Parameters:
         """End an instance's wait."""
         result = p["LifecycleActionResult"]
@@ -531,7 +493,7 @@ class AutoScaling:
         what = f"token {token}" if token else f"instance ID {instance}"
         raise _invalid(f"No active Lifecycle Action found with {what}")
 
-    # -- tags and target groups
+    # -- tags
 
     def create_or_update_tags(self, p: Parameters) -> None:
         """Set tags of groups."""
@@ -555,45 +517,6 @@ class AutoScaling:
             }
             group.tags = [*(old for old in group.tags if old["Key"] != tag["Key"]), entry]
 
-    def describe_tags(self, p: Parameters) -> Parameters:
-        """Describe the tags of all groups."""
-        tags = [tag for group in self.groups.values() for tag in _tags(group)]
-        names = {"auto-scaling-group": "ResourceId", "key": "Key", "value": "Value"}
-        for entry in p.get("Filters", []):
-            tags = [tag for tag in tags if tag[names[entry["Name"]]] in entry["Values"]]
-        return {"Tags": tags}
-
-    def attach_load_balancer_target_groups(self, p: Parameters) -> Parameters:
-        """Put a group into target groups."""
-        group = self.group(p["AutoScalingGroupName"])
-        self._balance(group, list(dict.fromkeys([*group.target_groups, *p["TargetGroupARNs"]])))
-        self._moved()
-        return {}
-
-    def detach_load_balancer_target_groups(self, p: Parameters) -> Parameters:
-        """Take a group out of target groups."""
-        group = self.group(p["AutoScalingGroupName"])
-        self._balance(group, [arn for arn in group.target_groups if arn not in p["TargetGroupARNs"]])
-        self._moved()
-        return {}
-
-    def describe_load_balancer_target_groups(self, p: Parameters) -> Parameters:
-        """Describe a group's target groups."""
-        group = self.group(p["AutoScalingGroupName"])
-        return {
-            "LoadBalancerTargetGroups": [
-                {"LoadBalancerTargetGroupARN": arn, "State": "InService"} for arn in group.target_groups
-            ]
-        }
-
-    def describe_policies(self, p: Parameters) -> Parameters:
-        """There are no scaling policies."""
-        return {"ScalingPolicies": []}
-
-    def describe_warm_pool(self, p: Parameters) -> Parameters:
-        """There are no warm pools."""
-        return {"Instances": []}
-
 
 def _hook(p: Parameters, before: Hook | None = None) -> Hook:
     transition = p.get("LifecycleTransition") or (before and before.transition)
@@ -610,9 +533,6 @@ def _hook(p: Parameters, before: Hook | None = None) -> Hook:
         transition=str(transition),
         heartbeat=timedelta(seconds=heartbeat),
         default=default,
-        metadata=p.get("NotificationMetadata"),
-        target=p.get("NotificationTargetARN"),
-        role=p.get("RoleARN"),
     )
 
 

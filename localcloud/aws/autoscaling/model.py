@@ -71,9 +71,6 @@ class Hook:
     transition: str
     heartbeat: timedelta
     default: str  # CONTINUE or ABANDON
-    metadata: str | None = None
-    target: str | None = None
-    role: str | None = None
 
     @property
     def longest(self) -> timedelta:
