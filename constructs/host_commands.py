@@ -14,7 +14,7 @@ from constructs.policy_documents import allow, document
 
 from settings import Environment
 from settings.messages import COMPOSE, UPDATE
-from settings.naming import Role, arn, prefix
+from settings.naming import Role, arn, prefix, stack
 
 # Systems Manager's longest; how long a restore takes is the database's size's affair.
 _TIMEOUT_SECONDS = 48 * 3600
@@ -125,6 +125,7 @@ class HostCommands(Construct):
             names.append(made.ref)
             CfnOutput(scope, f"{command.name.capitalize()}Command", value=made.ref)
         own = {"openqa:environment": environment.name, "openqa:role": role}
+        own_stack = arn(environment, "cloudformation", f"stack/{stack(environment, role)}/*")
         policy = iam.CfnManagedPolicy(
             self,
             "Operator",
@@ -144,10 +145,7 @@ class HostCommands(Construct):
                         ["*"],
                         {"StringEquals": {"aws:RequestedRegion": environment.region}},
                     ),
-                    allow(
-                        ["cloudformation:DescribeStacks"],
-                        [arn(environment, "cloudformation", f"stack/{prefix(environment)}-*")],
-                    ),
+                    allow(["cloudformation:DescribeStacks"], [own_stack]),
                 ]
             ),
         )
@@ -155,8 +153,7 @@ class HostCommands(Construct):
             policy,
             "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
             f"AwsSolutions::AwsSolutions-IAM5[Resource::{arn(environment, 'ec2', 'instance/*')}]",
-            "AwsSolutions::AwsSolutions-IAM5"
-            f"[Resource::{arn(environment, 'cloudformation', f'stack/{prefix(environment)}-*')}]",
+            f"AwsSolutions::AwsSolutions-IAM5[Resource::{own_stack}]",
             reason="Instances come and go, and the condition narrows this to the host's; invocations are no "
             "resources; the ARN of a stack holds a random id.",
         )

@@ -25,13 +25,15 @@ class MeshGroup(Construct):
         self, scope: Construct, id: str, *, environment: Environment, fleet: Fleet, vpc: str
     ) -> None:
         super().__init__(scope, id)
+        name = fleet_group(environment, fleet.name)
         why = f"GRE tunnels between the hosts of fleet {fleet.name}"
         group = ec2.CfnSecurityGroup(
             self,
             "Group",
             vpc_id=vpc,
-            group_description=f"{fleet_group(environment, fleet.name)}: {why}",
+            group_description=f"{name}: {why}",
             security_group_egress=[nothing()],
+            tags=[{"key": "Name", "value": name}],
         )
         self.group_id = group.attr_group_id
         ec2.CfnSecurityGroupIngress(

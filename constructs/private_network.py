@@ -50,7 +50,7 @@ class PrivateNetwork(Construct):
         ).ref
         self._dhcp_options(environment.region)
         own_addresses = network.egress == "public-ip"
-        gateway = ec2.CfnInternetGateway(self, "InternetGateway")
+        gateway = ec2.CfnInternetGateway(self, "InternetGateway", tags=[{"key": "Name", "value": self._name}])
         attached = ec2.CfnVPCGatewayAttachment(
             self, "Gateway", vpc_id=self.vpc, internet_gateway_id=gateway.ref
         )
@@ -80,6 +80,7 @@ class PrivateNetwork(Construct):
                 service_name=f"com.amazonaws.{environment.region}.{service}",
                 vpc_endpoint_type="Gateway",
                 route_table_ids=[public_routes, private_routes],
+                tags=[{"key": "Name", "value": f"{self._name}-{service}"}],
             )
         self._flow_logs(keep=not environment.disposable)
         acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
@@ -126,13 +127,14 @@ class PrivateNetwork(Construct):
 
     def _nat_gateway(self, subnet: str, routes: str, to_internet: ec2.CfnRoute) -> None:
         # One is enough: without the zone of the web UI and the database there is no openQA to serve.
-        address = ec2.CfnEIP(self, "NatAddress", domain="vpc")
+        tags = [{"key": "Name", "value": self._name}]
+        address = ec2.CfnEIP(self, "NatAddress", domain="vpc", tags=tags)
         nat = ec2.CfnNatGateway(
             self,
             "Nat",
             subnet_id=subnet,
             allocation_id=address.attr_allocation_id,
-            tags=[{"key": "Name", "value": self._name}],
+            tags=tags,
         )
         nat.add_resource_dependency(to_internet)
         ec2.CfnRoute(
@@ -162,4 +164,5 @@ class PrivateNetwork(Construct):
             log_destination_type="cloud-watch-logs",
             log_group_name=group.ref,
             deliver_logs_permission_arn=writer.attr_arn,
+            tags=[{"key": "Name", "value": self._name}],
         )

@@ -130,6 +130,7 @@ class SecurityGroups(Construct):
                 group_description=f"{prefix(environment)}: {description}",
                 security_group_ingress=_ingress(name, table, peers),
                 security_group_egress=_egress(name, table, peers),
+                tags=[{"key": "Name", "value": f"{prefix(environment)}-{name}"}],
             )
             for name, description in DESCRIPTIONS.items()
             if name != "builder" or environment.builders

@@ -1240,6 +1240,31 @@ def test_names_and_tags(production: Synthesized) -> None:
     assert stack["tags"] == {"openqa:environment": "production"}
 
 
+NAMED = (
+    "DHCPOptions",
+    "EIP",
+    "FlowLog",
+    "InternetGateway",
+    "NatGateway",
+    "NetworkInterface",
+    "RouteTable",
+    "SecurityGroup",
+    "Subnet",
+    "VPC",
+    "VPCEndpoint",
+    "Volume",
+)
+
+
+def test_what_ec2_lists_has_a_name(environment: Synthesized, meshes: Synthesized) -> None:
+    for made in (environment, meshes):
+        begin = f"openqa-{made.environment.name}"
+        for kind in NAMED:
+            for properties in made.properties(f"AWS::EC2::{kind}"):
+                name = tags(properties)["Name"]
+                assert name == begin or name.startswith(f"{begin}-")
+
+
 # names of worker hosts
 
 
@@ -1290,6 +1315,13 @@ def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synt
         ]
         named, hosts = sending
         assert len(named["Resource"]) == len(documents)
+        region, account = environment.environment.region, environment.environment.account
+        (described,) = (
+            statement["Resource"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "cloudformation:DescribeStacks" in statement["Action"]
+        )
+        assert described == [f"arn:aws:cloudformation:{region}:{account}:stack/openqa-{name}-{part}/*"]
         assert "*" not in json.dumps(named["Resource"])
         assert hosts["Condition"] == {
             "StringEquals": {
