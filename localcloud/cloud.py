@@ -33,10 +33,9 @@ from localcloud import prerequisites
 from localcloud.aws.server import INTERRUPT
 from localcloud.machine import remove_cgroup
 from localcloud.runtime import Settings
+from settings.model import LOCAL_ACCOUNT, LOCAL_REGION
 
 STATES = Path("/run/openqa-on-aws")
-REGION = "us-east-1"
-ACCOUNT = "123456789012"
 
 _KEY = "local"  # any will do
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -123,7 +122,7 @@ class RunningCloud:
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
-            region_name=REGION,
+            region_name=LOCAL_REGION,
             aws_access_key_id=_KEY,
             aws_secret_access_key=_KEY,
         )
@@ -180,8 +179,8 @@ class RunningCloud:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": _KEY,
             "AWS_SECRET_ACCESS_KEY": _KEY,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": LOCAL_REGION,
+            "AWS_DEFAULT_REGION": LOCAL_REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "REQUESTS_CA_BUNDLE": str(self.certificate),
             "OPENQA_URL": self.url,
@@ -285,8 +284,8 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
         settings = Settings(
             work=str(_work(name)),
             cgroup=f"/{_cgroup(name).relative_to(_cgroup_mount())}",
-            region=REGION,
-            account=ACCOUNT,
+            region=LOCAL_REGION,
+            account=LOCAL_ACCOUNT,
             api=api.fileno(),
             web=web.fileno(),
             ready=telling,

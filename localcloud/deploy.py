@@ -21,6 +21,7 @@ from images import root
 from localcloud import cloud
 from localcloud.cloud import CloudError, RunningCloud
 from settings import Environment
+from settings.model import LOCAL_ACCOUNT, LOCAL_REGION
 
 # Where the local environment's settings look for the AMI's id.
 IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
@@ -97,7 +98,7 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
     code = _cdk(
         running,
         "bootstrap",
-        f"aws://{cloud.ACCOUNT}/{cloud.REGION}",
+        f"aws://{LOCAL_ACCOUNT}/{LOCAL_REGION}",
         directory=running.log.parent,
         quiet=True,
     )

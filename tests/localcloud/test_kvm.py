@@ -11,7 +11,7 @@ import boto3
 import pytest
 import requests
 
-from localcloud.cloud import REGION
+from settings.model import LOCAL_REGION
 from tests.localcloud.deployed import Deployment, deployed, until
 from userdata.host import document, names
 from userdata.host.host import Host
@@ -220,7 +220,7 @@ class PlayedHosts:
         key, secret, token, *_ = json.loads(asked.stdout)
         dynamodb = boto3.client(
             "dynamodb",
-            region_name=REGION,
+            region_name=LOCAL_REGION,
             aws_access_key_id=key,
             aws_secret_access_key=secret,
             aws_session_token=token,
