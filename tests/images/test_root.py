@@ -134,20 +134,21 @@ def test_a_killed_run_leaves_no_process_and_no_mount(
     # A cache of its own: what others build at the same time does not count.
     (tmp_path / "roots").symlink_to(cache.root() / "roots")
     monkeypatch.setenv("OPENQA_CACHE", str(tmp_path))
-    # A shell's background commands ignore Ctrl-C, and so would this one's. A duration that no other sleeps.
+    duration = str(31536000 + end)  # that no other sleeps
+    # A shell's background commands ignore Ctrl-C, and so would this one's.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from images import root; root.run(root.base_root(), ['sleep', '31536007'])"
+        f"from images import root; root.run(root.base_root(), ['sleep', '{duration}'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
-        _wait_until(lambda: _is_running("31536007"))
+        _wait_until(lambda: _is_running(duration))
         (workspace,) = (tmp_path / "building").iterdir()
         process.send_signal(end)
         process.wait(timeout=30)
     finally:
         process.kill()
-    _wait_until(lambda: not _is_running("31536007"))
+    _wait_until(lambda: not _is_running(duration))
     assert workspace.name not in Path("/proc/self/mounts").read_text()
     root.run(root.base_root(), ["true"])
     assert list((tmp_path / "building").iterdir()) == []
