@@ -199,6 +199,7 @@ def fleet_facts(fleet: Fleet) -> Document:
         "boot_seconds": BOOT_SECONDS[fleet.virtualization],
         "one_host": fleet.one_host,
         "warm": list(fleet.warm),
+        **({} if fleet.spare is None else {"spare": fleet.spare}),
     }
 
 

@@ -46,6 +46,7 @@ class Facts:
         boot_seconds: From launch to the first job, as long as no launch has told better.
         one_host: Its workers take a parallel cluster only whole.
         warm: Hosts that the operator wants ready beforehand.
+        spare: What the operator wants launched to spare, as `policy.Fleet.spare`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Facts:
     boot_seconds: float
     one_host: bool
     warm: tuple[Warm, ...] = field(default=())
+    spare: float | None = None
 
     @property
     def slots(self) -> int:
@@ -102,4 +104,5 @@ def _parse(name: str, data: Mapping[str, Any]) -> Facts:
         boot_seconds=float(data["boot_seconds"]),
         one_host=bool(data["one_host"]),
         warm=tuple(warm.parse(text) for text in data["warm"]),
+        spare=None if data.get("spare") is None else float(data["spare"]),
     )

@@ -95,6 +95,7 @@ class Fleet:
         min: Hosts to keep in any case.
         max: Hosts it may have, draining ones included.
         warm: Hosts to have now by the operator's schedule, so that they are up when it says.
+        spare: What is launched to spare, as the operator wants it; None: as `Rules.spare` says.
         one_host: Its workers take a parallel cluster only whole (``PARALLEL_ONE_HOST_ONLY``).
         failures: Hosts in a row that did not come up.
         last_failure: When the last of them was given up, seconds since the epoch.
@@ -109,6 +110,7 @@ class Fleet:
     max: int
     min: int = 0
     warm: int = 0
+    spare: float | None = None
     one_host: bool = True
     failures: int = 0
     last_failure: float | None = None
@@ -220,7 +222,7 @@ class Rules:
     late_job: float = 0.2
     foresight: float = 1.0
     quick_seconds: float = 600.0
-    fetching: float = 0.2
+    fetching: float = 0.4
     spare: float = 0.6
     spare_slow: float = 0.2
     spare_most: float = 0.25
@@ -334,7 +336,7 @@ def _fault_of_fleets(fleets: Sequence[Fleet]) -> str | None:
     if len({fleet.name for fleet in fleets}) != len(fleets):
         return "Two fleets have the same name."
     for fleet in fleets:
-        sane = fleet.slots >= 1 and 0 <= fleet.min <= fleet.max and fleet.warm >= 0
+        sane = fleet.slots >= 1 and 0 <= fleet.min <= fleet.max and fleet.warm >= 0 and _sane(fleet.spare)
         if not (sane and 0 < fleet.price < math.inf and 0 <= fleet.boot_seconds < math.inf):
             return f"The numbers of fleet {fleet.name} make no sense."
     return None
@@ -667,6 +669,7 @@ class _Plan:
             jobs += self.launched_for[fleet.name]
             quick = self._quick(fleet)
             share = self.rules.spare if quick else self.rules.spare_slow
+            share = share if fleet.spare is None else fleet.spare
             large = quick and fleet.slots >= self.rules.large_slots
             rest = self.rules.spare_rest_large if large else self.rules.spare_rest
             most = int(self.rules.spare_most * fleet.max)

@@ -261,6 +261,7 @@ def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
         max=group.max,
         warm=min(warm.hosts(facts.warm, now, ahead=boot), group.max),
         one_host=facts.one_host,
+        spare=facts.spare,
         failures=launches.failures,
         last_failure=launches.last_failure,
         no_capacity_at=launches.no_capacity_at,

@@ -300,6 +300,10 @@ class Fleet(Settings):
         tuple[Annotated[str, Field(pattern=WARM)], ...],
         Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
     ] = ()
+    # So many more hosts than needed, as a share of the jobs that wait for booting ones. None: the policy's
+    spare: Annotated[
+        float | None, Field(ge=0, le=2, description="a number from 0 (none) to 2 (two more for each)")
+    ] = None
     # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
     spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host

@@ -39,10 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         load=chosen.load,
         spot_mean_hours=chosen.spot_hours,
         warm=warm,
+        spare=dict(chosen.spare),
     )
     names = [fleet.name for fleet in place.scenario.fleets]
-    if unknown := sorted(set(warm) - set(names)):
-        parser.error(f"--warm names the fleet {unknown[0]}; allowed here are {', '.join(names)}")
+    for option, named in (("--warm", set(warm)), ("--spare", set(place.spare))):
+        if unknown := sorted(named - set(names)):
+            parser.error(f"{option} names the fleet {unknown[0]}; allowed here are {', '.join(names)}")
     days, seed = chosen.days, chosen.seed
     try:
         posts = generate(
@@ -115,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="'FLEET TIME'",
         help="hosts to keep, such as 'plain-4 mon-sun 11:25-13:00 2'; again for more than one",
     )
+    parser.add_argument(
+        "--spare",
+        action="append",
+        type=_spare,
+        default=[],
+        metavar="'FLEET SHARE'",
+        help="what to launch to spare, such as 'plain-1 0.4'; again for more than one",
+    )
     parser.add_argument("--json", action="store_true", help="tell it as JSON")
     parser.add_argument(
         "--plot", type=options.file, metavar="FILE.svg", help="slots, queue and cost over time"
@@ -128,6 +138,11 @@ def _warm(text: str) -> tuple[str, Warm]:
         return fleet, warm.parse(time)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}, after the name of a fleet") from None
+
+
+def _spare(text: str) -> tuple[str, float]:
+    fleet, _, share = text.partition(" ")
+    return fleet, options.number(0, 2)(share)
 
 
 def _ideal(name: str, place: Place, posts: list[Post], progress: Progress) -> dict[str, float]:

@@ -33,6 +33,7 @@ class Place:
         load: So many times the workload's arrivals.
         spot_mean_hours: Mean time to an interruption of spot hosts; None for on-demand hosts.
         warm: Times at which hosts are wanted beforehand, by fleet.
+        spare: What is to be launched to spare, by fleet.
     """
 
     architecture: str
@@ -40,6 +41,7 @@ class Place:
     load: int = 1
     spot_mean_hours: float | None = None
     warm: Mapping[str, Sequence[Warm]] = field(default_factory=dict)
+    spare: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metal(self) -> bool:
@@ -50,7 +52,8 @@ class Place:
     def scenario(self) -> Scenario:
         """The fleets there."""
         world = scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
-        return replace(world, spot_mean_hours=self.spot_mean_hours, warm=self.warm)
+        fleets = tuple(replace(fleet, spare=self.spare.get(fleet.name)) for fleet in world.fleets)
+        return replace(world, fleets=fleets, spot_mean_hours=self.spot_mean_hours, warm=self.warm)
 
     @property
     def chosen(self) -> Mapping[Classes, str]:

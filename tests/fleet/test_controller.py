@@ -603,6 +603,7 @@ def test_facts() -> None:
         {"classes": 5},
         {"boot_seconds": "soon"},
         {"warm": ["always 2"]},
+        {"spare": "much"},
         {"group": None, "prices": None},
     ],
 )

@@ -383,6 +383,12 @@ def test_spare_hosts_boot_beside_many_and_are_cancelled_when_nothing_waits() -> 
     assert len(done.release) == 15
 
 
+def test_the_operator_may_say_what_is_launched_to_spare() -> None:
+    jobs = [job(n) for n in range(10)]
+    for spare, desired in ((None, 16), (0.0, 10), (0.4, 14), (2.0, 22)):
+        assert decide(see(jobs=jobs, fleets=(replace(SMALL, spare=spare),))).desired == {"small": desired}
+
+
 def test_what_should_be_up_by_now_is_not_cancelled() -> None:
     late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 200, idle_since=None)
     assert decide(see(hosts=[late], fleets=(SMALL,))) == Decision(desired={"small": 1})

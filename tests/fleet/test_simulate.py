@@ -17,7 +17,7 @@ import pytest
 from fleet.openqa import Free, Job, assign, units
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.simulate.__main__ import main
-from fleet.simulate.compare import IDEALS, SIMULATED
+from fleet.simulate.compare import IDEALS, SIMULATED, Place
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.policies import Policy, count_based, ours
@@ -173,18 +173,35 @@ def test_hosts_are_warm_at_the_times_that_the_operator_sets() -> None:
     assert all(begin + HOUR <= span.end < begin + HOUR + 60 for span in warm)
 
 
+def test_fleets_launch_to_spare_what_the_operator_sets() -> None:
+    place = Place(architecture="x86_64", boot_seconds=90, spare={"plain-1": 0.4})
+    assert {fleet.name: fleet.spare for fleet in place.scenario.fleets if fleet.spare is not None} == {
+        "plain-1": 0.4
+    }
+
+
 @pytest.mark.parametrize(
-    ("warm", "said"),
+    ("option", "value", "said"),
     [
-        ("plain-48 noon 1", "'noon 1' is no time such as 'mon-fri 06:00-20:00 2', after the name of a fleet"),
-        ("plain-7 mon 11:00-12:00 1", "--warm names the fleet plain-7; allowed here are plain-24, plain-48,"),
+        (
+            "--warm",
+            "plain-48 noon 1",
+            "'noon 1' is no time such as 'mon-fri 06:00-20:00 2', after the name of a fleet",
+        ),
+        (
+            "--warm",
+            "plain-7 mon 11:00-12:00 1",
+            "--warm names the fleet plain-7; allowed here are plain-24, plain-48,",
+        ),
+        ("--spare", "plain-7 1", "--spare names the fleet plain-7; allowed here are plain-24, plain-48,"),
+        ("--spare", "plain-48 3", "argument --spare: '3' is no number from 0 to 2"),
     ],
 )
-def test_a_time_or_a_fleet_that_there_is_not(
-    warm: str, said: str, capsys: pytest.CaptureFixture[str]
+def test_what_a_fleet_of_the_simulator_cannot_be_told(
+    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
-        main(["fedora", "--boot", "1200", "--warm", warm])
+        main(["fedora", "--boot", "1200", option, value])
     assert raised.value.code == 2
     assert said in capsys.readouterr().err
 

@@ -348,7 +348,8 @@ def test_numbers_of_a_fleet() -> None:
     (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets
     assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
     assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, 6.0)
-    assert fleet.boot_seconds == 90.0
+    assert (fleet.boot_seconds, fleet.spare) == (90.0, None)
+    assert look(facts=replace(FACTS, spare=0.4)).seen.fleets[0].spare == 0.4
     warm = (parse("fri 08:01-08:02 3"),)  # a minute after NOW
     assert look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 3
     quick = replace(launches, boot_seconds=10.0)

@@ -18,7 +18,7 @@ from constructs.role_document import webui_document
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
-from fleet import catalogue, controller, facts, reading
+from fleet import catalogue, controller, facts, reading, warm
 from images.recipe import Recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
@@ -901,12 +901,18 @@ def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> No
 def test_a_fleets_settings_change_nothing_about_the_webui_host(tmp_path: Path, local: Synthesized) -> None:
     (fleet,) = local.environment.fleets
     more = fleet.model_copy(
-        update={"max": 9, "classes": ("qemu_x86_64", "tpm"), "warm": ("mon-fri 06:00-20:00 2",)}
+        update={
+            "max": 9,
+            "classes": ("qemu_x86_64", "tpm"),
+            "warm": ("mon-fri 06:00-20:00 2",),
+            "spare": 0.4,
+        }
     )
     made = synthesize(local.environment.model_copy(update={"fleets": (more,)}), tmp_path)
     assert made.templates["webui"] == local.templates["webui"]
     (parameter,) = made.properties("AWS::SSM::Parameter", "workers")
-    assert json.loads(parameter["Value"])["warm"] == ["mon-fri 06:00-20:00 2"]
+    told = facts.parse("small", parameter["Value"])
+    assert (told.warm, told.spare) == ((warm.parse("mon-fri 06:00-20:00 2"),), 0.4)
 
 
 def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:

@@ -606,6 +606,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
         ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
     ),
+    "fleet's spare hosts": (
+        [("max = 2", "max = 2\nspare = -0.1")],
+        ["fleets.nested.spare = -0.1", "a number from 0 (none) to 2"],
+    ),
     "more warm hosts than there may be": (
         [("max = 2", 'max = 2\nwarm = ["mon-fri 06:00-20:00 2", "sat 06:00-20:00 3"]')],
         ['fleets.nested.warm = "sat 06:00-20:00 3": more hosts than max = 2', "up to 2 hosts"],
