@@ -17,7 +17,7 @@ def machine_image(stack: Stack, *, environment: Environment, architecture: Archi
         environment: the settings.
         architecture: the hosts' processor.
     """
-    image = environment.image.aarch64 if architecture == "aarch64" else environment.image.x86_64
+    image = environment.image.of(architecture)
     assert image is not None  # noqa: S101 (the settings were validated: fleets and hosts have an image)
     if image.startswith("ami-"):
         return image

@@ -122,7 +122,7 @@ def _slow_fetches(environment: Environment) -> Iterator[str]:
 
 def _images_to_fill_in(environment: Environment) -> Iterator[str]:
     for architecture in ARCHITECTURES:
-        image = getattr(environment.image, architecture)
+        image = environment.image.of(architecture)
         if image and not image.removeprefix("ami-").strip("0"):
             yield (
                 f"{environment.name}: image.{architecture} = {shown(image)}: stands for one to be filled in; "
@@ -132,7 +132,7 @@ def _images_to_fill_in(environment: Environment) -> Iterator[str]:
 
 def _images_that_do_not_fit(environment: Environment) -> Iterator[str]:
     for architecture in ARCHITECTURES:
-        image = getattr(environment.image, architecture)
+        image = environment.image.of(architecture)
         if image and image.startswith(DEBIAN_IMAGES) and environment.os != "debian":
             yield (
                 f"{environment.name}: image.{architecture} = {shown(image)}: Debian's, but "

@@ -12,7 +12,7 @@ from fleet import catalogue, warm
 from settings import messages, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content
-from settings.fields import GP3_GIB
+from settings.fields import GP3_GIB, Architecture
 from settings.model import (
     FEDORA_ACCOUNTS,
     LOCAL_ACCOUNT,
@@ -176,9 +176,9 @@ def _host_problems(environment: Environment) -> Iterator[Problem]:
         key = f"{role}.instance_type"
         yield from _unknown_types(key, host.instance_type)
         facts = catalogue.find(host.instance_type)
-        if facts and facts.architecture == "aarch64" and environment.image.aarch64 is None:
-            wrong = "an aarch64 type, but image.aarch64 is not set"
-            yield Problem(key, host.instance_type, wrong, "an x86_64 type, or set image.aarch64")
+        if facts and environment.image.of(facts.architecture) is None:
+            wrong = f"an {facts.architecture} type, but image.{facts.architecture} is not set"
+            yield Problem(key, host.instance_type, wrong, f"another type, or set image.{facts.architecture}")
 
 
 def _unknown_types(key: str, *instance_types: str) -> Iterator[Problem]:
@@ -369,9 +369,10 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
 
 def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
     """Find what is wrong with the machines of a fleet or a builder, whatever they are for."""
-    if hosts.architecture == "aarch64" and environment.image.aarch64 is None:
-        wrong = "image.aarch64 is not set"
-        yield Problem(f"{key}.architecture", hosts.architecture, wrong, '"x86_64", or set image.aarch64')
+    if environment.image.of(hosts.architecture) is None:
+        wrong, other = f"image.{hosts.architecture} is not set", _other(hosts.architecture)
+        allowed = f"{shown(other)}, or set image.{hosts.architecture}"
+        yield Problem(f"{key}.architecture", hosts.architecture, wrong, allowed)
     if hosts.virtualization == "nested" and hosts.architecture == "aarch64":
         wrong = "aarch64 instances have no nested virtualization"
         yield Problem(f"{key}.virtualization", "nested", wrong, '"metal"')
@@ -392,6 +393,10 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
         if hosts.virtualization == "nested" and not facts.metal and not facts.nested:
             allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
             yield Problem(key, name, "no nested virtualization", allowed)
+
+
+def _other(architecture: Architecture) -> Architecture:
+    return next(one for one in ARCHITECTURES if one != architecture)
 
 
 def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:

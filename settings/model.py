@@ -119,12 +119,23 @@ class Network(Settings):
 
 
 class Image(Settings):
-    """The machine images that hosts boot: an AMI id, or the name of the SSM parameter that holds one."""
+    """The machine images that hosts boot: an AMI id, or the name of the SSM parameter that holds one.
 
-    x86_64: Annotated[str, ImageName]
+    Each architecture that hosts have needs one.
+    """
+
+    x86_64: Annotated[str | None, ImageName] = None
     aarch64: Annotated[str | None, ImageName] = None
     # The AMI already went through userdata/install.sh; nothing is installed or loaded at boot.
     golden: bool = False
+
+    def of(self, architecture: Architecture) -> str | None:
+        """Tell what hosts of an architecture boot; None where nothing is set.
+
+        Args:
+            architecture: Their processor.
+        """
+        return self.aarch64 if architecture == "aarch64" else self.x86_64
 
 
 class Domain(Settings):

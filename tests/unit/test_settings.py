@@ -1229,19 +1229,36 @@ def test_a_profile_fills_in_what_is_not_set(keys: dict[str, Any], templates: tup
     assert made.cloudinit
 
 
+_ARM_JOBS: Edit = (
+    'architecture = "x86_64"\nclasses = ["qemu_x86_64"]',
+    'architecture = "aarch64"\nclasses = ["qemu_aarch64"]',
+)
+ARM_FLEETS: list[Edit] = [
+    _ARM_JOBS,
+    ('"m8i.2xlarge"]\nvirtualization = "nested"', '"m7g.metal"]\nvirtualization = "metal"'),
+    ('"m5.metal"', '"m7g.metal"'),
+    _ARM_JOBS,
+]
+
+
 def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
     own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
-    arm = [
-        (
-            'architecture = "x86_64"\nclasses = ["qemu_x86_64"]',
-            'architecture = "aarch64"\nclasses = ["qemu_aarch64"]',
-        ),
-        ('"m8i.2xlarge"]\nvirtualization = "nested"', '"m7g.metal"]\nvirtualization = "metal"'),
-        ('"m5.metal"', '"m7g.metal"'),
-    ]
-    edits = [ARM_IMAGE, *arm, arm[0]]
+    edits = [ARM_IMAGE, *ARM_FLEETS]
     assert load("here", write(tmp_path, ('profile = "sample"', own), *edits)).fleets
     assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
+
+
+def test_nothing_of_x86_64_needs_no_image_of_it(tmp_path: Path) -> None:
+    own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
+    (x86,) = [line for line in BASE.splitlines() if line.startswith("x86_64 = ")]
+    hosts: list[Edit] = [('"t3.medium"', '"t4g.medium"'), ('"t3.large"', '"t4g.large"')]
+    edits = [ARM_IMAGE, *ARM_FLEETS, ('profile = "sample"', own), (x86, "")]
+    assert load("here", write(tmp_path, *edits, *hosts)).image.of("x86_64") is None
+    (line,) = refusal(tmp_path, *edits, hosts[0])
+    told = (
+        'webui.instance_type = "t3.large": an x86_64 type, but image.x86_64 is not set; allowed: another type'
+    )
+    assert told in line
 
 
 TEXTS = TypeAdapter(Annotated[str, Text])
