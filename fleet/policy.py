@@ -260,16 +260,16 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
         desired = {fleet.name: staying[fleet.name] for fleet in seen.fleets} if _countable(seen) else {}
         return Decision(desired=desired, unusable=unusable)
     going = _replaced(seen, rules)
-    kept = [
-        replace(host, outdated=False) if _is_old(host) and host.id not in going else host
-        for host in seen.hosts
-    ]
-    plan = _Plan(replace(seen, hosts=kept), rules)
-    drain = plan.drain()
-    if drain:
-        hosts = [replace(host, state=State.DRAINING) if host.id in drain else host for host in kept]
-        plan = _Plan(replace(seen, hosts=hosts), rules)
-    return replace(plan.decision(), drain=tuple(drain))
+    hosts = [_meant(host, host.id in going) for host in seen.hosts]
+    drain = tuple(host.id for host in seen.hosts if host.id in going and host.running)
+    return replace(_Plan(replace(seen, hosts=hosts), rules).decision(), drain=drain)
+
+
+def _meant(host: Host, goes: bool) -> Host:
+    """Return a host as the plan shall see it: if it goes, taking no jobs; if it stays, not as an old one."""
+    if goes and host.running:
+        return replace(host, state=State.DRAINING)
+    return replace(host, outdated=False) if _is_old(host) and not goes else host
 
 
 def _is_old(host: Host) -> bool:
@@ -694,12 +694,6 @@ class _Plan:
         """Hosts of a fleet above its minimum."""
         have = sum(host.fleet == fleet.name for host in self.hosts)
         return have - max(fleet.min, fleet.warm)
-
-    def drain(self) -> list[str]:
-        """Choose busy hosts that shall take no more jobs and go: their launch template is old."""
-        return [
-            host.id for host in self.hosts if host.running and host.state is State.READY and host.outdated
-        ]
 
     def _usual(self) -> float:
         """How long a job takes on average, of those that wait or run."""
