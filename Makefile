@@ -13,11 +13,13 @@ PYTHON := $(VENV)/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPENQA_CACHE,CI)
 
 ENV ?=
+ENVIRONMENTS ?=
 M ?= smoke
 OS ?= debian
 N ?= 5
 SEED ?= 1
 TWO := --numprocesses=2 --no-loadscope-reorder
+context = -c env=$(ENV) $(if $(ENVIRONMENTS),-c environments=$(ENVIRONMENTS))
 requires-env = $(if $(ENV),,$(error name the environment: make $@ ENV=production (see environments/)))
 
 .PHONY: help
@@ -60,15 +62,15 @@ check: setup ## Lint, formats and types
 
 .PHONY: synth
 synth: setup ## Synthesize the templates of an environment, offline: make synth ENV=production
-	$(requires-env)cdk synth --quiet -c env=$(ENV)
+	$(requires-env)cdk synth --quiet $(context)
 
 .PHONY: diff
 diff: setup ## Show what a deploy would change: make diff ENV=production
-	$(requires-env)cdk diff -c env=$(ENV)
+	$(requires-env)cdk diff $(context)
 
 .PHONY: deploy
 deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
-	$(requires-env)cdk deploy --all -c env=$(ENV)
+	$(requires-env)cdk deploy --all $(context)
 
 .PHONY: images
 images: setup machine ## Build the container images and the sample's disk image: make images OS=fedora
