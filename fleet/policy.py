@@ -208,6 +208,8 @@ class Rules:
         breaker_seconds: It rests so long, doubled with each further failure.
         breaker_most_seconds: But never longer than this.
         no_capacity_seconds: So long AWS is not asked again for what it did not have.
+        trouble_seconds: For so long after that, or after a failed launch, no host of an old template goes
+            before one of the new has come up: those that work are all there is.
     """
 
     stale_seconds: float = 120.0
@@ -239,6 +241,7 @@ class Rules:
     breaker_seconds: float = 300.0
     breaker_most_seconds: float = 3600.0
     no_capacity_seconds: float = 600.0
+    trouble_seconds: float = 86_400.0
 
 
 DEFAULT_RULES = Rules()
@@ -280,8 +283,8 @@ def _is_old(host: Host) -> bool:
 def _replaced(seen: Seen, rules: Rules) -> set[str]:
     """Choose the hosts that go now because their launch template is old; the others stay as if it were not.
 
-    What a new template launches may never come up. So one goes first, and none while no host can be launched;
-    the others once a host of the new template is in service.
+    What a new template launches may never come up. So one goes first, and none after it if no host could be
+    launched or came up since; the others once a host of the new template is in service.
     """
     going: set[str] = set()
     for fleet in seen.fleets:
@@ -291,9 +294,15 @@ def _replaced(seen: Seen, rules: Rules) -> set[str]:
             continue
         if any(host.state is State.READY and not host.outdated for host in hosts):
             going.update(host.id for host in old)
-        elif all(host.state is State.READY for host in hosts):
+        elif not _troubled(fleet, seen.now, rules) and all(host.state is State.READY for host in hosts):
             going.add(min(old, key=lambda host: (_end(host, rules), host.id)).id)
     return going
+
+
+def _troubled(fleet: Fleet, now: float, rules: Rules) -> bool:
+    """Tell whether the last hosts that were wanted of a fleet are not there."""
+    troubles = (fleet.last_failure if fleet.failures else None, fleet.no_capacity_at)
+    return any(at is not None and now - at < rules.trouble_seconds for at in troubles)
 
 
 def _end(host: Host, rules: Rules) -> float:

@@ -164,6 +164,10 @@ def look(
                 lost.add(member.id)
                 if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
                     given_up.append(member.id)
+    if doubt := _doubt(hosts, lost):
+        # They get their time anew once openQA hears somebody: not all are heard at the same moment.
+        given_up.clear()
+        memory.lost |= dict.fromkeys(lost & memory.lost.keys(), now - LOST_SECONDS)
     on_workers = {run.job for host in hosts for run in host.running}
     seen = Seen(
         now=now,
@@ -173,7 +177,7 @@ def look(
         hosts=hosts,
         fleets=fleets,
         recent=memory.recent,
-        doubt=_doubt(hosts, lost),
+        doubt=doubt,
     )
     present = {host.id for host in hosts}
     memory.forget(present)

@@ -68,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     clean = commands.add_parser(
         "clean",
         help="remove what today's recipes no longer name",
-        description="Removes archives and roots that today's recipes no longer name, logs, and the layers "
-        "that only speed up builds. Bring a running local cloud down first: it may boot from what goes.",
+        description="Removes archives and roots that today's recipes no longer name, workers' images with a "
+        "deployment's own packages, logs, and the layers that only speed up builds. Bring a running local "
+        "cloud down first: it may boot from what goes.",
     )
     clean.set_defaults(run=_clean)
     return parser

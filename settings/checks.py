@@ -255,7 +255,9 @@ def _backup_problems(environment: Environment) -> Iterator[Problem]:
 
 def _size_problems(environment: Environment) -> Iterator[Problem]:
     tables = environment.model_dump(
-        mode="json", include={"content": True, "sign_in": True, "schedule": {"rules"}, "timetable": True}
+        mode="json",
+        include={"content": True, "sign_in": True, "schedule": {"rules"}, "timetable": True},
+        exclude={"content": {"worker_packages"}},  # of workers' user data, which has none of the others
     )
     texts = {"timetable": tables.pop("timetable")} | {
         f"{table}.{key}": value for table, values in tables.items() for key, value in (values or {}).items()

@@ -63,7 +63,7 @@ TemplateFile = Field(
     description='files of the repository that end in .json or .yaml, such as "job_groups/*.yaml"',
 )
 PackageName = Field(
-    max_length=100,
+    max_length=60,  # a hundred of them are half of a worker's user data
     pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]+$",
     description='the name of a package of the distribution that hosts run, such as "libxml-libxml-perl"',
 )

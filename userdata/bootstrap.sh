@@ -14,7 +14,7 @@ say() {
 failed() {
   trap - ERR
   # Some workers may have jobs by now: openQA runs them again elsewhere, if it hears of it before the host ends.
-  timeout 120 systemctl stop 'openqa-worker@*.service' 'openqa-worker-plain@*.service' || true
+  timeout 30 systemctl stop 'openqa-worker@*.service' 'openqa-worker-plain@*.service' || true
   python3 -m userdata.host fail "$1" || true
   say "first boot failed: $(cat /var/lib/openqa-on-aws/failure 2>/dev/null || echo "$1"); powering off"
   systemctl --no-block poweroff

@@ -316,6 +316,23 @@ def test_hosts_of_an_old_template_stay_and_work_while_none_can_replace_them(
     assert decision.desired == {"small": 4}
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [{"failures": 1, "last_failure": NOW - 7200}, {"no_capacity_at": NOW - 7200}],
+    ids=["failure", "no capacity"],
+)
+def test_hosts_of_an_old_template_do_not_go_one_by_one_where_none_came_for_the_first(
+    trouble: dict[str, float],
+) -> None:
+    troubled = replace(SMALL, **trouble)  # type: ignore[arg-type]
+    seen = see(jobs=[job(1)], hosts=[*OLD], fleets=(troubled,))
+    assert gone(plainly(seen)) == set()
+    new = [*OLD, host("h4", SMALL, jobs=1)]
+    assert gone(plainly(replace(seen, hosts=new))) == {"h1", "h2", "h3"}
+    later = NOW + 86_400
+    assert gone(plainly(replace(seen, now=later, jobs_at=later, hosts_at=later))) == {"h3"}, "the day after"
+
+
 def test_a_job_for_one_host_keeps_it_and_its_workers() -> None:
     (idle, other) = (host(name, SMALL, idle_since=NOW - 5000) for name in ("i-1", "i-2"))
     only = job(1, frozenset({*SMALL.classes, "i-1"}))

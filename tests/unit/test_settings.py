@@ -1248,6 +1248,17 @@ def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
     assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
 
 
+def test_packages_of_workers_take_no_room_of_the_web_ui(tmp_path: Path) -> None:
+    lists = {
+        "download_domains": [
+            f"a-rather-long-name-of-a-host-number-{number}.example.org" for number in range(150)
+        ],
+        "worker_packages": [f"lib-a-rather-long-name-of-a-module-{number}-perl" for number in range(100)],
+    }
+    text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in lists.items())
+    assert load("here", write(tmp_path, ('profile = "sample"', f'profile = "sample"\n{text}')))
+
+
 def test_nothing_of_x86_64_needs_no_image_of_it(tmp_path: Path) -> None:
     own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
     (x86,) = [line for line in BASE.splitlines() if line.startswith("x86_64 = ")]
