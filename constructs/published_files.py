@@ -35,7 +35,7 @@ def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedFile:
 def publish_recipes(
     stack: Stack, names: Iterable[str], *, environment: Environment, architecture: Architecture
 ) -> Mapping[str, PublishedFile | None]:
-    """Publishes container images' archives and artifacts, unless any golden AMI holds them.
+    """Publishes container images' archives and artifacts, unless the AMI already holds them.
 
     Args:
         stack: the stack whose instances fetch them.

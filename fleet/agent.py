@@ -380,8 +380,9 @@ def watch(
                 draining, handed_back = now, True
                 continue
             if step is Step.STOP:
-                role.stop()
-                stopped = stopped if stopped is not None else now
+                if stopped is None:
+                    role.stop()
+                    stopped = now
                 if complete() or now - stopped >= HOOK_SECONDS:
                     return
             if step is Step.LEAVE:

@@ -451,8 +451,8 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
         wanted = decision.desired[fleet.name] + lost
         if fleet.name in resting:
             # Each that fails would be replaced by the group. Its minimum is: no host is called off for that.
-            busy = {host.id for host in view.seen.hosts if host.running}
-            boots = [member.id for member in members if member.pending and member.id not in {*reasons, *busy}]
+            kept = {*reasons, *(host.id for host in view.seen.hosts if host.running)}
+            boots = [member.id for member in members if member.pending and member.id not in kept]
             called_off = boots[: max(0, wanted - group.min)]
             reasons |= dict.fromkeys(called_off, "hosts of its fleet do not come up")
             wanted -= len(called_off)

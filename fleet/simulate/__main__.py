@@ -30,19 +30,19 @@ def main(arguments: list[str] | None = None) -> int:
     workload = FEDORA if chosen.workload == "fedora" else Path(chosen.workload)
     if not workload.is_file():
         parser.error(f"WORKLOAD {workload} is no file; allowed are a workload file and the word fedora")
-    warm: defaultdict[str, list[Warm]] = defaultdict(list)
-    for fleet, times in chosen.warm:
-        warm[fleet].append(times)
+    times: defaultdict[str, list[Warm]] = defaultdict(list)
+    for fleet, time in chosen.warm:
+        times[fleet].append(time)
     place = Place(
         architecture=chosen.architecture,
         boot_seconds=chosen.boot,
         load=chosen.load,
         spot_mean_hours=chosen.spot_hours,
-        warm=warm,
+        warm=times,
         spare=dict(chosen.spare),
     )
     names = [fleet.name for fleet in place.scenario.fleets]
-    for option, named in (("--warm", set(warm)), ("--spare", set(place.spare))):
+    for option, named in (("--warm", set(times)), ("--spare", set(place.spare))):
         if unknown := sorted(named - set(names)):
             parser.error(f"{option} names the fleet {unknown[0]}; allowed here are {', '.join(names)}")
     days, seed = chosen.days, chosen.seed

@@ -318,6 +318,8 @@ def test_a_lock_that_comes_back_in_a_round_does_not_bring_the_round_back() -> No
     answers = iter([True, False, True, True])
     control.round()
     assert (world.calls, len(world.told)) == ([], told)
+    control.round()
+    assert len(world.calls) == 2, "the next one acts"
 
 
 def test_hosts_are_told_in_every_round_which_workers_take_no_jobs(caplog: pytest.LogCaptureFixture) -> None:
