@@ -809,9 +809,10 @@ def test_alarms_about_what_the_web_uis_host_tells(environment: Synthesized) -> N
     published = "".join(
         Path(str(module.__file__)).read_text() for module in (refresh, space, minion, messages)
     )
-    scheduled = {"ScheduleLagSeconds"} if environment.environment.schedule else set()
-    disks = {"VolumeFreePercent", "RootFreePercent"}
-    assert set(found) == {"ContentFailed", "MinionFailed", "MinionWaitSeconds"} | disks | scheduled
+    expected = {"ContentFailed", "MinionFailed", "MinionWaitSeconds", "VolumeFreePercent", "RootFreePercent"}
+    expected |= {"ScheduleLagSeconds"} if environment.environment.schedule else set()
+    expected |= {"TimetableLagSeconds"} if environment.environment.timetable else set()
+    assert set(found) == expected
     for metric, alarm in found.items():
         assert f"{metric}=" in published
         assert alarm["Namespace"] == f"openQA/{environment.environment.name}"

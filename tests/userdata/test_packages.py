@@ -34,6 +34,14 @@ FEDORA_FIRMWARE = {
     "aarch64/QEMU_EFI-pflash.raw",
     "aarch64/vars-template-pflash.raw",
 }
+# The same of AlmaLinux's and Rocky Linux's machines "64bit" and "uefi", and what it is.
+OLDER_FIRMWARE = {
+    "ovmf/OVMF_CODE.fd": "OVMF/OVMF_CODE_4M.fd",
+    "ovmf/OVMF_CODE.cc.fd": "OVMF/OVMF_CODE_4M.fd",
+    "ovmf/OVMF_VARS.fd": "OVMF/OVMF_VARS_4M.fd",
+    "ovmf/OVMF_CODE.secboot.fd": "OVMF/OVMF_CODE_4M.secboot.fd",
+    "ovmf/OVMF_VARS.secboot.fd": "OVMF/OVMF_VARS_4M.ms.fd",
+}
 DEBIAN_FIRMWARE = (
     *(f"OVMF/OVMF_{name}.fd" for name in ("CODE_4M", "VARS_4M", "CODE_4M.secboot", "VARS_4M.ms")),
     *("AAVMF/AAVMF_CODE.fd", "AAVMF/AAVMF_VARS.fd"),
@@ -102,7 +110,9 @@ def test_debians_firmware_has_the_names_that_fedoras_tests_ask_for(tmp_path: Pat
     for _ in range(2):
         firmware(tmp_path)
     edk2 = share / "edk2"
-    assert {str(path.relative_to(edk2)) for path in edk2.rglob("*") if path.is_file()} == FEDORA_FIRMWARE
+    found = {str(path.relative_to(edk2)) for path in edk2.rglob("*") if path.is_file()}
+    assert found == FEDORA_FIRMWARE | OLDER_FIRMWARE.keys()
+    assert {name: (edk2 / name).read_text() for name in OLDER_FIRMWARE} == OLDER_FIRMWARE
     assert (edk2 / "aarch64/QEMU_EFI-pflash.raw").read_text() == "AAVMF/AAVMF_CODE.fd"
     assert "OVMF_VARS_4M.ms.fd" in (edk2 / "ovmf/OVMF_VARS_4M.secboot.qcow2").read_text()
 

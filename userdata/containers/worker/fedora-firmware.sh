@@ -1,7 +1,8 @@
 #!/bin/sh
 # Gives Debian's UEFI firmware the names that Fedora's tests ask for (UEFI_PFLASH_CODE and UEFI_PFLASH_VARS of the
-# machines in os-autoinst-distri-fedora's templates.fif.json), and those that os-autoinst looks for where a job says
-# UEFI=1 alone (bmwqemu.pm, ovmf_locations): in the worker's image and on tap hosts.
+# machines in os-autoinst-distri-fedora's templates.fif.json), those of older Fedora systems, which AlmaLinux's and
+# Rocky Linux's tests still have, and those that os-autoinst looks for where a job says UEFI=1 alone (bmwqemu.pm,
+# ovmf_locations): in the worker's image and on tap hosts.
 #   usage: fedora-firmware.sh [ROOT]
 set -eu
 
@@ -10,6 +11,9 @@ convert() {
   mkdir -p "$share/edk2/ovmf"
   qemu-img convert -f raw -O qcow2 "$share/OVMF/$1" "$share/edk2/ovmf/$2"
 }
+name() {
+  ln -sf "../../OVMF/$1" "$share/edk2/ovmf/$2"
+}
 
 if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/edk2/ovmf/OVMF_CODE_4M.qcow2" ]; then
   convert OVMF_CODE_4M.fd OVMF_CODE_4M.qcow2
@@ -17,6 +21,11 @@ if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/edk2/ovmf/OVMF_CODE_4M
   convert OVMF_CODE_4M.secboot.fd OVMF_CODE_4M.secboot.qcow2
   # With Microsoft's keys enrolled, which signed Fedora's boot loader.
   convert OVMF_VARS_4M.ms.fd OVMF_VARS_4M.secboot.qcow2
+  name OVMF_CODE_4M.fd OVMF_CODE.fd
+  name OVMF_CODE_4M.fd OVMF_CODE.cc.fd
+  name OVMF_VARS_4M.fd OVMF_VARS.fd
+  name OVMF_CODE_4M.secboot.fd OVMF_CODE.secboot.fd
+  name OVMF_VARS_4M.ms.fd OVMF_VARS.secboot.fd
 fi
 if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/OVMF/OVMF_CODE.fd" ]; then
   ln -s OVMF_CODE_4M.fd "$share/OVMF/OVMF_CODE.fd"
