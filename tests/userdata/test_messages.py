@@ -600,13 +600,18 @@ def test_fedoras_files_say_what_fedora_says(tmp_path: Path) -> None:
 def test_fedoras_own_by_hand(tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
 
+    host = machine.host(tmp_path, "webui-fedora-messages")
+    host.layout.templates_lock.parent.mkdir(parents=True)
+    host.layout.templates_lock.touch()
+
     def run(arguments: list[str], *, seconds: float) -> str:
+        with host.layout.templates_lock.open("rb") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # who loads templates waits for it
         ran.append(arguments)
         return "scheduled\n2 jobs\n"
 
     monkeypatch.setattr(messages, "run", run)
     said: list[str] = []
-    host = machine.host(tmp_path, "webui-fedora-messages")
     messages.schedule_by_hand(host, "update", "FEDORA-2", said.append)
     assert ran == [
         [

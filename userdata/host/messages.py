@@ -5,6 +5,7 @@ Fedora's keys, callbacks and settings are those of fedora-infra/ansible (roles/o
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -168,6 +169,8 @@ def _lag(host: Host, name: str) -> float:
 def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], None]) -> None:
     """Has fedora_openqa schedule a compose or an update, in its scheduler's container.
 
+    It waits while openQA's templates change: of half of them came half the jobs.
+
     Args:
         host: the web UI's host.
         kind: ``compose`` or ``update``.
@@ -184,7 +187,10 @@ def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], N
         )
     server = f"--openqa-hostname=http://{host.document.webui_host}"
     command = ["podman", "exec", "openqa-fedora-scheduler", "fedora-openqa", kind, server, what]
-    for line in run(command, seconds=_BY_HAND_SECONDS).splitlines():
+    with host.layout.templates_lock.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        lines = run(command, seconds=_BY_HAND_SECONDS).splitlines()
+    for line in lines:
         report(line)
 
 
