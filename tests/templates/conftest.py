@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import settings
-from settings.timetable import Entry
 from tests.templates.synthesis import Synthesized, synthesize
-from userdata.messages.rules import IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,17 +44,15 @@ def production(synthesized: Callable[[str], Synthesized]) -> Synthesized:
 
 
 @pytest.fixture(scope="session")
+def rocky(synthesized: Callable[[str], Synthesized]) -> Synthesized:
+    """The environment that schedules by the clock."""
+    return synthesized("rocky")
+
+
+@pytest.fixture(scope="session")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     """An environment whose backups are copied elsewhere."""
     asked = settings.load("production")
     backups = asked.backups.model_copy(update={"replicate_to": "arn:aws:s3:::elsewhere"})
     changed = asked.model_copy(update={"backups": backups})
     return synthesize(changed, tmp_path_factory.mktemp("replicated"))
-
-
-@pytest.fixture(scope="session")
-def timed(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """An environment that schedules by the clock."""
-    entry = Entry(at=("mon-fri 05:30",), post=dict.fromkeys(IDENTITY, "{date}"))
-    asked = settings.load("local").model_copy(update={"timetable": (entry,)})
-    return synthesize(asked, tmp_path_factory.mktemp("timed"), check=False)

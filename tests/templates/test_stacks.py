@@ -589,12 +589,12 @@ def ruled(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     return synthesize(changed("local", schedule=schedule), tmp_path_factory.mktemp("ruled"), check=False)
 
 
-def test_the_clock_needs_no_broker(timed: Synthesized) -> None:
-    told = document(template(timed, "webui"))
-    assert told["timetable"] == [{"at": ["mon-fri 05:30"], "post": dict.fromkeys(IDENTITY, "{date}")}]
+def test_the_clock_needs_no_broker(rocky: Synthesized) -> None:
+    told = document(template(rocky, "webui"))
+    assert told["timetable"] == [entry.model_dump(mode="json") for entry in load("rocky").timetable]
     assert "schedule" not in told
     assert "broker" not in told["secrets"]
-    assert {rule["FromPort"] for rule in egress_of_the_webui(timed)} == {80, 443}
+    assert {rule["FromPort"] for rule in egress_of_the_webui(rocky)} == {80, 443}
 
 
 def test_the_webui_is_told_where_messages_come_from(ruled: Synthesized) -> None:
@@ -859,8 +859,8 @@ def test_an_alarm_tells_that_messages_are_not_dealt_with(
         assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
 
 
-def test_an_alarm_tells_that_the_timetable_is_not_kept(timed: Synthesized, ruled: Synthesized) -> None:
-    alarms = timed.properties("AWS::CloudWatch::Alarm", "webui")
+def test_an_alarm_tells_that_the_timetable_is_not_kept(rocky: Synthesized, ruled: Synthesized) -> None:
+    alarms = rocky.properties("AWS::CloudWatch::Alarm", "webui")
     alarm = only([alarm for alarm in alarms if alarm["MetricName"] == "TimetableLagSeconds"])
     assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
     assert 600 < alarm["Threshold"] <= 3600
