@@ -39,6 +39,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_assets_without_room(environment),
         *_ids_that_are_not_read(environment),
         *_fetches_that_are_refused(environment),
+        *_fetches_without_a_way(environment),
         *_builds_without_scenarios(environment),
     )
 
@@ -178,6 +179,17 @@ def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
                 yield (
                     f"{environment.name}: {key}.post.{name} = {shown(template)}: openQA "
                     f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
+                )
+
+
+def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
+    for key, post in _posts(environment).items():
+        for name, template in post.items():
+            port = re.match(r"https?://[^/?#]*:(\d+)(?=[/?#]|$)", template)
+            if FETCHED.fullmatch(name) and port and int(port[1]) not in (80, 443):
+                yield (
+                    f"{environment.name}: {key}.post.{name} = {shown(template)}: the web UI's host "
+                    f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
                 )
 
 

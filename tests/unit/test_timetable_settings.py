@@ -102,6 +102,18 @@ def test_fetches_that_openqa_refuses_are_told(tmp_path: Path) -> None:
         assert "ISO_URL" not in str(warnings(tmp_path, ENTRY + FETCHING, (domain,)))
 
 
+@pytest.mark.parametrize(("port", "told"), [(":8080", True), ("", False), (":443", False)])
+def test_fetches_from_ports_that_the_host_does_not_reach_are_told(
+    tmp_path: Path, port: str, told: bool
+) -> None:
+    fetching = f'ISO_URL = "https://cd.example.org{port}/a:8080.iso"\n'
+    lines = [line for line in warnings(tmp_path, ENTRY + fetching, ("example.org",)) if "ISO_URL" in line]
+    end = (
+        "the web UI's host reaches no port 8080, and the build's jobs fail; wanted: an address without a port"
+    )
+    assert [line.partition('.iso": ')[2] for line in lines] == [end] * told
+
+
 def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
     (line,) = warnings(tmp_path, ENTRY, ())
     assert "timetable.1.post has no SCENARIO_DEFINITIONS_YAML_FILE" in line
