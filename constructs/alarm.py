@@ -48,7 +48,9 @@ def add_alarm(
         period: seconds that make a value.
         periods: how many values in a row must be so. CloudWatch looks at a day at most, if a period has less
             than an hour; at seven otherwise.
-        missing: what a period without figures counts as.
+        missing: what a period without figures counts as. CloudWatch first takes figures of some periods
+            farther back instead, so that only short periods tell of silence soon:
+            docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
         namespace: the metric's; None: the environment's own.
         dimensions: the metric's.
     """

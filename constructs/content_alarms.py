@@ -26,8 +26,9 @@ class ContentAlarms(Construct):
             metric="ContentFailed",
             statistic="Minimum",
             threshold=0,
+            period=5 * MINUTE,
             # Two rounds, and what they take.
-            period=(2 * environment.content.refresh_minutes + 5) * MINUTE,
+            periods=-(-2 * environment.content.refresh_minutes // 5) + 1,
         )
         add_alarm(
             self,

@@ -27,7 +27,7 @@ class DatabaseAlarms(Construct):
             metric="BackupAgeSeconds",
             statistic="Maximum",
             threshold=26 * HOUR,
-            period=HOUR,
+            period=15 * MINUTE,
         )
         add_alarm(
             self,
@@ -46,12 +46,13 @@ class DatabaseAlarms(Construct):
             "RestoreVerified",
             environment=environment,
             name="RestoreVerified",
-            meaning="the daily rehearsal of a restore failed, or did not run",
+            meaning="no rehearsal of a restore has gone well for 26 hours: it failed, or did not run",
             metric="RestoreVerified",
-            statistic="Minimum",
+            statistic="Maximum",
             threshold=1,
             below=True,
-            period=DAY,
+            period=HOUR,
+            periods=26,
         )
         add_alarm(
             self,

@@ -112,8 +112,10 @@ class FrontDoor(Construct):
             statistic="Maximum",
             threshold=1,
             below=True,
-            # A new host is there sooner, unless it has to wait for what its predecessor holds.
-            period=15 * MINUTE,
+            # A new host is there sooner, unless it has to wait for what its predecessor holds. While none is
+            # registered, there are no figures.
+            period=MINUTE,
+            periods=15,
         )
         forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
         if environment.domain is None or zone is None:

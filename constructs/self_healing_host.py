@@ -17,7 +17,7 @@ from aws_cdk import (
 from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
 from constructs.acknowledged import acknowledge
-from constructs.alarm import HOUR, add_alarm
+from constructs.alarm import MINUTE, add_alarm
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
@@ -185,5 +185,6 @@ class SelfHealingHost(Construct):
             statistic="Maximum",
             threshold=FREE_PERCENT,
             below=True,
-            period=HOUR,
+            period=5 * MINUTE,
+            periods=12,
         )

@@ -75,6 +75,12 @@ def actions(synthesized: Synthesized, part: str, kind: str = "AWS::IAM::") -> se
     }
 
 
+def span(alarm: Json) -> int:
+    """Returns for how many seconds things must be bad until an alarm rings."""
+    seconds: int = alarm["Period"] * alarm["EvaluationPeriods"]
+    return seconds
+
+
 def host_actions(synthesized: Synthesized, part: str) -> set[str]:
     """Returns what roles may do, without the operators' policies."""
     return actions(synthesized, part, "AWS::IAM::Role")
@@ -819,9 +825,9 @@ def test_alarms_about_what_the_web_uis_host_tells(environment: Synthesized) -> N
         assert alarm["TreatMissingData"] == "breaching"
         assert alarm["Period"] <= 86400
     assert found["VolumeFreePercent"]["Threshold"] > 5  # where openQA stops
-    # Two rounds of the timer are in a period, so that one alone rings no bell.
+    # Two rounds of the timer are in its time, so that one alone rings no bell.
     minutes = environment.environment.content.refresh_minutes
-    assert found["ContentFailed"]["Period"] > 2 * 60 * minutes
+    assert span(found["ContentFailed"]) > 2 * 60 * minutes
 
 
 def test_one_background_job_that_failed_or_waits_rings(local: Synthesized) -> None:
@@ -840,6 +846,7 @@ def test_a_rehearsal_that_fills_the_root_disk_for_a_time_does_not_ring(local: Sy
         alarms = local.properties("AWS::CloudWatch::Alarm", part)
         alarm = only([alarm for alarm in alarms if alarm["MetricName"] == metric])
         assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Maximum", "LessThanThreshold")
+        assert span(alarm) == 3600
         assert f"openqa-local-{part} is free" in alarm["AlarmDescription"]
 
 
@@ -935,8 +942,31 @@ def test_a_database_that_cannot_be_relied_on_rings(local: Synthesized) -> None:
         assert f"{alarm['MetricName']}=" in published
         assert alarm["Namespace"] == "openQA/local"
         assert alarm["TreatMissingData"] == "breaching"
-        # CloudWatch evaluates no more than a day, with periods under an hour; seven otherwise.
-        assert alarm["Period"] * alarm["EvaluationPeriods"] <= 86400
+
+
+def test_a_day_without_a_good_rehearsal_rings(local: Synthesized) -> None:
+    alarms = {alarm["MetricName"]: alarm for alarm in local.properties("AWS::CloudWatch::Alarm", "database")}
+    verified = alarms["RestoreVerified"]
+    # One good figure is enough, and there is one a day, an hour earlier or later.
+    assert (verified["Statistic"], verified["ComparisonOperator"]) == ("Maximum", "LessThanThreshold")
+    assert 24 * 3600 < span(verified) <= 26 * 3600
+
+
+def test_silence_rings_soon(environment: Synthesized) -> None:
+    alarms = {alarm["MetricName"]: alarm for alarm in environment.properties("AWS::CloudWatch::Alarm")}
+    # CloudWatch takes figures of some periods farther back before it counts a period as missing, so that the
+    # length of a period adds to each time several times.
+    for metric, most in (
+        ("HealthyHostCount", 60),
+        ("ContentFailed", 300),
+        ("RootFreePercent", 300),
+        ("DatabaseRootFreePercent", 300),
+        ("BackupAgeSeconds", 900),
+        ("RestoreVerified", 3600),
+    ):
+        assert alarms[metric]["Period"] <= most
+    for alarm in alarms.values():
+        assert span(alarm) <= (86400 if alarm["Period"] < 3600 else 7 * 86400)
 
 
 def test_a_certificate_that_is_not_renewed_rings_in_time(local: Synthesized, production: Synthesized) -> None:
@@ -1030,6 +1060,7 @@ def test_an_alarm_tells_that_no_web_ui_answers(environment: Synthesized) -> None
     )
     assert alarm["ComparisonOperator"] == "LessThanThreshold"
     assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Maximum", 1, "breaching")
+    assert span(alarm) == 900
     made = environment.templates["webui"]["Resources"]
     for dimension in alarm["Dimensions"]:
         ((_, (target, attribute)),) = dimension["Value"].items()
