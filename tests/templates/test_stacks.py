@@ -1052,6 +1052,13 @@ def test_the_load_balancer_is_the_first_to_end_an_idle_connection(environment: S
     assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
 
 
+def test_security_groups_forget_no_idle_connection_of_the_web_ui() -> None:
+    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf").read_text()
+    (probed,) = re.findall(r"listen 8080 so_keepalive=(\d+)s::;", nginx)
+    # Nitro v6: docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html
+    assert int(probed) < 350
+
+
 def test_an_alarm_tells_that_no_web_ui_answers(environment: Synthesized) -> None:
     (alarm,) = (
         alarm
