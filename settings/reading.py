@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -104,8 +105,18 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     key = _key(document, location)
     model, field = _place(location)
     if field is None:
-        return Problem(key, value, "unknown key", ", ".join(_keys(model)))
+        return Problem(key, value, _unknown(str(location[-1]), model), ", ".join(_keys(model)))
     return Problem(key, None if error["type"] == "missing" else value, wrong, allowed(field))
+
+
+def _unknown(name: str, model: type[BaseModel]) -> str:
+    """Tell what is wrong with a key that its table does not have, and what was meant by it."""
+    there = Environment.model_fields.get(name)
+    if model is not Environment and there and not _table(there):
+        # To TOML a key belongs to the last table above it, however much is between them.
+        return "unknown key of this table; that of the file stands above all tables"
+    near = difflib.get_close_matches(name, _keys(model), n=1)
+    return f"unknown key, perhaps {near[0]}" if near else "unknown key"
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:

@@ -71,7 +71,10 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
         ),
         (BROKER + RULE + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
         (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "rules and timetable, for which user data has no room"),
-        (BROKER + RULE.replace("topic", "topics"), "unknown key; allowed: topic, filter, post"),
+        (
+            BROKER + RULE.replace("topic", "topics"),
+            "unknown key, perhaps topic; allowed: topic, filter, post",
+        ),
         (
             BROKER + RULE.replace("[schedule.rules.post]", "filter.topic = 5\n[schedule.rules.post]"),
             "schedule.rules.1.filter.topic = 5; allowed: a table: fields of the message's body",

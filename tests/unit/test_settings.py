@@ -225,6 +225,19 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         ["fleets.nested.maximum = 2: unknown key", "allowed: name, architecture"],
     ),
     "unknown table": ([("[content]", "[colour]\n[content]")], ["colour = {}: unknown key", "content"]),
+    "misspelt key": (["pubilc = true"], ["pubilc = true: unknown key, perhaps public; allowed: kind"]),
+    "misspelt key of a fleet": (
+        [("max = 2", "max = 2\nspot_shares = 0.5")],
+        ["fleets.nested.spot_shares = 0.5: unknown key, perhaps spot_share; allowed: name"],
+    ),
+    "misspelt table": (
+        [("[content]", "[backup]\n[content]")],
+        ["backup = {}: unknown key, perhaps backups; allowed: kind"],
+    ),
+    "key of the file below a table": (
+        [("max = 2", 'max = 2\nos = "fedora"')],
+        ['fleets.nested.os = "fedora": unknown key of this table; that of the file stands above all tables'],
+    ),
     "name in the file": (['name = "other"'], ['name = "other": unknown key', "kind"]),
     "table for text": ([set_to("region", '"us-east-1"', "{}")], ["region = {}", "an AWS region"]),
     "text for a table": (
