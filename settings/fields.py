@@ -20,6 +20,8 @@ def _address(value: object) -> object:
 
 
 def _interface(value: object) -> object:
+    if isinstance(value, str) and "/" not in value:
+        raise ValueError  # it would be taken for a network of one address
     return IPv4Interface(value) if isinstance(value, str) else value
 
 

@@ -287,6 +287,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                 )
                 for address, told in {
                     "10": ["an IPv4 address with the prefix of its network"],
+                    '"10.0.2.2"': ["; allowed: an IPv4 address with the prefix of its network"],
                     '"10.0.2.2/33"': ["an IPv4 address with the prefix of its network", "10.0.2.2/15"],
                     '"fe80::2/15"': ["an IPv4 address with the prefix of its network"],
                     '"11.0.2.2/15"': ["not in a private network", "inside 10.0.0.0/8"],
