@@ -157,7 +157,7 @@ def _database_problems(environment: Environment) -> Iterator[Problem]:
         for key in missing:
             yield Problem(f"database.{key}", None, "", allowed(Database.model_fields[key]))
     if database.engine == "rds" and database.rds is None:
-        yield Problem("database.rds", None, "", "a table with instance_class and volume_gib")
+        yield Problem("database.rds", None, "", "a table [database.rds] with instance_class, volume_gib")
     if database.rds is None:
         return
     if environment.kind == "local":

@@ -106,7 +106,12 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     model, field = _place(location)
     if field is None:
         return Problem(key, value, _unknown(str(location[-1]), model), ", ".join(_keys(model)))
-    return Problem(key, None if error["type"] == "missing" else value, wrong, allowed(field))
+    if location == ("name",):
+        wrong = "so the file is called"
+    choice = allowed(field)
+    if not field.description and (table := _table(field)):
+        choice = f"a table [{key}] with {', '.join(_keys(table))}"
+    return Problem(key, None if error["type"] == "missing" else value, wrong, choice)
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:

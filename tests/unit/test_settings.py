@@ -205,7 +205,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "a key that cannot be printed": (['"a\\u2028" = 1'], [r'here.toml: "a\u2028" = 1: unknown key']),
     "missing table": (
         [('[content]\nprofile = "sample"\n', "")],
-        ["content is missing", "a table"],
+        ["content is missing; allowed: a table [content] with profile, distri, tests"],
     ),
     "missing key of a table": (
         [('zone = "us-east-1a"\n', "")],
@@ -242,7 +242,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "table for text": ([set_to("region", '"us-east-1"', "{}")], ["region = {}", "an AWS region"]),
     "text for a table": (
         [('[content]\nprofile = "sample"\n', ""), 'content = "sample"'],
-        ['content = "sample"', "allowed: a table"],
+        ['content = "sample"', "allowed: a table [content] with profile"],
     ),
     "text for a switch": (['public = "yes"'], ['public = "yes"', "true or false"]),
     "kind": ([set_to("kind", '"dev"', '"test"')], ['kind = "test"', '"local" or "dev" or "production"']),
@@ -573,7 +573,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "rds without its table": (
         [('instance_type = "t3.medium"', 'engine = "rds"\ninstance_type = "t3.medium"')],
-        ["database.rds is missing", "instance_class and volume_gib"],
+        ["database.rds is missing", "a table [database.rds] with instance_class, volume_gib"],
     ),
     "rds with half a host": (
         [(DATABASE, f'engine = "rds"\ninstance_type = "t3.medium"\nvolume_gib = 20\n{RDS}')],
@@ -991,7 +991,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_name_unfit_for_aws(tmp_path: Path) -> None:
     folder = write(tmp_path, name="My_openQA")
-    with pytest.raises(SettingsError, match='name = "My_openQA"; allowed: up to 16 lowercase'):
+    with pytest.raises(SettingsError, match='name = "My_openQA": so the file is called; allowed: up to 16'):
         load("My_openQA", folder)
 
 
