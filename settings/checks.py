@@ -349,19 +349,18 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
 def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterator[Problem]:
     key = f"fleets.{fleet.name}.instance_types"
     workers = fleet.workers(name)
-    if not workers:
-        least = SYSTEM_GIB + fleet.cache_gib + catalogue.DISK_GIB_PER_WORKER
+    if not workers and name not in _types_without_room(fleet):
         allowed = (
             f"{catalogue.VCPU_PER_WORKER} vCPU, {catalogue.MEMORY_GIB_PER_WORKER} GiB of memory and "
-            f"{catalogue.DISK_GIB_PER_WORKER} GiB of disk for a worker, beside cache_gib = {fleet.cache_gib} "
-            f"(types without disks: volume_gib = {least} or more), or set workers_per_host"
+            f"{catalogue.DISK_GIB_PER_WORKER} GiB of disk for a worker, beside "
+            f"cache_gib = {fleet.cache_gib}, or set workers_per_host"
         )
         yield Problem(key, name, "too small for one worker", allowed)
     for cluster, jobs in environment.content.clusters(fleet.architecture).items():
         if cluster not in fleet.classes:
             continue
         together = f"but {jobs} {cluster} jobs run together"
-        if fleet.one_host and workers < jobs:
+        if fleet.one_host and 0 < workers < jobs:
             wrong = f"{workers} workers a host, {together}"
             yield Problem(key, name, wrong, f"types that carry {jobs} workers or more")
         elif not fleet.one_host and 0 < workers * fleet.max < jobs:
@@ -403,6 +402,7 @@ def _other(architecture: Architecture) -> Architecture:
 
 def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
     least, wrong = SYSTEM_GIB, "no room for the machine image, and for what is installed beside it"
+    tight: frozenset[str] = frozenset()
     if isinstance(hosts, Fleet):
         pools = f"the system and {catalogue.DISK_GIB_PER_WORKER} GiB for each worker"
         if (over := hosts.needed_gib - GP3_GIB) > 0:
@@ -412,8 +412,22 @@ def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str)
         if hosts.workers_per_host and hosts.needed_gib > SYSTEM_GIB:
             least = hosts.needed_gib
             wrong = f"no room for {pools} beside cache_gib = {hosts.cache_gib}"
-    if environment.kind != "local" and hosts.volume_gib is not None and hosts.volume_gib < least:
+        elif tight := _types_without_room(hosts):
+            least += hosts.cache_gib + catalogue.DISK_GIB_PER_WORKER
+            wrong = f"no room for {pools} beside cache_gib = {hosts.cache_gib}, not even for one"
+    asked = environment.kind != "local" or tight
+    if asked and hosts.volume_gib is not None and hosts.volume_gib < least:
         yield Problem(f"{key}.volume_gib", hosts.volume_gib, wrong, f"{least} to {GP3_GIB}")
+
+
+def _types_without_room(fleet: Fleet) -> frozenset[str]:
+    """Find the types that would carry a worker, if the fleet's volume had room for one."""
+    types = catalogue.load()
+    return frozenset(
+        name
+        for name in fleet.instance_types
+        if not fleet.workers(name) and types[name].workers() and not types[name].disks
+    )
 
 
 def _builder_problems(environment: Environment) -> Iterator[Problem]:

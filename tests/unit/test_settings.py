@@ -771,12 +771,19 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         ['fleets.nested.instance_types = "c8i.large": too small', "8 GiB", "set workers_per_host"],
     ),
     "volume too small for a worker": (
-        [("max = 2", "volume_gib = 250")],
+        [("max = 2", "volume_gib = 250"), ('["m8i.2xlarge"]', '["m8i.2xlarge", "m8i.4xlarge"]')],
         [
-            'fleets.nested.instance_types = "m8i.2xlarge": too small',
-            "40 GiB of disk for a worker, beside cache_gib = 200",
-            "volume_gib = 260 or more), or set workers_per_host",
+            "fleets.nested.volume_gib = 250: no room for the system and 40 GiB for each worker beside "
+            "cache_gib = 200, not even for one; allowed: 260 to 65536"
         ],
+    ),
+    "volume too small for a worker, on one machine": (
+        [*LOCAL, ("max = 2", "volume_gib = 250")],
+        ["fleets.nested.volume_gib = 250: no room", "260 to 65536"],
+    ),
+    "instance store too small for a worker": (
+        [('["m8i.2xlarge"]', '["c8id.2xlarge"]'), ("max = 2", "cache_gib = 450")],
+        ['fleets.nested.instance_types = "c8id.2xlarge": too small for one worker', "cache_gib = 450"],
     ),
     "workers per host": (
         [("max = 2", "workers_per_host = 61")],
