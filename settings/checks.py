@@ -74,10 +74,12 @@ def problems(environment: Environment) -> Iterator[Problem]:
         )
     yield from unknown
     yield from _fleet_names(environment)
-    yield from _coverage_problems(environment)
     if not unknown:
         for fleet in environment.fleets:
             yield from _fleet_problems(environment, fleet)
+    # Behind what is wrong with a fleet itself, from which it may follow.
+    yield from _coverage_problems(environment)
+    if not unknown:
         yield from _builder_problems(environment)
         yield from _quota_problems(environment)
 
@@ -520,6 +522,8 @@ def _coverage_problems(environment: Environment) -> Iterator[Problem]:
                 classes = need.classes | {f"qemu_{architecture}"}
                 together = ", ".join(sorted(classes))
                 wrong = f"content {shown(profile)} has {architecture} jobs that no fleet serves"
+                if profile == "custom" and not need.classes:
+                    wrong = f"no fleet serves the jobs of {architecture} that ask for nothing more"
                 allowed = f"one {architecture} fleet with max above 0 whose classes hold {together}"
                 yield Problem("fleets", [fleet.name for fleet in environment.fleets], wrong, allowed)
 

@@ -1269,6 +1269,14 @@ def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
     assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
 
 
+def test_fleets_that_serve_nobody_are_told_behind_what_is_wrong_with_one(tmp_path: Path) -> None:
+    own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
+    lines = refusal(tmp_path, ('profile = "sample"', own), ARM_IMAGE, ARM_FLEET)
+    assert 'fleets.nested.virtualization = "nested": aarch64 instances have' in lines[0]
+    assert "no fleet serves the jobs of aarch64 that ask for nothing more; allowed: one aarch64" in lines[-1]
+    assert not any("content" in line for line in lines)
+
+
 def test_packages_of_workers_take_no_room_of_the_web_ui(tmp_path: Path) -> None:
     lists = {
         "download_domains": [
