@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from fleet import catalogue
-from settings.content import ARCHITECTURES, KNOWN_CLASSES
+from settings.content import ARCHITECTURES, KNOWN_CLASSES, PROFILES
 from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
 
@@ -14,6 +14,8 @@ from settings.problem import shown
 DEBIAN_IMAGES = "/aws/service/debian/"
 # Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
 ASSETS_SHARE = 0.75
+# What `ops smoke` runs, which is there whatever else is followed.
+SAMPLE = PROFILES["sample"]["distri"]
 # Settings by which openQA fetches an asset (lib/OpenQA/Utils.pm, asset_type_from_setting and get_url_short).
 FETCHED = re.compile(
     r"(ISO(_\d+)?|HDD_\d+|REPO_\d+|ASSET_\d+|UEFI_PFLASH_VARS|KERNEL|INITRD)(_DECOMPRESS)?_URL"
@@ -41,6 +43,8 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_fetches_that_are_refused(environment),
         *_fetches_without_a_way(environment),
         *_builds_without_scenarios(environment),
+        *_builds_of_other_tests(environment),
+        *_builds_without_hosts(environment),
     )
 
 
@@ -201,6 +205,30 @@ def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
             yield (
                 f"{environment.name}: {key}.post has no SCENARIO_DEFINITIONS_YAML_FILE: with content.loader "
                 '"scenarios" openQA has no job templates but those made by hand, and without makes no jobs'
+            )
+
+
+def _builds_of_other_tests(environment: Environment) -> Iterator[str]:
+    there = dict.fromkeys((environment.content.distri, SAMPLE))
+    for key, post in _posts(environment).items():
+        distri = post["DISTRI"]
+        # Those with CASEDIR bring their tests themselves.
+        if "{" not in distri and distri not in there and "CASEDIR" not in post:
+            yield (
+                f"{environment.name}: {key}.post.DISTRI = {shown(distri)}: openQA has tests of "
+                f"{' and '.join(there)} alone, and no job of others gets anywhere; wanted: content.distri"
+            )
+
+
+def _builds_without_hosts(environment: Environment) -> Iterator[str]:
+    offered = {name for fleet in environment.fleets if fleet.max for name in fleet.classes}
+    for key, post in _posts(environment).items():
+        wanted = f"qemu_{post['ARCH']}"
+        if "{" not in wanted and wanted not in offered:
+            yield (
+                f"{environment.name}: {key}.post.ARCH = {shown(post['ARCH'])}: no fleet has {wanted}, which "
+                "jobs ask for unless their machines say otherwise: they would wait for ever; wanted: "
+                "a fleet with max above 0 that has it in its classes"
             )
 
 

@@ -11,7 +11,7 @@ from settings import SettingsError, messages
 
 LOCAL = (settings.ENVIRONMENTS / "local.toml").read_text()
 BROKER = 'broker = "amqps://fedora@rabbitmq.example.org/%2Fpublic_pubsub"\n'
-POST = 'DISTRI = "a"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD = "{id}"\n'
+POST = 'DISTRI = "sample"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD = "{id}"\n'
 RULE = f'[[schedule.rules]]\ntopic = "org.example.#"\n[schedule.rules.post]\n{POST}'
 
 

@@ -12,7 +12,7 @@ from settings.timetable import Entry
 
 LOCAL = (settings.ENVIRONMENTS / "local.toml").read_text()
 AT = 'at = ["mon-fri 05:30", "sun 12:00"]\n'
-POST = 'DISTRI = "a"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD = "{date}"\n'
+POST = 'DISTRI = "sample"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD = "{date}"\n'
 ENTRY = f"[[timetable]]\n{AT}[timetable.post]\n{POST}"
 
 
@@ -45,7 +45,10 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace("05:30", "24:00"), "a list of days and times in UTC"),
         (ENTRY.replace("sun", "sunday"), 'timetable.1.at.2 = "sunday 12:00"'),
         (ENTRY.replace('FLAVOR = "b"\n', ""), "timetable.1.post.FLAVOR is missing"),
-        (ENTRY.replace("{date}", "1"), "a 1 b x86_64 1 both for 2024-01-01T05:30Z and 2024-01-02T05:30Z"),
+        (
+            ENTRY.replace("{date}", "1"),
+            "sample 1 b x86_64 1 both for 2024-01-01T05:30Z and 2024-01-02T05:30Z",
+        ),
         (ENTRY.replace("{date}", "{year}{day}"), "so only the first would be scheduled"),
         (ENTRY.replace("{date}", "{month}{day}"), "both for 2024-01-01T05:30Z and 2025-01-01T05:30Z"),
         (ENTRY.replace("sun 12:00", "fri 12:00"), "both for 2024-01-05T05:30Z and 2024-01-05T12:00Z"),
@@ -119,3 +122,27 @@ def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
     assert "timetable.1.post has no SCENARIO_DEFINITIONS_YAML_FILE" in line
     assert warnings(tmp_path, ENTRY + 'SCENARIO_DEFINITIONS_YAML_FILE = "/a.yaml"\n', ()) == ()
     assert warnings(tmp_path, ENTRY, (), loader="openqa") == ()
+
+
+@pytest.mark.parametrize("distri", ["sample", "fedora", "{date}"])
+def test_builds_of_tests_that_are_there_are_not_told(tmp_path: Path, distri: str) -> None:
+    text = ENTRY.replace('"sample"', f'"{distri}"')
+    assert warnings(tmp_path, text, (), loader="openqa", distri="fedora") == ()
+
+
+def test_builds_of_tests_that_are_not_there_are_told(tmp_path: Path) -> None:
+    text = ENTRY.replace('"sample"', '"fedroa"')
+    (line,) = warnings(tmp_path, text, (), loader="openqa", distri="fedora")
+    assert line.startswith(
+        'x: timetable.1.post.DISTRI = "fedroa": openQA has tests of fedora and sample alone'
+    )
+    brought = text + 'CASEDIR = "https://example.org/tests.git"\n'
+    assert warnings(tmp_path, brought, (), loader="openqa", distri="fedora") == ()
+
+
+def test_builds_that_no_host_takes_are_told(tmp_path: Path) -> None:
+    (line,) = warnings(tmp_path, ENTRY.replace("x86_64", "ppc64le"), (), loader="openqa")
+    assert line.startswith(
+        'x: timetable.1.post.ARCH = "ppc64le": no fleet has qemu_ppc64le, which jobs ask for'
+    )
+    assert warnings(tmp_path, ENTRY.replace("x86_64", "{date}"), (), loader="openqa") == ()
