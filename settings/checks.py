@@ -485,6 +485,11 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         if not name.endswith(ends):
             wrong = f"no file for loader {shown(content.loader)}"
             yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(ends)}")
+        elif content.loader == "openqa" and name.endswith(".fif.json"):
+            wrong = "named as Fedora's format, which openQA does not read"
+            yield Problem(
+                "content.templates", name, wrong, 'loader = "fifloader", or files in openQA\'s format'
+            )
 
 
 def _tap_problems(address: IPv4Interface) -> Iterator[Problem]:

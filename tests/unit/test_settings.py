@@ -316,6 +316,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                 'tests = "https://example.org/tests.git"\nloader = "fifloader"\ntemplates = ["a.yaml"]',
                 ['content.templates = "a.yaml"', 'no file for loader "fifloader"', "end in .json"],
             ),
+            "a file in Fedora's format": (
+                'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.fif.json"]',
+                ['content.templates = "a.fif.json"', 'allowed: loader = "fifloader", or'],
+            ),
             "refresh": ("refresh_minutes = 0", ["content.refresh_minutes = 0", "from 1 to 360"]),
             "limit": (
                 'asset_limits = { "a group" = -1 }',
