@@ -1565,6 +1565,12 @@ def test_every_key_is_on_the_operators_page() -> None:
     assert {name for model in models() for name in model.model_fields} - words == set()
 
 
+def test_contents_on_the_operators_page_are_allowed() -> None:
+    examples = re.findall(r"```toml\n(\[content\].*?)```", OPERATING.read_text(), re.DOTALL)
+    made = [Content.model_validate(tomllib.loads(example)["content"]) for example in examples]
+    assert [(one.distri, one.loader) for one in made] == [("debian", "scenarios"), ("almalinux", "fifloader")]
+
+
 def test_only_tables_are_called_tables() -> None:
     called = {
         f"{model.__name__}.{name}"
