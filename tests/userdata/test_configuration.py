@@ -387,7 +387,7 @@ def test_templates_may_name_only_what_they_get(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "load"), [(1, 40), (20, 40), (21, 42), (60, 120)])
 def test_all_of_a_hosts_workers_may_be_busy_at_once(tmp_path: Path, count: int, load: int) -> None:
     data = machine.read("worker")
-    data["worker"]["workers"] = count
+    data["worker"]["workers"] = {"m8i.xlarge": count}
     facts = {"api_key": "k", "api_secret": "s", "cache_gib": 1, "network_settings": {}}
     context = roles.context(machine.host(tmp_path, data), facts)
     files = render.render(machine.REPOSITORY / "userdata/roles/fleet/config", context)

@@ -124,7 +124,7 @@ class Worker:
     fleet: str
     classes: tuple[str, ...]
     architecture: str
-    workers: int | Mapping[str, int]
+    workers: Mapping[str, int]
     kvm: bool
     network: str
     names: str
@@ -143,8 +143,6 @@ class Worker:
         Raises:
             HostError: the document has no number for the type.
         """
-        if isinstance(self.workers, int):
-            return self.workers
         if instance_type not in self.workers:
             raise HostError(
                 f"host document: worker.workers has no number for instance type {instance_type}, "
@@ -390,12 +388,11 @@ def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
 def _worker(data: Mapping[str, Any] | None) -> Worker | None:
     if not data:
         return None
-    workers = data["workers"]
     return Worker(
         fleet=data["fleet"],
         classes=tuple(data["classes"]),
         architecture=data["architecture"],
-        workers=workers if isinstance(workers, int) else {kind: int(n) for kind, n in workers.items()},
+        workers={kind: int(number) for kind, number in data["workers"].items()},
         kvm=data["kvm"],
         network=data["network"],
         names=data["names"],
