@@ -232,12 +232,7 @@ class HostRole(Construct):
             [self._arn("ssm", f"parameter{parameters}"), self._arn("ssm", f"parameter{parameters}/*")],
             because="Each fleet has a parameter of its own below this path.",
         )
-        self._allow(
-            ["cloudwatch:PutMetricData"],
-            ["*"],
-            conditions={"StringEquals": {"cloudwatch:namespace": namespace}},
-            because="CloudWatch's metrics have no ARN to name; the condition narrows this to one namespace.",
-        )
+        self.allow_publish_metrics(namespace)
 
     def allow_write_parameter(self, name: str) -> None:
         """Lets a host write an SSM parameter."""
