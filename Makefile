@@ -20,7 +20,10 @@ N ?= 5
 SEED ?= 1
 TWO := --numprocesses=2 --no-loadscope-reorder
 context = -c env=$(ENV) $(if $(ENVIRONMENTS),-c environments=$(ENVIRONMENTS))
-requires-env = $(if $(ENV),,$(error name the environment: make $@ ENV=production (see environments/)))
+# Said before anything is set up for it.
+ifneq ($(filter synth diff deploy,$(MAKECMDGOALS)),)
+$(if $(ENV),,$(error name the environment: make $(MAKECMDGOALS) ENV=production (see environments/)))
+endif
 
 .PHONY: help
 help: ## List the commands
@@ -54,7 +57,7 @@ test-faults: setup machine golden ## Break backups and lose hosts at random: mak
 	$(SUDO) FAULTS=$(N) SEED=$(SEED) $(PYTHON) -m pytest tests/backup tests/localcloud/test_heal.py -k random_faults -s
 
 .PHONY: check
-check: setup ## Lint, formats and types
+check: setup ## Lint, formats, types and shell scripts
 	ruff check .
 	ruff format --check .
 	mypy .
@@ -62,15 +65,15 @@ check: setup ## Lint, formats and types
 
 .PHONY: synth
 synth: setup ## Synthesize the templates of an environment, offline: make synth ENV=production
-	$(requires-env)cdk synth --quiet $(context)
+	cdk synth --quiet $(context)
 
 .PHONY: diff
 diff: setup ## Show what a deploy would change: make diff ENV=production
-	$(requires-env)cdk diff $(context)
+	cdk diff $(context)
 
 .PHONY: deploy
 deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
-	$(requires-env)cdk deploy --all $(context)
+	cdk deploy --all $(context)
 
 .PHONY: images
 images: setup machine ## Build the container images and the sample's disk image: make images OS=fedora
