@@ -11,7 +11,7 @@ from itertools import islice
 from fleet import catalogue, warm
 from settings import messages, timetable
 from settings.builder import Builder
-from settings.content import ARCHITECTURES, Content
+from settings.content import ARCHITECTURES, Content, Need
 from settings.fields import GP3_GIB, Architecture
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -519,18 +519,26 @@ def _coverage_problems(environment: Environment) -> Iterator[Problem]:
         wanted = classes | {f"qemu_{architecture}"}
         return any(fleet.architecture == architecture and wanted <= set(fleet.classes) for fleet in fleets)
 
+    names = [fleet.name for fleet in environment.fleets]
+    told: set[Need] = set()
     for architecture in (name for name in sorted(ARCHITECTURES) if name in served):
         for need in environment.content.needs(architecture):
             # Fedora's jobs ask for their classes on every processor; of others' it is not known.
-            anywhere = bool(need.classes) and profile != "fedora"
-            if not any(serves(need.classes, one) for one in (served if anywhere else {architecture})):
-                classes = need.classes | {f"qemu_{architecture}"}
-                together = ", ".join(sorted(classes))
-                wrong = f"content {shown(profile)} has {architecture} jobs that no fleet serves"
-                if profile == "custom" and not need.classes:
-                    wrong = f"no fleet serves the jobs of {architecture} that ask for nothing more"
-                allowed = f"one {architecture} fleet with max above 0 whose classes hold {together}"
-                yield Problem("fleets", [fleet.name for fleet in environment.fleets], wrong, allowed)
+            anywhere = bool(need.classes) and profile != "fedora" and len(served) > 1
+            if need in told or any(
+                serves(need.classes, one) for one in (served if anywhere else {architecture})
+            ):
+                continue
+            wrong = f"content {shown(profile)} has {architecture} jobs that no fleet serves"
+            if profile == "custom" and not need.classes:
+                wrong = f"no fleet serves the jobs of {architecture} that ask for nothing more"
+            fleet, together = f"one {architecture} fleet", {*need.classes, f"qemu_{architecture}"}
+            if anywhere:
+                told.add(need)
+                wrong = f"content {shown(profile)} has jobs that no fleet serves"
+                fleet, together = "one fleet", {*need.classes, "the qemu_… of its architecture"}
+            allowed = f"{fleet} with max above 0 whose classes hold {', '.join(sorted(together))}"
+            yield Problem("fleets", names, wrong, allowed)
 
 
 def _quota_problems(environment: Environment) -> Iterator[Problem]:

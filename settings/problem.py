@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """A value as TOML would have it, cut short, in one line that can be printed."""
+    """A value as TOML would have it, tables but as JSON has them: cut short, in one line to be printed."""
     written = json.dumps(value, default=str, ensure_ascii=False)
     text = "".join(one if one.isprintable() else json.dumps(one).strip('"') for one in written)
     return text if len(text) <= 120 else f"{text[:117]}..."

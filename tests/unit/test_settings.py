@@ -1281,6 +1281,16 @@ def test_fleets_that_serve_nobody_are_told_behind_what_is_wrong_with_one(tmp_pat
     assert not any("content" in line for line in lines)
 
 
+def test_a_class_that_no_processor_has_is_told_once(tmp_path: Path) -> None:
+    own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"\nclasses = { tpm = 1 }'
+    edits: list[Edit] = [('profile = "sample"', own), ARM_IMAGE, *ARM_FLEETS]
+    more = BASE.split("[[fleets]]")[1].replace('"nested"', '"more"', 1)
+    edits.append(("[[fleets]]", f"[[fleets]]{more}[[fleets]]"))
+    (line,) = refusal(tmp_path, *edits)
+    assert "has jobs that no fleet serves; allowed: one fleet with max above 0 whose classes hold" in line
+    assert line.endswith("the qemu_… of its architecture, tpm")
+
+
 def test_packages_of_workers_take_no_room_of_the_web_ui(tmp_path: Path) -> None:
     lists = {
         "download_domains": [
