@@ -30,6 +30,8 @@ def warnings(environment: Environment) -> tuple[str, ...]:
     """
     return (
         *_ranges_without_use(environment),
+        *_refs_without_use(environment),
+        *_emulation_on_hosts_with_kvm(environment),
         *_developers_without_a_way(environment),
         *_alarms_that_nobody_hears(environment),
         *_unknown_classes(environment),
@@ -55,6 +57,30 @@ def _ranges_without_use(environment: Environment) -> Iterator[str]:
             f"{environment.name}: trusted = {trusted}: decides nothing, as with public = true everybody "
             "reaches the web UI; wanted: one of the two"
         )
+
+
+def _refs_without_use(environment: Environment) -> Iterator[str]:
+    content = environment.content
+    for key, there in {
+        "needles": content.needles,
+        "templates_repository": content.templates_repository,
+    }.items():
+        ref = f"{key.partition('_')[0]}_ref"
+        if ref in content.model_fields_set and not there:
+            yield (
+                f"{environment.name}: content.{ref} = {shown(getattr(content, ref))}: decides nothing "
+                f"without content.{key}: they are in the tests' repository; wanted: tests_ref, or that, too"
+            )
+
+
+def _emulation_on_hosts_with_kvm(environment: Environment) -> Iterator[str]:
+    for fleet in environment.fleets:
+        if not fleet.kvm and fleet.virtualization != "none":
+            yield (
+                f"{environment.name}: fleets.{fleet.name}.kvm = false: jobs run in software emulation, many "
+                f"times slower, on hosts that have KVM by virtualization = {shown(fleet.virtualization)}; "
+                'wanted: true, or virtualization = "none"'
+            )
 
 
 def _developers_without_a_way(environment: Environment) -> Iterator[str]:

@@ -1113,6 +1113,23 @@ def test_ranges_that_decide_nothing_are_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("ref", "key"), [("needles_ref", "needles"), ("templates_ref", "templates_repository")]
+)
+def test_refs_that_decide_nothing_are_told(tmp_path: Path, ref: str, key: str) -> None:
+    tests = 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.yaml"]'
+    told = f'profile = "sample"\n{tests}\n{ref} = "main"'
+    (line,) = settings.warnings(load("here", write(tmp_path, ('profile = "sample"', told))))
+    assert line.startswith(f'here: content.{ref} = "main": decides nothing without content.{key}')
+    there = f'{told}\n{key} = "https://example.org/more.git"'
+    assert settings.warnings(load("here", write(tmp_path, ('profile = "sample"', there)))) == ()
+
+
+def test_emulation_where_there_is_kvm_is_told(tmp_path: Path) -> None:
+    (line,) = settings.warnings(load("here", write(tmp_path, ("max = 2", "max = 2\nkvm = false"))))
+    assert line.startswith("here: fleets.nested.kvm = false: jobs run in software emulation")
+
+
 def test_developers_who_reach_no_host_are_told(tmp_path: Path) -> None:
     ranges = 'developers = ["8.8.8.0/24", "10.61.0.0/24", "100.64.0.0/10", "203.0.113.7/32"]'
     lines = settings.warnings(load("here", write(tmp_path, ranges)))
