@@ -23,7 +23,7 @@ def add_alarm(
     environment: Environment,
     name: str,
     meaning: str,
-    metric: str,
+    metric: str | None = None,
     statistic: Literal["Average", "Maximum", "Minimum", "Sum"],
     threshold: float,
     below: bool = False,
@@ -41,7 +41,7 @@ def add_alarm(
         environment: the settings.
         name: its name behind ``openqa-ENV-``.
         meaning: what it says.
-        metric: what it watches.
+        metric: what it watches; None: what it is named after.
         statistic: how a period's figures become its value.
         threshold: it rings above this value.
         below: it rings below instead.
@@ -61,7 +61,7 @@ def add_alarm(
         alarm_name=f"{prefix(environment)}-{name}",
         alarm_description=f"{prefix(environment)}: {meaning}",
         namespace=namespace or metric_namespace(environment),
-        metric_name=metric,
+        metric_name=metric or name,
         dimensions=[
             cloudwatch.CfnAlarm.DimensionProperty(name=key, value=value)
             for key, value in (dimensions or {}).items()

@@ -23,7 +23,6 @@ class ContentAlarms(Construct):
             name="ContentFailed",
             meaning="tests, needles or job templates could not be brought up to date, two times or more, or "
             "nobody tried: what was there before stays (docs/operating.md)",
-            metric="ContentFailed",
             statistic="Minimum",
             threshold=0,
             period=5 * MINUTE,
@@ -37,7 +36,6 @@ class ContentAlarms(Construct):
             name="VolumeFreePercent",
             meaning=f"less than {FREE_PERCENT} % of openQA's volume is free, or nothing is known of it: at "
             "5 % openQA gives out no more jobs (docs/operating.md)",
-            metric="VolumeFreePercent",
             statistic="Minimum",
             threshold=FREE_PERCENT,
             below=True,

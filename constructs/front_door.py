@@ -104,7 +104,6 @@ class FrontDoor(Construct):
             meaning="a quarter of an hour long the load balancer found no web UI that answers "
             "(docs/operating.md)",
             namespace="AWS/ApplicationELB",
-            metric="HealthyHostCount",
             dimensions={
                 "LoadBalancer": self._balancer.attr_load_balancer_full_name,
                 "TargetGroup": target_group.attr_target_group_full_name,

@@ -20,7 +20,6 @@ class MinionAlarms(Construct):
             name="MinionFailed",
             meaning="background jobs of openQA failed and were neither tried again nor removed, or nothing "
             "is known of them (docs/operating.md)",
-            metric="MinionFailed",
             statistic="Maximum",
             threshold=0,
             period=HOUR,
@@ -32,7 +31,6 @@ class MinionAlarms(Construct):
             name="MinionWaitSeconds",
             meaning="background jobs of openQA pile up: one has waited for an hour, or nothing is known of "
             "them (docs/operating.md)",
-            metric="MinionWaitSeconds",
             statistic="Maximum",
             threshold=HOUR,
             period=HOUR,

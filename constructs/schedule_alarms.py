@@ -44,14 +44,13 @@ class ScheduleAlarms(Construct):
             _add(self, "TimetableLagSeconds", environment=environment, meaning=meaning, lag=lag)
 
 
-def _add(scope: Construct, metric: str, *, environment: Environment, meaning: str, lag: int) -> None:
+def _add(scope: Construct, name: str, *, environment: Environment, meaning: str, lag: int) -> None:
     add_alarm(
         scope,
-        metric,
+        name,
         environment=environment,
-        name=metric,
+        name=name,
         meaning=meaning,
-        metric=metric,
         statistic="Minimum",
         threshold=lag,
         period=15 * MINUTE,

@@ -172,15 +172,13 @@ class SelfHealingHost(Construct):
             "AwsSolutions::AwsSolutions-AS3",
             reason="Hosts report through lifecycle hooks and signals; nobody reads mails.",
         )
-        metric = "DatabaseRootFreePercent" if role == "database" else "RootFreePercent"
         add_alarm(
             self,
             "RootFreePercent",
             environment=environment,
-            name=metric,
+            name="DatabaseRootFreePercent" if role == "database" else "RootFreePercent",
             meaning=f"less than {FREE_PERCENT} % of the root disk of {name} is free for an hour, or nothing "
             "is known of it (docs/operating.md)",
-            metric=metric,
             # A rehearsal of a restore takes room there for a time.
             statistic="Maximum",
             threshold=FREE_PERCENT,
