@@ -43,6 +43,10 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
         SettingsError: There is no such environment, or its file is not in order. Each line of the message
             tells one reason: file, key, value and what is allowed.
     """
+    if not directory.is_dir():
+        raise SettingsError(
+            f"{directory}: there is no such folder; allowed: one with NAME.toml for each environment"
+        )
     known = names(directory)
     if name not in known:
         there = ", ".join(known) or f"none, {directory.name}/ holds no *.toml"

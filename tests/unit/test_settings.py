@@ -160,6 +160,14 @@ def test_unknown_environment_lists_those_there_are(name: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("place", ["nowhere", "here.toml"])
+def test_a_folder_that_is_none_is_told(tmp_path: Path, place: str) -> None:
+    folder = write(tmp_path) / place
+    with pytest.raises(SettingsError) as caught:
+        load("here", folder)
+    assert str(caught.value).startswith(f"{folder}: there is no such folder; allowed: one with NAME.toml")
+
+
 def test_no_environments_at_all(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"allowed: none, .* holds no \*\.toml"):
         load("here", tmp_path)
