@@ -55,7 +55,8 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
     path = directory / f"{name}.toml"
     file = f"{directory.name}/{name}.toml"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        # With the mark that some editors put in front.
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
     except OSError as error:

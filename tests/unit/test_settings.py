@@ -995,6 +995,12 @@ def test_a_mesh_carries_a_cluster_that_no_host_carries(tmp_path: Path) -> None:
     assert not any("run together" in line for line in lines)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "here.toml").write_bytes(b"\xef\xbb\xbf" + (folder / "here.toml").read_bytes())
+    assert load("here", folder) == load("here", write(tmp_path))
+
+
 def test_file_that_is_not_text(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "here.toml").write_bytes(b"kind = '\xff'")
