@@ -30,15 +30,13 @@ from settings.model import (
 )
 from settings.naming import partition
 from settings.problem import Problem, allowed, shown
+from userdata.host.document import TAP_PREFIX
 
 # What [content], [sign_in] and rules share of the web UI host's user data: EC2 takes 16 KiB, and all else
 # is below six.
 TEXTS_BYTES = 10_000
 # What a fleet's lists share of its SSM parameter, which takes 4 KiB and names each type twice.
 FLEET_BYTES = 2_500
-# Two halves of 16 bits: one has the addresses of host and guests, by the other the host knows guests, whose
-# hardware addresses it takes 16 bits of (userdata/host/switch.py).
-TAP_PREFIX = 15
 # Of the 60 rules that a security group takes, if AWS grants no more, what its own traffic leaves:
 # docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
 GROUP_RULES = 55
