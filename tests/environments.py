@@ -1,3 +1,3 @@
 """The environments that come with the project; what must hold of all is tested of others there are, too."""
 
-SHIPPED = ("dev", "fedora", "local", "production", "rocky", "staging")
+SHIPPED = ("almalinux", "dev", "fedora", "local", "production", "staging")

@@ -44,9 +44,9 @@ def production(synthesized: Callable[[str], Synthesized]) -> Synthesized:
 
 
 @pytest.fixture(scope="session")
-def rocky(synthesized: Callable[[str], Synthesized]) -> Synthesized:
+def almalinux(synthesized: Callable[[str], Synthesized]) -> Synthesized:
     """The environment that schedules by the clock."""
-    return synthesized("rocky")
+    return synthesized("almalinux")
 
 
 @pytest.fixture(scope="session")

@@ -53,10 +53,10 @@ def check_publishers(environment: Synthesized) -> None:
                 assert f'"{name}"' in published or f"{name}=" in published
 
 
-def test_the_timetable_is_on_it(rocky: Synthesized) -> None:
-    (metric,) = graphs(rocky)["Seconds since all times were dealt with"]
-    assert metric == ["openQA/rocky", "TimetableLagSeconds"]
-    check_publishers(rocky)
+def test_the_timetable_is_on_it(almalinux: Synthesized) -> None:
+    (metric,) = graphs(almalinux)["Seconds since all times were dealt with"]
+    assert metric == ["openQA/almalinux", "TimetableLagSeconds"]
+    check_publishers(almalinux)
 
 
 def test_every_fleet_and_host_is_on_it(environment: Synthesized) -> None:

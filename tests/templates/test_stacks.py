@@ -595,12 +595,12 @@ def ruled(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     return synthesize(changed("local", schedule=schedule), tmp_path_factory.mktemp("ruled"), check=False)
 
 
-def test_the_clock_needs_no_broker(rocky: Synthesized) -> None:
-    told = document(template(rocky, "webui"))
-    assert told["timetable"] == [entry.model_dump(mode="json") for entry in load("rocky").timetable]
+def test_the_clock_needs_no_broker(almalinux: Synthesized) -> None:
+    told = document(template(almalinux, "webui"))
+    assert told["timetable"] == [entry.model_dump(mode="json") for entry in load("almalinux").timetable]
     assert "schedule" not in told
     assert "broker" not in told["secrets"]
-    assert {rule["FromPort"] for rule in egress_of_the_webui(rocky)} == {80, 443}
+    assert {rule["FromPort"] for rule in egress_of_the_webui(almalinux)} == {80, 443}
 
 
 def test_the_webui_is_told_where_messages_come_from(ruled: Synthesized) -> None:
@@ -866,8 +866,8 @@ def test_an_alarm_tells_that_messages_are_not_dealt_with(
         assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
 
 
-def test_an_alarm_tells_that_the_timetable_is_not_kept(rocky: Synthesized, ruled: Synthesized) -> None:
-    alarms = rocky.properties("AWS::CloudWatch::Alarm", "webui")
+def test_an_alarm_tells_that_the_timetable_is_not_kept(almalinux: Synthesized, ruled: Synthesized) -> None:
+    alarms = almalinux.properties("AWS::CloudWatch::Alarm", "webui")
     alarm = only([alarm for alarm in alarms if alarm["MetricName"] == "TimetableLagSeconds"])
     assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Minimum", "breaching")
     assert 600 < alarm["Threshold"] <= 3600
