@@ -463,6 +463,28 @@ def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: 
     assert "restore-" not in host.output("ls /srv/data")
 
 
+def test_a_restore_follows_the_database_that_came_back_not_the_one_that_gave_way(host: BareHost) -> None:
+    secret = "/run/openqa-on-aws/secrets/database"
+    host.does("backup")
+    before = host.sql("select timeline_id from pg_control_checkpoint()")
+    # The restored one archives its timeline before anybody could log in to it.
+    host.output(f"mv {secret} {secret}.kept")
+    try:
+        failed = host.host("restore --to latest --yes-overwrite")
+    finally:
+        host.output(f"mv {secret}.kept {secret}")
+    assert failed.returncode == 1
+    host.output("systemctl stop openqa-database.service; systemctl start openqa-database.service")
+    assert host.sql("select timeline_id from pg_control_checkpoint()") == before
+    assert f"{int(before) + 1:08X}.history" in host.output("ls /srv/backups/postgres/*/wal/history")
+    row = commit(host)
+    archive_all(host)
+    host.lose_everything_but_the_bucket()
+    host.start()
+    host.does("restore --to latest")
+    assert host.sql(f"select count(*) from probe where id = {row}") == "1"
+
+
 CERTIFICATES = "/srv/data/certificates"
 # A certificate for the same name and address that ends in ten days.
 ENDING = f"""

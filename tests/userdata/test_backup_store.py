@@ -323,7 +323,7 @@ def test_a_timeline_whose_history_has_expired_is_known_by_its_bases(
     bases = [base(timeline=2), base(1, timeline=2)]
     monkeypatch.setattr(store, "find_bases", lambda mount: bases)
     for target in (Target(), Target(timeline=2)):
-        assert recovery.plan(target, tmp_path) == bases[::-1]
+        assert recovery.plan(target, tmp_path) == (Target(timeline=2), bases[::-1])
     with pytest.raises(HostError, match="there is no timeline 3"):
         recovery.plan(Target(timeline=3), tmp_path)
 
@@ -335,7 +335,33 @@ def test_a_timeline_that_another_cluster_has_not_is_followed(
     history(tmp_path, mount, 2)
     bases = [base(system=OTHER), base(1, timeline=1), base(2, timeline=2)]
     monkeypatch.setattr(store, "find_bases", lambda mount: bases)
-    assert recovery.plan(Target(timeline=2), mount)[0] == bases[2]
+    assert recovery.plan(Target(timeline=2), mount) == (Target(timeline=2), [bases[2], bases[1]])
+
+
+def test_the_timeline_that_was_written_to_last_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one of a restored database that gave way to the old one again."""
+    mount = tmp_path / "mount"
+
+    def followed(*bases: Base) -> int | None:
+        found = recovery.lineage(SYSTEM, Target(), bases, mount)
+        return found.timeline if found else None
+
+    moments = (f"20260131T12000{second}Z-0000000{second}" for second in range(10))
+    monkeypatch.setattr(names, "attempt", lambda: next(moments))
+    monkeypatch.setattr(store, "find_bases", lambda mount: [base(timeline=1)])
+    archive_all(tmp_path, mount, "000000010000000000000002", "000000010000000000000003")
+    history(tmp_path, mount, 2)
+    assert followed() == 2
+    archive_all(tmp_path, mount, "000000010000000000000004")
+    assert recovery.plan(Target(), mount)[0] == Target(timeline=1)
+    # The next restore's is another, and becomes the one that is written to.
+    history(tmp_path, mount, 3)
+    archive_all(tmp_path, mount, "000000030000000000000004")
+    assert followed() == 3
+    later = replace(base(timeline=1), attempt="20260131T130000Z-00000000")
+    assert followed(later) == 1
 
 
 def test_a_damaged_history_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ class Target:
 
     Attributes:
         time: the state at this time; None: all there is.
-        timeline: the timeline to follow; None: the newest.
+        timeline: the timeline to follow; None: the one that was written to last.
     """
 
     time: datetime | None = None

@@ -91,6 +91,11 @@ def attempt(now: datetime | None = None) -> str:
     return f"{now or datetime.now(UTC):{_STAMP}}-{secrets.token_hex(4)}"
 
 
+def stamp(attempt: str) -> str:
+    """Returns the time in an attempt's name, which sorts as times do."""
+    return attempt.partition("-")[0]
+
+
 def cluster(system: str) -> PurePosixPath:
     """Returns the folder of a cluster.
 

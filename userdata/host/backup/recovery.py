@@ -6,9 +6,9 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from userdata.host.backup import base as base_backups
@@ -69,8 +69,8 @@ class Scratch:
         return self.folder / DATA
 
 
-def plan(target: Target, mount: Path = store.MOUNT) -> list[Base]:
-    """Returns the base backups that lead to a target, the best first.
+def plan(target: Target, mount: Path = store.MOUNT) -> tuple[Target, list[Base]]:
+    """Returns a target with the timeline that leads there, and the base backups on it, the best first.
 
     Raises:
         HostError: there is none.
@@ -80,29 +80,27 @@ def plan(target: Target, mount: Path = store.MOUNT) -> list[Base]:
         raise HostError("the backup bucket holds no base backup of this environment")
     lineages = {}
     for system in {base.system for base in bases}:
-        timelines = {base.timeline for base in bases if base.system == system}
-        if (found := lineage(system, target, timelines, mount)) is not None:
+        own = [base for base in bases if base.system == system]
+        if (found := lineage(system, target, own, mount)) is not None:
             lineages[system] = found
     if not lineages:
         raise HostError(f"there is no timeline {target.timeline}")
     if candidates := choose.candidates(bases, target, lineages):
-        return candidates
+        return replace(target, timeline=lineages[candidates[0].system].timeline), candidates
     raise HostError(
         f"no base backup leads there; the oldest was finished at {bases[0].finished}, "
         f"the newest at {bases[-1].finished}"
     )
 
 
-def lineage(
-    system: str, target: Target, timelines: Collection[int], mount: Path = store.MOUNT
-) -> Lineage | None:
+def lineage(system: str, target: Target, bases: Sequence[Base], mount: Path = store.MOUNT) -> Lineage | None:
     """Returns the timeline of a cluster that leads to a target, with its ancestors; None if there is none.
 
     Args:
         system: the cluster's system identifier.
         target: what to restore.
-        timelines: those of its base backups. A history is archived once and expires, while bases that have a
-            copy of it come every night; its ancestors' have then expired, too.
+        bases: its base backups. A history is archived once and expires, while bases that have a copy of it
+            come every night; its ancestors' have then expired, too.
         mount: where the bucket is mounted.
 
     Raises:
@@ -111,8 +109,15 @@ def lineage(
     folder = mount / names.wal(system) / "history"
     known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     archived = [name for name in known if store.find_wal(system, name, mount)]
-    found = {1, *timelines, *(int(name[:8], 16) for name in archived)}
-    timeline = target.timeline or max(found)
+    found = {1, *(base.timeline for base in bases), *(int(name[:8], 16) for name in archived)}
+
+    def newest(timeline: int) -> tuple[str, int]:
+        taken = (base.attempt for base in bases if base.timeline == timeline)
+        last = max([store.last_attempt(system, timeline, mount), *taken])
+        return names.stamp(last), timeline
+
+    # Not the highest: one of a restored database that gave way to the old one again is left.
+    timeline = target.timeline or max(found, key=newest)
     if timeline not in found:
         return None
     name = f"{timeline:08X}.history"
@@ -297,7 +302,7 @@ def _start(host: Host, scratch: Scratch, target: Target, options: Sequence[str])
         "archive_mode": "off",
         "shared_buffers": "128MB",
         "restore_command": f'/opt/bin/fetch.sh "%f" "%p" {scratch.base.system}',
-        "recovery_target_timeline": str(target.timeline or "latest"),
+        "recovery_target_timeline": str(target.timeline),
         "recovery_target_action": "promote",
     }
     if target.time is not None:

@@ -35,11 +35,11 @@ def _rehearse(host: Host, report: Report) -> None:
     if database is None:
         raise HostError("host document: the key 'database' is missing")
     store.require_mount()
-    base = recovery.plan(Target())[0]
+    target, (base, *_) = recovery.plan(Target())
     with recovery.recovered(
         host,
         base,
-        Target(),
+        target,
         folder=host.layout.state / "rehearsal",
         container=CONTAINER,
         # In the unit's own control group, whose limits hold.

@@ -51,7 +51,8 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
         if not overwrite and (reason := _in_the_way(host, data)):
             raise HostError(f"{reason}: to replace it, say --yes-overwrite")
         keep = data.exists() and not _archive_rest(report)
-        for base in recovery.plan(target):
+        target, bases = recovery.plan(target)
+        for base in bases:
             try:
                 _restore(host, base, target, keep=keep, report=report)
             except DamagedBaseError as error:

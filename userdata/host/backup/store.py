@@ -173,6 +173,15 @@ def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> s
     return None
 
 
+def last_attempt(system: str, timeline: int, mount: Path = MOUNT) -> str:
+    """Returns the last attempt to archive something of a timeline, complete or not; empty: there is none."""
+    root, begin = mount / names.wal(system), f"{timeline:08X}"
+    folders = [root / "history" / f"{begin}.history"]
+    for group in [name for name in _names(root) if name.startswith(begin)][-1:]:
+        folders += [root / group / name for name in _names(root / group) if names.segment(name)][-1:]
+    return max((attempt for folder in folders for attempt in _names(folder)), default="")
+
+
 def object_of(base: Base, mount: Path = MOUNT) -> Path:
     """Returns the object of a base backup."""
     return mount / names.bases(base.system) / base.attempt / base.object
