@@ -463,6 +463,26 @@ def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: 
     assert "restore-" not in host.output("ls /srv/data")
 
 
+def test_what_was_not_archived_during_a_restore_is_kept(host: BareHost) -> None:
+    """openQA goes on writing until the restored database is ready."""
+    host.does("backup")
+    archive_all(host)
+    unarchived = "alter system set archive_command = 'false'; select pg_reload_conf();"
+    unarchived += "insert into probe default values"
+    asked = "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX"
+    with subprocess.Popen(
+        host.command(
+            "for i in $(seq 600); do ls -d /srv/data/restore-* && break; sleep 0.05; done; "
+            f"{asked} <<<{shlex.quote(unarchived)}"
+        )
+    ) as writer:
+        shown = host.does("restore --to latest --yes-overwrite")
+    assert writer.returncode == 0
+    kept = host.output("ls -d /srv/data/postgres/17.before-*")
+    assert f"the old database is kept in {kept}" in shown
+    host.output(f"rm -r {kept}")
+
+
 def test_a_restore_follows_the_database_that_came_back_not_the_one_that_gave_way(host: BareHost) -> None:
     secret = "/run/openqa-on-aws/secrets/database"
     host.does("backup")

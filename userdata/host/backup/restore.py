@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -163,6 +164,7 @@ def _switch(host: Host, scratch: Scratch, stamp: str, *, keep: bool, report: Rep
     run(["systemctl", "stop", UNIT], seconds=300)
     had_old = data.exists()
     if had_old:
+        keep = keep or not _has_archived(host, replace(scratch, folder=data.parent))
         data.rename(old)
     scratch.data.rename(data)
     try:
@@ -182,6 +184,17 @@ def _switch(host: Host, scratch: Scratch, stamp: str, *, keep: bool, report: Rep
         shutil.rmtree(old)
     elif had_old:
         report(f"the old database is kept in {old}")
+
+
+def _has_archived(host: Host, stopped: Scratch) -> bool:
+    """Whether a server that was in use until now has archived all."""
+    if any((stopped.data / "pg_wal/archive_status").glob("*.ready")):
+        return False
+    try:
+        # Only one that ends well hands over its last segment.
+        return recovery.control_data(host, stopped)["Database cluster state"] == "shut down"
+    except (HostError, KeyError):
+        return False
 
 
 def _answers(host: Host) -> bool | None:
