@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import roles
-from userdata.host.backup import awaiting, base, names, restore, server, store
+from userdata.host.backup import awaiting, base, names, recovery, restore, server, store
+from userdata.host.backup.choose import Target
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -104,6 +107,29 @@ def test_figures_go_on_while_a_base_backup_is_taken(host: Host, monkeypatch: pyt
     cloudwatch = boto3.client("cloudwatch", region_name=machine.REGION)
     (told,) = cloudwatch.list_metrics(Namespace="openQA/test")["Metrics"]
     assert told["MetricName"] == "WalArchiveLagSeconds"
+
+
+def test_what_a_killed_rehearsal_left_takes_no_room_from_the_next(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = host.layout.state / "rehearsal"
+    (folder / "17").mkdir(parents=True)
+
+    def run(words: list[str], *, seconds: float) -> str:
+        # Its server may run on: nobody removes what that writes.
+        assert folder.exists() == (words[:2] == ["podman", "rm"])
+        return ""
+
+    def disk_usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if folder.exists() else 1 << 30)
+
+    monkeypatch.setattr(recovery, "run", run)
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    for step in ("_unpack", "_verify", "_start", "_await_end"):
+        monkeypatch.setattr(recovery, step, lambda *_: None)
+    base = SimpleNamespace(plain_bytes=1 << 20, bytes=1 << 20, finished="now")
+    with recovery.recovered(host, base, Target(), folder=folder, container="openqa-rehearsal") as scratch:  # type: ignore[arg-type]
+        assert not scratch.data.exists()
 
 
 def test_what_pg_basebackup_says() -> None:

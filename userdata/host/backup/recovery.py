@@ -161,14 +161,15 @@ def recovered(
         DamagedBaseError: the base backup is not what was written.
         HostError: there is no room, the WAL has a hole, or PostgreSQL does not take it.
     """
+    scratch = Scratch(folder, container, base)
+    # Of one that was killed: its server may still run, and its data may be what takes the room.
+    run(["podman", "rm", "--force", "--ignore", "--time=60", container], seconds=120)
+    shutil.rmtree(folder, ignore_errors=True)
     free = shutil.disk_usage(folder.parent).free
     if free < base.plain_bytes * _ROOM:
         raise HostError(
             f"{folder.parent} has {free >> 20} MiB left, {int(base.plain_bytes * _ROOM) >> 20} are needed"
         )
-    scratch = Scratch(folder, container, base)
-    run(["podman", "rm", "--force", "--ignore", "--time=60", container], seconds=120)
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     try:
         os.chown(folder, POSTGRES, POSTGRES)

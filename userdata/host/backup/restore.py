@@ -45,9 +45,6 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
     began = time.monotonic()
     store.require_mount()
     with base_backups.alone(host, "restore"):
-        for left in host.layout.data.glob("restore-*"):
-            # Of a restore that was killed.
-            shutil.rmtree(left)
         data = host.layout.data / "postgres" / DATA
         if not overwrite and (reason := _in_the_way(host, data)):
             raise HostError(f"{reason}: to replace it, say --yes-overwrite")
@@ -114,8 +111,7 @@ def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Repo
     database = host.document.database
     if database is None:
         raise HostError("host document: the key 'database' is missing")
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    folder = host.layout.data / f"restore-{stamp}"
+    folder = host.layout.data / "restore"
     with recovery.recovered(host, base, target, folder=folder, container=CONTAINER, report=report) as scratch:
         report("checking what was restored")
         if wrong := recovery.check(scratch, database=database.name, thorough=False):
@@ -124,7 +120,7 @@ def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Repo
             server.query(interrupted.MARK, container=CONTAINER, database=database.name)
         run(["podman", "stop", "--time=600", CONTAINER], seconds=700)
         _hand_over_log(host, scratch)
-        _switch(host, scratch, stamp, keep=keep, report=report)
+        _switch(host, scratch, keep=keep, report=report)
 
 
 def _hand_over_log(host: Host, scratch: Scratch) -> None:
@@ -155,9 +151,9 @@ def unarchived(found: Iterable[str], *, timeline: int, current: str) -> list[str
     )
 
 
-def _switch(host: Host, scratch: Scratch, stamp: str, *, keep: bool, report: Report) -> None:
+def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None:
     data = host.layout.data / "postgres" / DATA
-    old = data.with_name(f"{DATA}.before-{stamp}")
+    old = data.with_name(f"{DATA}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     awaits = host.layout.awaits_restore
     report("putting it in the place of the old one")
     was_awaited = awaits.exists()
