@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +114,10 @@ class StatefulHost:
         while (answer := self._answer(instance, started)) is None:
             shown += self._print_progress(instance, name, shown)
             time.sleep(POLL_SECONDS)
-        # By now the whole is here, but for what Systems Manager has cut.
+        # Of much output Systems Manager keeps the beginning alone. A host that did not end it may be gone.
+        if answer.status in ("Success", "Failed"):
+            with suppress(DeploymentError):
+                shown += self._print_progress(instance, name, shown)
         for line in answer.output.splitlines()[shown:]:
             print(_SPEAKER.sub("", line), flush=True)
         if not answer.done:

@@ -32,6 +32,7 @@ class Ssm:
     agent: bool = True
     sent: list[tuple[str, Mapping[str, list[str]]]] = field(default_factory=list)
     asked: int = 0
+    kept: int = 24_000
 
     class exceptions:  # noqa: N801
         InvocationDoesNotExist = KeyError
@@ -56,7 +57,7 @@ class Ssm:
         return {
             "Status": status,
             "StatusDetails": status,
-            "StandardOutputContent": "".join(f"{line}\n" for line in lines),
+            "StandardOutputContent": "".join(f"{line}\n" for line in lines)[: self.kept],
             "StandardErrorContent": error,
         }
 
@@ -84,9 +85,16 @@ def ssm(monkeypatch: pytest.MonkeyPatch) -> Ssm:
 def test_progress_is_shown_once_as_it_comes(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--env=dev", "backups", "now"]) == 0
     assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
-    assert ssm.asked == 2
+    assert ssm.asked == 3
     names = {parameters["Run"][0] for _, parameters in ssm.sent}
     assert len(names) == 1
+
+
+def test_the_end_of_a_long_output_is_shown(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says where the old database is kept; of the whole, Systems Manager keeps the beginning."""
+    ssm.kept = 40
+    assert main.main(["--env=dev", "backups", "now"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
 
 
 def test_a_restore_is_followed_by_the_web_ui(ssm: Ssm) -> None:
