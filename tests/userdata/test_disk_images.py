@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Callable, Iterable
@@ -12,9 +13,11 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.response import StreamingBody
+from urllib3.exceptions import ProtocolError
 
 from tests.userdata import machine
-from userdata.host import kvm, roles
+from userdata.host import aws, kvm, roles
 from userdata.host.disk_images import build, fetch
 from userdata.host.disk_images.manifest import Image, Manifest, ManifestError, decode, encode
 from userdata.host.disk_images.store import Store, sha256
@@ -260,6 +263,23 @@ def test_what_is_not_as_it_was_built_is_not_shown(
     # The others are none the worse for it, and the next round tries again.
     assert shown(webui) == {"disk_b.img": b"two"}
     assert b
+
+
+def test_a_transfer_that_breaks_off_is_told_of_its_image(bucket: Any, builder: Host, tmp_path: Path) -> None:
+    (image,) = build.build(builder, program=Program(builder, {"disk_a.img": b"a"})).images
+
+    class Broken(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise ProtocolError("Connection broken")
+
+    bucket.meta.events.register(
+        "after-call.s3.GetObject", lambda parsed, **_: parsed.update(Body=StreamingBody(Broken(), 100))
+    )
+    store = Store(bucket, bucket=BUCKET, prefix="x86_64/")
+    with pytest.raises(HostError, match=rf"{image.key}: .*Retries"):
+        store.fetch(image, tmp_path)
+    with pytest.raises(HostError, match=r"an archive: .*Retries"):
+        aws.call("an archive", bucket.download_file, Bucket=BUCKET, Key="x86_64/manifest.json", Filename="-")
 
 
 def test_an_image_for_every_architecture_is_the_first_ones(bucket: Any, builder: Host, webui: Host) -> None:

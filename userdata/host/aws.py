@@ -8,7 +8,9 @@ from functools import cache
 from typing import Any, TypeVar
 
 import boto3
+import boto3.exceptions
 import botocore.session
+import s3transfer.exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,6 +18,8 @@ from userdata.host.errors import HostError
 
 T = TypeVar("T")
 
+# A download that broke off too often, to a file and to a pipe: neither is an error of botocore's.
+_BROKEN_OFF = (boto3.exceptions.RetriesExceededError, s3transfer.exceptions.RetriesExceededError)
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30)
 
 
@@ -43,7 +47,7 @@ def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
     """Calls AWS and turns its refusal into a :class:`HostError` that begins with ``what``."""
     try:
         return function(**arguments)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, *_BROKEN_OFF) as error:
         raise HostError(f"{what}: {error}") from error
 
 
