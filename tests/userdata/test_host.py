@@ -121,6 +121,21 @@ def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
     assert (tmp_path / "secret").read_text() == "a secret"
 
 
+def test_a_file_has_its_content_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are on a volume: an empty one, of a host that lost its power, would be there for ever."""
+    path, synchronised = tmp_path / "key", []
+
+    def fsync(descriptor: int) -> None:
+        assert not path.exists()
+        synchronised.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    secrets.write_private(path, "a key")
+    assert synchronised == [len("a key")]
+
+
 def test_a_missing_secret_is_named(tmp_path: Path, aws: None) -> None:
     host = machine.host(tmp_path, "database")
     with pytest.raises(HostError, match=r"secret database: .*ResourceNotFound"):

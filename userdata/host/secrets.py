@@ -34,7 +34,7 @@ def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str
 def write_private(
     path: Path, text: str, *, mode: int = 0o600, uid: int | None = None, gid: int | None = None
 ) -> None:
-    """Replaces a file in one step; at no time can others read it.
+    """Replaces a file in one step, also should the machine lose its power; at no time can others read it.
 
     Args:
         path: the file.
@@ -51,4 +51,6 @@ def write_private(
             os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
         os.fchmod(descriptor, mode)
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
     temporary.replace(path)
