@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import ssl
 import stat
 import subprocess
 import threading
@@ -343,6 +344,30 @@ def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest
     ).stdout
     assert "DNS:database.test.openqa.internal, IP Address:10.0.0.2" in said
     assert "TLS Web Server Authentication" in said
+
+
+def test_a_renewal_that_is_killed_between_key_and_certificate_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.program("openssl", arguments=("version",))
+    made = Certificates(tmp_path)
+
+    def ensure() -> bool:
+        return certificates.ensure(made, name="localhost", address="127.0.0.1", uid=os.getuid())
+
+    def killed(path: Path, text: str, **more: Any) -> None:
+        if path == made.server:
+            raise KeyboardInterrupt
+        secrets.write_private(path, text, **more)
+
+    assert ensure()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(certificates, "write_private", killed)
+        patch.setattr(certificates, "RENEW_SECONDS", (certificates.SERVER_DAYS + 1) * 86400)
+        ensure()
+    assert ensure()
+    # Refuses a key that is not the certificate's, as PostgreSQL does.
+    ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(made.server, made.server_key)
 
 
 def test_a_lost_authority_is_made_anew_only_where_clients_are_told(

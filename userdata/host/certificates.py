@@ -137,6 +137,8 @@ def _is_good(certificates: Certificates, *, name: str, address: str) -> bool:
                 *("-verify_hostname", name, "-verify_ip", address, str(certificates.server)),
             ]
         )
+        certified = run(["openssl", "x509", "-noout", "-pubkey", "-in", str(certificates.server)])
+        # Not so where a renewal was killed between the two.
+        return certified == run(["openssl", "pkey", "-pubout", "-in", str(certificates.server_key)])
     except HostError:
         return False
-    return True
