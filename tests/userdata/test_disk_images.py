@@ -294,6 +294,26 @@ def test_an_image_for_every_architecture_is_the_first_ones(bucket: Any, builder:
     assert shown(webui) == {"disk_new.img": b"x86", "disk_full.img": b"arm", "disk_arm.img": b"arm"}
 
 
+def test_an_image_stays_while_its_own_builders_manifest_cannot_be_read(
+    bucket: Any, builder: Host, webui: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for host, text in ((builder, b"one"), (other(builder, "aarch64"), b"another")):
+        build.build(host, program=Program(host, {"disk_common.img": text}))
+    fetch.fetch(webui)
+    read = Store.read
+
+    def refused(store: Store) -> Any:
+        if store._prefix == "x86_64/":
+            raise HostError("s3: SlowDown")
+        return read(store)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "read", refused)
+        with pytest.raises(HostError, match="SlowDown"):
+            fetch.fetch(webui)
+    assert shown(webui) == {"disk_common.img": b"one"}
+
+
 def test_no_image_goes_or_comes_through_a_link(
     bucket: Any, builder: Host, webui: Host, elsewhere: Path
 ) -> None:

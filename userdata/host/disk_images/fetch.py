@@ -71,6 +71,9 @@ def fetch(host: Host) -> None:
         there = shown.get(name)
         if there and there.key == image.key and factory.size(host, _asset(name)) == image.bytes:
             continue
+        if there and there.architecture in stores and there.architecture not in read:
+            # It is another's turn only where its own builder says so.
+            continue
         try:
             _show(host, stores[architecture], image, places)
         except HostError as error:
