@@ -125,6 +125,25 @@ def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
     assert sums(host) == expected
 
 
+def test_an_asset_that_cannot_be_read_keeps_no_other_from_the_bucket(host: BareHost) -> None:
+    host.does("assets keep")
+    before = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
+    time.sleep(1.1)
+    host.output(
+        f"chown root {FIXED}/one.raw; chmod 600 {FIXED}/one.raw; touch {FIXED}/one.raw; "
+        f"install -m 600 /dev/null {FIXED}/hidden.raw; head -c 1M /dev/urandom >{FIXED}/zero.raw"
+    )
+    refused = host.host("assets keep")
+    assert refused.returncode == 1
+    assert "one.raw: cannot be read: Permission denied" in refused.stderr
+    kept = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
+    assert kept == before | {"hdd/fixed/zero.raw": kept["hdd/fixed/zero.raw"]}
+    host.output(
+        f"chown 601 {FIXED}/one.raw; chmod 644 {FIXED}/one.raw; rm {FIXED}/hidden.raw {FIXED}/zero.raw"
+    )
+    host.does("assets keep")
+
+
 def test_links_of_openqa_lead_root_nowhere(host: BareHost) -> None:
     """Neither into the bucket nor out of it."""
     host.does("assets keep")

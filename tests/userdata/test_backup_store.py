@@ -480,8 +480,7 @@ def test_an_asset_that_openqa_may_not_see_is_named(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "a.iso").touch()
     folder.chmod(0o644)
-    with (
-        users.acting_as(users.OPENQA),
-        pytest.raises(HostError, match=r"a\.iso: cannot be read: Permission"),
-    ):
-        list(assets._fixed(tmp_path))
+    wrong: dict[str, str] = {}
+    with users.acting_as(users.OPENQA):
+        assert not list(assets._fixed(tmp_path, wrong))
+    assert "a.iso: cannot be read: Permission" in wrong["iso/fixed/sub/a.iso"]

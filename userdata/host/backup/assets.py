@@ -43,7 +43,7 @@ def keep(host: Host, report: Report = print) -> None:
     """What the timer does: restores what a new volume lacks, then backs up.
 
     Raises:
-        HostError: something could not be restored or sent.
+        HostError: something could not be restored or sent; the rest was.
     """
     with alone(host, "backup of assets"):
         store.require_mount()
@@ -62,7 +62,7 @@ def back_up(host: Host, report: Report = print) -> None:
     """Backs up what is there, although something of an earlier volume may be missing: the operator's word.
 
     Raises:
-        HostError: something could not be sent.
+        HostError: something could not be sent; the rest was.
     """
     with alone(host, "backup of assets"):
         store.require_mount()
@@ -107,27 +107,37 @@ def is_fixed(name: str) -> bool:
 def _back_up(host: Host, report: Report) -> None:
     keep_days = _keep_days(host)
     before = store.newest_inventory()
+    wrong: dict[str, str] = {}
+    sums, sizes, modified = {}, {}, {}
     with users.acting_as(users.OPENQA):
-        found = dict(_fixed(factory.folder(host)))
-        sums = {name: _sum(name, asset, before) for name, asset in found.items()}
-        for name, asset in found.items():
-            attempts = store.find_assets(sums[name])
-            if not attempts or due(attempts[-1].end, datetime.now(UTC), keep_days=keep_days):
-                report(f"sending {name} ({asset.bytes >> 20} MiB)")
-                _send(asset, sums[name])
+        for name, asset in _fixed(factory.folder(host), wrong):
+            try:
+                sums[name] = _kept(name, asset, before, keep_days=keep_days, report=report)
+            except HostError as error:
+                wrong[name] = str(error)
+            else:
+                sizes[name], modified[name] = asset.bytes, asset.modified
+    for name, reason in wrong.items():
+        # It keeps none of the others from the bucket, where they would expire.
+        report(f"REFUSED: {reason}")
+        if before and name in before.assets:
+            sums[name], sizes[name] = before.assets[name], before.sizes[name]
+            modified[name] = before.modified[name]
     now = Inventory(
         environment=host.document.environment,
         taken=manifests.now(),
         assets=sums,
-        sizes={name: asset.bytes for name, asset in found.items()},
-        modified={name: asset.modified for name, asset in found.items()},
+        sizes=sizes,
+        modified=modified,
         configuration=roles.webui_configuration(host),
     )
     if before is None or _content(before) != _content(now) or due(before.end, now.end, keep_days=keep_days):
         path = store.MOUNT / names.INVENTORIES / f"{names.attempt()}.json"
         store.write(path, [manifests.encode(now)], compress=False)
-        report(f"backed up: {len(found)} fixed assets and openQA's configuration")
+        report(f"backed up: {len(sums)} fixed assets and openQA's configuration")
     (host.layout.data / _MARK).touch()
+    if wrong:
+        raise HostError("; ".join(wrong.values()))
 
 
 def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
@@ -142,7 +152,9 @@ def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
 
 def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Report) -> Iterator[str]:
     """Restores what an inventory names; yields what could not be."""
-    there = dict(_fixed(folder))
+    unseen: dict[str, str] = {}
+    there = dict(_fixed(folder, unseen))
+    yield from unseen.values()
     for name, sha256 in inventory.assets.items():
         if not is_fixed(name):
             raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
@@ -200,6 +212,16 @@ def _send(asset: Found, sha256: str) -> None:
     store.write(folder / f"{attempt}.json", [manifests.encode(manifest)], compress=False)
 
 
+def _kept(name: str, asset: Found, before: Inventory | None, *, keep_days: int, report: Report) -> str:
+    """Returns an asset's SHA-256, once the bucket has its content."""
+    sha256 = _sum(name, asset, before)
+    attempts = store.find_assets(sha256)
+    if not attempts or due(attempts[-1].end, datetime.now(UTC), keep_days=keep_days):
+        report(f"sending {name} ({asset.bytes >> 20} MiB)")
+        _send(asset, sha256)
+    return sha256
+
+
 def _sum(name: str, asset: Found, before: Inventory | None) -> str:
     """The content's SHA-256; what was not modified is not read again."""
     known = (before.sizes.get(name), before.modified.get(name)) if before else None
@@ -215,14 +237,17 @@ def _content(inventory: Inventory) -> tuple[object, ...]:
     return (inventory.assets, inventory.sizes, inventory.modified, inventory.configuration)
 
 
-def _fixed(folder: Path) -> Iterator[tuple[str, Found]]:
+def _fixed(folder: Path, wrong: dict[str, str]) -> Iterator[tuple[str, Found]]:
+    """Yields the fixed assets; notes of those that cannot be seen why."""
     for path in sorted(folder.glob("*/fixed/**/*")):
+        name = path.relative_to(folder).as_posix()
         try:
             about = path.lstat()
         except OSError as error:
-            raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+            wrong[name] = f"{path}: cannot be read: {error.strerror}"
+            continue
         if stat.S_ISREG(about.st_mode):
-            yield path.relative_to(folder).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
+            yield name, Found(path, about.st_size, about.st_mtime_ns)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
