@@ -27,8 +27,9 @@ _WAL = re.compile(r"(?P<system>\d+)/wal/(?P<group>[^/]+)/(?P<name>[^/]+)/(?P<att
 
 @dataclass(frozen=True)
 class Found:
-    """A manifest and the key of the object that it vouches for."""
+    """A manifest, its key and that of the object that it vouches for."""
 
+    by: str
     key: str
     manifest: Base | Wal
 
@@ -175,7 +176,8 @@ class Bucket:
                 digest.update(chunk)
                 size += len(chunk)
         except self._s3.exceptions.NoSuchKey:
-            return "is missing"
+            # Reading weeks of the log takes hours, in which the oldest of it may expire.
+            return "is missing" if self._decoded(found.by) else None
         except (BotoCoreError, ClientError) as error:
             raise DeploymentError(f"cannot read {found.key} of {self.name}: {error}") from error
         if size != found.manifest.bytes:
@@ -203,7 +205,7 @@ class Bucket:
         except ManifestError:
             # An attempt that was not completed.
             return None
-        return Found(f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
+        return Found(key, f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
 
     def _keys(self) -> Sequence[str]:
         if self._listed is None:
@@ -217,6 +219,8 @@ class Bucket:
     def _get(self, key: str) -> bytes:
         try:
             body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except self._s3.exceptions.NoSuchKey as error:
+            raise ManifestError("it is gone since it was listed") from error
         except (BotoCoreError, ClientError) as error:
             raise DeploymentError(f"cannot read {key} of {self.name}: {error}") from error
         return body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,6 +154,30 @@ def test_damage_is_named(
         s3.put_object(Bucket="backups", Key=key, Body=body * (1 if body == b"x" else size))
     assert run("verify") == 1
     assert f"{key}: {reason}" in capsys.readouterr().out
+
+
+def test_what_expires_while_all_is_read_is_not_missing(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(s3, tmp_path, "000000010000000000000003", "000000010000000000000004")
+    folder = f"database/postgres/{SYSTEM}/wal/0000000100000000"
+    listed, found = backups.Bucket._keys, backups.Bucket.found
+
+    def then_a_manifest_is_gone(self: backups.Bucket) -> Sequence[str]:
+        keys = listed(self)
+        s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000004/a.json")
+        return keys
+
+    def then_both_are_gone(self: backups.Bucket) -> list[backups.Found]:
+        all_of_it = found(self)
+        for name in ("a.json", "a.gz"):
+            s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000003/{name}")
+        return all_of_it
+
+    monkeypatch.setattr(backups.Bucket, "_keys", then_a_manifest_is_gone)
+    monkeypatch.setattr(backups.Bucket, "found", then_both_are_gone)
+    assert run("verify") == 0
+    assert "2 objects, 0 of them" in capsys.readouterr().out
 
 
 def test_a_missing_segment_is_named(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
