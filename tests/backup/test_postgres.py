@@ -463,6 +463,24 @@ def test_a_restored_database_that_does_not_start_gives_way_to_the_old_one(host: 
     assert "restore" not in host.output("ls /srv/data")
 
 
+def test_a_restore_that_is_ended_half_way_gives_way_to_the_old_one(host: BareHost) -> None:
+    """As by the end of the session in which it runs."""
+    expected = rows(host)
+    # Nobody can log in, so it waits with the restored one in place.
+    host.output("mv /srv/data/certificates/ca.crt /srv/data/certificates/kept")
+    try:
+        ended = host.run(
+            "python -m tests.backup.command restore --to latest --yes-overwrite & "
+            "until pgrep --full 'bin/login[.]sh'; do kill -0 $! || break; sleep 0.1; done; "
+            "kill -HUP $!; wait $!"
+        )
+    finally:
+        host.output("mv /srv/data/certificates/kept /srv/data/certificates/ca.crt")
+    assert ended.returncode == 129
+    assert host.output("ls /srv/data/postgres; ls /srv/data | grep restore || true") == "17"
+    assert rows(host) == expected
+
+
 def test_what_was_not_archived_during_a_restore_is_kept(host: BareHost) -> None:
     """openQA goes on writing until the restored database is ready."""
     host.does("backup")

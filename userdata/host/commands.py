@@ -1,11 +1,38 @@
-"""Running programs."""
+"""Running programs, and being ended as one."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from userdata.host.errors import HostError
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Has a signal raise SystemExit, so that who is ended puts back what was begun; a second one is ignored.
+
+    A shell that goes with its session sends one, and so does who stops a unit.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in caught:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    caught = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def run(arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 300) -> str:

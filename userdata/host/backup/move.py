@@ -10,7 +10,7 @@ import time
 from userdata.host.backup import server
 from userdata.host.backup.base import alone
 from userdata.host.backup.recovery import POSTGRES, Report
-from userdata.host.commands import run
+from userdata.host.commands import ended_in_order, run
 from userdata.host.document import Database
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -55,7 +55,7 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     owner = POSTGRES if os.geteuid() == 0 else None
     write_private(host.layout.config / _CA, certificates, uid=owner, gid=owner)
     began = time.monotonic()
-    with alone(host, "move"):
+    with alone(host, "move"), ended_in_order():
         _limit_logins(database, 0)
         try:
             _move(host, database, target, report)

@@ -17,7 +17,7 @@ from userdata.host.backup import names, recovery, server, store
 from userdata.host.backup.choose import Target
 from userdata.host.backup.manifests import Base
 from userdata.host.backup.recovery import DATA, DamagedBaseError, Report, Scratch
-from userdata.host.commands import run
+from userdata.host.commands import ended_in_order, run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -44,7 +44,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
     """
     began = time.monotonic()
     store.require_mount()
-    with base_backups.alone(host, "restore"):
+    with base_backups.alone(host, "restore"), ended_in_order():
         data = host.layout.data / "postgres" / DATA
         if not overwrite and (reason := _in_the_way(host, data)):
             raise HostError(f"{reason}: to replace it, say --yes-overwrite")
@@ -157,21 +157,23 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
     awaits = host.layout.awaits_restore
     report("putting it in the place of the old one")
     was_awaited = awaits.exists()
-    run(["systemctl", "stop", UNIT], seconds=300)
     had_old = data.exists()
-    if had_old:
-        keep = keep or not _has_archived(host, replace(scratch, folder=data.parent))
-        data.rename(old)
-    scratch.data.rename(data)
     try:
+        run(["systemctl", "stop", UNIT], seconds=300)
+        if had_old:
+            keep = keep or not _has_archived(host, replace(scratch, folder=data.parent))
+            data.rename(old)
+        scratch.data.rename(data)
         awaits.unlink(missing_ok=True)
         run(["systemctl", "start", UNIT], seconds=_START_SECONDS)
         wait("the restored database to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
     except BaseException:
         run(["systemctl", "stop", UNIT], seconds=300)
-        data.rename(scratch.data)
-        if had_old:
+        if not scratch.data.exists():
+            data.rename(scratch.data)
+        if old.exists():
             old.rename(data)
+        if had_old:
             run(["systemctl", "start", "--no-block", UNIT])
         elif was_awaited:
             awaits.touch()
