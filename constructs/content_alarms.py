@@ -1,18 +1,20 @@
-"""Alarms of the web UI's host: its tests do not follow their repository, or its volume fills up."""
+"""Alarms of the web UI's host: old tests, assets that are not kept, a volume that fills up."""
 
 from __future__ import annotations
 
 from constructs import Construct
-from constructs.alarm import MINUTE, add_alarm
+from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
 # openQA gives out no jobs at 5 %.
 FREE_PERCENT = 10
+# A round may send or bring back terabytes; there is one every half hour else.
+ASSETS_SECONDS = 6 * HOUR
 
 
 class ContentAlarms(Construct):
-    """Two alarms."""
+    """Three alarms."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
@@ -40,4 +42,16 @@ class ContentAlarms(Construct):
             threshold=FREE_PERCENT,
             below=True,
             period=15 * MINUTE,
+        )
+        add_alarm(
+            self,
+            "AssetsFailed",
+            environment=environment,
+            name="AssetsFailed",
+            meaning="for six hours not all fixed assets of openQA could be kept in the backup bucket, or "
+            "nobody tried (docs/operating.md)",
+            statistic="Minimum",
+            threshold=0,
+            period=15 * MINUTE,
+            periods=ASSETS_SECONDS // (15 * MINUTE),
         )

@@ -109,6 +109,19 @@ class BareHost:
         """What a script prints as JSON."""
         return json.loads(self.output(f"python -c {shlex.quote(script)}"))
 
+    def figures(self, name: str) -> list[float]:
+        """What was published of a metric, in order of time."""
+        found: list[float] = self.python(
+            "import boto3, datetime, json\n"
+            "now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)\n"
+            f"cloudwatch = boto3.client('cloudwatch', region_name={machine.REGION!r})\n"
+            f"points = cloudwatch.get_metric_statistics(Namespace='openQA/test', MetricName={name!r}, "
+            "Period=1,\n"
+            "    StartTime=now - hour, EndTime=now + hour, Statistics=['Minimum'])['Datapoints']\n"
+            "print(json.dumps([p['Minimum'] for p in sorted(points, key=lambda p: p['Timestamp'])]))"
+        )
+        return found
+
     def mount(self, bucket: str = BUCKET) -> None:
         """Mounts a bucket as backup-mount.service does."""
         user = USERS[self.role]

@@ -135,6 +135,7 @@ def test_an_asset_that_cannot_be_read_keeps_no_other_from_the_bucket(host: BareH
     )
     refused = host.host("assets keep")
     assert refused.returncode == 1
+    assert host.figures("AssetsFailed")[-1] == 1
     assert "one.raw: cannot be read: Permission denied" in refused.stderr
     kept = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
     assert kept == before | {"hdd/fixed/zero.raw": kept["hdd/fixed/zero.raw"]}
@@ -142,6 +143,7 @@ def test_an_asset_that_cannot_be_read_keeps_no_other_from_the_bucket(host: BareH
         f"chown 601 {FIXED}/one.raw; chmod 644 {FIXED}/one.raw; rm {FIXED}/hidden.raw {FIXED}/zero.raw"
     )
     host.does("assets keep")
+    assert host.figures("AssetsFailed")[-1] == 0
 
 
 def test_links_of_openqa_lead_root_nowhere(host: BareHost) -> None:

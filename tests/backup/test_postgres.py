@@ -118,19 +118,6 @@ def no_gap(host: BareHost, first: str, last: str) -> None:
     assert found == []
 
 
-def figures(host: BareHost, name: str) -> list[float]:
-    """What was published of a metric."""
-    found: list[float] = host.python(
-        "import boto3, datetime, json\n"
-        "now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)\n"
-        f"cloudwatch = boto3.client('cloudwatch', region_name={machine.REGION!r})\n"
-        f"points = cloudwatch.get_metric_statistics(Namespace='openQA/test', MetricName={name!r}, Period=1,\n"
-        "    StartTime=now - hour, EndTime=now + hour, Statistics=['Minimum'])['Datapoints']\n"
-        "print(json.dumps([p['Minimum'] for p in sorted(points, key=lambda p: p['Timestamp'])]))"
-    )
-    return found
-
-
 @contextmanager
 def mounted_read_only(host: BareHost, path: str) -> Iterator[None]:
     """Nothing below a path can be written."""
@@ -207,8 +194,8 @@ def test_a_new_database_is_due_for_a_backup(host: BareHost) -> None:
     assert "base backup" not in host.does("backup --when-due")
     assert complete(host) == [only]
     host.does("backup-figures")
-    assert figures(host, "BackupAgeSeconds")[-1] < 60
-    assert figures(host, "WalArchiveLagSeconds")
+    assert host.figures("BackupAgeSeconds")[-1] < 60
+    assert host.figures("WalArchiveLagSeconds")
 
 
 def test_a_killed_base_backup_is_none(host: BareHost) -> None:
@@ -318,7 +305,7 @@ def test_a_rehearsal_proves_the_newest_backup(host: BareHost) -> None:
     began = time.monotonic()
     assert "the newest backup can be restored" in host.does("rehearse")
     print(f"rehearsal: {time.monotonic() - began:.0f} s")
-    assert figures(host, "RestoreVerified")[-1] == 1
+    assert host.figures("RestoreVerified")[-1] == 1
     assert works(host)
 
 
@@ -330,7 +317,7 @@ def test_a_rehearsal_of_a_damaged_backup_fails(host: BareHost, how: str) -> None
         failed = host.host("rehearse")
         assert failed.returncode == 1
         assert path in failed.stderr
-        assert figures(host, "RestoreVerified")[-1] == 0
+        assert host.figures("RestoreVerified")[-1] == 0
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
@@ -544,11 +531,11 @@ def test_a_certificate_is_renewed_under_the_running_database_and_told(host: Bare
     wait_until(lambda: host.run(f"{SHOWN} {11 * 86400}").returncode != 0, seconds=10)
     with mounted_read_only(host, CERTIFICATES):
         assert host.host("certificate").returncode == 1
-    assert 9 < figures(host, "DatabaseCertificateDays")[-1] <= 10
+    assert 9 < host.figures("DatabaseCertificateDays")[-1] <= 10
     time.sleep(1)  # a figure of its own
     host.does("certificate")
     wait_until(lambda: host.run(f"{SHOWN} {300 * 86400}").returncode == 0, seconds=10)
-    assert figures(host, "DatabaseCertificateDays")[-1] > 300
+    assert host.figures("DatabaseCertificateDays")[-1] > 300
     assert host.sql("select pg_postmaster_start_time()") == started
 
 

@@ -26,7 +26,7 @@ from settings.messages import Rule, Schedule
 from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import certificates, messages, minion, ready, roles, space, volume
-from userdata.host.backup import base, rehearsal
+from userdata.host.backup import assets, base, rehearsal
 from userdata.host.content import refresh
 from userdata.messages import fedora as messages_of_fedora
 from userdata.messages.rules import IDENTITY
@@ -813,9 +813,10 @@ def test_alarms_about_what_the_web_uis_host_tells(environment: Synthesized) -> N
         if "-controller-" not in alarm["AlarmName"] and alarm["Namespace"].startswith("openQA/")
     }
     published = "".join(
-        Path(str(module.__file__)).read_text() for module in (refresh, space, minion, messages)
+        Path(str(module.__file__)).read_text() for module in (refresh, space, minion, messages, assets)
     )
     expected = {"ContentFailed", "MinionFailed", "MinionWaitSeconds", "VolumeFreePercent", "RootFreePercent"}
+    expected |= {"AssetsFailed"}
     expected |= {"ScheduleLagSeconds"} if environment.environment.schedule else set()
     expected |= {"TimetableLagSeconds"} if environment.environment.timetable else set()
     assert set(found) == expected
@@ -929,7 +930,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 22
+    assert len(alarms) == 23
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
@@ -959,6 +960,7 @@ def test_silence_rings_soon(environment: Synthesized) -> None:
     for metric, most in (
         ("HealthyHostCount", 60),
         ("ContentFailed", 300),
+        ("AssetsFailed", 900),
         ("RootFreePercent", 300),
         ("DatabaseRootFreePercent", 300),
         ("BackupAgeSeconds", 900),

@@ -443,13 +443,28 @@ def test_what_others_left_in_the_tree_is_not_released(host: Host, openqa: OpenQa
 
 def test_whether_it_failed_is_told(host: Host, openqa: OpenQa, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, float]] = []
-    monkeypatch.setattr("userdata.host.figures.put", lambda _, **values: told.append(values))
+    monkeypatch.setattr("userdata.host.figures.put", lambda _, architecture, **values: told.append(values))
     openqa.push({"tables.json": TABLES})
     follow(host)
     openqa.push({"tables.json": "{"})
     with pytest.raises(HostError):
         follow(host)
     assert told == [{"ContentFailed": 0.0}, {"ContentFailed": 1.0}]
+
+
+def test_what_went_wrong_is_said_where_cloudwatch_is_away(
+    host: Host, openqa: OpenQa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(_: Host, **values: float) -> None:
+        raise HostError("figures: away")
+
+    monkeypatch.setattr("userdata.host.figures.put", put)
+    openqa.push({"tables.json": "{"})
+    with pytest.raises(HostError, match=r"tables\.json"):
+        follow(host)
+    openqa.push({"tables.json": TABLES})
+    with pytest.raises(HostError, match="figures: away"):
+        follow(host)
 
 
 def test_locks_of_a_git_that_was_killed_keep_nobody_out(host: Host, openqa: OpenQa) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from userdata.host import factory, roles, users
+from userdata.host import factory, figures, roles, users
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.base import alone
 from userdata.host.backup.manifests import Asset, Inventory
@@ -40,12 +40,12 @@ class Found:
 
 
 def keep(host: Host, report: Report = print) -> None:
-    """What the timer does: restores what a new volume lacks, then backs up.
+    """What the timer does: restores what a new volume lacks, then backs up, and tells CloudWatch how it went.
 
     Raises:
         HostError: something could not be restored or sent; the rest was.
     """
-    with alone(host, "backup of assets"):
+    with figures.outcome(host, AssetsFailed=(0.0, 1.0)), alone(host, "backup of assets"):
         store.require_mount()
         if not (host.layout.data / _MARK).exists():
             try:

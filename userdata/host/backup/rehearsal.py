@@ -21,13 +21,8 @@ def rehearse(host: Host, report: Report = print) -> None:
     Raises:
         HostError: the backup cannot be restored, or is not sound.
     """
-    verified = 0.0
-    try:
-        with base_backups.alone(host, "rehearsal"):
-            _rehearse(host, report)
-        verified = 1.0
-    finally:
-        figures.put(host, RestoreVerified=verified)
+    with figures.outcome(host, RestoreVerified=(1.0, 0.0)), base_backups.alone(host, "rehearsal"):
+        _rehearse(host, report)
 
 
 def _rehearse(host: Host, report: Report) -> None:

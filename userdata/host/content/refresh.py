@@ -82,13 +82,8 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
     Raises:
         HostError: it could not; tests and templates are those from before.
     """
-    failed = 1.0
-    try:
-        with alone(host, "content"):
-            _refresh(host, rewritten=rewritten, again=again, report=report)
-        failed = 0.0
-    finally:
-        figures.put(host, ContentFailed=failed)
+    with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "content"):
+        _refresh(host, rewritten=rewritten, again=again, report=report)
 
 
 def folder(host: Host) -> Path:
