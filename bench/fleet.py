@@ -44,7 +44,7 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
     ("x86_64", 1): {"plain-48": ("mon-sun 11:25-13:00 1",)},
     ("x86_64", 2): {
         "plain-48": (
-            *("mon-fri 06:00-11:25 1", "sat-sun 08:00-11:25 1"),
+            "mon-fri 06:00-11:25 1",
             *("mon-sun 11:25-13:00 4", "mon-sun 13:00-15:00 3"),
             "mon-fri 15:00-20:00 1",
         )
@@ -65,8 +65,8 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
 SPARE: Mapping[tuple[str, float, int], Mapping[str, float]] = {
     ("x86_64", 90.0, 1): {"plain-1": 0.4},
     ("x86_64", 90.0, 2): {"plain-1": 0.4},
-    ("aarch64", 180.0, 2): {"arm-1": 0.8},
-    ("aarch64", 1200.0, 2): {"arm-32": 0.4},
+    ("aarch64", 180.0, 2): {"arm-1": 1.0},
+    ("aarch64", 1200.0, 2): {"arm-32": 0.6},
 }
 COUNT_GOAL, CLAIRVOYANT_GOAL = 0.85, 1.1
 LONGEST_GOAL = 4.0  # boots: one that is given up takes two, the next may be slow
