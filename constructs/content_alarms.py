@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from constructs import Construct
 from constructs.alarm import HOUR, MINUTE, add_alarm
 
@@ -9,7 +11,7 @@ from settings import Environment
 
 # openQA gives out no jobs at 5 %.
 FREE_PERCENT = 10
-# A round may send or bring back terabytes; there is one every half hour else.
+# A round may send or bring back terabytes; else there is one every half hour.
 ASSETS_SECONDS = 6 * HOUR
 
 
@@ -29,7 +31,7 @@ class ContentAlarms(Construct):
             threshold=0,
             period=5 * MINUTE,
             # Two rounds, and what they take.
-            periods=-(-2 * environment.content.refresh_minutes // 5) + 1,
+            periods=ceil(2 * environment.content.refresh_minutes / 5) + 1,
         )
         add_alarm(
             self,

@@ -29,7 +29,9 @@ def add_command(commands: Any) -> None:
         "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
     )
     parser.add_argument(
-        "--timeline", type=whole(1, LAST_TIMELINE), help="the timeline to follow (default: the newest)"
+        "--timeline",
+        type=whole(1, LAST_TIMELINE),
+        help="the timeline to follow (default: the last written to)",
     )
     parser.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
     parser.add_argument(

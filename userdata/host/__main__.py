@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
     )
-    added.add_argument("--timeline", type=int, help="the timeline to follow (default: the newest)")
+    added.add_argument("--timeline", type=int, help="the timeline to follow (default: the last written to)")
     added.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
     here(
         "initialise",
