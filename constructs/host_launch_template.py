@@ -59,7 +59,7 @@ class HostLaunchTemplate(Construct):
             environment: the settings.
             name: the ``Name`` of instances and their volumes.
             instance_type: the EC2 instance type, unless the group overrides it.
-            image: the id of the AMI, for the type's processor.
+            image: the id of the AMI, for the type's processor and the document's ``os``.
             role: what the instances may do.
             security_groups: the ids of the groups that say who may talk to them.
             document: what the instances are.
@@ -84,7 +84,7 @@ class HostLaunchTemplate(Construct):
                 ),
                 block_device_mappings=[
                     ec2.CfnLaunchTemplate.BlockDeviceMappingProperty(
-                        device_name=ROOT_DEVICES[environment.os],
+                        device_name=ROOT_DEVICES[document["os"]],
                         ebs=ec2.CfnLaunchTemplate.EbsProperty(
                             volume_type="gp3",
                             volume_size=root_gib,

@@ -81,6 +81,7 @@ class ImageBuilder(Construct):
                     architecture=builder.architecture,
                     images={},
                     secrets={},
+                    os=environment.os_of(builder),
                 ),
                 **builder_document(builder, bucket=bucket),
             },

@@ -6,18 +6,17 @@ import hashlib
 
 from aws_cdk import CfnParameter, Stack
 
-from settings import Architecture, Environment
+from settings import Architecture
 
 
-def machine_image(stack: Stack, *, environment: Environment, architecture: Architecture) -> str:
+def machine_image(stack: Stack, *, image: str | None, architecture: Architecture) -> str:
     """Returns the AMI's id: as set, or the value of the SSM parameter at the time of deployment.
 
     Args:
         stack: the stack that launches it.
-        environment: the settings.
+        image: an AMI's id, or the name of an SSM parameter, as the settings have it.
         architecture: the hosts' processor.
     """
-    image = environment.image.of(architecture)
     assert image is not None  # noqa: S101 (the settings were validated: fleets and hosts have an image)
     if image.startswith("ami-"):
         return image

@@ -9,7 +9,7 @@ from typing import Any
 from constructs.published_files import PublishedFile, environment_recipe
 
 from fleet import catalogue, facts
-from settings import Architecture, Builder, Content, Environment, Fleet
+from settings import Architecture, Builder, Content, Environment, Fleet, OperatingSystem
 from settings.naming import (
     LAUNCH_HOOK,
     TERMINATE_HOOK,
@@ -33,6 +33,7 @@ def host_document(
     architecture: Architecture,
     images: Mapping[str, PublishedFile | None],
     secrets: Mapping[str, str | None],
+    os: OperatingSystem | None = None,
     stack: str | None = None,
     resource: str | None = None,
 ) -> Document:
@@ -45,13 +46,14 @@ def host_document(
         architecture: its processor.
         images: the container images that it runs, and where their archives are; None: in the AMI.
         secrets: the ARNs of the secrets that it may read.
+        os: what it runs; None: what all hosts do.
         stack: the stack to signal; None: none.
         resource: the logical id to signal in it; None: none.
     """
     return {
         "environment": environment.name,
         "role": role,
-        "os": environment.os,
+        "os": os or environment.os,
         "region": environment.region,
         "stack": stack,
         "resource": resource,

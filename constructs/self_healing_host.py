@@ -124,7 +124,7 @@ class SelfHealingHost(Construct):
             environment=environment,
             name=name,
             instance_type=host.instance_type,
-            image=machine_image(stack, environment=environment, architecture=architecture),
+            image=machine_image(stack, image=environment.image.of(architecture), architecture=architecture),
             role=self.role,
             security_groups=[security_group],
             document={

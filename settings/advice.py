@@ -152,27 +152,40 @@ def _slow_fetches(environment: Environment) -> Iterator[str]:
 
 
 def _images_to_fill_in(environment: Environment) -> Iterator[str]:
-    for architecture in ARCHITECTURES:
-        image = environment.image.of(architecture)
-        if image and not image.removeprefix("ami-").strip("0"):
+    for key, (image, _) in _images(environment).items():
+        if not image.removeprefix("ami-").strip("0"):
             yield (
-                f"{environment.name}: image.{architecture} = {shown(image)}: stands for one to be filled in; "
+                f"{environment.name}: {key} = {shown(image)}: stands for one to be filled in; "
                 "EC2 has none of this id, so that the deployment fails with its first host"
             )
 
 
+def _images(environment: Environment) -> Mapping[str, tuple[str, str]]:
+    """Collect the machine images that are set, by key, each with the system that it must hold."""
+    all_hosts = {
+        f"image.{architecture}": (environment.image.of(architecture), environment.os)
+        for architecture in ARCHITECTURES
+    }
+    builders = {
+        f"builders.{builder.architecture}.image": (builder.image, environment.os_of(builder))
+        for builder in environment.builders
+    }
+    return {key: (image, os) for key, (image, os) in {**all_hosts, **builders}.items() if image}
+
+
 def _images_that_do_not_fit(environment: Environment) -> Iterator[str]:
-    for architecture in ARCHITECTURES:
-        image = environment.image.of(architecture)
-        if image and image.startswith(DEBIAN_IMAGES) and environment.os != "debian":
+    for key, (image, os) in _images(environment).items():
+        if image.startswith(DEBIAN_IMAGES) and os != "debian":
             yield (
-                f"{environment.name}: image.{architecture} = {shown(image)}: Debian's, but "
-                f'os = "{environment.os}"; wanted: an image of {environment.os}'
+                f"{environment.name}: {key} = {shown(image)}: Debian's, but "
+                f'os = "{os}"; wanted: an image of {os}'
             )
-        if image and image.startswith("/aws/service/") and environment.image.golden:
+    for architecture in ARCHITECTURES:
+        own = environment.image.of(architecture)
+        if own and own.startswith("/aws/service/") and environment.image.golden:
             yield (
                 f"{environment.name}: image.golden = true: hosts would install nothing, and "
-                f"{shown(image)} holds nothing of openQA; wanted: false, or an image of your own"
+                f"{shown(own)} holds nothing of openQA; wanted: false, or an image of your own"
             )
 
 

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from settings.fields import Architecture, Days, Gib, InstanceTypes, Settings, Text, WebAddress
+from settings.fields import (
+    Architecture,
+    Days,
+    Gib,
+    ImageName,
+    InstanceTypes,
+    OperatingSystem,
+    Settings,
+    Text,
+    WebAddress,
+)
 
 # What the fields of a cron expression count: minutes, hours, days, months, days of the week.
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -44,6 +54,9 @@ class Builder(Settings):
     architecture: Architecture
     instance_types: InstanceTypes
     virtualization: Literal["metal", "nested", "none"]
+    # None: as the other hosts have it. createhdds needs Fedora, whatever runs the rest.
+    os: OperatingSystem | None = None
+    image: Annotated[str | None, ImageName] = None
     # createhdds: Fedora's program, from git. sample: a script of ours that makes two small images.
     program: Literal["createhdds", "sample"]
     git: Annotated[str | None, WebAddress] = None

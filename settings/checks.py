@@ -370,7 +370,8 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
 
 def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
     """Find what is wrong with the machines of a fleet or a builder, whatever they are for."""
-    if environment.image.of(hosts.architecture) is None:
+    own = isinstance(hosts, Builder) and hosts.image
+    if not own and environment.image.of(hosts.architecture) is None:
         wrong, other = f"image.{hosts.architecture} is not set", _other(hosts.architecture)
         allowed = f"{shown(other)}, or set image.{hosts.architecture}"
         yield Problem(f"{key}.architecture", hosts.architecture, wrong, allowed)
@@ -438,10 +439,14 @@ def _builder_problems(environment: Environment) -> Iterator[Problem]:
     for builder in environment.builders:
         key = f"builders.{builder.architecture}"
         yield from _machine_problems(environment, builder, key)
+        if environment.os_of(builder) != environment.os and builder.image is None:
+            wrong, allowed = f"other hosts run {environment.os}", f"an AMI of {builder.os}"
+            yield Problem(f"{key}.image", None, wrong, allowed)
         if builder.program == "createhdds":
-            if environment.os != "fedora":
-                wrong = f"it needs packages that {environment.os} does not have"
-                yield Problem(f"{key}.program", "createhdds", wrong, '"sample", or os = "fedora"')
+            if environment.os_of(builder) != "fedora":
+                wrong = f"it needs packages that {environment.os_of(builder)} does not have"
+                allowed = '"sample", or for this builder os = "fedora" and image'
+                yield Problem(f"{key}.program", "createhdds", wrong, allowed)
             if not builder.kvm:
                 wrong = "createhdds installs systems in guests, which takes KVM"
                 yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested"')

@@ -440,6 +440,14 @@ class Environment(Settings):
         host = self.database.host
         return {**({"database": host} if host else {}), "webui": self.webui}
 
+    def os_of(self, builder: Builder) -> OperatingSystem:
+        """Tell what a builder's host runs."""
+        return builder.os or self.os
+
+    def image_of(self, builder: Builder) -> str | None:
+        """Tell which machine image a builder's host boots; None where nothing is set."""
+        return builder.image or self.image.of(builder.architecture)
+
     @property
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""

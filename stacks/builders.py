@@ -39,7 +39,9 @@ class BuildersStack(EnvironmentStack):
                 builder=builder,
                 subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
                 security_group=network.security_groups.builder,
-                machine_image=machine_image(self, environment=environment, architecture=builder.architecture),
+                machine_image=machine_image(
+                    self, image=environment.image_of(builder), architecture=builder.architecture
+                ),
                 bucket=bucket,
                 bundle=bundle,
                 published_bundle=published_bundle,

@@ -33,7 +33,7 @@ class WorkersStack(EnvironmentStack):
         container_images: dict[Architecture, PublishedFile | None] = {}
         for architecture in dict.fromkeys(fleet.architecture for fleet in environment.fleets):
             machine_images[architecture] = machine_image(
-                self, environment=environment, architecture=architecture
+                self, image=environment.image.of(architecture), architecture=architecture
             )
             files = publish_recipes(self, ["worker"], environment=environment, architecture=architecture)
             container_images[architecture] = files["worker"]

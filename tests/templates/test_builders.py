@@ -78,6 +78,24 @@ def test_a_host_is_told_what_to_build(fedora: Synthesized) -> None:
     assert "CpuOptions" not in launch(fedora, "aarch64")
 
 
+def test_createhdds_runs_on_fedora_where_all_else_is_debian(almalinux: Synthesized) -> None:
+    systems = {
+        part: {
+            (document(launch["LaunchTemplateData"])["os"], _root_device(launch["LaunchTemplateData"]))
+            for launch in almalinux.properties("AWS::EC2::LaunchTemplate", part)
+        }
+        for part in ("webui", "workers", "builders")
+    }
+    debian, fedora = ("debian", "/dev/xvda"), ("fedora", "/dev/sda1")
+    assert systems == {"webui": {debian}, "workers": {debian}, "builders": {fedora}}
+    assert launch(almalinux, "x86_64")["ImageId"] == "ami-00000000000000000"
+
+
+def _root_device(data: Json) -> str:
+    (volume,) = data["BlockDeviceMappings"]
+    return str(volume["DeviceName"])
+
+
 def test_a_builder_writes_below_its_prefix_and_deletes_nothing(fedora: Synthesized) -> None:
     found = statements(fedora, "builders")
     actions = {action for statement in found for action in statement["Action"]}

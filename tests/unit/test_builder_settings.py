@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import SettingsError, load
+from settings import SettingsError, load, warnings
 from tests.unit.test_settings import BASE
 
 SAMPLE = """
@@ -115,6 +115,31 @@ def test_createhdds_needs_fedora_kvm_and_an_address(tmp_path: Path) -> None:
     assert 'virtualization = "none": createhdds installs systems in guests, which takes KVM' in line
     lines = refusals(tmp_path, FEDORA + SAMPLE.replace('"sample"', '"createhdds"'))
     assert [line.split(";")[0] for line in lines] == [f"{KEY}git is missing", f"{KEY}ref is missing"]
+
+
+def test_a_system_of_its_own_comes_with_an_image(tmp_path: Path) -> None:
+    own = BASE + CREATEHDDS + 'os = "fedora"\n'
+    (line,) = refusals(tmp_path, own)
+    assert line == f"{KEY}image is missing: other hosts run debian; allowed: an AMI of fedora"
+    environment = load("here", write(tmp_path, f'{own}image = "ami-12345678"\n'))
+    (builder,) = environment.builders
+    assert (environment.os_of(builder), environment.image_of(builder)) == ("fedora", "ami-12345678")
+
+
+def test_without_one_it_is_as_the_others(tmp_path: Path) -> None:
+    environment = load("here", write(tmp_path, BASE + SAMPLE))
+    (builder,) = environment.builders
+    assert environment.os_of(builder) == environment.os
+    assert environment.image_of(builder) == environment.image.x86_64
+
+
+def test_an_image_of_another_system_is_told(tmp_path: Path) -> None:
+    own = CREATEHDDS + 'os = "fedora"\nimage = "/aws/service/debian/release/13/latest/amd64"\n'
+    (line,) = warnings(load("here", write(tmp_path, BASE + own)))
+    assert line == (
+        'here: builders.x86_64.image = "/aws/service/debian/release/13/latest/amd64": Debian\'s, but '
+        'os = "fedora"; wanted: an image of fedora'
+    )
 
 
 def test_aarch64_needs_an_image(tmp_path: Path) -> None:
