@@ -125,7 +125,6 @@ def webui_document(
         sample: where the sample's disk image is; None: in the AMI.
         database: the name of RDS's server; None: the database is a host of ours.
     """
-    profile = environment.content.profile
     return {
         **({"rds": database} if database else {}),
         "artifacts": {
@@ -138,7 +137,7 @@ def webui_document(
             "url": url,
             "sign_in": environment.sign_in.model_dump(mode="json"),
             "download_domains": list(environment.content.download_domains),
-            "profile": profile,
+            "openqa": environment.content.openqa,
             "content": _content(environment.content),
         },
     }

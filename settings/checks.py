@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface
 from itertools import islice
 
 from fleet import catalogue, warm
-from settings import messages, timetable
+from settings import messages, openqa_ini, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Content, Need
 from settings.fields import GP3_GIB, Architecture
@@ -253,21 +253,25 @@ def _backup_problems(environment: Environment) -> Iterator[Problem]:
         yield Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
 
 
-def _size_problems(environment: Environment) -> Iterator[Problem]:
+def texts(environment: Environment) -> dict[str, object]:
+    """Collect, by key, what shares `TEXTS_BYTES` of the web UI host's user data."""
     tables = environment.model_dump(
         mode="json",
         include={"content": True, "sign_in": True, "schedule": {"rules"}, "timetable": True},
         exclude={"content": {"worker_packages"}},  # of workers' user data, which has none of the others
     )
-    texts = {"timetable": tables.pop("timetable")} | {
+    return {"timetable": tables.pop("timetable")} | {
         f"{table}.{key}": value for table, values in tables.items() for key, value in (values or {}).items()
     }
-    sizes = {key: len(json.dumps(value)) for key, value in texts.items()}
+
+
+def _size_problems(environment: Environment) -> Iterator[Problem]:
+    sizes = {key: len(json.dumps(value)) for key, value in texts(environment).items()}
     largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
     if total > TEXTS_BYTES:
         whole = f"the {total} bytes of [content], [sign_in], rules and timetable"
         wrong = f"has {sizes[largest]} of {whole}, for which user data has no room"
-        yield Problem(largest, texts[largest], wrong, f"{TEXTS_BYTES} bytes in all")
+        yield Problem(largest, texts(environment)[largest], wrong, f"{TEXTS_BYTES} bytes in all")
     for fleet in environment.fleets:
         lists = fleet.model_dump(mode="json", include={"classes", "instance_types", "warm"})
         size = len(json.dumps(lists))
@@ -463,6 +467,7 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         if address and address.startswith("http://") and not local:
             wrong = "anyone on the way could change what is run"
             yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
+    yield from openqa_ini.problems(content.openqa)
     if content.profile == "custom":
         for key in ("distri", "tests"):
             if not getattr(content, key):

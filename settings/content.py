@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from settings.fields import UNSEEN, Architecture, DnsName, Interface, Settings
+from settings.openqa_ini import DEFAULTS, OpenqaIni, merged
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 # What a profile says where the environment file says nothing.
@@ -33,6 +34,11 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "asset_limits": {"fedora": 500, "Fedora AArch64": 350, "Fedora Updates": 250},
         "cloudinit": True,
         "download_domains": ("fedoraproject.org",),
+        "openqa": {
+            # Only the job that failed of a cluster is repeated.
+            "global": {"hide_asset_types": "repo hdd", "parallel_cancel_whole_cluster": 0},
+            "audit/storage_duration": dict.fromkeys(DEFAULTS["audit/storage_duration"], 7),
+        },
     },
 }
 # The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They demand no
@@ -142,6 +148,8 @@ class Content(Settings):
         tuple[DnsName, ...],
         Field(description='a list of DNS names in lowercase, such as ["example.org"]'),
     ] = ()
+    # With the profile's and the defaults, key by key.
+    openqa: OpenqaIni
     # iso/fixed/cloudinit.iso, for tests that boot cloud images.
     cloudinit: bool = False
     # What tests expect the host to be for guests on taps, and the network that these have to themselves: this
@@ -157,7 +165,11 @@ class Content(Settings):
         known = PROFILES.get(profile if isinstance(profile, str) else "", {})
         # Another loader does not read the profile's templates.
         other = data.get("loader", known.get("loader")) != known.get("loader")
-        return {key: value for key, value in known.items() if not (other and key == "templates")} | data
+        filled = {key: value for key, value in known.items() if not (other and key == "templates")} | data
+        sections = data.get("openqa", {})
+        if isinstance(sections, dict) and all(isinstance(keys, dict) for keys in sections.values()):
+            filled["openqa"] = merged(DEFAULTS, known.get("openqa", {}), sections)
+        return filled
 
     def needs(self, architecture: Architecture) -> tuple[Need, ...]:
         """Tell what the jobs of an architecture need. Only x86_64 must be there, but for tests of one's own.

@@ -12,7 +12,7 @@ from constructs.security_groups import ANYWHERE, flows
 
 import settings
 from fleet import catalogue
-from settings.checks import FLEET_BYTES, TEXTS_BYTES
+from settings.checks import FLEET_BYTES, TEXTS_BYTES, texts
 from tests.templates.synthesis import Json, Synthesized, document, synthesize, user_data, walk
 
 USER_DATA_LIMIT = 16 * 1024
@@ -159,9 +159,10 @@ def test_the_longest_texts_fit(tmp_path: Path) -> None:
     types = sorted(catalogue.load(), key=len)[-40:]  # the most, with the longest names
     lists = json.dumps({"classes": [""], "instance_types": types, "warm": []})
     fleet = {"classes": ("x" * (FLEET_BYTES - len(lists)),), "instance_types": tuple(types), "warm": ()}
+    rest = sum(len(json.dumps(text)) for text in texts(asked).values())
     longest = asked.model_copy(
         update={
-            "content": asked.content.model_copy(update={"download_domains": ("x" * (TEXTS_BYTES - 30),)}),
+            "content": asked.content.model_copy(update={"download_domains": ("x" * (TEXTS_BYTES - rest),)}),
             "fleets": tuple(made.model_copy(update=fleet) for made in asked.fleets),
         }
     )

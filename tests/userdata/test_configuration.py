@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from configparser import ConfigParser
+from configparser import ConfigParser, RawConfigParser
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from settings import openqa_ini
 from tests.userdata import machine
 from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, users, volume
 from userdata.host.errors import HostError
@@ -104,6 +106,18 @@ def test_the_web_ui_fetches_no_repository_that_a_job_names(name: str) -> None:
     said = ConfigParser(interpolation=None)
     said.read(GOLDEN / name / "run/openqa-on-aws/config/openqa.ini")
     assert said["scm git"]["git_auto_clone"] == "no"  # openQA's default is yes
+
+
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
+def test_what_the_template_says_is_not_the_environments_to_say(name: str) -> None:
+    """A key that is there twice would have two values to openQA."""
+    said = RawConfigParser()  # it refuses what is there twice
+    said.read(GOLDEN / name / "run/openqa-on-aws/config/openqa.ini")
+    given = json.loads((machine.DOCUMENTS / f"{name}.json").read_text())["webui"]["openqa"]
+    ours = {(section, key) for section in said.sections() for key in said[section]}
+    ours -= {(section, key) for section in given for key in given[section]}
+    keys = {(section, key) for section, values in openqa_ini.KEYS.items() for key in values}
+    assert {place for place in ours if place[0] not in openqa_ini.SECTIONS} <= keys
 
 
 @pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("worker")])

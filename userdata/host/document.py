@@ -82,12 +82,12 @@ class Content:
 
 @dataclass(frozen=True)
 class WebUi:
-    """What the web UI serves."""
+    """What the web UI serves; ``openqa``: more of openqa.ini, by section, see settings/openqa_ini.py."""
 
     url: str
     sign_in: Mapping[str, Any]
     download_domains: tuple[str, ...]
-    profile: str
+    openqa: Mapping[str, Mapping[str, int | str]]
     content: Content
 
 
@@ -326,7 +326,7 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
         url=data["url"],
         sign_in=data["sign_in"],
         download_domains=tuple(data["download_domains"]),
-        profile=data["profile"],
+        openqa=data["openqa"],
         content=_content(data["content"]),
     )
 
