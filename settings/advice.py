@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from fleet import catalogue
 from settings.content import ARCHITECTURES, KNOWN_CLASSES, PROFILES
+from settings.messages import Build
 from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
 
@@ -28,7 +29,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
     Args:
         environment: a valid one.
     """
-    return (
+    found = (
         *_ranges_without_use(environment),
         *_refs_without_use(environment),
         *_emulation_on_hosts_with_kvm(environment),
@@ -48,6 +49,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_builds_of_other_tests(environment),
         *_builds_without_hosts(environment),
     )
+    return tuple(dict.fromkeys(found))  # builds of one table have much in common
 
 
 def _ranges_without_use(environment: Environment) -> Iterator[str]:
@@ -212,7 +214,7 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
 
 def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
     domains = environment.content.download_domains
-    for key, post in _posts(environment).items():
+    for key, build, post in _posts(environment):
         for name, template in post.items():
             where = _source(template)
             if FETCHED.fullmatch(name) and not any(f".{where}".endswith(f".{domain}") for domain in domains):
@@ -220,18 +222,18 @@ def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
                     continue  # a message says where, or it is no address
                 source = "nowhere" if not domains else f"{', '.join(domains)} and below alone"
                 yield (
-                    f"{environment.name}: {key}.post.{name} = {shown(template)}: openQA "
+                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: openQA "
                     f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
                 )
 
 
 def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
-    for key, post in _posts(environment).items():
+    for key, build, post in _posts(environment):
         for name, template in post.items():
             port = re.match(r"https?://[^/?#]*:(\d+)(?=[/?#]|$)", template)
             if FETCHED.fullmatch(name) and port and int(port[1]) not in (80, 443):
                 yield (
-                    f"{environment.name}: {key}.post.{name} = {shown(template)}: the web UI's host "
+                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: the web UI's host "
                     f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
                 )
 
@@ -239,7 +241,7 @@ def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
 def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
     if environment.content.loader != "scenarios":
         return
-    for key, post in _posts(environment).items():
+    for key, _, post in _posts(environment):
         if not any(name.startswith("SCENARIO_DEFINITIONS_YAML") for name in post):
             yield (
                 f"{environment.name}: {key}.post has no SCENARIO_DEFINITIONS_YAML_FILE: with content.loader "
@@ -249,35 +251,34 @@ def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
 
 def _builds_of_other_tests(environment: Environment) -> Iterator[str]:
     there = dict.fromkeys((environment.content.distri, SAMPLE))
-    for key, post in _posts(environment).items():
+    for key, build, post in _posts(environment):
         distri = post["DISTRI"]
         # Those with CASEDIR bring their tests themselves.
         if "{" not in distri and distri not in there and "CASEDIR" not in post:
             yield (
-                f"{environment.name}: {key}.post.DISTRI = {shown(distri)}: openQA has tests of "
+                f"{environment.name}: {key}.{build.place('DISTRI')} = {shown(distri)}: openQA has tests of "
                 f"{' and '.join(there)} alone, and no job of others gets anywhere; wanted: content.distri"
             )
 
 
 def _builds_without_hosts(environment: Environment) -> Iterator[str]:
     offered = {name for fleet in environment.fleets if fleet.max for name in fleet.classes}
-    for key, post in _posts(environment).items():
+    for key, build, post in _posts(environment):
         wanted = f"qemu_{post['ARCH']}"
         if "{" not in wanted and wanted not in offered:
             yield (
-                f"{environment.name}: {key}.post.ARCH = {shown(post['ARCH'])}: no fleet has {wanted}, which "
-                "jobs ask for unless their machines say otherwise: they would wait for ever; wanted: "
-                "a fleet with max above 0 that has it in its classes"
+                f"{environment.name}: {key}.{build.place('ARCH')} = {shown(post['ARCH'])}: no fleet has "
+                f"{wanted}, which jobs ask for unless their machines say otherwise: they would wait for ever;"
+                " wanted: a fleet with max above 0 that has it in its classes"
             )
 
 
-def _posts(environment: Environment) -> dict[str, Mapping[str, str]]:
-    """What openQA is told of builds, by the setting that says so."""
+def _posts(environment: Environment) -> Iterator[tuple[str, Build, Mapping[str, str]]]:
+    """Go through what openQA is told of each build, by the setting that says so."""
     rules = environment.schedule.rules if environment.schedule else ()
-    posts = {f"schedule.rules.{number}": rule.post for number, rule in enumerate(rules, 1)}
-    return posts | {
-        f"timetable.{number}": entry.post for number, entry in enumerate(environment.timetable, 1)
-    }
+    said: dict[str, Build] = {f"schedule.rules.{number}": rule for number, rule in enumerate(rules, 1)}
+    said |= {f"timetable.{number}": entry for number, entry in enumerate(environment.timetable, 1)}
+    return ((key, build, post) for key, build in said.items() for post in build.posts)
 
 
 def _source(template: str) -> str | None:

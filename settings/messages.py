@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -20,11 +21,34 @@ FEDORA_ARCHIVE = "https://apps.fedoraproject.org/datagrepper/v2/search"
 # What may be scheduled by hand: addresses as composes of Fedora have them, and ids of Bodhi's updates.
 COMPOSE = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/+-]*"
 UPDATE = r"FEDORA-(EPEL-)?[0-9]{4}-[0-9a-f]{10}"
+BUILDS = 100  # of one table; more are more likely a mistake
 _FIELD = Annotated[str, Field(pattern=rf"^{rules.FIELD}$")]
 Parameter = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
 
 
-class Rule(Settings):
+class Build(Settings):
+    """What openQA is told of a build, or of one for each combination of values."""
+
+    post: Mapping[Parameter, str]
+    each: Annotated[
+        Mapping[Parameter, Annotated[list[str], Field(min_length=1)]],
+        Field(
+            description="a table: openQA's settings in capitals, and a list of one value or more for each, "
+            'such as { ARCH = ["x86_64", "aarch64"] }; {ARCH} in post stands for the build\'s'
+        ),
+    ] = {}
+
+    @property
+    def posts(self) -> list[dict[str, str]]:
+        """What openQA is told of each build."""
+        return rules.builds(self.post, self.each)
+
+    def place(self, name: str) -> str:
+        """Tell where a parameter is said."""
+        return f"{'each' if name in self.each else 'post'}.{name}"
+
+
+class Rule(Build):
     """Which messages mean a build, and what openQA is told of it."""
 
     topic: Annotated[
@@ -160,34 +184,49 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
         yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
     for number, rule in enumerate(schedule.rules, 1):
-        yield from post_problems(
-            f"schedule.rules.{number}.post", rule.post, fields="{field} or {object.field}"
-        )
-        build = rule.post.get("BUILD")
-        if build is not None and not rules.fields(build):
-            wrong = "the same for every message, so only the first would be scheduled"
-            yield Problem(f"schedule.rules.{number}.post.BUILD", build, wrong, "a value with {field} in it")
+        key = f"schedule.rules.{number}"
+        found = [*build_problems(key, rule, fields="{field} or {object.field}")]
+        yield from found
+        for build in () if found else dict.fromkeys(post["BUILD"] for post in rule.posts):
+            if not rules.fields(build):
+                wrong = "the same for every message, so only the first would be scheduled"
+                yield Problem(f"{key}.{rule.place('BUILD')}", build, wrong, "a value with {field} in it")
 
 
-def post_problems(key: str, post: Mapping[str, str], *, fields: str) -> Iterator[Problem]:
+def build_problems(key: str, build: Build, *, fields: str) -> Iterator[Problem]:
     """Find what is wrong with parameters of ``isos post``.
 
     Args:
-        key: Where they are.
-        post: The parameters, with placeholders.
+        key: Where the build is.
+        build: It, or several.
         fields: Placeholders that may be there, in words.
     """
+    for name in sorted(build.each.keys() & build.post.keys()):
+        yield Problem(f"{key}.post.{name}", build.post[name], "it is in each, too", "one of the two")
+    if (number := prod(map(len, build.each.values()))) > BUILDS:
+        yield Problem(f"{key}.each", dict(build.each), f"{number} builds at once", f"up to {BUILDS}")
+        return
+    found = [problem for post in build.posts for problem in _post_problems(key, build, post, fields)]
+    yield from dict.fromkeys(found)
+    known = {tuple(post.get(name) for name in rules.IDENTITY) for post in build.posts}
+    if len(known) < len(build.posts):
+        wrong = "openQA would take several of these builds for one"
+        allowed = f"values with which {', '.join(rules.IDENTITY)} are others for each"
+        yield Problem(f"{key}.each", dict(build.each), wrong, allowed)
+
+
+def _post_problems(key: str, build: Build, post: Mapping[str, str], fields: str) -> Iterator[Problem]:
     for name in rules.IDENTITY:
         if not post.get(name):
-            yield Problem(
-                f"{key}.{name}", post.get(name), "openQA knows a build by it", f"a value, or {fields} in it"
-            )
+            wrong, allowed = "openQA knows a build by it", f"a value, or {fields} in it"
+            yield Problem(f"{key}.{build.place(name)}", post.get(name), wrong, allowed)
     for name, template in post.items():
         if brace := rules.malformed(template):
             wrong = f"no field in braces at {shown(brace)}"
-            yield Problem(f"{key}.{name}", template, wrong, fields)
+            yield Problem(f"{key}.{build.place(name)}", template, wrong, fields)
         if not template.isprintable():
-            yield Problem(f"{key}.{name}", template, "not to be printed in one line", "one line of text")
+            wrong = "not to be printed in one line"
+            yield Problem(f"{key}.{build.place(name)}", template, wrong, "one line of text")
 
 
 def _has_port(broker: str) -> bool:

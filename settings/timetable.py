@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from settings.fields import Settings
-from settings.messages import Parameter, post_problems
+from settings.messages import Build, Parameter, build_problems
 from settings.problem import Problem, shown
 from userdata.messages import rules, timetable
 from userdata.messages.rules import Message
@@ -19,7 +18,7 @@ _YEARS = tuple(datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2024, 2
 _FIELDS = ", ".join(f"{{{name}}}" for name in timetable.FIELDS)
 
 
-class Entry(Settings):
+class Entry(Build):
     """What openQA is told at some times of the week."""
 
     at: Annotated[
@@ -49,30 +48,38 @@ def problems(entries: tuple[Entry, ...]) -> Iterator[Problem]:
 
 
 def _entry_problems(number: int, entry: Entry) -> Iterator[Problem]:
-    key = f"timetable.{number}.post"
-    yield from post_problems(key, entry.post, fields=_FIELDS)
-    for name, template in entry.post.items():
+    key = f"timetable.{number}"
+    found = [*build_problems(key, entry, fields=_FIELDS)]
+    yield from found
+    if found:
+        return
+    said = dict.fromkeys(pair for post in entry.posts for pair in post.items())
+    for name, template in said:
         if unknown := rules.fields(template) - timetable.FIELDS.keys():
             wrong = f"times have no field {shown(min(unknown))}"
-            yield Problem(f"{key}.{name}", template, wrong, _FIELDS)
+            yield Problem(f"{key}.{entry.place(name)}", template, wrong, _FIELDS)
 
 
 def _twice(entries: tuple[Entry, ...]) -> Iterator[Problem]:
     """Find builds that have the name of an earlier one, which openQA would take for it."""
     scheduled: dict[tuple[str, ...], Message] = {}
     for number, entry in enumerate(entries, 1):
-        timed = timetable.Entry(at=entry.at, post=entry.post)
-        for message in timetable.due([timed], after=_YEARS[0], until=_YEARS[1]):
-            parameters = timed.rule.parameters(message)
-            build = tuple(parameters[name] for name in rules.IDENTITY)
-            if other := scheduled.get(build):
-                key, days = f"timetable.{number}.post.BUILD", f"{_said(other)} and {_said(message)}"
-                wrong = f"{' '.join(build)} both for {days}, so only the first would be scheduled"
-                yield Problem(
-                    key, entry.post["BUILD"], wrong, "{date} in it, {time} if need be, or other names"
-                )
-                break
-            scheduled[build] = message
+        for post in entry.posts:
+            timed = timetable.Entry(at=entry.at, post=post)
+            for message in timetable.due([timed], after=_YEARS[0], until=_YEARS[1]):
+                parameters = timed.rule.parameters(message)
+                build = tuple(parameters[name] for name in rules.IDENTITY)
+                if other := scheduled.get(build):
+                    key, days = f"timetable.{number}", f"{_said(other)} and {_said(message)}"
+                    wrong = f"{' '.join(build)} both for {days}, so only the first would be scheduled"
+                    yield Problem(
+                        f"{key}.{entry.place('BUILD')}",
+                        post["BUILD"],
+                        wrong,
+                        "{date} in it, {time} if need be, or other names",
+                    )
+                    break
+                scheduled[build] = message
 
 
 def _said(message: Message) -> str:

@@ -73,7 +73,7 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
         (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "rules and timetable, for which user data has no room"),
         (
             BROKER + RULE.replace("topic", "topics"),
-            "unknown key, perhaps topic; allowed: topic, filter, post",
+            "unknown key, perhaps topic; allowed: post, each, topic, filter",
         ),
         (
             BROKER + RULE.replace("[schedule.rules.post]", "filter.topic = 5\n[schedule.rules.post]"),

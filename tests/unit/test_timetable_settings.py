@@ -16,6 +16,13 @@ POST = 'DISTRI = "sample"\nVERSION = "1"\nFLAVOR = "b"\nARCH = "x86_64"\nBUILD =
 ENTRY = f"[[timetable]]\n{AT}[timetable.post]\n{POST}"
 
 
+def each(line: str, *, keep: str | None = None) -> str:
+    """The entry with some parameters that take several values, and not one any more."""
+    name = line.partition(" ")[0]
+    rest = [own for own in POST.splitlines() if name == keep or not own.startswith(f"{name} =")]
+    return "\n".join([f"[[timetable]]\n{AT}each = {{ {line} }}\n[timetable.post]", *rest, ""])
+
+
 def load(directory: Path, text: str) -> tuple[Entry, ...]:
     before, fleets, after = LOCAL.partition("[[fleets]]")
     (directory / "x.toml").write_text(f"{before}{text}\n{fleets}{after}")
@@ -56,8 +63,24 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace('"b"', '"a\\u0000b"'), "not to be printed in one line"),
         (ENTRY.replace('"b"', '"{week}"'), 'times have no field "week"'),
         (ENTRY.replace('"b"', '"{week"'), 'no field in braces at "{week"'),
-        (ENTRY.replace("at =", "when ="), "unknown key; allowed: at, post"),
+        (ENTRY.replace("at =", "when ="), "unknown key; allowed: post, each, at"),
         (ENTRY + 'iso = "a"\n', "openQA's settings in capitals"),
+        (
+            each("ARCH = []"),
+            "timetable.1.each.ARCH = []; allowed: a table: openQA's settings in capitals, and a",
+        ),
+        (each('ARCH = "x86_64"'), 'timetable.1.each.ARCH = "x86_64"; allowed: a table'),
+        (each('ARCH = ["x86_64", ""]'), 'timetable.1.each.ARCH = "": openQA knows a build by it'),
+        (each('ARCH = ["{a"]'), 'timetable.1.each.ARCH = "{a": no field in braces at "{a"'),
+        (each('ARCH = ["{a}"]'), 'timetable.1.each.ARCH = "{a}": times have no field "a"'),
+        (
+            each('ARCH = ["a", "a"]'),
+            'timetable.1.each = {"ARCH": ["a", "a"]}: openQA would take several of these builds for one; '
+            "allowed: values with which DISTRI, VERSION, FLAVOR, ARCH, BUILD are others for each",
+        ),
+        (each('ISO = ["a", "b"]'), "timetable.1.each"),
+        (each('FLAVOR = ["b"]', keep="FLAVOR"), 'timetable.1.post.FLAVOR = "b": it is in each, too'),
+        (each(f"ARCH = {[str(n) for n in range(101)]}"), "101 builds at once; allowed: up to 100"),
         (ENTRY + ENTRY, "timetable.2.post.BUILD"),
         (ENTRY + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
     ],
@@ -80,6 +103,19 @@ def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
 )
 def test_builds_of_several_entries(tmp_path: Path, second: str) -> None:
     assert len(load(tmp_path, ENTRY + second)) == 2
+
+
+def test_a_build_for_each_value(tmp_path: Path) -> None:
+    text = each('ARCH = ["x86_64", "aarch64"]') + 'ISO = "{ARCH}-{date}.iso"\n'
+    (entry,) = load(tmp_path, text)
+    rest = {"DISTRI": "sample", "VERSION": "1", "FLAVOR": "b", "BUILD": "{date}"}
+    assert entry.posts == [
+        {**rest, "ISO": "x86_64-{date}.iso", "ARCH": "x86_64"},
+        {**rest, "ISO": "aarch64-{date}.iso", "ARCH": "aarch64"},
+    ]
+    (line,) = warnings(tmp_path, text, (), loader="openqa")
+    assert line.startswith('x: timetable.1.each.ARCH = "aarch64": no fleet has qemu_aarch64')
+    assert len(warnings(tmp_path, text.replace("aarch64", "aarch32"), (), loader="scenarios")) == 2
 
 
 FETCHING = 'ISO_URL = "https://cd.example.org/{date}.iso"\n'

@@ -83,6 +83,31 @@ def test_filters(patterns: dict[str, str], expected: bool) -> None:
     assert Rule(topic="#", filter=patterns, post=POST).matches(message()) is expected
 
 
+def test_a_build_of_each_combination() -> None:
+    post = {"DISTRI": "a", "BUILD": "{compose.id}", "ISO": "{FLAVOR}-{ARCH}-{compose.id}.iso"}
+    made = rules.builds(post, {"FLAVOR": ["cd", "dvd"], "ARCH": ["x86_64", "aarch64"]})
+    assert [(one["FLAVOR"], one["ARCH"], one["ISO"]) for one in made] == [
+        ("cd", "x86_64", "cd-x86_64-{compose.id}.iso"),
+        ("cd", "aarch64", "cd-aarch64-{compose.id}.iso"),
+        ("dvd", "x86_64", "dvd-x86_64-{compose.id}.iso"),
+        ("dvd", "aarch64", "dvd-aarch64-{compose.id}.iso"),
+    ]
+    assert {one["BUILD"] for one in made} == {"{compose.id}"}
+    assert rules.builds(post, {}) == [post]
+
+
+def test_tables_are_taken_one_by_one() -> None:
+    tables = [
+        {"topic": "a", "post": {"B": "{A}"}, "each": {"A": ["1", "2"]}},
+        {"topic": "b", "post": POST, "each": {}},
+    ]
+    assert list(rules.one_by_one(tables)) == [
+        {"topic": "a", "post": {"B": "1", "A": "1"}},
+        {"topic": "a", "post": {"B": "2", "A": "2"}},
+        {"topic": "b", "post": POST},
+    ]
+
+
 def test_parameters_are_filled_in() -> None:
     made = rule(post=POST | {"BUILD": "{compose.id}-{compose.number}"}).parameters(message())
     assert made == POST | {"BUILD": "F-1-7"}

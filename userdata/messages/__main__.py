@@ -51,8 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _service(data: Mapping[str, Any], folder: Path, memory: Memory) -> Consumer | Timetable:
     """Makes the one that the settings are for."""
-    entries = tuple(Entry(**entry) for entry in data.get("timetable", ()))
-    followed = tuple(Rule(**rule) for rule in data.get("rules", ())) + tuple(entry.rule for entry in entries)
+    entries = tuple(Entry(**entry) for entry in rules.one_by_one(data.get("timetable", ())))
+    followed = (
+        *(Rule(**rule) for rule in rules.one_by_one(data.get("rules", ()))),
+        *(entry.rule for entry in entries),
+    )
     lock = folder / data["templates_lock"]
     scheduler = Scheduler(followed, OpenQa(**data["openqa"]), memory, templates_lock=lock)
     if entries:

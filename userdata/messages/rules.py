@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
 # What identifies a build in openQA: posting it twice would run everything twice.
@@ -76,6 +77,30 @@ class Rule:
             return text
 
         return {name: _PLACEHOLDER.sub(value, template) for name, template in self.post.items()}
+
+
+def builds(post: Mapping[str, str], each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Make the parameters of a build of each combination of values.
+
+    Args:
+        post: Parameters that all have; ``{NAME}`` in them stands for the build's value of ``NAME``.
+        each: By parameter, the values that it takes in turn.
+    """
+
+    def filled(values: Mapping[str, str]) -> dict[str, str]:
+        def value(found: re.Match[str]) -> str:
+            return values.get(found["field"], found[0])
+
+        return {**{name: _PLACEHOLDER.sub(value, template) for name, template in post.items()}, **values}
+
+    return [filled(dict(zip(each, values, strict=True))) for values in product(*each.values())]
+
+
+def one_by_one(tables: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Make a table with one build's ``post`` of each build of tables with ``post`` and ``each``."""
+    for table in tables:
+        rest = {name: value for name, value in table.items() if name != "each"}
+        yield from (rest | {"post": post} for post in builds(table["post"], table["each"]))
 
 
 def topic_matches(pattern: str, topic: str) -> bool:
