@@ -106,7 +106,7 @@ $(VENV)/.complete: requirements.txt requirements-dev.txt
 	touch $@
 
 node_modules/.complete: package.json package-lock.json $(VENV)/.complete
-	npm ci --silent
+	npm ci --loglevel=error --no-audit --no-fund
 	touch $@
 
 .PHONY: machine
