@@ -58,14 +58,18 @@ if ((EUID != 0)); then
   sudo=(sudo)
 fi
 echo "Installing Debian packages: ${missing[*]}"
-# Some of them bring services that would start and listen; only their programs are wanted here.
+# Some of them bring services that would start and listen; only their programs are wanted here. The policy holds
+# while this runs: what a killed run leaves keeps no service of the machine from starting.
 policy=/usr/sbin/policy-rc.d
-if [[ ! -e $policy ]]; then
+if [[ ! -e $policy ]] || grep -q prerequisites.sh "$policy"; then
   trap '"${sudo[@]}" rm --force "$policy"' EXIT
-  printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" install --mode=0755 /dev/stdin "$policy"
+  printf '#!/bin/sh\n! grep -qs prerequisites.sh /proc/%d/cmdline || exit 101\n' $$ |
+    "${sudo[@]}" install --mode=0755 /dev/stdin "$policy"
 fi
+# A fresh machine may be upgrading itself, which takes minutes: without being told to, apt-get waits for nobody.
+install=(apt-get install -qq --yes --no-install-recommends --option=DPkg::Lock::Timeout=600)
 "${sudo[@]}" apt-get update -qq
-"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" "${missing[@]}" >/dev/null
 for package in "${missing[@]}"; do
   case $package in
     haproxy) "${sudo[@]}" systemctl disable --quiet haproxy.service ;;

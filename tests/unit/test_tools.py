@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,3 +28,53 @@ def test_a_registry_out_of_reach_is_told(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "request to http://127.0.0.1:1/aws-cdk failed" in done.stderr
+
+
+# Plays a package manager that has nothing, and notes what may start while it installs.
+APT = """#!/bin/sh
+[ "$1" = install ] || exit 0
+"$POLICY" any start
+echo "$?" >>"$POLICY.answers"
+[ -z "$KILLED" ] || kill -KILL "$PPID"
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """Where the script puts its policy, in a folder with the programs that it runs."""
+    for name, script in (
+        ("apt-get", APT),
+        ("dpkg-query", ""),
+        ("systemctl", ""),
+        ("sudo", '#!/bin/sh\nexec "$@"\n'),
+    ):
+        (tmp_path / name).write_text(script or "#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    script = (REPOSITORY / "tools/prerequisites.sh").read_text()
+    policy = tmp_path / "policy-rc.d"
+    (tmp_path / "prerequisites.sh").write_text(script.replace("/usr/sbin/policy-rc.d", str(policy)))
+    return policy
+
+
+def install(policy: Path, **environment: str) -> int:
+    path = f"{policy.parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", str(policy.parent / "prerequisites.sh"), "machine"],
+        env=os.environ | {"PATH": path, "POLICY": str(policy), **environment},
+        check=False,
+    ).returncode
+
+
+def test_services_may_start_again_after_an_installation_that_was_killed(policy: Path) -> None:
+    assert install(policy, KILLED="1") == -signal.SIGKILL
+    assert subprocess.run([policy], check=False).returncode == 0
+    assert install(policy) == 0
+    assert Path(f"{policy}.answers").read_text().split() == ["101", "101"]
+    assert not policy.exists()
+
+
+def test_a_policy_of_the_machines_own_stays(policy: Path) -> None:
+    policy.write_text("#!/bin/sh\nexit 104\n")
+    policy.chmod(0o755)
+    assert install(policy) == 0
+    assert policy.read_text() == "#!/bin/sh\nexit 104\n"
