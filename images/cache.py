@@ -1,8 +1,8 @@
 """The folder of built things, and how they get there whole or not at all.
 
 What is being built lives in a workspace: a folder under ``building/`` that its process holds a lock on.
-When complete it is renamed to its final name. A killed build leaves an unlocked workspace, which the next
-build removes.
+When complete, and on the disk, it is renamed to its final name. A killed build leaves an unlocked workspace,
+which the next build removes.
 """
 
 from __future__ import annotations
@@ -67,9 +67,15 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def publish(built: Path, final: Path) -> None:
-    """Moves what is complete to its final name, unless someone else was first."""
+    """Moves what is complete to its final name, unless someone else was first.
+
+    Raises:
+        BuildError: it did not get on the disk.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     if not final.exists():
+        # Else a loss of power could leave a name with half of what it stands for.
+        _run("write", built, "sync", "--file-system", str(built))
         built.rename(final)
 
 
@@ -88,10 +94,13 @@ def remove(path: Path) -> None:
     Raises:
         BuildError: not all of it could be removed.
     """
-    command = ["rm", "--recursive", "--force", "--one-file-system", str(path)]
+    _run("remove", path, "rm", "--recursive", "--force", "--one-file-system", str(path))
+
+
+def _run(verb: str, path: Path, *command: str) -> None:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:
-        raise BuildError(f"cannot remove {path}: {done.stderr.strip().splitlines()[0]}")
+        raise BuildError(f"cannot {verb} {path}: {done.stderr.strip().splitlines()[0]}")
 
 
 def _remove_unless_in_use(folder: Path) -> None:

@@ -99,6 +99,17 @@ def test_publishing_keeps_what_was_first(tmp_path: Path) -> None:
     assert (tmp_path / "place" / "final").read_text() == "first"
 
 
+def test_what_did_not_get_on_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = tmp_path / "sync"
+    sync.write_text("#!/bin/sh\necho 'sync: the disk is full' >&2\nexit 1\n")
+    sync.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "built").write_text("")
+    with pytest.raises(BuildError, match=f"cannot write {tmp_path}/built: sync: the disk is full"):
+        cache.publish(tmp_path / "built", tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+
+
 def test_a_lock_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
     waiting = "import sys; from images import cache; from pathlib import Path\n"
     waiting += "with cache.locked(Path(sys.argv[1])): print()"
