@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line's; None: this process's own.
     """
     options = _parser().parse_args(arguments)
+    # Root builds, and who deploys reads.
+    os.umask(0o022)
     try:
         options.run(options)
     except (BuildError, ValueError, OSError) as error:

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.environ.update(cloud.unproxied())
+    # Root starts a cloud, and all may find it.
+    os.umask(0o022)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -179,6 +180,16 @@ def test_an_ended_clean_leaves_no_half_of_anything_under_its_name(
     monkeypatch.setattr(cache, "remove", begin)
     assert main(["clean"]) == 130
     assert not old.exists()
+
+
+def test_all_may_read_the_cache_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENQA_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0o077)
+    try:
+        assert main(["clean"]) == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_cache_that_cannot_be_is_told_in_one_line(

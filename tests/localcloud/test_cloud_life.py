@@ -96,6 +96,17 @@ def test_its_machines_boot_whatever_the_umask(new_cloud: Callable[[str], Running
     assert lab.output(instance, "stat --format=%a /") == "755"
 
 
+def test_all_may_look_for_it_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_machine()
+    monkeypatch.setattr(cloud, "STATES", tmp_path / "states")
+    before = os.umask(0o077)
+    try:
+        assert main(["down", "--name", "nobody"]) == 0
+    finally:
+        os.umask(before)
+    assert cloud.STATES.stat().st_mode & 0o777 == 0o755
+
+
 START = """
 import sys, time
 from localcloud import cloud
