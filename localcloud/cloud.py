@@ -278,6 +278,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
         _clean(name)
         api = stack.enter_context(_listen(api_port, "AWS API"))
         web = stack.enter_context(_listen(web_port, "web UI"))
+        (_state(name) / "work").symlink_to(_own_work(name))
         _work(name).mkdir(parents=True, mode=0o700)
         ready, telling = os.pipe()
         gone, holding = os.pipe()
@@ -382,6 +383,12 @@ def _state(name: str) -> Path:
 
 
 def _work(name: str) -> Path:
+    """Where a cloud writes: in the cache of whoever started it, which need not be the caller's."""
+    link = _state(name) / "work"
+    return link.readlink() if link.is_symlink() else _own_work(name)
+
+
+def _own_work(name: str) -> Path:
     return cache.root() / "clouds" / name
 
 
@@ -410,9 +417,9 @@ def _clean(name: str) -> None:
     remove_cgroup(_cgroup(name))
     with contextlib.suppress(OSError):
         _cgroup(name).parent.rmdir()  # unless another cloud has its own there
-    if _work(name).exists():
-        cache.remove(_work(name))
-    for file in ("state.json", "ca.pem", "log"):
+    for work in {_work(name), _own_work(name)}:
+        cache.remove(work)
+    for file in ("state.json", "ca.pem", "log", "work"):
         (_state(name) / file).unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,19 @@ def test_it_may_be_stopped_before_the_block_that_starts_it_ends() -> None:
     with cloud.starting(name, api_port=0, web_port=0):
         assert cloud.stop(name)
     assert cloud.find(name) is None
+
+
+def test_it_is_known_and_removed_whatever_the_cache_of_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_machine()
+    name = f"test-elsewhere-{os.getpid()}"
+    with tempfile.TemporaryDirectory(dir=cache.root()) as elsewhere:
+        with monkeypatch.context() as patch:
+            patch.setenv("OPENQA_CACHE", elsewhere)
+            running = cloud.start(name, api_port=0, web_port=0)
+        work = Path(elsewhere) / "clouds" / name
+        assert (running.work, work.exists()) == (work, True)
+        assert cloud.stop(name)
+        assert not work.exists()
 
 
 def test_one_name_is_one_cloud(lab: Lab) -> None:
