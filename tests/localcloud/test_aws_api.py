@@ -164,6 +164,19 @@ def test_a_failed_update_restores_replaces_and_removes(client: Client) -> None:
     assert {entry["LogicalResourceId"] for entry in resources} == {"Kept", "Gone", "Named"}
 
 
+def test_a_refused_change_is_rolled_back(client: Client) -> None:
+    def volume(zone: str) -> dict[str, Any]:
+        properties = {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"}
+        return {"Volume": {"Type": "AWS::EC2::Volume", "Properties": properties}}
+
+    deploy(client, "s", volume("us-east-1a"))
+    before = client("ec2").describe_volumes()["Volumes"]
+    assert deploy(client, "s", volume("us-east-1b"))["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    refusal = "Update to resource type AWS::EC2::Volume is not supported: AvailabilityZone"
+    assert refusal in reasons(client, "s")
+    assert client("ec2").describe_volumes()["Volumes"] == before
+
+
 def _parameters(client: Client) -> list[dict[str, Any]]:
     ssm = client("ssm")
     names = [entry["Name"] for entry in ssm.describe_parameters()["Parameters"]]

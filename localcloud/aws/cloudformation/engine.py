@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from localcloud.aws.cloudformation import template as templates
 from localcloud.aws.cloudformation.model import Event, Resource, Source, Stack
 from localcloud.aws.cloudformation.template import Scope, TemplateError
-from localcloud.aws.cloudformation.types import Context, ResourceError, Type
+from localcloud.aws.cloudformation.types import Context, ResourceError, Type, UpdateRefusedError
 from localcloud.aws.world import World
 
 _LOG = logging.getLogger(__name__)
@@ -423,6 +423,9 @@ class _Run:
                 # As it is now being made: what a roll-back has to undo.
                 current.properties = properties
                 kind.update(context, old, properties)
+        except UpdateRefusedError:
+            current.definition, current.properties = previous_definition, old
+            raise
         except BaseException:
             current.definition = previous_definition
             raise

@@ -20,6 +20,10 @@ class ResourceError(Exception):
     """A resource that could not be made as the template says; the message becomes the event's reason."""
 
 
+class UpdateRefusedError(ResourceError):
+    """A resource that cannot be changed so: nothing of it was, and a roll-back has nothing to undo."""
+
+
 @dataclass(kw_only=True)
 class Context:
     """What a resource type works with.
@@ -143,14 +147,14 @@ class Type:
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Change the resource in place; by default, only its tags can change."""
         if changed := changes(old, new) - {"Tags"}:
-            raise ResourceError(
+            raise UpdateRefusedError(
                 f"The local cloud cannot change {', '.join(sorted(changed))} of {self.type} in place"
             )
         self.retag(c, old, new)
 
     def retag(self, c: Context, old: Properties, new: Properties) -> None:
         """Replace the tags."""
-        raise ResourceError(f"The local cloud cannot change the tags of {self.type} in place")
+        raise UpdateRefusedError(f"The local cloud cannot change the tags of {self.type} in place")
 
     def delete(self, c: Context, p: Properties) -> None:
         """Delete the resource."""

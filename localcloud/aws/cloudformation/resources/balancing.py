@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from localcloud.aws.cloudformation.types import Context, Properties, ResourceError, Type, changes, tags
+from localcloud.aws.cloudformation.types import (
+    Context,
+    Properties,
+    ResourceError,
+    Type,
+    UpdateRefusedError,
+    changes,
+    tags,
+)
 
 
 def _attributes(p: Properties, name: str) -> list[dict[str, str]]:
@@ -79,7 +87,7 @@ class LoadBalancer(
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Change attributes, groups and tags."""
         if "Subnets" in changes(old, new):
-            raise ResourceError("The local cloud cannot change a load balancer's Subnets")
+            raise UpdateRefusedError("The local cloud cannot change a load balancer's Subnets")
         if "SecurityGroups" in changes(old, new):
             groups = new["SecurityGroups"]
             c.call("elbv2", "set_security_groups", LoadBalancerArn=c.id, SecurityGroups=groups)

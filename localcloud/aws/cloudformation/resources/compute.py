@@ -9,6 +9,7 @@ from localcloud.aws.cloudformation.types import (
     Properties,
     ResourceError,
     Type,
+    UpdateRefusedError,
     changes,
     duration,
 )
@@ -217,7 +218,7 @@ class AutoScalingGroup(
             "MixedInstancesPolicy",
             "TargetGroupARNs",
         }:
-            raise ResourceError(f"The local cloud cannot take {', '.join(sorted(gone))} from a group")
+            raise UpdateRefusedError(f"The local cloud cannot take {', '.join(sorted(gone))} from a group")
         parameters.pop("TargetGroupARNs", None)
         c.call("autoscaling", "update_auto_scaling_group", **{**parameters, "AutoScalingGroupName": c.id})
         self._balance(c, set(old.get("TargetGroupARNs", [])), set(new.get("TargetGroupARNs", [])))

@@ -9,6 +9,7 @@ from localcloud.aws.cloudformation.types import (
     Properties,
     ResourceError,
     Type,
+    UpdateRefusedError,
     changes,
     tag_specifications,
     tags,
@@ -374,7 +375,9 @@ class VpcEndpoint(
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Change policy, route tables and tags."""
         if "SecurityGroupIds" in changes(old, new):
-            raise ResourceError("The local cloud cannot change SecurityGroupIds of AWS::EC2::VPCEndpoint")
+            raise UpdateRefusedError(
+                "The local cloud cannot change SecurityGroupIds of AWS::EC2::VPCEndpoint"
+            )
         before, after = set(old.get("RouteTableIds", [])), set(new.get("RouteTableIds", []))
         c.call(
             "ec2",

@@ -11,6 +11,7 @@ from localcloud.aws.cloudformation.types import (
     Properties,
     ResourceError,
     Type,
+    UpdateRefusedError,
     changes,
     tag_specifications,
     tags,
@@ -45,10 +46,10 @@ class Bucket(
 
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Change its configuration."""
+        if gone := changes(old, new) & old.keys() - new.keys() - {"LifecycleConfiguration", "Tags"}:
+            raise UpdateRefusedError(f"The local cloud cannot take {', '.join(sorted(gone))} from a bucket")
         if "LifecycleConfiguration" in old and "LifecycleConfiguration" not in new:
             c.call("s3", "delete_bucket_lifecycle", Bucket=c.id)
-        if gone := changes(old, new) & old.keys() - new.keys() - {"LifecycleConfiguration", "Tags"}:
-            raise ResourceError(f"The local cloud cannot take {', '.join(sorted(gone))} from a bucket")
         self._configure(c, new)
 
     def _configure(self, c: Context, p: Properties) -> None:
@@ -171,10 +172,9 @@ class BucketPolicy(Type, type="AWS::S3::BucketPolicy", properties="PolicyDocumen
 class Volume(
     Ec2Type,
     type="AWS::EC2::Volume",
-    properties="Iops Size Tags Throughput VolumeType",
-    immutable="AvailabilityZone Encrypted KmsKeyId SnapshotId",
+    properties="AvailabilityZone Encrypted Iops KmsKeyId Size SnapshotId Tags Throughput VolumeType",
 ):
-    """An EBS volume."""
+    """An EBS volume, which CloudFormation replaces for no change."""
 
     def create(self, c: Context, p: Properties) -> None:
         """Create it."""
@@ -189,8 +189,11 @@ class Volume(
     def update(self, c: Context, old: Properties, new: Properties) -> None:
         """Grow or change it."""
         changed = changes(old, new) - {"Tags"}
+        if fixed := sorted(changed & {"AvailabilityZone", "Encrypted", "KmsKeyId", "SnapshotId"}):
+            names = ", ".join(fixed)
+            raise UpdateRefusedError(f"Update to resource type {self.type} is not supported: {names}")
         if "Size" in changed and int(new["Size"]) < int(old["Size"]):
-            raise ResourceError(f"New size cannot be smaller than existing size {old['Size']} of {c.id}")
+            raise UpdateRefusedError(f"New size cannot be smaller than existing size {old['Size']} of {c.id}")
         if changed:
             c.call("ec2", "modify_volume", VolumeId=c.id, **{key: new.get(key) for key in changed})
         self.retag(c, old, new)
