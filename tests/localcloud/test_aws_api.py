@@ -164,6 +164,18 @@ def test_a_failed_update_restores_replaces_and_removes(client: Client) -> None:
     assert {entry["LogicalResourceId"] for entry in resources} == {"Kept", "Gone", "Named"}
 
 
+def test_a_failed_update_restores_what_is_to_stay(client: Client) -> None:
+    kept = {"Kept": parameter("kept", DeletionPolicy="Retain")}
+    deploy(client, "s", kept)
+    bad = {
+        "Kept": parameter("kept", DeletionPolicy="Delete"),
+        "Bad": {"Type": "AWS::X::Y", "DependsOn": "Kept"},
+    }
+    assert deploy(client, "s", bad)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    client("cloudformation").delete_stack(StackName="s")
+    assert [entry["Value"] for entry in _parameters(client)] == ["kept"]
+
+
 def test_a_refused_change_is_rolled_back(client: Client) -> None:
     def volume(zone: str) -> dict[str, Any]:
         properties = {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"}

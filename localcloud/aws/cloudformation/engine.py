@@ -340,8 +340,11 @@ class _Run:
                 raise OperationError(f"The following resource(s) failed to {what}: [{name}].") from error
 
     def _restore(self, name: str, definition: dict[str, Any], current: Resource | None, undo: _Run) -> None:
+        if current is None:
+            return
         before = undo.attempted.get(name)
-        if before is None or current is None:
+        if before is None:
+            current.definition = definition  # of which the policies may have changed
             return
         if current.physical_id != before.physical_id:
             # It was replaced: the old one still exists.
