@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -20,15 +21,23 @@ from pathlib import Path
 from images.errors import BuildError
 
 _SECONDS_TO_DIE = 10
+_FOLDER = re.compile(r"[\w/.+-]+")
 
 # Also where hosts look for archives.
 DEFAULT = "/var/cache/openqa-on-aws"
 
 
 def root() -> Path:
-    """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT` where that is empty or not set."""
+    """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT` where that is empty or not set.
+
+    Raises:
+        BuildError: its name has characters that end a name where it is used, as in the options of mounts.
+    """
     # Containers and a cloud's first process run in other folders than this process.
-    return Path(os.environ.get("OPENQA_CACHE") or DEFAULT).absolute()
+    folder = Path(os.environ.get("OPENQA_CACHE") or DEFAULT).absolute()
+    if not _FOLDER.fullmatch(str(folder)):
+        raise BuildError(f"OPENQA_CACHE names {str(folder)!r}: allowed are letters, digits and /._+-")
+    return folder
 
 
 @contextlib.contextmanager

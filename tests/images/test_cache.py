@@ -52,6 +52,13 @@ def test_the_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache.root() == Path.cwd() / "here"
 
 
+@pytest.mark.parametrize("name", ["My Disk", "a:b", "a,b"])
+def test_a_name_that_mounts_cannot_take_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENQA_CACHE", f"/media/{name}")
+    with pytest.raises(BuildError, match=f"OPENQA_CACHE names '/media/{name}': allowed are"):
+        cache.root()
+
+
 def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rm = tmp_path / "rm"
     rm.write_text("#!/bin/sh\necho 'rm: it is in use' >&2\nexit 1\n")
