@@ -16,6 +16,8 @@ COMMANDS = {
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
+# What machines are given; a container on this machine may have none of them.
+DEVICES = ("/dev/fuse", "/dev/loop-control", "/dev/net/tun")
 
 
 def missing() -> str | None:
@@ -25,6 +27,8 @@ def missing() -> str | None:
     packages = sorted({package for command, package in COMMANDS.items() if not shutil.which(command)})
     if packages:
         return f"The local cloud needs packages that are not installed: apt-get install {' '.join(packages)}."
+    if devices := [device for device in DEVICES if not Path(device).exists()]:
+        return f"The local cloud needs {', '.join(devices)}, which this machine lacks."
     if "cgroup2" not in Path("/proc/filesystems").read_text():
         return "The local cloud needs control groups version 2, which this kernel lacks."
     return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from images import cache
-from localcloud import cloud
+from localcloud import cloud, prerequisites
 from localcloud.__main__ import main
 from localcloud.cloud import CloudError, RunningCloud
 from tests.localcloud.lab import Lab, device, make_lab, remove_what_killed_runs_left, wait_until
@@ -188,6 +188,10 @@ def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("Not/allowed", "1st"):
         with pytest.raises(CloudError, match=f"letters, digits and hyphens, a letter first: '{name}' is not"):
             cloud.start(name, api_port=0, web_port=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(prerequisites, "DEVICES", ("/dev/null", "/dev/none", "/dev/nobody"))
+        with pytest.raises(CloudError, match="needs /dev/none, /dev/nobody, which this machine lacks"):
+            cloud.start("test-devices", api_port=0, web_port=0)
     (tmp_path / "cache").symlink_to("/tmp/cache")
     with monkeypatch.context() as patch:
         patch.setenv("OPENQA_CACHE", str(tmp_path / "cache"))
