@@ -222,8 +222,8 @@ class Backend(EC2Backend):
                 "InvalidVolume.ZoneMismatch",
                 f"The volume '{volume_id}' is not in the same availability zone as instance '{instance_id}'",
             )
-        if instance.state not in ("pending", "running", "stopped"):
-            raise _incorrect_state(instance)
+        if instance.state not in ("running", "stopped"):
+            raise Refusal("IncorrectState", f"Instance '{instance_id}' is not 'running'.")
         if device_path in instance.block_device_mapping:
             raise Refusal(
                 "InvalidParameterValue",
@@ -308,7 +308,7 @@ class Backend(EC2Backend):
         instance = self.get_instance(instance_id)
         if interface.instance is not None:
             raise Refusal("InvalidNetworkInterface.InUse", f"Interface: [{eni_id}] in use.")
-        if instance.state not in ("pending", "running", "stopped"):
+        if instance.state not in ("running", "stopped"):
             raise _incorrect_state(instance)
         if int(device_index) in instance.nics:
             raise Refusal(

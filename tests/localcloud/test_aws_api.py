@@ -561,6 +561,18 @@ def test_interfaces_attach_when_the_runtime_says_so(aws: Server, client: Client,
     assert describe()["Status"] == "available"
 
 
+def test_nothing_is_attached_to_an_instance_that_is_not_running_yet(client: Client, host: Instance) -> None:
+    ec2 = client("ec2")
+    launched = ec2.run_instances(ImageId=host.image, SubnetId=host.subnet, MinCount=1, MaxCount=1)
+    pending = launched["Instances"][0]["InstanceId"]
+    volume = {"VolumeId": physical(client, "Volume"), "Device": "/dev/sdf"}
+    told = refused(ec2.attach_volume, InstanceId=pending, **volume)
+    assert told == (400, "IncorrectState", f"Instance '{pending}' is not 'running'.")
+    interface = {"NetworkInterfaceId": physical(client, "Second"), "DeviceIndex": 1}
+    told = refused(ec2.attach_network_interface, InstanceId=pending, **interface)
+    assert told[1] == "IncorrectInstanceState"
+
+
 def test_what_a_terminated_instance_held_is_free_again(aws: Server, client: Client, host: Instance) -> None:
     ec2, volume, interface = client("ec2"), physical(client, "Volume"), physical(client, "Second")
     ec2.attach_volume(VolumeId=volume, InstanceId=host.id, Device="/dev/sdf")

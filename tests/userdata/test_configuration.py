@@ -42,6 +42,7 @@ def configured(
     monkeypatch.setattr(
         os, "statvfs", lambda path: machine.disk_of(300 if path == made.layout.worker else 3000)
     )
+    monkeypatch.setattr(roles, "await_running", lambda *_: None)
     monkeypatch.setattr(interface, "mac_address", lambda *_: "02:00:00:00:00:01")
     monkeypatch.setattr(interface, "attach", lambda *_, **__: None)
     monkeypatch.setattr(interface, "find_link", lambda *_: "ens6")
@@ -390,6 +391,15 @@ def test_a_host_without_kvm_takes_no_name(
         roles.prepare(host)
     assert host.client("dynamodb").scan(TableName="openqa-test-names")["Items"] == []
     assert not host.layout.name.exists()
+
+
+def test_nothing_is_attached_before_ec2_takes_the_host_for_running(
+    tmp_path: Path, aws: None, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userdata.host.aws.RUNNING_SECONDS", 0)
+    monkeypatch.setattr(interface, "mac_address", lambda *_: "02:00:00:00:00:01")
+    with pytest.raises(HostError, match=r"for EC2 to take i-\w+ for running"):
+        roles.prepare(machine.host(tmp_path, "database"))
 
 
 def test_templates_may_name_only_what_they_get(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.userdata import machine
 from userdata.host import interface, volume
+from userdata.host.aws import await_running
 from userdata.host.errors import HostError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -210,6 +211,20 @@ def test_an_unreadable_disk_is_not_taken_for_a_blank_one(tmp_path: Path) -> None
 def test_the_device_is_found_by_the_volumes_id() -> None:
     path = volume.device_path("vol-0123456789abcdef0")
     assert str(path) == "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0"
+
+
+def test_a_host_that_ec2_does_not_yet_take_for_running_is_waited_for(aws: None) -> None:
+    ec2 = boto3.client("ec2", region_name=machine.REGION)
+    launched = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    ec2.stop_instances(InstanceIds=[launched])
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        ec2.start_instances(InstanceIds=[launched])
+
+    await_running(ec2, launched, sleep=sleep)
+    assert len(pauses) == 1
 
 
 def test_the_interface_is_attached_and_released(aws: None) -> None:

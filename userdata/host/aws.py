@@ -18,6 +18,8 @@ from userdata.host.errors import HostError
 
 T = TypeVar("T")
 
+RUNNING_SECONDS = 120
+
 # A download that broke off too often, to a file and to a pipe: neither is an error of botocore's.
 _BROKEN_OFF = (boto3.exceptions.RetriesExceededError, s3transfer.exceptions.RetriesExceededError)
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30)
@@ -79,3 +81,23 @@ def wait(
             raise HostError(f"waited {seconds:.0f} s for {what}")
         sleep(pause)
     return answer
+
+
+def await_running(ec2: Any, instance: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Waits until EC2 takes an instance for running: before, it attaches nothing to it, though it has booted.
+
+    Raises:
+        HostError: EC2 did not, or refuses to tell.
+    """
+    filters = {"instance-id": instance, "instance-state-name": "running"}
+
+    def running() -> bool | None:
+        # By filters: an instance that is so new that EC2 does not know it yet is no error.
+        answer = call(
+            f"instance {instance}",
+            ec2.describe_instances,
+            Filters=[{"Name": name, "Values": [value]} for name, value in filters.items()],
+        )
+        return True if answer["Reservations"] else None
+
+    wait(f"EC2 to take {instance} for running", running, seconds=RUNNING_SECONDS, sleep=sleep)

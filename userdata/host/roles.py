@@ -30,7 +30,7 @@ from userdata.host import (
     vde,
     volume,
 )
-from userdata.host.aws import call, wait
+from userdata.host.aws import await_running, call, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
@@ -101,6 +101,8 @@ def prepare(host: Host) -> None:
     if worker is not None and worker.kvm:
         facts["kvm_group"] = kvm.group()
     _install_files(host, facts)
+    if fixed is not None or host.document.volume is not None:
+        await_running(host.client("ec2"), host.instance)
     if fixed is not None:
         interface.attach(host.client("ec2"), interface=fixed.id, instance=host.instance)
         interface.find_link(facts["mac"])
