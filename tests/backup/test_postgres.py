@@ -468,6 +468,45 @@ def test_a_restore_that_is_ended_half_way_gives_way_to_the_old_one(host: BareHos
     assert rows(host) == expected
 
 
+# Where a restore was killed: the old database is out of the way, the restored one not in its place.
+BETWEEN = "systemctl stop openqa-database.service; cd /srv/data/postgres; mv 17 17.replaced"
+
+
+def test_a_database_comes_back_whose_restore_was_killed_between_the_two(host: BareHost) -> None:
+    expected = rows(host)
+    host.output(BETWEEN)
+    host.start()
+    assert rows(host) == expected
+    host.output(BETWEEN)
+    refused = host.host("restore --to latest")
+    assert "an earlier restore was killed; the database before it comes back" in refused.stdout
+    assert "holds a healthy database with 5000 jobs" in refused.stderr
+    assert rows(host) == expected
+    assert host.output("ls /srv/data/postgres") == "17"
+
+
+def test_what_a_restore_replaced_that_was_killed_thereafter_is_kept_by_the_next(host: BareHost) -> None:
+    expected = rows(host)
+    # Nobody can log in, so it waits with the restored one in place.
+    host.output("mv /srv/data/certificates/ca.crt /srv/data/certificates/kept")
+    try:
+        host.run(
+            "python -m tests.backup.command restore --to latest --yes-overwrite & "
+            "until pgrep --full 'bin/login[.]sh'; do kill -0 $! || break; sleep 0.1; done; "
+            "kill -KILL $!; wait $!"
+        )
+    finally:
+        host.output("mv /srv/data/certificates/kept /srv/data/certificates/ca.crt")
+    assert host.output("ls /srv/data/postgres").split() == ["17", "17.replaced"]
+    assert rows(host) == expected
+    shown = host.does("restore --to latest --yes-overwrite")
+    kept = host.output("ls -d /srv/data/postgres/17.before-*")
+    assert f"an earlier restore was killed; the database before it is kept in {kept}" in shown
+    host.output(f"rm -r {kept}")
+    assert rows(host) == expected
+    assert host.output("ls /srv/data/postgres; ls /srv/data | grep restore || true") == "17"
+
+
 def test_what_was_not_archived_during_a_restore_is_kept(host: BareHost) -> None:
     """openQA goes on writing until the restored database is ready."""
     host.does("backup")

@@ -55,9 +55,11 @@ def test_an_empty_volume_awaits_a_word_where_there_are_backups(host: Host) -> No
     assert BUCKET in said
 
 
-def test_a_database_that_is_there_starts(host: Host) -> None:
+@pytest.mark.parametrize("folder", ["17", "17.replaced"])
+def test_a_database_that_is_there_starts(host: Host, folder: str) -> None:
+    """Also one whose restore was killed before another was in its place."""
     put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
-    version = host.layout.data / "postgres/17/PG_VERSION"
+    version = host.layout.data / "postgres" / folder / "PG_VERSION"
     version.parent.mkdir(parents=True)
     version.touch()
     roles.configure(host)

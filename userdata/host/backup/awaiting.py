@@ -7,7 +7,7 @@ from typing import Any
 
 from userdata.host.aws import call
 from userdata.host.backup import names
-from userdata.host.backup.recovery import DATA, POSTGRES
+from userdata.host.backup.recovery import DATA, POSTGRES, REPLACED
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -24,7 +24,8 @@ def decide(host: Host) -> None:
     host.layout.awaits_restore.unlink(missing_ok=True)
     leave = host.layout.config / _LEAVE
     leave.unlink(missing_ok=True)
-    if (host.layout.data / "postgres" / DATA / "PG_VERSION").exists():
+    # With the second alone, bin/start.sh goes on with that.
+    if any((host.layout.data / "postgres" / name / "PG_VERSION").exists() for name in (DATA, REPLACED)):
         return
     backup = host.document.backup
     if backup is not None and has_base(host.client("s3"), bucket=backup.bucket, prefix=backup.prefix):

@@ -23,6 +23,8 @@ Report = Callable[[str], None]
 
 # The name of the data folder, which carries PostgreSQL's major version.
 DATA = "17"
+# The old one's, until the restored one answers: bin/start.sh puts it back where that is not there.
+REPLACED = f"{DATA}.replaced"
 POSTGRES = 603
 _SECONDS = 12 * 3600
 _PAUSE = 0.2

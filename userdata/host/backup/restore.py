@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from userdata.host.backup import base as base_backups
 from userdata.host.backup import names, recovery, server, store
 from userdata.host.backup.choose import Target
 from userdata.host.backup.manifests import Base
-from userdata.host.backup.recovery import DATA, DamagedBaseError, Report, Scratch
+from userdata.host.backup.recovery import DATA, REPLACED, DamagedBaseError, Report, Scratch
 from userdata.host.commands import ended_in_order, run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -46,6 +45,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
     store.require_mount()
     with base_backups.alone(host, "restore"), ended_in_order():
         data = host.layout.data / "postgres" / DATA
+        _settle(data, report)
         if not overwrite and (reason := _in_the_way(host, data)):
             raise HostError(f"{reason}: to replace it, say --yes-overwrite")
         keep = data.exists() and not _archive_rest(report)
@@ -60,6 +60,29 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
             report(f"the database is restored, after {time.monotonic() - began:.0f} s")
             return
         raise HostError("every base backup that leads there is damaged")
+
+
+def _settle(data: Path, report: Report) -> None:
+    """Deals with what a restore left that was killed while the databases changed places."""
+    replaced = data.with_name(REPLACED)
+    if not replaced.exists():
+        return
+    if data.exists():
+        kept = _keep(replaced)
+        report(f"an earlier restore was killed; the database before it is kept in {kept}")
+        return
+    report("an earlier restore was killed; the database before it comes back")
+    replaced.rename(data)
+    try:
+        run(["systemctl", "start", UNIT], seconds=_START_SECONDS)
+    except HostError as error:
+        # Another is to take its place all the same.
+        report(str(error))
+
+
+def _keep(replaced: Path) -> Path:
+    """Gives a replaced database the name under which it stays until somebody deletes it."""
+    return replaced.rename(replaced.with_name(f"{DATA}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
 
 
 def _in_the_way(host: Host, data: Path) -> str | None:
@@ -153,7 +176,7 @@ def unarchived(found: Iterable[str], *, timeline: int, current: str) -> list[str
 
 def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None:
     data = host.layout.data / "postgres" / DATA
-    old = data.with_name(f"{DATA}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    old = data.with_name(REPLACED)
     awaits = host.layout.awaits_restore
     report("putting it in the place of the old one")
     was_awaited = awaits.exists()
@@ -178,10 +201,11 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
         elif was_awaited:
             awaits.touch()
         raise
-    if had_old and not keep:
-        shutil.rmtree(old)
+    if had_old and keep:
+        report(f"the old database is kept in {_keep(old)}")
     elif had_old:
-        report(f"the old database is kept in {old}")
+        # It goes with the scratch server's folder: half of it must not look like one that is kept.
+        old.rename(scratch.data)
 
 
 def _has_archived(host: Host, stopped: Scratch) -> bool:

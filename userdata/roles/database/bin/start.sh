@@ -4,6 +4,10 @@ set -Eeuo pipefail
 
 data=/var/lib/postgresql/17
 
+# A restore was killed before the restored cluster was in the place of this one: userdata/host/backup/restore.py.
+if [[ ! -e "$data" && -e "$data.replaced" ]]; then
+  mv "$data.replaced" "$data"
+fi
 if [[ ! -e "$data/PG_VERSION" ]]; then
   # What is left of an interrupted initdb; a cluster always has its PG_VERSION.
   rm -rf "$data.new"
