@@ -92,8 +92,25 @@ def test_a_stranger_gets_nothing(host: BareHost) -> None:
     assert lets_in(host)
 
 
-@pytest.mark.parametrize(("killed", "code"), [("-9 $dump", 1), ("-HUP $!", 129)])
-def test_a_copy_that_breaks_off_leaves_the_other_empty(host: BareHost, killed: str, code: int) -> None:
+@pytest.mark.parametrize("target", ["127.0.0.1:port", "a' b", ""])
+def test_a_server_that_has_no_such_name_is_refused(host: BareHost, target: str) -> None:
+    refused = host.host(f"move --to {shlex.quote(target)} --ca {HOME}/tls/ca.crt")
+    assert refused.returncode == 1
+    assert refused.stderr == f"openqa-on-aws: --to {target}: no server; allowed: NAME or NAME:PORT\n"
+
+
+@pytest.mark.parametrize(
+    ("killed", "code", "restart"),
+    [
+        ("-9 $dump", 1, ""),
+        ("-HUP $!", 129, ""),
+        # It cannot let openQA in again: the server's next start does.
+        ("-9 $!", 137, "systemctl stop openqa-database.service; systemctl start openqa-database.service"),
+    ],
+)
+def test_a_copy_that_breaks_off_leaves_the_other_empty(
+    host: BareHost, killed: str, code: int, restart: str
+) -> None:
     host.sql(
         "create table bulk as select md5(i::text) || md5(random()::text) from generate_series(1, 2000000) i"
     )
@@ -107,6 +124,7 @@ def test_a_copy_that_breaks_off_leaves_the_other_empty(host: BareHost, killed: s
     assert ("not copied" in failed.stderr) == (code == 1)
     assert asked(host, "select count(*) from pg_class where relnamespace = 'public'::regnamespace") == "0"
     host.sql("drop table bulk")
+    host.output(restart)
     assert lets_in(host)
 
 
@@ -120,7 +138,16 @@ def test_everything_is_there_and_openqa_stays_out_of_the_old_one(host: BareHost)
     # Sequences go on, and constraints hold.
     assert asked(host, "insert into jobs default values returning id") == "3001"
     assert "job_modules_job_id_fkey" in asked(host, "select conname from pg_constraint where contype = 'f'")
+    # Neither a start nor who tries again lets it in.
+    host.output("systemctl stop openqa-database.service; systemctl start openqa-database.service")
+    again = host.host(MOVE)
+    assert again.returncode == 1
+    assert f"the database was moved to {TARGET} before" in again.stderr
     assert not lets_in(host)
+    # The way back.
+    host.sql("comment on database openqa is null")
+    host.output("systemctl stop openqa-database.service; systemctl start openqa-database.service")
+    assert lets_in(host)
     again = host.host(MOVE)
     assert again.returncode == 1
     assert "its database is not empty" in again.stderr

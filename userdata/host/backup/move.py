@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -20,6 +21,9 @@ from userdata.host.secrets import write_private
 _CA = "move-ca.crt"
 _SECONDS = 3600
 _UNLIMITED = -1
+_TARGET = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+# The database's comment once it has moved: without, the next start lets openQA in again (bin/reconcile.sh).
+_MOVED = "moved to "
 # For every table and sequence a query of its rows or its value.
 _TABLES = """
 select format(
@@ -49,6 +53,8 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     Raises:
         HostError: openQA is still connected, the other is not empty, or it does not hold all in the end.
     """
+    if not _TARGET.fullmatch(target):
+        raise HostError(f"--to {target}: no server; allowed: NAME or NAME:PORT")
     database = host.document.database
     if database is None:
         raise HostError("host document: the key 'database' is missing")
@@ -56,9 +62,12 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     write_private(host.layout.config / _CA, certificates, uid=owner, gid=owner)
     began = time.monotonic()
     with alone(host, "move"), ended_in_order():
+        if (comment := _comment(database)).startswith(_MOVED):
+            raise HostError(f"the database was {comment} before; docs/operating.md has the way back")
         _limit_logins(database, 0)
         try:
             _move(host, database, target, report)
+            server.query(f"comment on database \"{database.name}\" is '{_MOVED}{target}'")
         except BaseException:
             _limit_logins(database, _UNLIMITED)
             raise
@@ -84,6 +93,12 @@ def _move(host: Host, database: Database, target: str, report: Report) -> None:
     if wrong := sorted(set(ours) ^ set(theirs)):
         raise HostError(f"{target}: differs: {', '.join(wrong)}")
     _ask(host, database, target, "analyze")
+
+
+def _comment(database: Database) -> str:
+    return server.query(
+        f"select shobj_description(oid, 'pg_database') from pg_database where datname = '{database.name}'"  # noqa: S608
+    )
 
 
 def _limit_logins(database: Database, limit: int) -> None:

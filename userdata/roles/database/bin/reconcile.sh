@@ -1,6 +1,6 @@
 #!/bin/bash
-# On the host, after every start: the role exists with today's password, and owns its database. The password
-# goes through standard input only.
+# On the host, after every start: the role exists with today's password, and owns its database, which lets it in.
+# The password goes through standard input only.
 #   usage: reconcile.sh USER DATABASE
 set -Eeuo pipefail
 
@@ -21,4 +21,7 @@ alter role :"user" with login nosuperuser nocreatedb nocreaterole password :'pas
 select format('create database %I owner %I', :'database', :'user')
   where not exists (select from pg_database where datname = :'database') \\gexec
 alter database :"database" owner to :"user";
+-- A move that was killed left it shut; one that went well says so: userdata/host/backup/move.py.
+select format('alter database %I connection limit -1', datname) from pg_database
+  where datname = :'database' and coalesce(shobj_description(oid, 'pg_database'), '') not like 'moved to %' \\gexec
 SQL
