@@ -80,6 +80,13 @@ def test_a_database_in_use_is_not_moved(host: BareHost) -> None:
     assert lets_in(host)
 
 
+def test_what_a_killed_restore_left_stopped_is_started(host: BareHost) -> None:
+    host.output("systemctl stop openqa-database.service; mv /srv/data/postgres/17 /srv/data/postgres/17.replaced")
+    refused = host.host(f"move --to 127.0.0.2:6432 --ca {HOME}/tls/ca.crt")
+    assert "certificate" in refused.stderr
+    assert lets_in(host)
+
+
 def test_a_stranger_gets_nothing(host: BareHost) -> None:
     """Neither a wrong CA nor a wrong name is talked to."""
     for arguments in (

@@ -7,7 +7,7 @@ from typing import Any
 
 from userdata.host.aws import call
 from userdata.host.backup import names
-from userdata.host.backup.recovery import DATA, POSTGRES, REPLACED
+from userdata.host.backup.recovery import DATA, POSTGRES, REPLACED, START_SECONDS, UNIT
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -49,7 +49,7 @@ def initialise(host: Host) -> None:
         raise HostError("there is a database already; an empty one is made only where the volume is empty")
     _give_leave(host)
     host.layout.awaits_restore.unlink()
-    run(["systemctl", "start", "openqa-database.service"], seconds=600)
+    run(["systemctl", "start", UNIT], seconds=START_SECONDS)
 
 
 def has_base(s3: Any, *, bucket: str, prefix: str) -> bool:

@@ -10,7 +10,7 @@ import time
 
 from userdata.host.backup import server
 from userdata.host.backup.base import alone
-from userdata.host.backup.recovery import POSTGRES, Report
+from userdata.host.backup.recovery import POSTGRES, START_SECONDS, UNIT, Report
 from userdata.host.commands import ended_in_order, run
 from userdata.host.document import Database
 from userdata.host.errors import HostError
@@ -62,6 +62,8 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     write_private(host.layout.config / _CA, certificates, uid=owner, gid=owner)
     began = time.monotonic()
     with alone(host, "move"), ended_in_order():
+        # A restore that was killed leaves it stopped.
+        run(["systemctl", "start", UNIT], seconds=START_SECONDS)
         if (comment := _comment(database)).startswith(_MOVED):
             raise HostError(f"the database was {comment} before; docs/operating.md has the way back")
         _limit_logins(database, 0)

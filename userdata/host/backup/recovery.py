@@ -21,6 +21,9 @@ from userdata.host.host import Host
 
 Report = Callable[[str], None]
 
+# The database's own server, and how long its start may take.
+UNIT = "openqa-database.service"
+START_SECONDS = 600
 # The name of the data folder, which carries PostgreSQL's major version.
 DATA = "17"
 # The old one's, until the restored one answers: bin/start.sh puts it back where that is not there.

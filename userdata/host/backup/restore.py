@@ -15,14 +15,20 @@ from userdata.host.backup import base as base_backups
 from userdata.host.backup import names, recovery, server, store
 from userdata.host.backup.choose import Target
 from userdata.host.backup.manifests import Base
-from userdata.host.backup.recovery import DATA, REPLACED, DamagedBaseError, Report, Scratch
+from userdata.host.backup.recovery import (
+    DATA,
+    REPLACED,
+    START_SECONDS,
+    UNIT,
+    DamagedBaseError,
+    Report,
+    Scratch,
+)
 from userdata.host.commands import ended_in_order, run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-UNIT = "openqa-database.service"
 CONTAINER = "openqa-restore"
-_START_SECONDS = 600
 _ARCHIVE_SECONDS = 90
 _WAKE_SECONDS = 10
 
@@ -74,7 +80,7 @@ def _settle(data: Path, report: Report) -> None:
     report("an earlier restore was killed; the database before it comes back")
     replaced.rename(data)
     try:
-        run(["systemctl", "start", UNIT], seconds=_START_SECONDS)
+        run(["systemctl", "start", UNIT], seconds=START_SECONDS)
     except HostError as error:
         # Another is to take its place all the same.
         report(str(error))
@@ -188,8 +194,8 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
             data.rename(old)
         scratch.data.rename(data)
         awaits.unlink(missing_ok=True)
-        run(["systemctl", "start", UNIT], seconds=_START_SECONDS)
-        wait("the restored database to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
+        run(["systemctl", "start", UNIT], seconds=START_SECONDS)
+        wait("the restored database to answer", lambda: _answers(host), seconds=START_SECONDS, pause=1)
     except BaseException:
         run(["systemctl", "stop", UNIT], seconds=300)
         if not scratch.data.exists():
