@@ -155,3 +155,24 @@ def test_what_a_recovery_leaves_to_be_archived() -> None:
         "00000003.history",
         "000000030000000000000009",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ({"jobs": 3, "users": 2}, "holds a healthy database with 3 jobs: to replace it, say --yes-overwrite"),
+        ({"jobs": 0, "users": 2}, "a healthy database without jobs, but with 2 users: to replace it, say"),
+        ({"jobs": 0, "users": 0}, "holds no base backup"),
+        ({}, "holds no base backup"),
+    ],
+)
+def test_a_database_in_which_anything_is_needs_a_word(
+    host: Host, monkeypatch: pytest.MonkeyPatch, rows: dict[str, int], reason: str
+) -> None:
+    (host.layout.data / "postgres/17").mkdir(parents=True)
+    monkeypatch.setattr(base, "counts", lambda database: (rows, None))
+    monkeypatch.setattr(store, "require_mount", lambda: None)
+    monkeypatch.setattr(store, "find_bases", lambda mount: [])
+    monkeypatch.setattr(restore, "_archive_rest", lambda report: True)
+    with pytest.raises(HostError, match=reason):
+        restore.restore(host, Target(), overwrite=False)

@@ -104,6 +104,9 @@ def _in_the_way(host: Host, data: Path) -> str | None:
         return f"{data} holds a database that does not answer"
     if rows.get("jobs"):
         return f"{data} holds a healthy database with {rows['jobs']} jobs"
+    # openQA makes users, machines and templates of its own: then it was in use.
+    if there := [f"{count} {table}" for table, count in rows.items() if count]:
+        return f"{data} holds a healthy database without jobs, but with {', '.join(there)}"
     return None
 
 
