@@ -146,6 +146,21 @@ def test_an_asset_that_cannot_be_read_keeps_no_other_from_the_bucket(host: BareH
     assert host.figures("AssetsFailed")[-1] == 0
 
 
+def test_assets_of_a_folder_that_cannot_be_listed_stay_in_the_inventory(host: BareHost) -> None:
+    """Else they would expire in the bucket, and nobody would know."""
+    host.output(f"mkdir {FIXED}/sub; echo content >{FIXED}/sub/deep.raw; chown -R 601:601 {FIXED}/sub")
+    host.does("assets keep")
+    before = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
+    time.sleep(1.1)
+    host.output(f"chmod 0 {FIXED}/sub; echo more >{FIXED}/more.raw")
+    refused = host.host("assets keep")
+    assert f"{FIXED}/sub: cannot be read: Permission denied" in refused.stderr
+    kept = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
+    assert kept == before | {"hdd/fixed/more.raw": kept["hdd/fixed/more.raw"]}
+    host.output(f"chmod 755 {FIXED}/sub; rm -r {FIXED}/sub {FIXED}/more.raw")
+    host.does("assets keep")
+
+
 def test_links_of_openqa_lead_root_nowhere(host: BareHost) -> None:
     """Neither into the bucket nor out of it."""
     host.does("assets keep")
@@ -160,8 +175,10 @@ def test_links_of_openqa_lead_root_nowhere(host: BareHost) -> None:
     assert (refused.returncode, "Permission denied" in refused.stderr) == (1, True)
     assert host.output("ls /srv/elsewhere; cat /srv/elsewhere/*").split() == ["four.raw", "key", "secret"]
     host.output(f"rm {FIXED}; mv {FIXED}.kept {FIXED}")
-    host.does("assets keep")
+    # It may hold assets that are in the bucket.
+    assert "iso/fixed: cannot be read: Permission denied" in host.host("assets keep").stderr
     host.output(f"rm -r {iso} /srv/elsewhere")
+    host.does("assets keep")
     assert inventories(host) == before
 
 

@@ -81,7 +81,9 @@ def test_a_database_in_use_is_not_moved(host: BareHost) -> None:
 
 
 def test_what_a_killed_restore_left_stopped_is_started(host: BareHost) -> None:
-    host.output("systemctl stop openqa-database.service; mv /srv/data/postgres/17 /srv/data/postgres/17.replaced")
+    host.output(
+        "systemctl stop openqa-database.service; mv /srv/data/postgres/17 /srv/data/postgres/17.replaced"
+    )
     refused = host.host(f"move --to 127.0.0.2:6432 --ca {HOME}/tls/ca.crt")
     assert "certificate" in refused.stderr
     assert lets_in(host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,18 @@ import pytest
 
 from tests.userdata import machine
 from userdata.host import __main__ as main
-from userdata.host import roles
-from userdata.host.backup import awaiting, base, names, recovery, restore, server, store
+from userdata.host import certificates, figures, roles
+from userdata.host.backup import (
+    assets,
+    awaiting,
+    base,
+    names,
+    recovery,
+    rehearsal,
+    restore,
+    server,
+    store,
+)
 from userdata.host.backup.choose import Target
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -132,6 +143,57 @@ def test_what_a_killed_rehearsal_left_takes_no_room_from_the_next(
     base = SimpleNamespace(plain_bytes=1 << 20, bytes=1 << 20, finished="now")
     with recovery.recovered(host, base, Target(), folder=folder, container="openqa-rehearsal") as scratch:  # type: ignore[arg-type]
         assert not scratch.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "command"), [("rehearsal", rehearsal.rehearse), ("backup of assets", assets.keep)]
+)
+def test_who_finds_another_at_work_tells_no_failure(
+    host: Host, what: str, command: Callable[[Host], None]
+) -> None:
+    with base.alone(host, what), pytest.raises(HostError, match=f"another {what} runs"):
+        command(host)
+    assert machine.told(host) == {}
+
+
+def test_the_reason_of_a_failed_renewal_is_told_without_cloudwatch(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles.configure(host)
+
+    def refuse(*words: object, **more: object) -> None:
+        raise HostError("CloudWatch is away")
+
+    monkeypatch.setattr(certificates, "RENEW_SECONDS", (certificates.SERVER_DAYS + 1) * 86400)
+    monkeypatch.setattr(figures, "put", refuse)
+    (host.layout.data / "certificates/ca.key").unlink()
+    with pytest.raises(HostError, match=r"ca\.key is missing"):
+        roles.renew_certificate(host)
+
+
+@pytest.mark.parametrize(
+    ("states", "archived"), [(["1.done"], True), (["1.done", "2.ready"], False), (None, False)]
+)
+def test_a_log_of_which_nothing_is_known_is_not_archived(
+    host: Host, monkeypatch: pytest.MonkeyPatch, states: list[str] | None, archived: bool
+) -> None:
+    """Then the old database is kept."""
+    scratch = recovery.Scratch(host.layout.data, "container", None)  # type: ignore[arg-type]
+    if states is not None:
+        folder = scratch.data / "pg_wal/archive_status"
+        folder.mkdir(parents=True)
+        for name in states:
+            (folder / name).touch()
+    monkeypatch.setattr(recovery, "control_data", lambda *_: {"Database cluster state": "shut down"})
+    assert restore._has_archived(host, scratch) is archived
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "this_host", lambda layout, metadata: host)
+    assert main.main(["move", "--to", "elsewhere", "--ca", "/nonexistent"], host.layout) == 1
+    assert capsys.readouterr().err == "openqa-on-aws: [Errno 2] No such file or directory: '/nonexistent'\n"
 
 
 def test_what_pg_basebackup_says() -> None:

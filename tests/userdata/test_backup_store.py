@@ -253,6 +253,7 @@ def test_a_bucket_that_does_not_answer_is_no_end_of_the_archive(
 ) -> None:
     mount, name = tmp_path / "mount", "000000010000000000000001"
     archive_all(tmp_path, mount, name)
+    history(tmp_path, mount, 2)
     folder = tmp_path / "mount" / names.bases(SYSTEM) / BASE.attempt
     store.write(folder / names.MANIFEST, [manifests.encode(BASE)], compress=False)
     monkeypatch.setattr(Path, call, refuse)
@@ -260,6 +261,8 @@ def test_a_bucket_that_does_not_answer_is_no_end_of_the_archive(
         archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
     with pytest.raises(HostError, match=reason):
         store.find_bases(mount)
+    with pytest.raises(HostError, match=reason):
+        recovery.lineage(SYSTEM, Target(), [BASE], mount)
 
 
 @pytest.mark.parametrize(("how", "reason"), [("truncated", "is truncated"), ("tampered", "")])
@@ -475,12 +478,22 @@ def test_content_is_sent_again_before_it_expires() -> None:
     assert assets.due(NOON, NOON + timedelta(days=24), keep_days=35)
 
 
-def test_an_asset_that_openqa_may_not_see_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "named"), [(0o644, "iso/fixed/sub/a.iso"), (0o311, "iso/fixed/sub"), (0, "iso/fixed/sub")]
+)
+def test_what_openqa_may_not_see_of_the_assets_is_named(tmp_path: Path, mode: int, named: str) -> None:
+    """Also a folder that cannot be listed: no glob tells of it."""
     folder = tmp_path / "iso/fixed/sub"
     folder.mkdir(parents=True)
     (folder / "a.iso").touch()
-    folder.chmod(0o644)
+    (tmp_path / "hdd").mkdir()
+    (tmp_path / "other").touch()
+    folder.chmod(mode)
     wrong: dict[str, str] = {}
     with users.acting_as(users.OPENQA):
         assert not list(assets._fixed(tmp_path, wrong))
-    assert "a.iso: cannot be read: Permission" in wrong["iso/fixed/sub/a.iso"]
+    (reason,) = wrong.values()
+    assert list(wrong) == [named]
+    assert f"{named}: cannot be read: Permission" in reason
+    assert assets._unseen("iso/fixed/sub/a.iso", wrong)
+    assert not assets._unseen("iso/fixed/b.iso", wrong)

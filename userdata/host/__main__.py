@@ -45,10 +45,12 @@ def main(arguments: list[str], layout: Layout) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.command(options, layout)
-    except HostError as error:
+    except (HostError, OSError) as error:
         print(f"openqa-on-aws: {error}", file=sys.stderr)
-        layout.state.mkdir(parents=True, exist_ok=True)
-        write_private(layout.state / "failure", str(error), mode=0o644)
+        # Where even that has no room, it is said at least.
+        with contextlib.suppress(OSError):
+            layout.state.mkdir(parents=True, exist_ok=True)
+            write_private(layout.state / "failure", str(error), mode=0o644)
         return 1
     return 0
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -147,8 +148,16 @@ def renew_certificate(host: Host) -> None:
         _ensure_certificate(host, new_authority=False)
         # Also where it is not new: an earlier time may have come no further.
         run(["podman", "kill", "--signal=HUP", "openqa-database"])
-    finally:
-        figures.put(host, DatabaseCertificateDays=certificates.days_left(_certificates(host)))
+    except BaseException:
+        # The reason must be told, whatever else goes wrong.
+        with suppress(HostError):
+            _tell_certificate(host)
+        raise
+    _tell_certificate(host)
+
+
+def _tell_certificate(host: Host) -> None:
+    figures.put(host, DatabaseCertificateDays=certificates.days_left(_certificates(host)))
 
 
 def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -45,7 +45,7 @@ def keep(host: Host, report: Report = print) -> None:
     Raises:
         HostError: something could not be restored or sent; the rest was.
     """
-    with figures.outcome(host, AssetsFailed=(0.0, 1.0)), alone(host, "backup of assets"):
+    with alone(host, "backup of assets"), figures.outcome(host, AssetsFailed=(0.0, 1.0)):
         store.require_mount()
         if not (host.layout.data / _MARK).exists():
             try:
@@ -117,10 +117,11 @@ def _back_up(host: Host, report: Report) -> None:
                 wrong[name] = str(error)
             else:
                 sizes[name], modified[name] = asset.bytes, asset.modified
-    for name, reason in wrong.items():
+    for reason in wrong.values():
         # It keeps none of the others from the bucket, where they would expire.
         report(f"REFUSED: {reason}")
-        if before and name in before.assets:
+    for name in before.assets if before else ():
+        if before and _unseen(name, wrong):
             sums[name], sizes[name] = before.assets[name], before.sizes[name]
             modified[name] = before.modified[name]
     now = Inventory(
@@ -161,6 +162,8 @@ def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Re
         size, modified = inventory.sizes[name], inventory.modified[name]
         present = there.get(name)
         if present is not None and (present.bytes, present.modified) == (size, modified):
+            continue
+        if _unseen(name, unseen):
             continue
         if present is not None and not overwrite:
             report(f"{name} is there already, and stays")
@@ -238,16 +241,30 @@ def _content(inventory: Inventory) -> tuple[object, ...]:
 
 
 def _fixed(folder: Path, wrong: dict[str, str]) -> Iterator[tuple[str, Found]]:
-    """Yields the fixed assets; notes of those that cannot be seen why."""
-    for path in sorted(folder.glob("*/fixed/**/*")):
-        name = path.relative_to(folder).as_posix()
-        try:
-            about = path.lstat()
-        except OSError as error:
-            wrong[name] = f"{path}: cannot be read: {error.strerror}"
-            continue
-        if stat.S_ISREG(about.st_mode):
-            yield name, Found(path, about.st_size, about.st_mtime_ns)
+    """Yields the fixed assets; notes of those, and of folders, that cannot be seen why."""
+
+    def note(error: OSError) -> None:
+        path = Path(error.filename)
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            wrong[path.relative_to(folder).as_posix()] = f"{path}: cannot be read: {error.strerror}"
+
+    # Not glob, to which a folder that cannot be read is an empty one.
+    for kind in sorted(folder.iterdir()):
+        for above, folders, files in os.walk(kind / "fixed", onerror=note):
+            folders.sort()
+            for path in (Path(above, name) for name in sorted(files)):
+                try:
+                    about = path.lstat()
+                except OSError as error:
+                    note(error)
+                    continue
+                if stat.S_ISREG(about.st_mode):
+                    yield path.relative_to(folder).as_posix(), Found(path, about.st_size, about.st_mtime_ns)
+
+
+def _unseen(name: str, wrong: Container[str]) -> bool:
+    """Whether an asset, or a folder above it, is among those that cannot be seen."""
+    return any(path in wrong for path in (name, *map(str, PurePosixPath(name).parents)))
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -111,8 +111,7 @@ def lineage(system: str, target: Target, bases: Sequence[Base], mount: Path = st
     Raises:
         HostError: its history is damaged.
     """
-    folder = mount / names.wal(system) / "history"
-    known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    known = store.listed(mount / names.wal(system) / "history")
     archived = [name for name in known if store.find_wal(system, name, mount)]
     found = {1, *(base.timeline for base in bases), *(int(name[:8], 16) for name in archived)}
 

@@ -219,12 +219,13 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
 
 def _has_archived(host: Host, stopped: Scratch) -> bool:
     """Whether a server that was in use until now has archived all."""
-    if any((stopped.data / "pg_wal/archive_status").glob("*.ready")):
-        return False
     try:
+        states = list((stopped.data / "pg_wal/archive_status").iterdir())
+        if any(state.suffix == ".ready" for state in states):
+            return False
         # Only one that ends well hands over its last segment.
         return recovery.control_data(host, stopped)["Database cluster state"] == "shut down"
-    except (HostError, KeyError):
+    except (HostError, KeyError, OSError):
         return False
 
 

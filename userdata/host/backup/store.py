@@ -165,9 +165,9 @@ def newest_inventory(mount: Path = MOUNT) -> Inventory | None:
 def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> str | None:
     """Returns the first archived segment of a timeline after one that is missing; None: it ends before."""
     root = mount / names.wal(system)
-    groups = [group for group in _names(root) if group >= missing.name[:16] and group[:8] == missing.name[:8]]
+    groups = [group for group in listed(root) if group >= missing.name[:16] and group[:8] == missing.name[:8]]
     for group in groups:
-        for name in _names(root / group):
+        for name in listed(root / group):
             if name > missing.name and names.segment(name) and find_wal(system, name, mount):
                 return name
     return None
@@ -177,9 +177,14 @@ def last_attempt(system: str, timeline: int, mount: Path = MOUNT) -> str:
     """Returns the last attempt to archive something of a timeline, complete or not; empty: there is none."""
     root, begin = mount / names.wal(system), f"{timeline:08X}"
     folders = [root / "history" / f"{begin}.history"]
-    for group in [name for name in _names(root) if name.startswith(begin)][-1:]:
-        folders += [root / group / name for name in _names(root / group) if names.segment(name)][-1:]
-    return max((attempt for folder in folders for attempt in _names(folder)), default="")
+    for group in [name for name in listed(root) if name.startswith(begin)][-1:]:
+        folders += [root / group / name for name in listed(root / group) if names.segment(name)][-1:]
+    return max((attempt for folder in folders for attempt in listed(folder)), default="")
+
+
+def listed(folder: Path) -> list[str]:
+    """Returns the names of what is in a folder, in order; nothing, if there is no such folder."""
+    return [path.name for path in _entries(folder)]
 
 
 def object_of(base: Base, mount: Path = MOUNT) -> Path:
@@ -218,10 +223,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in _entries(folder)]
 
 
 def _entries(folder: Path) -> list[Path]:
