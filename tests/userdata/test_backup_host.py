@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +14,7 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
+from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import certificates, figures, roles
@@ -143,6 +148,42 @@ def test_what_a_killed_rehearsal_left_takes_no_room_from_the_next(
     base = SimpleNamespace(plain_bytes=1 << 20, bytes=1 << 20, finished="now")
     with recovery.recovered(host, base, Target(), folder=folder, container="openqa-rehearsal") as scratch:  # type: ignore[arg-type]
         assert not scratch.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "sound", "error", "reason"),
+    [
+        (1 << 20, True, None, ""),
+        (8 << 20, True, HostError, "cannot be unpacked in .*, where 0 MiB are left: tar: file: Wrote only"),
+        (8 << 20, False, recovery.DamagedBaseError, "was changed"),
+    ],
+)
+def test_a_full_disk_is_no_damage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    sound: bool,
+    error: type[HostError] | None,
+    reason: str,
+) -> None:
+    if os.geteuid():
+        missing("a file system of its own needs root")
+    packed = tmp_path / "base.tar.gz"
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    subprocess.run(["tar", "-czf", packed, f"--directory={tmp_path}", "file"], check=True)
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest() if sound else ""
+    made = SimpleNamespace(sha256=digest, bytes=packed.stat().st_size)
+    monkeypatch.setattr(store, "object_of", lambda base: packed)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", volume], check=True)
+    tmp_path.chmod(0o755)
+    try:
+        with pytest.raises(error, match=reason) if error else contextlib.nullcontext() as raised:
+            recovery._unpack(made, volume / "17")  # type: ignore[arg-type]
+        assert raised is None or raised.type is error
+    finally:
+        subprocess.run(["umount", volume], check=True)
 
 
 @pytest.mark.parametrize(

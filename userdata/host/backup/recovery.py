@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -255,21 +256,36 @@ def _unpack(base: Base, data: Path) -> None:
     chunks = store.read(store.object_of(base), sha256=base.sha256, size=base.bytes, compressed=True)
     # As PostgreSQL's user, who is to own all of it: the archive names other owners for some files.
     user = ["setpriv", f"--reuid={POSTGRES}", f"--regid={POSTGRES}", "--clear-groups"]
-    command = [*user, "tar", "--extract", "--same-permissions"]
-    with subprocess.Popen([*command, f"--directory={data}"], stdin=subprocess.PIPE) as process:
+    command = [*user, "tar", "--extract", "--same-permissions", f"--directory={data}"]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process,
+    ):
         try:
-            if process.stdin is not None:
-                for chunk in chunks:
-                    process.stdin.write(chunk)
-                process.stdin.close()
-        except BrokenPipeError:
-            pass
+            _feed(process, chunks)
         except HostError as error:
             process.kill()
             raise DamagedBaseError(str(error)) from error
         if process.wait():
-            raise DamagedBaseError(f"{store.object_of(base)}: tar cannot unpack it")
+            # The object is what was written: the reason is here, such as a disk that is full.
+            said.seek(0)
+            lines = said.read().strip().splitlines() or ["no message"]
+            free = shutil.disk_usage(data).free >> 20
+            raise HostError(
+                f"{store.object_of(base)} cannot be unpacked in {data}, where {free} MiB are left: {lines[0]}"
+            )
     run(["sync", "--file-system", str(data)], seconds=3600)
+
+
+def _feed(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
+    """Gives all to a program; one that ends before keeps nothing from being read."""
+    if process.stdin is None:  # never: it is a pipe
+        return
+    with suppress(BrokenPipeError), process.stdin:
+        for chunk in chunks:
+            process.stdin.write(chunk)
+    for _ in chunks:
+        pass
 
 
 def control_data(host: Host, scratch: Scratch) -> dict[str, str]:
