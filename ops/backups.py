@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.deployment import DeploymentError, client, stack_outputs
 from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
+from ops.reading import Reader
 from settings import Environment
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Base, ManifestError, Wal
 
 # The database host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = f"database/{names.CLUSTERS}/"
-_CHUNK = 1024 * 1024
 _BASE = re.compile(rf"(?P<system>\d+)/base/(?P<attempt>[^/]+)/{re.escape(names.MANIFEST)}")
 _WAL = re.compile(r"(?P<system>\d+)/wal/(?P<group>[^/]+)/(?P<name>[^/]+)/(?P<attempt>[^/]+)\.json")
 
@@ -78,20 +77,21 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the bucket cannot be read.
     """
     bucket = Bucket(environment)
-    wrong, count = [], 0
-    for found in bucket.found():
-        count += 1
-        if reason := bucket.damage(found):
-            wrong.append(f"{found.key}: {reason}")
+    there = bucket.found()
+    size = sum(found.manifest.bytes for found in there) / 1024**3
+    print(f"reading {len(there)} objects, {size:.1f} GiB, and fixed assets", flush=True)
+    reasons = zip(there, bucket.reader.each(bucket.damage, there), strict=True)
+    wrong = [f"{found.key}: {reason}" for found, reason in reasons if reason]
+    log = [found.manifest for found in there if isinstance(found.manifest, Wal)]
     for base in bucket.bases():
-        same = [wal.name for wal in bucket.segments(base.system)]
+        same = [wal.name for wal in log if wal.system == base.system]
         wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
     wrong += bucket.assets.damage()
     for line in wrong:
         print(line)
-    print(f"{count} objects, {len(wrong)} of them or of what follows them wrong")
+    print(f"{len(there)} objects, {len(wrong)} of them or of what follows them wrong")
     expected = environment.database.engine == "container"
-    return 1 if wrong or (expected and not count) else 0
+    return 1 if wrong or (expected and not there) else 0
 
 
 def take(environment: Environment, options: argparse.Namespace) -> int:
@@ -134,27 +134,20 @@ class Bucket:
     def __init__(self, environment: Environment) -> None:
         self.name = stack_outputs(environment, "storage")["BackupBucket"]
         self._s3 = client(environment, "s3")
+        self.reader = Reader(self._s3, self.name)
         self.assets = KeptAssets(self._s3, self.name)
         self._listed: Sequence[str] | None = None
         self._read: dict[str, Found | None] = {}
 
     def found(self) -> list[Found]:
         """Returns all that has a manifest: of weeks of the log that takes very many requests."""
-        return [found for key in self._keys() if (found := self._found(key))]
+        return [found for found in self.reader.each(self._found, self._keys()) if found]
 
     def bases(self) -> list[Base]:
         """Returns the base backups, the oldest first."""
         read = [self._found(key) for key in self._keys() if _BASE.fullmatch(key.removeprefix(PREFIX))]
         bases = [found.manifest for found in read if found and isinstance(found.manifest, Base)]
         return sorted(bases, key=lambda base: base.end)
-
-    def segments(self, system: str) -> list[Wal]:
-        """Returns the archived log of a cluster."""
-        return [
-            found.manifest
-            for found in self.found()
-            if isinstance(found.manifest, Wal) and found.manifest.system == system
-        ]
 
     def newest_segment(self, system: str) -> Wal | None:
         """Returns what of a cluster's log was archived last; None: nothing was."""
@@ -169,20 +162,14 @@ class Bucket:
 
     def damage(self, found: Found) -> str | None:
         """Returns what is wrong with an object; None if it is what was written."""
-        digest, size = hashlib.sha256(), 0
-        try:
-            body = self._s3.get_object(Bucket=self.name, Key=found.key)["Body"]
-            for chunk in body.iter_chunks(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-        except self._s3.exceptions.NoSuchKey:
-            # Reading weeks of the log takes hours, in which the oldest of it may expire.
+        read = self.reader.digest(found.key)
+        if read is None:
+            # Reading weeks of the log takes long, in which the oldest of it may expire.
             return "is missing" if self._decoded(found.by) else None
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {found.key} of {self.name}: {error}") from error
+        digest, size = read
         if size != found.manifest.bytes:
             return f"is truncated: {size} bytes instead of {found.manifest.bytes}"
-        if digest.hexdigest() != found.manifest.sha256:
+        if digest != found.manifest.sha256:
             return "was changed: its SHA-256 is not that of its manifest"
         return None
 

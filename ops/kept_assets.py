@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError
+from ops.reading import Reader
 from userdata.host.backup import manifests, names
 from userdata.host.backup.manifests import Asset, Inventory, M, ManifestError
 
 # The web UI host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = "webui/"
-_CHUNK = 1024 * 1024
 
 
 class KeptAssets:
@@ -26,6 +25,7 @@ class KeptAssets:
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3, self._bucket = s3, bucket
+        self._reader = Reader(s3, bucket)
 
     def inventory(self) -> Inventory | None:
         """Returns the newest inventory; None: there is none."""
@@ -50,7 +50,8 @@ class KeptAssets:
         found = self.inventory()
         if found is None:
             return []
-        wrong = {sha256: self._content_damage(sha256) for sha256 in set(found.assets.values())}
+        sums = sorted(set(found.assets.values()))
+        wrong = dict(zip(sums, self._reader.each(self._content_damage, sums), strict=True))
         return [f"{name}: {wrong[sha256]}" for name, sha256 in found.assets.items() if wrong[sha256]]
 
     def _content_damage(self, sha256: str) -> str | None:
@@ -65,15 +66,10 @@ class KeptAssets:
         return reason
 
     def _object_damage(self, key: str, sha256: str) -> str | None:
-        digest = hashlib.sha256()
-        try:
-            for chunk in self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].iter_chunks(_CHUNK):
-                digest.update(chunk)
-        except self._s3.exceptions.NoSuchKey:
+        read = self._reader.digest(key)
+        if read is None:
             return f"{key}: is missing"
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
-        return None if digest.hexdigest() == sha256 else f"{key}: is not what was written"
+        return None if read[0] == sha256 else f"{key}: is not what was written"
 
     def _manifest(self, kind: type[M], key: str) -> M | None:
         try:

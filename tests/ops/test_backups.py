@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import boto3
@@ -17,7 +18,7 @@ from moto import mock_aws
 
 import settings
 from ops import __main__ as main
-from ops import backups
+from ops import backups, reading
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.manifests import Asset, Base, Inventory, Wal
 
@@ -235,3 +236,29 @@ def test_fixed_assets_are_listed_and_verified(
     s3.delete_object(Bucket="backups", Key=key)
     assert run("verify") == 1
     assert f"{key}: is missing" in capsys.readouterr().out
+
+
+def test_objects_are_read_at_once_and_no_longer_than_somebody_waits(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who interrupts it need not wait for base backups that are read."""
+    both, ended = Barrier(2, timeout=10), Event()
+
+    class Body:
+        def iter_chunks(self, size: int) -> Iterator[bytes]:
+            both.wait()
+            while True:
+                yield b"x"
+                ended.wait(0.01)
+
+    monkeypatch.setattr(s3, "get_object", lambda **_: {"Body": Body()})
+    reader = reading.Reader(s3, "backups")
+
+    def read(key: str) -> object:
+        if key == "interrupted":
+            both.wait()
+            raise KeyboardInterrupt
+        return reader.digest(key)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(reader.each(read, ["interrupted", "endless"]))

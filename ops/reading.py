@@ -1,0 +1,57 @@
+"""Reading many objects of a bucket: some at once, since most of the time is waiting."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deployment import DeploymentError
+
+# No more than a client of botocore's has connections.
+AT_ONCE = 10
+_CHUNK = 1024 * 1024
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Reader:
+    """Reads a bucket's objects.
+
+    Raises:
+        DeploymentError: by every method: the bucket cannot be read.
+    """
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        self._s3, self._bucket = s3, bucket
+        self._over = Event()
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yields what a function makes of each item, in their order."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                yield from pool.map(function, items)
+            except BaseException:
+                # An operator who interrupts it does not wait for the large objects that are read.
+                self._over.set()
+                raise
+
+    def digest(self, key: str) -> tuple[str, int] | None:
+        """Returns an object's SHA-256 and size; None: there is none."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            for chunk in body.iter_chunks(_CHUNK):
+                if self._over.is_set():
+                    raise DeploymentError(f"{key} of {self._bucket} was not read to its end")
+                digest.update(chunk)
+                size += len(chunk)
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
+        return digest.hexdigest(), size
