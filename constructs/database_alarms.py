@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from constructs import Construct
-from constructs.alarm import DAY, HOUR, MINUTE, add_alarm
+from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
@@ -73,5 +73,6 @@ class DatabaseAlarms(Construct):
             statistic="Minimum",
             threshold=CERTIFICATE_DAYS,
             below=True,
-            period=DAY,
+            period=HOUR,
+            periods=2,
         )

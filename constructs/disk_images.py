@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from constructs.alarm import DAY, HOUR, add_alarm
+from constructs.alarm import DAY, HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
@@ -83,5 +83,6 @@ class DiskImageAlarms(Construct):
                 dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",
                 threshold=builder.overdue_days * DAY,
-                period=HOUR,
+                period=15 * MINUTE,
+                periods=2,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from constructs import Construct
-from constructs.alarm import HOUR, add_alarm
+from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
@@ -22,7 +22,8 @@ class MinionAlarms(Construct):
             "is known of them (docs/operating.md)",
             statistic="Maximum",
             threshold=0,
-            period=HOUR,
+            period=15 * MINUTE,
+            periods=3,
         )
         add_alarm(
             self,
@@ -33,5 +34,6 @@ class MinionAlarms(Construct):
             "them (docs/operating.md)",
             statistic="Maximum",
             threshold=HOUR,
-            period=HOUR,
+            period=15 * MINUTE,
+            periods=3,
         )

@@ -151,6 +151,7 @@ def test_alarms(fedora: Synthesized) -> None:
         (alarm["MetricName"], alarm["Dimensions"][0]["Value"]): (
             alarm["Threshold"],
             alarm["TreatMissingData"],
+            alarm["Period"],
         )
         for alarm in fedora.properties("AWS::CloudWatch::Alarm", "builders")
     }
@@ -158,8 +159,9 @@ def test_alarms(fedora: Synthesized) -> None:
         (metric, architecture): expected
         for architecture in ARCHITECTURES
         for metric, expected in (
-            ("ImagesFailed", (0, "ignore")),
-            ("ImagesAgeSeconds", (8 * 86400, "breaching")),
+            ("ImagesFailed", (0, "ignore", 3600)),
+            # Silence rings soon.
+            ("ImagesAgeSeconds", (8 * 86400, "breaching", 900)),
         )
     }
 
