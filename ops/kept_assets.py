@@ -74,8 +74,8 @@ class KeptAssets:
     def _manifest(self, kind: type[M], key: str) -> M | None:
         try:
             return manifests.decode(kind, self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        except ManifestError:
-            # An attempt that was not completed.
+        except (ManifestError, self._s3.exceptions.NoSuchKey):
+            # An attempt that was not completed, or one that has expired since it was listed.
             return None
         except (BotoCoreError, ClientError) as error:
             raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error

@@ -18,7 +18,7 @@ from moto import mock_aws
 
 import settings
 from ops import __main__ as main
-from ops import backups, reading
+from ops import backups, kept_assets, reading
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.manifests import Asset, Base, Inventory, Wal
 
@@ -236,6 +236,21 @@ def test_fixed_assets_are_listed_and_verified(
     s3.delete_object(Bucket="backups", Key=key)
     assert run("verify") == 1
     assert f"{key}: is missing" in capsys.readouterr().out
+
+
+def test_an_asset_of_which_an_older_attempt_expires_is_there(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, tmp_path, "000000010000000000000003")
+    key = put_asset(s3, b"image")
+    listed = kept_assets.KeptAssets._keys
+
+    def then_one_is_gone(self: kept_assets.KeptAssets, prefix: str) -> Iterator[str]:
+        older = f"{key.removesuffix('/a')}/0.json"
+        yield from [older, *listed(self, prefix)] if prefix in older else listed(self, prefix)
+
+    monkeypatch.setattr(kept_assets.KeptAssets, "_keys", then_one_is_gone)
+    assert run("verify") == 0
 
 
 def test_objects_are_read_at_once_and_no_longer_than_somebody_waits(
