@@ -16,6 +16,8 @@ from ops.deployment import DeploymentError, client, stack_outputs
 from settings import Environment
 
 POLL_SECONDS = 2.0
+# How often is looked whether a host is there that says nothing: Systems Manager waits for it for days.
+LOOK_SECONDS = 30.0
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
 # The host's own prefix of what it says.
 _SPEAKER = re.compile(r"^openqa-on-aws: ")
@@ -68,6 +70,7 @@ class StatefulHost:
         self._environment = environment
         self._outputs = stack_outputs(environment, part)
         self._ssm = client(environment, "ssm")
+        self._looked = time.monotonic()
 
     def instance(self) -> str | None:
         """The id of the instance in service; None while there is none."""
@@ -152,10 +155,23 @@ class StatefulHost:
             # It takes a moment to appear.
             return None
         except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot follow the command on {instance}: {error}") from error
+            raise DeploymentError(
+                f"cannot follow the command on {instance}, where it goes on: {error}"
+            ) from error
         if found["Status"] not in _ENDED:
+            self._look_after(instance)
             return None
         return Answer(found["StatusDetails"], found["StandardOutputContent"], found["StandardErrorContent"])
+
+    def _look_after(self, instance: str) -> None:
+        """Now and then refuses to wait for a host that is on its way out or gone."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if self.instance() != instance:
+            raise DeploymentError(
+                f"the {self.part} host {instance} is no longer in service, and does not end what it was asked"
+            )
 
 
 def _call(what: str, function: Any, **arguments: Any) -> Any:

@@ -226,6 +226,20 @@ def test_a_command_that_was_ended_is_not_waited_for(
     assert f"it ended as {status} and said nothing" in capsys.readouterr().err
 
 
+def test_a_host_that_is_gone_is_not_waited_for(
+    ssm: Ssm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Systems Manager would for two days."""
+    there = iter(["i-1"])
+    monkeypatch.setattr(hosts, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(ssm, "get_command_invocation", lambda **_: {"Status": "InProgress"})
+    monkeypatch.setattr(hosts.StatefulHost, "instance", lambda self: next(there, None))
+    assert main.main(["--env=dev", "backups", "now"]) == 1
+    assert capsys.readouterr().err == (
+        "the database host i-1 is no longer in service, and does not end what it was asked\n"
+    )
+
+
 def test_a_host_without_an_agent(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
     ssm.agent = False
     assert main.main(["--env=dev", "backups", "now"]) == 1
