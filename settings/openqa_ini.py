@@ -63,7 +63,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "worker_timeout": "a web UI's host is exchanged within openQA's own half hour, and no less",
     },
     "scheduler": {"max_running_jobs": "the fleets' max says it, by which hosts are launched"},
-    "misc_limits": {"generic_max_limit": "the fleets' controller reads as many workers"},
+    "misc_limits": {
+        "generic_max_limit": "the fleets' controller reads as many workers",
+        "max_online_workers": "how many there are is up to the fleets",
+    },
 }
 
 

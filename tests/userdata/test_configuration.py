@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from configparser import ConfigParser, RawConfigParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
+from fleet import reading
 from settings import openqa_ini
 from tests.userdata import machine
 from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, users, volume
@@ -119,6 +121,17 @@ def test_what_the_template_says_is_not_the_environments_to_say(name: str) -> Non
     ours -= {(section, key) for section in given for key in given[section]}
     keys = {(section, key) for section, values in openqa_ini.KEYS.items() for key in values}
     assert {place for place in ours if place[0] not in openqa_ini.SECTIONS} <= keys
+
+
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
+def test_openqa_takes_and_lists_as_many_workers_as_the_controller_reads(name: str) -> None:
+    """Of all these, openQA's own defaults are less."""
+    said = ConfigParser(interpolation=None)
+    said.read(GOLDEN / name / "run/openqa-on-aws/config/openqa.ini")
+    limits = [said["misc_limits"][limit] for limit in ("generic_max_limit", "max_online_workers")]
+    unit = (GOLDEN / name / "etc/containers/systemd/openqa-websockets.container").read_text()
+    limits += re.findall(r"^Exec=\S+ --clients (\d+)$", unit, re.MULTILINE)
+    assert [int(limit) >= reading.WORKERS for limit in limits] == [True] * 3
 
 
 @pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("worker")])
