@@ -234,15 +234,18 @@ def test_a_timetable_alone_needs_no_broker(tmp_path: Path, aws: None) -> None:
     assert (host.layout.data / "timetable").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_timetable_that_comes_back_begins_anew(tmp_path: Path, aws: None) -> None:
-    data = {**machine.read("webui-messages"), "schedule": None}
+@pytest.mark.parametrize(("name", "none"), [("timetable", []), ("schedule", None)])
+def test_what_schedules_and_comes_back_begins_anew(
+    tmp_path: Path, aws: None, name: str, none: object
+) -> None:
+    data = machine.read("webui-messages")
     machine.store_secrets("test")
     machine.publish_certificate("test")
-    for timed in (data, data | {"timetable": []}):
+    for timed in (data, data | {name: none}):
         host = machine.host(tmp_path, timed)
         machine.keep_sample(host)
         roles.configure(host)
-        state = host.layout.data / "timetable/state.json"
-        if timed["timetable"]:
+        state = host.layout.data / name / "state.json"
+        if timed[name]:
             Memory(state, now=MONDAY)
     assert not state.exists()

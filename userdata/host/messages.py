@@ -207,17 +207,23 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
     """
     openqa = {"url": WEBUI, "key": key, "secret": secret}
     schedule = host.document.schedule
-    if schedule is not None and schedule.program == "rules":
+    if schedule is None:
+        _forget(host, "schedule")
+    elif schedule.program == "rules":
         _configure_rules(host, schedule, openqa=openqa, given=_given(broker))
-    elif schedule is not None:
+    else:
         host.layout.templates_lock.touch(mode=0o644)
         users.make_folder(host.layout.data, "schedule", user=users.OPENQA, mode=0o700)
     if host.document.timetable:
         _tell(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})
         users.make_folder(host.layout.data, "timetable", user=users.MESSAGES, mode=0o700)
     else:
-        # One that comes back begins anew: what it has missed, it was not to schedule.
-        (host.layout.data / "timetable" / _STATE).unlink(missing_ok=True)
+        _forget(host, "timetable")
+
+
+def _forget(host: Host, name: str) -> None:
+    """Has what comes back some day begin anew: what it will have missed by then, it was not to schedule."""
+    (host.layout.data / name / _STATE).unlink(missing_ok=True)
 
 
 def _configure_rules(
