@@ -152,7 +152,7 @@ def test_a_message_without_an_id_is_known_by_what_it_says() -> None:
 def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     first = Memory(path, now=1000)
-    assert (first.since, first.lost) == (1000, False)
+    assert first.since == 1000
     first.add("m", now=1001)
     first.all_done(now=1010)
     again = Memory(path, now=5000)
@@ -167,10 +167,15 @@ def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"since": 1}', '{"since": 1, "ids": []}', '{"since": null, "ids": {}}']
 )
-def test_a_memory_of_no_use_begins_anew(tmp_path: Path, text: str) -> None:
+def test_a_memory_of_no_use_begins_anew_and_says_so(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "state.json").write_text(text)
     memory = Memory(tmp_path / "state.json", now=7)
-    assert (memory.lost, memory.since, memory.knows("m")) == (True, 7, False)
+    assert (memory.since, memory.knows("m")) == (7, False)
+    # And once, however soon its service ends.
+    assert Memory(tmp_path / "state.json", now=8).since == 7
+    assert len(caplog.messages) == 1
 
 
 @dataclass

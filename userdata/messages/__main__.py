@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         log.error("%s: %s", error.filename, error.strerror)
         return 1
-    if memory.lost:
-        log.warning("%s was not readable: what came before now is not known", options.state / STATE)
     _service(data, options.folder, memory).run()
     return 0
 

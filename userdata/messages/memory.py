@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 # An archive may show a message this much later than it was sent.
 OVERLAP_SECONDS = 900.0
@@ -35,24 +38,22 @@ class Memory:
 
     Attributes:
         since: Until then every message was dealt with, in seconds since the epoch.
-        lost: The file was there and of no use: what came before is unknown.
     """
 
     since: float
-    lost: bool
 
     def __init__(self, path: Path, *, now: float) -> None:
         self._path = path
-        self.lost = False
         self.since, self._ids = now, {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             ids = {str(name): float(at) for name, at in data["ids"].items()}
             self.since, self._ids = float(data["since"]), ids
-        except FileNotFoundError:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                log.warning("%s was of no use: what came before now is not known: %r", path, error)
+            # At once: who looks now and then would begin anew each time.
             self._save()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self.lost = True
         self._saved = self.since
 
     _ids: dict[str, float]
