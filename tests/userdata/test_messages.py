@@ -407,6 +407,7 @@ def test_jobs_are_found_whose_distri_openqa_wrote_in_lowercase(server: Server) -
         (403, b'{"error": "no api key"}', UnavailableError, r"HTTP 403 \(no api key\)"),
         (403, b"Asset download requested from non-passlisted host a.", RefusedError, "from non-passlisted"),
         (400, b'{"error": "DISTRI is missing"}', RefusedError, r"HTTP 400 \(DISTRI is missing\)"),
+        (414, b"<html>", RefusedError, "HTTP 414"),  # what a message says may be long
         (200, b"<html>", UnavailableError, "isos"),
         (200, b"[]", UnavailableError, "no JSON object"),
     ],

@@ -20,8 +20,8 @@ _SECONDS = 100.0
 # openQA makes all jobs of a build before it answers, and until then shows none. As long as nginx waits.
 POST_SECONDS = 900.0
 _MOST_BYTES = 1 << 26
-# It will not answer differently until the request does: all others are worth another try.
-_FINAL = frozenset({400, 404, 405, 409, 422})
+# It, or nginx before it, will not answer differently until the request does: others are worth another try.
+_FINAL = frozenset({400, 404, 405, 409, 413, 414, 422, 431})
 # So it refuses, with 403 and as plain text, what is to be fetched from where it may not: lib/OpenQA/Utils.pm,
 # asset_download_error.
 _NO_DOWNLOAD = "Asset download requested"
