@@ -407,7 +407,7 @@ def _parser() -> argparse.ArgumentParser:
 def _once(controller: Controller, *, dry: bool, as_json: bool) -> int:
     done = controller.look() if dry else controller.round()
     if done is None:
-        print("Another controller holds the lock.", file=sys.stderr)
+        print("Nothing is done without the lock.", file=sys.stderr)
         return 1
     print(json.dumps(describe(done), default=_plain, indent=2) if as_json else show(done))
     return 1 if done.unusable else 0

@@ -354,19 +354,32 @@ def test_a_controller_that_starts_anew_knows_what_hosts_were_told(
     world = World(now=time.time(), desired=1)
     world.arrive(1)
     world.workers = [replace(world.workers[0], connected=False)]
-    layout = Layout(tmp_path)
+    layout = _on_a_host(world, tmp_path, monkeypatch)
+    closings.write(layout.closings, {"i-1": {1}}, at=world.now)
+    assert controller.main(["--once", "--dry-run", "--json"]) == 0
+    (host,) = json.loads(capsys.readouterr().out)["hosts"]
+    assert host["idle_since"] is not None
+
+
+def _on_a_host(world: World, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    layout = Layout(root)
     for file in (layout.document, layout.closings):
         file.parent.mkdir(parents=True)
     layout.document.write_text((DOCUMENTS / "webui.json").read_text())
-    closings.write(layout.closings, {"i-1": {1}}, at=world.now)
     monkeypatch.setattr(controller, "Layout", lambda: layout)
     monkeypatch.setattr(aws, "has_credentials", lambda: True)
     monkeypatch.setattr(controller, "OpenQaApi", lambda url: world)
     monkeypatch.setattr(controller, "Groups", lambda client: world)
     monkeypatch.setattr(controller, "read_facts", lambda ssm, environment: world.facts)
-    assert controller.main(["--once", "--dry-run", "--json"]) == 0
-    (host,) = json.loads(capsys.readouterr().out)["hosts"]
-    assert host["idle_since"] is not None
+    return layout
+
+
+def test_a_database_that_is_away_is_no_other_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _on_a_host(World(), tmp_path, monkeypatch)
+    assert controller.main(["--once"]) == 1
+    assert capsys.readouterr().err.endswith("Nothing is done without the lock.\n")
 
 
 def test_nonsense_changes_nothing() -> None:

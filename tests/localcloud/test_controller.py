@@ -251,7 +251,7 @@ def test_a_killed_controller_comes_back_and_lets_the_idle_host_go(elastic: Elast
 def test_two_controllers_and_one_acts(elastic: Elastic) -> None:
     second = elastic.webui(*PYTHON, "-m", "fleet.controller", "--once", check=False)
     assert second.returncode == 1
-    assert "Another controller holds the lock" in second.stderr
+    assert "another controller holds the lock" in second.stderr
     look = elastic.webui(*PYTHON, "-m", "fleet.controller", "--once", "--dry-run", "--json")
     seen = json.loads(look.stdout)
     assert seen["unusable"] is None
