@@ -206,6 +206,10 @@ ABANDONED = (
     "Heartbeat Timeout"
 )
 SPOT = "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity."
+TAKEN_BACK = (
+    "Instance became unhealthy while waiting for instance to be in InService state. Termination Reason: "
+    "Server.SpotInstanceTermination: Spot instance termination"
+)
 NO_METAL = "We currently do not have sufficient m5.metal capacity in the Availability Zone you requested"
 QUOTA = (
     "You have requested more vCPU capacity than your current vCPU limit of 384 allows for the instance "
@@ -274,7 +278,7 @@ def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
     assert judge([unfinished]) == Launches()
 
 
-@pytest.mark.parametrize("message", [SPOT, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS])
+@pytest.mark.parametrize("message", [SPOT, TAKEN_BACK, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS])
 def test_no_capacity_is_no_failure_of_the_host(message: str) -> None:
     found = judge([activity("Failed", 3, message=message), activity("Failed", 2, message=message)])
     assert found == Launches(no_capacity_at=minutes(3)[0])
