@@ -29,7 +29,8 @@ _MOST_BYTES = 1 << 28
 ACTIVE = ("assigned", "setup", "running", "uploading")
 _LIVING = ",".join(("scheduled", *ACTIVE))
 _STATES = ("scheduled", *ACTIVE, "done")
-_STATUSES = ("dead", "broken", "running", "idle")
+_RESERVED = "reserved"  # idle, and kept from all jobs but those of a person: newer versions of openQA
+_STATUSES = ("dead", "broken", "running", "idle", _RESERVED)
 _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 # Results of jobs that took their usual time.
 _ENDED = "passed,softfailed,failed"
@@ -80,7 +81,7 @@ class ListedWorker:
         number: Its number on its host, from 1.
         connected: openQA heard of it lately, and it has a job or is fit for one.
         broken: openQA heard of it lately, or it has just gone, and it is not fit for a job.
-        job: The job that it has.
+        job: The job that it has. One that somebody reserved is as busy: it has a negative number, no job's.
     """
 
     id: int
@@ -232,12 +233,14 @@ def parse_worker(row: Any) -> ListedWorker:
     try:
         if row["status"] not in _STATUSES:
             raise ValueError(f"{row['status']!r} is no status")
-        job = _optional(row.get("jobid"))
+        id = _number(row["id"])
+        job = -id if row["status"] == _RESERVED else _optional(row.get("jobid"))
         return ListedWorker(
-            id=_number(row["id"]),
+            id=id,
             instance=_instance(row["properties"].get("WORKER_CLASS", "")),
             number=_number(row["instance"]),
-            connected=row["status"] in ("idle", "running") or (row["status"] == "broken" and job is not None),
+            connected=row["status"] in ("idle", "running", _RESERVED)
+            or (row["status"] == "broken" and job is not None),
             broken=row["status"] == "broken" and job is None,
             job=job,
         )

@@ -180,6 +180,8 @@ def test_what_a_worker_tells() -> None:
     broken = parse_worker(worker(3, status="broken"))
     assert (broken.connected, broken.broken) == (False, True)
     assert parse_worker(worker(3, status="broken", jobid=9)).connected
+    reserved = parse_worker(worker(3, status="reserved"))
+    assert (reserved.connected, reserved.broken, reserved.job) == (True, False, -3)
     assert parse_worker(worker(3, properties={})).instance is None
     assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None
 

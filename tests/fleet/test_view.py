@@ -126,6 +126,16 @@ def test_a_worker_that_took_a_job_while_lists_were_read_is_busy_and_the_job_wait
     assert find_fault(found.seen) is None
 
 
+def test_reserved_workers_keep_their_host_and_what_waits_gets_another() -> None:
+    reserved = tuple(worker(id, job=-id) for id in (1, 2))
+    memory = Memory()
+    for since in (0, 3600):
+        found = look(member("i-1"), jobs=(job(7),), workers=reserved, memory=memory, now=NOW + since)
+        decision = decide(found.seen)
+        assert (decision.unusable, decision.release, found.given_up) == (None, (), ())
+        assert decision.desired["small"] > 1
+
+
 def test_jobs_that_run_after_each_other_on_one_worker_hold_one_slot() -> None:
     memory = Memory(usual={("base", "", "", ""): 600.0})
     own = tuple(job(id, scheduled=False, worker=1) for id in (7, 8, 9))

@@ -469,6 +469,7 @@ def registered(instance: str, host: str, number: int, **more: str) -> dict[str, 
             ],
             {},
         ),
+        ([registered("i-1", "h", number, status="reserved") for number in (1, 2)], {}),
         # A lost host that had the name before, and one that has told openQA nothing of itself yet.
         (
             [registered("i-2", "h", 1, status="idle"), {"host": "h", "instance": 2, "status": "idle"}],

@@ -20,6 +20,8 @@ SECONDS = 780
 PAUSE = 2.0
 # A new host whose service ended this often will not come up.
 RESTARTS = 5
+# Of a worker. A reservation is its name's, and so may be older than this host.
+_WORKING = ("idle", "running", "reserved")
 # What writes to a container unit's journal beside the container.
 _RUNTIME = ("podman", "conmon")
 # podman prints it when it has started a container.
@@ -73,7 +75,7 @@ def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: i
         worker = states.get(number)
         if worker is None:
             missing[number] = "is not registered"
-        elif worker.get("status") not in ("idle", "running"):
+        elif worker.get("status") not in _WORKING:
             missing[number] = f"is {worker.get('status')}: {worker.get('error') or 'no reason given'}"
     return missing
 
