@@ -10,6 +10,7 @@ from settings.content import ARCHITECTURES, KNOWN_CLASSES, PROFILES
 from settings.messages import Build
 from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
+from userdata.messages.sources import FETCHED
 
 # Where AWS's public parameters have Debian's images.
 DEBIAN_IMAGES = "/aws/service/debian/"
@@ -17,10 +18,6 @@ DEBIAN_IMAGES = "/aws/service/debian/"
 ASSETS_SHARE = 0.75
 # What `ops smoke` runs, which is there whatever else is followed.
 SAMPLE = PROFILES["sample"]["distri"]
-# Settings by which openQA fetches an asset (lib/OpenQA/Utils.pm, asset_type_from_setting and get_url_short).
-FETCHED = re.compile(
-    r"(ISO(_\d+)?|HDD_\d+|REPO_\d+|ASSET_\d+|UEFI_PFLASH_VARS|KERNEL|INITRD)(_DECOMPRESS)?_URL"
-)
 
 
 def warnings(environment: Environment) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from settings.messages import Build, Parameter, build_problems
 from settings.problem import Problem, shown
-from userdata.messages import rules, timetable
+from userdata.messages import rules, sources, timetable
 from userdata.messages.rules import Message
 
 # Time enough for days and months to come again.
@@ -35,6 +35,8 @@ class Entry(Build):
             f"UTC, they may have {_FIELDS}"
         ),
     ]
+    # Nothing is scheduled where the files that openQA would fetch are those of the last build.
+    only_new: bool = False
 
 
 def problems(entries: tuple[Entry, ...]) -> Iterator[Problem]:
@@ -53,6 +55,14 @@ def _entry_problems(number: int, entry: Entry) -> Iterator[Problem]:
     yield from found
     if found:
         return
+    for post in entry.posts if entry.only_new else ():
+        if not any(sources.FETCHED.fullmatch(name) for name in post):
+            wrong, allowed = (
+                "the build fetches nothing that could be new",
+                "false, or ISO_URL or the like in post",
+            )
+            yield Problem(f"{key}.only_new", True, wrong, allowed)
+            break
     said = dict.fromkeys(pair for post in entry.posts for pair in post.items())
     for name, template in said:
         if unknown := rules.fields(template) - timetable.FIELDS.keys():

@@ -63,8 +63,13 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace('"b"', '"a\\u0000b"'), "not to be printed in one line"),
         (ENTRY.replace('"b"', '"{week}"'), 'times have no field "week"'),
         (ENTRY.replace('"b"', '"{week"'), 'no field in braces at "{week"'),
-        (ENTRY.replace("at =", "when ="), "unknown key; allowed: post, each, at"),
+        (ENTRY.replace("at =", "when ="), "unknown key; allowed: post, each, at, only_new"),
         (ENTRY + 'iso = "a"\n', "openQA's settings in capitals"),
+        (
+            ENTRY.replace(AT, f"{AT}only_new = true\n"),
+            "timetable.1.only_new = true: the build fetches nothing that could be new; allowed: false, or "
+            "ISO_URL or the like in post",
+        ),
         (
             each("ARCH = []"),
             "timetable.1.each.ARCH = []; allowed: a table: openQA's settings in capitals, and a",
@@ -103,6 +108,11 @@ def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
 )
 def test_builds_of_several_entries(tmp_path: Path, second: str) -> None:
     assert len(load(tmp_path, ENTRY + second)) == 2
+
+
+def test_only_what_is_new(tmp_path: Path) -> None:
+    (entry,) = load(tmp_path, ENTRY.replace(AT, f"{AT}only_new = true\n") + FETCHING)
+    assert entry.only_new
 
 
 def test_a_build_for_each_value(tmp_path: Path) -> None:

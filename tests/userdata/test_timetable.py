@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.userdata import machine
 from userdata.host import roles
+from userdata.messages import sources
 from userdata.messages.memory import Memory
 from userdata.messages.openqa import Posted, RefusedError, UnavailableError
 from userdata.messages.scheduler import Scheduler
@@ -217,6 +218,89 @@ def test_a_clock_that_was_ahead_is_forgotten_on_disk(tmp_path: Path) -> None:
         clock.now = MONDAY + now
         made.look()
     assert Memory(tmp_path / "state.json", now=0).since == MONDAY + 60
+
+
+class Files:
+    """What the servers of a build's files say of them."""
+
+    stamp: str | None = "old"
+    away = False
+
+    def __call__(self, parameters: Mapping[str, str]) -> str | None:
+        assert parameters["BUILD"].startswith("2026")
+        if self.away:
+            raise UnavailableError("HTTP 404")
+        return self.stamp
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> Files:
+    made = Files()
+    monkeypatch.setattr(sources, "stamp", made)
+    return made
+
+
+NIGHTLY = Entry(at=["mon-sun 00:02"], post=POST, only_new=True)
+
+
+def test_only_what_is_new_is_scheduled(tmp_path: Path, files: Files) -> None:
+    openqa, clock = FakeOpenQa(), Clock(MONDAY + 100)
+    made = timetable(tmp_path, openqa, clock, NIGHTLY)
+    for stamp in ("old", "old", "new", "new"):
+        clock.now += DAY
+        files.stamp = stamp
+        made.look()
+    assert openqa.builds == ["20260302-0002", "20260304-0002"]
+
+
+def test_what_was_scheduled_is_known_to_the_next_host(tmp_path: Path, files: Files) -> None:
+    openqa = FakeOpenQa()
+    for day in range(1, 4):
+        timetable(tmp_path, openqa, Clock(MONDAY), NIGHTLY)
+        timetable(tmp_path, openqa, Clock(MONDAY + day * DAY), NIGHTLY).look()
+    assert openqa.builds == ["20260302-0002"]
+
+
+def test_other_entries_ask_no_server(tmp_path: Path, files: Files) -> None:
+    files.away = True
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, Entry(at=["mon 00:02"], post=POST))
+    clock.now += 200
+    made.look()
+    assert openqa.builds == ["20260302-0002"]
+
+
+def test_files_whose_age_nobody_knows_are_new(tmp_path: Path, files: Files) -> None:
+    files.stamp = None
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, NIGHTLY)
+    for _ in range(2):
+        clock.now += DAY
+        made.look()
+    assert len(openqa.builds) == 2
+
+
+def test_a_build_waits_for_its_files(tmp_path: Path, files: Files) -> None:
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, NIGHTLY)
+    clock.now += 200
+    files.away = True
+    assert made.look() == AGAIN_SECONDS
+    files.away = False
+    made.look()
+    assert openqa.builds == ["20260302-0002"]
+
+
+def test_a_build_that_openqa_refused_is_new_the_next_time(tmp_path: Path, files: Files) -> None:
+    openqa, clock = FakeOpenQa(), Clock(MONDAY)
+    made = timetable(tmp_path, openqa, clock, NIGHTLY)
+    openqa.refuses = True
+    clock.now += DAY
+    made.look()
+    openqa.refuses = False
+    clock.now += DAY
+    made.look()
+    assert openqa.builds == ["20260303-0002"]
 
 
 def test_a_timetable_alone_needs_no_broker(tmp_path: Path, aws: None) -> None:

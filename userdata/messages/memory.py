@@ -44,11 +44,12 @@ class Memory:
 
     def __init__(self, path: Path, *, now: float) -> None:
         self._path = path
-        self.since, self._ids = now, {}
+        self.since, self._ids, self._last = now, {}, {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             ids = {str(name): float(at) for name, at in data["ids"].items()}
-            self.since, self._ids = float(data["since"]), ids
+            last = {str(topic): str(stamp) for topic, stamp in data.get("last", {}).items()}
+            self.since, self._ids, self._last = float(data["since"]), ids, last
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if not isinstance(error, FileNotFoundError):
                 log.warning("%s was of no use: what came before now is not known: %r", path, error)
@@ -57,6 +58,7 @@ class Memory:
         self._saved = self.since
 
     _ids: dict[str, float]
+    _last: dict[str, str]
 
     def knows(self, message: str) -> bool:
         """Tell whether a message, by its id, was dealt with."""
@@ -65,6 +67,15 @@ class Memory:
     def add(self, message: str, *, now: float) -> None:
         """Remember that a message was dealt with, at once."""
         self._ids[message] = now
+        self._save()
+
+    def last(self, topic: str) -> str | None:
+        """Return the stamp of a topic's last build; None where there is none."""
+        return self._last.get(topic)
+
+    def note(self, topic: str, stamp: str) -> None:
+        """Remember the stamp of a topic's last build, at once."""
+        self._last[topic] = stamp
         self._save()
 
     def all_done(self, *, now: float) -> None:
@@ -79,7 +90,7 @@ class Memory:
     def _save(self) -> None:
         temporary = self._path.with_suffix(".new")
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"since": self.since, "ids": self._ids}, file)
+            json.dump({"since": self.since, "ids": self._ids, "last": self._last}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)

@@ -57,8 +57,11 @@ class Scheduler:
         self._clock = clock
         self._tries: Counter[tuple[str, str]] = Counter()  # of a message's builds
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: Message) -> bool:
         """Deal with a message for good.
+
+        Returns:
+            Whether openQA has jobs of every build that it means.
 
         Raises:
             UnavailableError: openQA does not answer for now, or gets other templates; the message is still to
@@ -66,19 +69,22 @@ class Scheduler:
         """
         if self._memory.knows(message.id):
             log.info("message %s: dealt with already", message.id)
-            return
+            return False
         rules = [rule for rule in self._rules if rule.matches(message)]
         if not rules:
             log.info("message %s on %s: no rule is for it", message.id, message.topic)
+        made = bool(rules)
         for rule in rules:
             try:
                 with self._unchanged():
-                    self._follow(rule, message)
+                    made &= self._follow(rule, message)
             except (RuleError, RefusedError) as error:
+                made = False
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
         for tried in [tried for tried in self._tries if tried[0] == message.id]:
             del self._tries[tried]
+        return made
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -90,15 +96,16 @@ class Scheduler:
                 raise UnavailableError("openQA's templates are being loaded") from error
             yield
 
-    def _follow(self, rule: Rule, message: Message) -> None:
+    def _follow(self, rule: Rule, message: Message) -> bool:
+        """Schedules a build; returns whether it has jobs."""
         parameters = rule.parameters(message)
         build = " ".join(parameters[name] for name in IDENTITY)
         tried = (message.id, build)
         if self._tries[tried] == TRIES:
-            return
+            return False
         if jobs := self._openqa.jobs_of(parameters):
             log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
-            return
+            return True
         posted = self._openqa.post(parameters)
         if not posted.ids and (reason := posted.error or next(iter(posted.failed), "")):
             self._tries[tried] += 1
@@ -108,6 +115,7 @@ class Scheduler:
         log.info("message %s: %s: scheduled %s", message.id, build, _listed(posted.ids))
         for failure in posted.failed:
             log.warning("message %s: %s: not scheduled: %s", message.id, build, failure)
+        return bool(posted.ids)
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from userdata import week
+from userdata.messages import sources
 from userdata.messages.memory import Memory
 from userdata.messages.openqa import UnavailableError
 from userdata.messages.rules import IDENTITY, Message, Rule
@@ -35,15 +36,17 @@ class Entry:
     Attributes:
         at: Times in UTC, such as ``mon-fri 05:30``.
         post: Parameters of ``isos post``; ``{field}`` stands for one of `FIELDS`.
+        only_new: Whether a build whose files are those of the last one is left out.
     """
 
     at: Sequence[str]
     post: Mapping[str, str]
+    only_new: bool = False
 
     @cached_property
     def rule(self) -> Rule:
         """What is made of its messages."""
-        said = json.dumps(self.post, sort_keys=True).encode()
+        said = json.dumps([self.post, self.only_new], sort_keys=True).encode()
         return Rule(topic=f"timetable.{hashlib.sha256(said).hexdigest()[:8]}", filter={}, post=self.post)
 
     def message(self, moment: datetime) -> Message:
@@ -118,6 +121,7 @@ class Timetable:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._entries = entries
+        self._by_topic = {entry.rule.topic: entry for entry in entries}
         self._scheduler = scheduler
         self._memory = memory
         self._clock = clock
@@ -139,7 +143,7 @@ class Timetable:
             self._memory.add(message.id, now=now)
         for message in self._due(after=oldest, until=now):
             try:
-                self._scheduler.handle(message)
+                self._deal_with(message, now=now)
             except UnavailableError as error:
                 log.warning("message %s waits: %s", message.id, error)
                 waits = True  # for nobody else
@@ -147,6 +151,15 @@ class Timetable:
             return AGAIN_SECONDS
         self._memory.all_done(now=now)
         return 60 - now % 60
+
+    def _deal_with(self, message: Message, *, now: float) -> None:
+        entry = self._by_topic[message.topic]
+        stamp = sources.stamp(entry.rule.parameters(message)) if entry.only_new else None
+        if stamp and stamp == self._memory.last(message.topic):
+            log.info("message %s: nothing is scheduled: its files are those of the last build", message.id)
+            self._memory.add(message.id, now=now)
+        elif self._scheduler.handle(message) and stamp:
+            self._memory.note(message.topic, stamp)
 
     def _due(self, *, after: float, until: float) -> Iterator[Message]:
         for message in due(self._entries, after=after, until=until):
