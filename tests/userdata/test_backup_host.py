@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -279,3 +280,25 @@ def test_a_database_in_which_anything_is_needs_a_word(
     monkeypatch.setattr(restore, "_archive_rest", lambda report: True)
     with pytest.raises(HostError, match=reason):
         restore.restore(host, Target(), overwrite=False)
+
+
+def test_a_base_backup_that_just_failed_is_not_tried_again_at_once(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOUNT", tmp_path / "bucket")
+    monkeypatch.setattr(store, "require_mount", lambda: None)
+    monkeypatch.setattr(server, "query", lambda sql: "1|1|17.5|16777216")
+    found: list[SimpleNamespace] = []
+    monkeypatch.setattr(store, "find_bases", lambda: found)
+    taken: list[Host] = []
+    monkeypatch.setattr(base, "take", taken.append)
+    base.take_when_due(host)
+    assert len(taken) == 1
+    (tmp_path / "bucket" / names.bases("1") / names.attempt()).mkdir(parents=True)
+    base.take_when_due(host)
+    assert len(taken) == 1
+    # One that was finished thereafter, but of a timeline that a restore has left.
+    later = names.attempt(datetime.now(UTC) + timedelta(seconds=1))
+    found.append(SimpleNamespace(system="1", timeline=2, attempt=later, end=datetime.now(UTC)))
+    base.take_when_due(host)
+    assert len(taken) == 2

@@ -451,11 +451,25 @@ def test_targets() -> None:
 def test_a_base_backup_is_due_once_a_night() -> None:
     day = timedelta(days=1)
     two = NOON.replace(hour=2)
-    assert choose.is_due([], NOON)
-    assert not choose.is_due([two], NOON)
-    assert choose.is_due([two - timedelta(seconds=1)], NOON)
-    assert not choose.is_due([NOON - day], two - timedelta(seconds=1))
-    assert choose.is_due([NOON - day], two)
+    assert choose.is_due([], [], NOON)
+    assert not choose.is_due([two], [], NOON)
+    assert choose.is_due([two - timedelta(seconds=1)], [], NOON)
+    assert not choose.is_due([NOON - day], [], two - timedelta(seconds=1))
+    assert choose.is_due([NOON - day], [], two)
+
+
+def test_base_backups_that_fail_are_tried_again_less_and_less_often() -> None:
+    """Each leaves all that it wrote in the bucket, for weeks."""
+    two = NOON.replace(hour=2)
+    failed: list[datetime] = []
+    for minute in range(24 * 60):
+        now = two + timedelta(minutes=minute)
+        if choose.is_due([two - timedelta(days=1)], failed, now):
+            failed.append(now)
+    assert [(began - two) // timedelta(hours=1) for began in failed] == [0, 1, 3, 6, 10, 15, 21]
+    assert choose.is_due([], failed, two + timedelta(days=1))
+    assert names.began(names.attempt(NOON)) == NOON
+    assert names.began("lost+found") is None
 
 
 @pytest.mark.parametrize(

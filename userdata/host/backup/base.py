@@ -6,7 +6,7 @@ import fcntl
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,7 +94,12 @@ def take_when_due(host: Host) -> Base | None:
     Raises:
         HostError: the backup failed.
     """
-    return take(host) if choose.is_due(_ends(), datetime.now(UTC)) else None
+    about, bases = _taken()
+    # Attempts' names sort as their times do.
+    newest = max((base.attempt for base in bases if base.system == about.system), default="")
+    attempts = store.listed(store.MOUNT / names.bases(about.system))
+    failed = [began for attempt in attempts if attempt > newest and (began := names.began(attempt))]
+    return take(host) if choose.is_due(_ends(about, bases), failed, datetime.now(UTC)) else None
 
 
 def tell(host: Host) -> None:
@@ -103,7 +108,7 @@ def tell(host: Host) -> None:
     Raises:
         HostError: the bucket or the server does not answer, or CloudWatch did not take the figures.
     """
-    ends = _ends()
+    ends = _ends(*_taken())
     figures.put(host, WalArchiveLagSeconds=float(archive_lag()))
     if ends:
         figures.put(host, BackupAgeSeconds=(datetime.now(UTC) - max(ends)).total_seconds())
@@ -152,15 +157,15 @@ def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[st
     return rows, newest
 
 
-def _ends() -> list[datetime]:
-    """Returns when the base backups of the running server's timeline ended."""
+def _taken() -> tuple[Cluster, list[Base]]:
+    """Returns what runs, and all base backups."""
     store.require_mount()
-    about = cluster()
-    return [
-        base.end
-        for base in store.find_bases()
-        if (base.system, base.timeline) == (about.system, about.timeline)
-    ]
+    return cluster(), store.find_bases()
+
+
+def _ends(about: Cluster, bases: Iterable[Base]) -> list[datetime]:
+    """Returns when the base backups of a cluster's timeline ended."""
+    return [base.end for base in bases if (base.system, base.timeline) == (about.system, about.timeline)]
 
 
 @contextmanager

@@ -110,14 +110,19 @@ def candidates(bases: Iterable[Base], target: Target, lineages: Mapping[str, Lin
     return [base for base in found if base.system == found[0].system]
 
 
-def is_due(ends: Sequence[datetime], now: datetime) -> bool:
+def is_due(ends: Sequence[datetime], failed: Sequence[datetime], now: datetime) -> bool:
     """Returns whether a base backup is to be taken.
+
+    One that failed is tried again, but each time an hour later: what it wrote stays, and must be paid for.
 
     Args:
         ends: when those of this cluster and timeline were finished.
+        failed: when those of this cluster began that were not, since the last that was.
         now: the time.
     """
     last = datetime.combine(now.astimezone(UTC).date(), HOUR)
     if last > now:
         last -= timedelta(days=1)
-    return not any(end >= last for end in ends)
+    tried = [began for began in failed if began >= last]
+    pause = timedelta(hours=len(tried))
+    return not any(end >= last for end in ends) and all(now - began >= pause for began in tried)

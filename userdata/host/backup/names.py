@@ -96,6 +96,14 @@ def stamp(attempt: str) -> str:
     return attempt.partition("-")[0]
 
 
+def began(attempt: str) -> datetime | None:
+    """Returns when an attempt was made; None if that is no attempt's name."""
+    try:
+        return datetime.strptime(stamp(attempt), _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def cluster(system: str) -> PurePosixPath:
     """Returns the folder of a cluster.
 
