@@ -52,6 +52,9 @@ def main(arguments: list[str], layout: Layout) -> int:
             layout.state.mkdir(parents=True, exist_ok=True)
             write_private(layout.state / "failure", str(error), mode=0o644)
         return 1
+    except KeyboardInterrupt:
+        print("openqa-on-aws: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -10,29 +10,36 @@ from types import FrameType
 
 from userdata.host.errors import HostError
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+# The last is a terminal's Ctrl-C.
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """Has a signal raise SystemExit, so that who is ended puts back what was begun; a second one is ignored.
 
-    A shell that goes with its session sends one, and so does who stops a unit.
+    A shell that goes with its session sends one, and so does who stops a unit, or an operator. The second one
+    spares the programs that put things back, too.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        for other in caught:
+        for other in before:
             signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    caught = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
-    for number in caught:
+    found = {number: signal.getsignal(number) for number in _ENDING}
+    before = {
+        number: handler
+        for number, handler in found.items()
+        if handler in (signal.SIG_DFL, signal.default_int_handler)
+    }
+    for number in before:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 300) -> str:
