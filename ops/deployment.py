@@ -112,8 +112,10 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
     outputs = stack_outputs(environment, "webui")
     try:
         secrets = client(environment, "secretsmanager")
-        text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"])["SecretString"]
+        text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"]).get("SecretString")
     except (BotoCoreError, ClientError) as error:
         raise DeploymentError(f"cannot read the API key of {environment.name}: {error}") from error
+    if text is None:
+        raise DeploymentError(f"the API key of {environment.name} is no text: its secret holds bytes")
     # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.
     return OpenQa(url=url or outputs["Url"], key=text[:16], secret=text[16:])

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from ops import deployment
 from ops.__main__ import main
 from ops.deployment import DeploymentError, OpenQa, stack_outputs
 from settings import load
@@ -28,6 +29,18 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
     assert outputs["Url"] == "https://x"
     with pytest.raises(DeploymentError, match="openqa-local-webui has no output ApiKeySecretArn"):
         outputs["ApiKeySecretArn"]
+
+
+def test_an_api_key_of_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    environment = load("local")
+    with mock_aws():
+        manager = boto3.client("secretsmanager", region_name=environment.region)
+        arn = manager.create_secret(Name="bytes", SecretBinary=b"a key")["ARN"]
+        monkeypatch.setattr(deployment, "stack_outputs", lambda *_: {"ApiKeySecretArn": arn, "Url": ""})
+        with pytest.raises(DeploymentError, match="the API key of local is no text: its secret holds bytes"):
+            deployment.connect(environment)
 
 
 @pytest.mark.parametrize("words", [["backups", "list"], ["disk-images", "list"], ["restore", "--to=latest"]])

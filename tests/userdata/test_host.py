@@ -143,6 +143,14 @@ def test_a_missing_secret_is_named(tmp_path: Path, aws: None) -> None:
         secrets.fetch(host.client("secretsmanager"), arns={"database": "none"}, directory=host.layout.secrets)
 
 
+def test_a_secret_of_bytes_is_refused_by_name(tmp_path: Path, aws: None) -> None:
+    host = machine.host(tmp_path, "database")
+    manager = host.client("secretsmanager")
+    arn = manager.create_secret(Name="bytes", SecretBinary=b"a password")["ARN"]
+    with pytest.raises(HostError, match="secret database: holds bytes; allowed: text, by --secret-string"):
+        secrets.fetch(manager, arns={"database": arn}, directory=host.layout.secrets)
+
+
 class Services:
     """AWS services that refuse what they are told to refuse, in that order."""
 

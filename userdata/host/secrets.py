@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from userdata.host.aws import call
+from userdata.host.errors import HostError
 
 
 def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str, str]:
@@ -19,13 +20,15 @@ def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str
         directory: made with mode 0700.
 
     Raises:
-        HostError: a secret cannot be read.
+        HostError: a secret cannot be read, or is no text.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     values = {}
     for name, arn in arns.items():
         answer = call(f"secret {name}", manager.get_secret_value, SecretId=arn)
+        if "SecretString" not in answer:
+            raise HostError(f"secret {name}: holds bytes; allowed: text, by --secret-string")
         values[name] = answer["SecretString"]
         write_private(directory / name, values[name])
     return values
