@@ -82,9 +82,15 @@ def states(group: Group) -> dict[str, str]:
     return {member.id: member.state for member in group.members.values()}
 
 
+def launch(group: Group, machines: Machines, now: datetime = START) -> None:
+    """Launches what is wanted, and sees that it runs."""
+    group.step(machines, now)
+    group.step(machines, now)
+
+
 def in_service(machines: Machines, *hooks: Hook, desired: int = 1) -> tuple[Group, Member]:
     group = make(*hooks, desired=desired)
-    group.step(machines, START)
+    launch(group, machines)
     for member in group.members.values():
         for wait in list(member.waiting.values()):
             group.complete(member, wait, "CONTINUE", START)
@@ -96,9 +102,8 @@ def test_without_hooks_an_instance_serves_once_it_runs(machines: Machines) -> No
     group = make()
     group.step(machines, START)
     machines.states["i-0"] = "pending"
-    group.members["i-0"].state = "Pending:Proceed"
     group.step(machines, START)
-    assert states(group) == {"i-0": "Pending:Proceed"}
+    assert states(group) == {"i-0": "Pending"}
     machines.states["i-0"] = "running"
     assert group.step(machines, START)
     assert states(group) == {"i-0": "InService"}
@@ -106,9 +111,20 @@ def test_without_hooks_an_instance_serves_once_it_runs(machines: Machines) -> No
     assert not group.step(machines, START)
 
 
-def test_a_launching_hook_holds_until_it_is_completed(machines: Machines) -> None:
+def test_a_launching_hook_waits_for_no_instance_that_is_pending(machines: Machines) -> None:
     group = make(READY)
     group.step(machines, START)
+    machines.states["i-0"] = "pending"
+    group.step(machines, START + MINUTE)
+    assert not group.members["i-0"].waiting
+    machines.states["i-0"] = "running"
+    group.step(machines, START + MINUTE)
+    assert group.members["i-0"].waiting["ready"].deadline == START + 2 * MINUTE
+
+
+def test_a_launching_hook_holds_until_it_is_completed(machines: Machines) -> None:
+    group = make(READY)
+    launch(group, machines)
     member = group.members["i-0"]
     assert member.state == "Pending:Wait"
     group.complete(member, member.waiting["ready"], "CONTINUE", START)
@@ -119,17 +135,17 @@ def test_a_launching_hook_holds_until_it_is_completed(machines: Machines) -> Non
 
 def test_an_abandoned_launch_is_terminated_and_replaced(machines: Machines) -> None:
     group = make(READY, DRAIN)
-    group.step(machines, START)
+    launch(group, machines)
     member = group.members["i-0"]
     group.complete(member, member.waiting["ready"], "ABANDON", START)
-    group.step(machines, START)
+    launch(group, machines)
     assert machines.state("i-0") == "terminated"
     assert states(group) == {"i-1": "Pending:Wait"}
 
 
 def test_a_silent_launch_takes_the_hooks_default(machines: Machines) -> None:
     group = make(READY)
-    group.step(machines, START)
+    launch(group, machines)
     group.step(machines, START + MINUTE)
     assert list(group.members) == ["i-1"]
 
@@ -241,7 +257,7 @@ def test_a_failed_launch_is_told_and_tried_again(machines: Machines) -> None:
     assert [(a.status, a.message) for a in group.activities] == [("Failed", "no such image")]
     machines.refusal = None
     group.step(machines, START + MINUTE)
-    assert states(group) == {"i-0": "Pending:Proceed"}
+    assert states(group) == {"i-0": "Pending"}
 
 
 def test_instances_are_spread_over_the_subnets(machines: Machines) -> None:

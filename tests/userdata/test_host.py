@@ -191,6 +191,13 @@ def test_a_working_host_continues_the_launch_and_the_stack() -> None:
     assert services.calls[-1][1]["Status"] == "SUCCESS"
 
 
+@pytest.mark.parametrize(("refusals", "asked"), [(2, 3), (100, 12)])
+def test_a_host_that_is_ahead_of_its_group_tells_it_again(refusals: int, asked: int) -> None:
+    services = Services(complete_lifecycle_action=["ValidationError"] * refusals)
+    signals(services).works()
+    assert services.actions() == ["complete_lifecycle_action"] * asked + ["signal_resource"]
+
+
 def test_an_aws_out_of_reach_is_asked_again() -> None:
     class Unreachable(Services):
         def __getattr__(self, action: str) -> Any:

@@ -15,6 +15,8 @@ from userdata.host.errors import HostError
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 6
+# How long a host that works may be ahead of its group, which does not wait for it from the launch on.
+AHEAD_SECONDS, AHEAD_PAUSE = 60, 5
 
 
 class Signals:
@@ -45,7 +47,10 @@ class Signals:
         Raises:
             HostError: AWS did not take it.
         """
-        self.complete(self._document.launch_hook, "CONTINUE")
+        for _ in range(AHEAD_SECONDS // AHEAD_PAUSE):
+            if self.complete(self._document.launch_hook, "CONTINUE"):
+                break
+            self._sleep(AHEAD_PAUSE)
         self._signal("SUCCESS")
 
     def fails(self, reason: str) -> None:

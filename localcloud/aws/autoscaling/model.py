@@ -249,7 +249,10 @@ class Group:
             member.state = "Terminating:Proceed" if member.leaving else "Pending:Proceed"
 
     def _advance(self, member: Member, machines: Machines, now: datetime) -> None:
-        if member.state == "Pending:Proceed" and machines.state(member.id) == "running":
+        # Hooks wait for what runs: who completes one before is refused.
+        if member.state == "Pending" and machines.state(member.id) == "running":
+            self._await(member, LAUNCHING, now)
+        if member.state == "Pending:Proceed":
             member.state = "InService"
             member.in_service = now
             member.protected = self.protect_new
@@ -338,7 +341,6 @@ class Group:
         activity.description = f"Launching a new EC2 instance: {launched.id}"
         member = Member(launched=launched, activity=activity)
         self.members[member.id] = member
-        self._await(member, LAUNCHING, now)
         return True
 
     def _spot(self, size: int) -> bool:
