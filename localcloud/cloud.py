@@ -276,8 +276,8 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
         if lock is None:
             raise CloudError(f"The local cloud {name!r} is already running.")
         _clean(name)
-        api = stack.enter_context(_listen(api_port, "AWS API"))
-        web = stack.enter_context(_listen(web_port, "web UI"))
+        api = stack.enter_context(_listen(api_port, "AWS API", "--api-port"))
+        web = stack.enter_context(_listen(web_port, "web UI", "--web-port"))
         (_state(name) / "work").symlink_to(_own_work(name))
         _work(name).mkdir(parents=True, mode=0o700)
         ready, telling = os.pipe()
@@ -457,11 +457,14 @@ def _is(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _listen(port: int, purpose: str) -> socket.socket:
+def _listen(port: int, purpose: str, option: str) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port), backlog=128)
     except OSError as error:
-        raise CloudError(f"Port {port} for the {purpose} is not free: choose another one.") from error
+        raise CloudError(
+            f"Port {port} for the {purpose} is not free: choose another one, "
+            f"as in 'python -m localcloud deploy {option} PORT'."
+        ) from error
 
 
 def _write_state(cloud: RunningCloud) -> None:

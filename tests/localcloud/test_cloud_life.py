@@ -199,8 +199,12 @@ def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             cloud.start("test-cache", api_port=0, web_port=0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CloudError, match=f"Port {port} for the AWS API is not free"):
-            cloud.start("test-port", api_port=port, web_port=0)
+        for ports, told in (
+            ((port, 0), "AWS API is not.*--api-port"),
+            ((0, port), "web UI is not.*--web-port"),
+        ):
+            with pytest.raises(CloudError, match=f"Port {port} for the {told} PORT"):
+                cloud.start("test-port", api_port=ports[0], web_port=ports[1])
     assert not cloud.stop("test-port")
 
 
