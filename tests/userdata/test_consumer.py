@@ -7,6 +7,7 @@ import json
 import ssl
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -46,6 +47,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("ConnectionParameters", "PlainCredentials", "SSLOptions"):
         setattr(pika, name, lambda *given, **named: SimpleNamespace(given=given, **named))
     vars(exceptions)["AMQPError"] = type("AMQPError", (Exception,), {})
+    vars(exceptions)["ChannelClosedByBroker"] = type("ChannelClosedByBroker", (exceptions.AMQPError,), {})
     monkeypatch.setitem(sys.modules, "pika", pika)
     monkeypatch.setitem(sys.modules, "pika.exceptions", exceptions)
     yield importlib.import_module("userdata.messages.consumer")
@@ -164,6 +166,29 @@ def test_messages_come_through_the_queue_that_the_broker_made(
         ("basic_qos",),
         ("basic_consume", "chosen"),
     ]
+
+
+def test_a_queue_that_a_lost_host_holds_keeps_nobody_waiting(
+    consumer: Any, memory: Memory, broker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ misses that host after two heartbeats, which are long here."""
+    asked: list[str] = []
+    reasons = iter([consumer.RESOURCE_LOCKED, 403])
+
+    def declare(name: str, **_: Any) -> None:
+        asked.append(name)
+        error = consumer.ChannelClosedByBroker()
+        error.reply_code = next(reasons)
+        raise error
+
+    broker.queue_declare = declare
+    made = listening(consumer, memory)
+    made._clock = iter(range(0, 10**6, 1000)).__next__
+    with pytest.raises(StopIteration):
+        made.run()
+    before, other, after = asked
+    assert (before, after) == ("q", "q")
+    assert str(uuid.UUID(other)) == other
 
 
 @pytest.mark.parametrize(("is_open", "tags"), [(False, ["tag"]), (True, [])])

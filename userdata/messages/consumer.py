@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pika
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from userdata.messages import archive, rules
 from userdata.messages.archive import ArchiveError
@@ -25,6 +26,7 @@ from userdata.messages.scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 PORT = 5671  # AMQP with TLS
+RESOURCE_LOCKED = 405  # AMQP 0-9-1: the queue is another connection's alone
 PREFETCH = 25  # messages, as Fedora's own consumers
 POLL_SECONDS = 1.0
 AGAIN_SECONDS = 5.0  # openQA, when it did not answer
@@ -105,6 +107,7 @@ class Consumer:
         self._waiting: deque[_Waiting] = deque()
         self._not_before = 0.0
         self._pause = RECONNECT_SECONDS[0]
+        self._queue = settings.queue
         self._caught_up = settings.archive is None
         self._archive_due = 0.0
         self._archive_from = 0.0
@@ -116,6 +119,10 @@ class Consumer:
                 self._consume()
             except (AMQPError, OSError) as error:
                 log.warning("the broker is away: %s", _words(error))
+                # A host that was lost holds its queue for as long as the broker waits for its heartbeats. The
+                # queue is of no use to anybody else; brokers that want names of their own want a UUID.
+                locked = isinstance(error, ChannelClosedByBroker) and error.reply_code == RESOURCE_LOCKED
+                self._queue = str(uuid.uuid4()) if locked else self._settings.queue
             for waiting in self._waiting:
                 waiting.tag = None
             until = self._clock() + self._pause
@@ -129,9 +136,7 @@ class Consumer:
         try:
             channel = connection.channel()
             # What public brokers allow: a queue of one's own, gone with its consumer.
-            declared = channel.queue_declare(
-                self._settings.queue, durable=False, exclusive=True, auto_delete=True
-            )
+            declared = channel.queue_declare(self._queue, durable=False, exclusive=True, auto_delete=True)
             queue = declared.method.queue
             for topic in self._topics:
                 channel.queue_bind(queue, self._settings.exchange, routing_key=topic)
