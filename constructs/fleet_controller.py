@@ -43,6 +43,20 @@ class FleetController(Construct):
         )
         add_alarm(
             self,
+            "Capacity",
+            environment=environment,
+            name="controller-capacity",
+            meaning="for an hour AWS has had no host for a fleet whose jobs wait (docs/fleet.md)",
+            metric="FleetsWithoutCapacity",
+            statistic="Maximum",
+            threshold=0,
+            # AWS is asked again after ten minutes, and until it answers nothing is missing.
+            period=15 * MINUTE,
+            periods=4,
+            missing="notBreaching",
+        )
+        add_alarm(
+            self,
             "Silent",
             environment=environment,
             name="controller-silent",

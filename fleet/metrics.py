@@ -25,12 +25,14 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
     waiting = [job for job in seen.jobs if not job.after]
     queue: Counter[Classes] = Counter(job.classes for job in waiting)
     broken = {fleet.name: fleet.failures >= DEFAULT_RULES.breaker_failures for fleet in seen.fleets}
+    without_capacity = {name for name in decision.held if not broken[name]}
     data = [
         _datum("JobsWaiting", len(waiting)),
         _datum("JobsBlocked", len(seen.jobs) - len(waiting)),
         _datum("OldestWait", max((seen.now - job.since for job in waiting), default=0.0), unit="Seconds"),
         _datum("CostPerHour", sum(view.hourly.values()), unit="None"),
         _datum("BreakersOpen", sum(broken.values())),
+        _datum("FleetsWithoutCapacity", len(without_capacity)),
         _datum("HostsLost", len(view.lost)),
     ]
     data += [
@@ -50,7 +52,7 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
             "HostsDraining": sum(host.state is State.DRAINING for host in hosts),
             "HostsWanted": decision.desired.get(fleet.name, 0),
             "BreakerOpen": float(broken[fleet.name]),
-            "NoCapacity": float(fleet.name in decision.held and not broken[fleet.name]),
+            "NoCapacity": float(fleet.name in without_capacity),
             "CostPerHour": view.hourly[fleet.name],
         }
         data += [_datum(name, value, unit=_unit(name), Fleet=fleet.name) for name, value in numbers.items()]

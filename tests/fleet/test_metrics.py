@@ -87,6 +87,7 @@ def test_a_fleet() -> None:
 def test_what_is_wrong() -> None:
     found = told()
     assert (found["HostsLost", ""], found["BreakersOpen", ""], found["CostPerHour", ""]) == (1, 1, 2.0)
+    assert found["FleetsWithoutCapacity", ""] == 1
     assert (found["NoCapacity", "dry"], found["BreakerOpen", "dry"]) == (1, 0)
     assert (found["NoCapacity", "ill"], found["BreakerOpen", "ill"]) == (0, 1)
 

@@ -799,10 +799,16 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
         if "-controller-" in alarm["AlarmName"]
     ]
     found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in alarms}
-    assert set(found) == {"breaker", "silent", "blind", "refused"}
+    assert set(found) == {"breaker", "capacity", "silent", "blind", "refused"}
     assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
     assert found["silent"]["TreatMissingData"] == "breaching"
-    assert {alarm["MetricName"] for alarm in alarms} == {"BreakersOpen", "Rounds", "Blind", "Refused"}
+    assert {alarm["MetricName"] for alarm in alarms} == {
+        "BreakersOpen",
+        "FleetsWithoutCapacity",
+        "Rounds",
+        "Blind",
+        "Refused",
+    }
     for alarm in alarms:
         assert "docs/fleet.md" in alarm["AlarmDescription"]
 
@@ -944,7 +950,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 23
+    assert len(alarms) == 24
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
