@@ -83,6 +83,7 @@ class DiskImageAlarms(Construct):
                 dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",
                 threshold=builder.overdue_days * DAY,
+                # The host tells none while it fetches images.
                 period=15 * MINUTE,
-                periods=2,
+                periods=4,
             )
