@@ -48,8 +48,8 @@ class FakeOpenQa:
         self.away = 0
         self.refuses = False
 
-    def jobs_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
-        return (1,) if parameters["BUILD"] in self.builds else ()
+    def job_of(self, parameters: Mapping[str, str]) -> int | None:
+        return 1 if parameters["BUILD"] in self.builds else None
 
     def post(self, parameters: Mapping[str, str]) -> Posted:
         if self.refuses:

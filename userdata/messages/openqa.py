@@ -64,8 +64,11 @@ class OpenQa:
         self._key = key
         self._secret = secret
 
-    def jobs_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
-        """Return the jobs of the build that parameters of ``isos post`` name, whatever became of them.
+    def job_of(self, parameters: Mapping[str, str]) -> int | None:
+        """Return a job of the build that parameters of ``isos post`` name, whatever became of it.
+
+        Returns:
+            Its number; None: the build has none.
 
         Raises:
             UnavailableError: openQA does not answer for now.
@@ -74,9 +77,10 @@ class OpenQa:
         query = {name.lower(): parameters[name] for name in IDENTITY}
         # openQA's jobs have it so, whatever was posted (lib/OpenQA/JobSettings.pm).
         query["distri"] = query["distri"].lower()
+        query["limit"] = "1"  # a build can have thousands
         answer = self._request("GET", f"/api/v1/jobs?{urlencode(query)}")
         try:
-            return tuple(sorted(int(job["id"]) for job in answer["jobs"]))
+            return next((int(job["id"]) for job in answer["jobs"]), None)
         except (KeyError, TypeError, ValueError) as error:
             raise UnavailableError(f"GET /api/v1/jobs: the answer lists no jobs: {error!r}") from error
 

@@ -23,8 +23,8 @@ TRIES = 3  # of a build of which nothing was scheduled: openQA's database may ha
 class Api(Protocol):
     """openQA, as `userdata.messages.openqa.OpenQa`."""
 
-    def jobs_of(self, parameters: dict[str, str]) -> tuple[int, ...]:
-        """Return the jobs of a build."""
+    def job_of(self, parameters: dict[str, str]) -> int | None:
+        """Return a job of a build; None: it has none."""
 
     def post(self, parameters: dict[str, str]) -> Posted:
         """Schedule a build."""
@@ -103,8 +103,8 @@ class Scheduler:
         tried = (message.id, build)
         if self._tries[tried] == TRIES:
             return False
-        if jobs := self._openqa.jobs_of(parameters):
-            log.info("message %s: %s has jobs already, %d the first", message.id, build, jobs[0])
+        if job := self._openqa.job_of(parameters):
+            log.info("message %s: %s has jobs already, such as %d", message.id, build, job)
             return True
         posted = self._openqa.post(parameters)
         if not posted.ids and (reason := posted.error or next(iter(posted.failed), "")):
