@@ -188,6 +188,25 @@ def test_a_full_disk_is_no_damage(
 
 
 @pytest.mark.parametrize(
+    ("fails", "error"), [("pg_verifybackup", recovery.DamagedBaseError), ("podman", HostError)]
+)
+def test_a_podman_that_runs_nothing_is_no_damage(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fails: str, error: type[HostError]
+) -> None:
+    def run(words: list[str], *, seconds: float) -> str:
+        if fails in words:
+            raise HostError(f"{fails} failed")
+        return ""
+
+    monkeypatch.setattr(recovery, "run", run)
+    base = SimpleNamespace(system="1", attempt="a", object=names.BASE)
+    scratch = recovery.Scratch(host.layout.data, "container", base)  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=f"{fails} failed") as raised:
+        recovery._verify(host, scratch)
+    assert raised.type is error
+
+
+@pytest.mark.parametrize(
     ("what", "command"), [("rehearsal", rehearsal.rehearse), ("backup of assets", assets.keep)]
 )
 def test_who_finds_another_at_work_tells_no_failure(
