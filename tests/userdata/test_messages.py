@@ -32,7 +32,7 @@ from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import KEEP_SECONDS, SAVE_SECONDS, Memory
 from userdata.messages.openqa import OpenQa, Posted, RefusedError, UnavailableError, posted
 from userdata.messages.rules import Message, Rule, RuleError
-from userdata.messages.scheduler import Scheduler
+from userdata.messages.scheduler import TRIES, Scheduler
 
 BODY = {"status": "FINISHED_INCOMPLETE", "compose": {"id": "F-1", "final": True, "number": 7, "arches": []}}
 POST = {"DISTRI": "fedora", "VERSION": "Rawhide", "FLAVOR": "cd", "ARCH": "x86_64", "BUILD": "{compose.id}"}
@@ -398,6 +398,19 @@ def test_jobs_are_found_whose_distri_openqa_wrote_in_lowercase(server: Server) -
     assert openqa.job_of(POST | {"DISTRI": "openSUSE", "VERSION": "Tumbleweed"}) is None
     asked = parse_qs(urlsplit(server.asked[0][0]).query)
     assert (asked["distri"], asked["version"]) == (["opensuse"], ["Tumbleweed"])
+
+
+def test_what_openqa_fails_with_keeps_no_other_message_waiting_for_ever(
+    server: Server, memory: Memory, lock: Path
+) -> None:
+    openqa = OpenQa(url=server.url, key="K", secret="S")
+    scheduler = Scheduler([rule()], openqa, memory, templates_lock=lock)
+    server.answers = [(200, b'{"jobs": []}'), (500, b"")] * TRIES
+    for _ in range(TRIES - 1):
+        with pytest.raises(UnavailableError, match="nothing was scheduled: POST /api/v1/isos: HTTP 500"):
+            scheduler.handle(message())
+    scheduler.handle(message())
+    assert memory.knows("1")
 
 
 @pytest.mark.parametrize(

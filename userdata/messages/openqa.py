@@ -31,6 +31,10 @@ class UnavailableError(Exception):
     """openQA does not answer for now; the text is one sentence."""
 
 
+class FailedError(UnavailableError):
+    """openQA itself failed with this request: it may do so each time."""
+
+
 class RefusedError(Exception):
     """openQA refuses this request for good; the text is one sentence."""
 
@@ -91,9 +95,13 @@ class OpenQa:
             UnavailableError: openQA does not answer for now.
             RefusedError: It never will.
         """
-        return posted(
-            self._request("POST", "/api/v1/isos", urlencode(parameters).encode(), seconds=POST_SECONDS)
-        )
+        try:
+            answer = self._request(
+                "POST", "/api/v1/isos", urlencode(parameters).encode(), seconds=POST_SECONDS
+            )
+        except FailedError as error:  # as it tells most of its own failures, with HTTP 200
+            return Posted(ids=(), failed=(), error=str(error))
+        return posted(answer)
 
     def _request(
         self, method: str, path: str, data: bytes | None = None, *, seconds: float = _SECONDS
@@ -107,8 +115,9 @@ class OpenQa:
         except HTTPError as error:
             said = _reason(error)
             reason = f"{method} {urlsplit(path).path}: HTTP {error.code} {said}".rstrip()
-            final = error.code in _FINAL or _NO_DOWNLOAD in said
-            raise (RefusedError if final else UnavailableError)(reason) from error
+            if error.code in _FINAL or _NO_DOWNLOAD in said:
+                raise RefusedError(reason) from error
+            raise (FailedError if error.code == 500 else UnavailableError)(reason) from error
         except (OSError, HTTPException, ValueError) as error:
             raise UnavailableError(f"{method} {urlsplit(path).path}: {error}") from error
         if not isinstance(found, dict):
