@@ -57,6 +57,19 @@ class FleetController(Construct):
         )
         add_alarm(
             self,
+            "Unserved",
+            environment=environment,
+            name="controller-unserved",
+            meaning="for an hour jobs have waited that no fleet can run (docs/fleet.md)",
+            metric="JobsUnserved",
+            statistic="Minimum",
+            threshold=0,
+            period=5 * MINUTE,
+            periods=12,
+            missing="notBreaching",
+        )
+        add_alarm(
+            self,
             "Silent",
             environment=environment,
             name="controller-silent",

@@ -336,6 +336,10 @@ def show(done: Round) -> str:
     seen = done.view.seen
     waiting = sum(not job.after for job in seen.jobs)
     lines = [f"{waiting} jobs wait, {len(seen.jobs) - waiting} more for other jobs."]
+    lines += [
+        f"No fleet can run {count} jobs with {', '.join(sorted(classes)) or 'no worker class'}."
+        for classes, count in policy.unserved(seen).most_common()
+    ]
     for fleet in seen.fleets:
         hosts = [host for host in seen.hosts if host.fleet == fleet.name]
         states = [f"{sum(host.state is state for host in hosts)} {state.value}" for state in policy.State]

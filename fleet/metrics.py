@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.facts import namespace
 from fleet.openqa import Classes
-from fleet.policy import DEFAULT_RULES, Decision, State
+from fleet.policy import DEFAULT_RULES, Decision, State, unserved
 from fleet.view import View
 
 # Sets of worker classes with a metric of their own: each metric has its price.
@@ -30,6 +30,7 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
         _datum("JobsWaiting", len(waiting)),
         _datum("JobsBlocked", len(seen.jobs) - len(waiting)),
         _datum("OldestWait", max((seen.now - job.since for job in waiting), default=0.0), unit="Seconds"),
+        _datum("JobsUnserved", unserved(seen).total()),
         _datum("CostPerHour", sum(view.hourly.values()), unit="None"),
         _datum("BreakersOpen", sum(broken.values())),
         _datum("FleetsWithoutCapacity", len(without_capacity)),

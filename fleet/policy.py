@@ -268,6 +268,26 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
     return replace(_Plan(replace(seen, hosts=hosts), rules).decision(), drain=drain)
 
 
+def unserved(seen: Seen) -> Counter[Classes]:
+    """Count by their classes the jobs that wait, and that no fleet as it is can run.
+
+    None has all their classes, or none of those has the slots for a whole cluster, or their ``max`` is 0.
+    """
+    fleets = [fleet for fleet in seen.fleets if fleet.max]
+    found: Counter[Classes] = Counter()
+    for unit in units(job for job in seen.jobs if not job.after):
+        whole = any(unit.classes <= fleet.classes and unit.size <= fleet.slots for fleet in fleets)
+        if not whole and not _runs_apart(unit, fleets):
+            found[unit.classes] += unit.size
+    return found
+
+
+def _runs_apart(unit: Unit, fleets: Iterable[Fleet]) -> bool:
+    """Tell whether the jobs of a cluster can run on several hosts."""
+    apart = [fleet.classes for fleet in fleets if not fleet.one_host]
+    return all(any(job.classes <= classes for classes in apart) for job in unit.jobs)
+
+
 def _meant(host: Host, goes: bool) -> Host:
     """Return a host as the plan shall see it: if it goes, taking no jobs; if it stays, not as an old one."""
     if goes and host.running:

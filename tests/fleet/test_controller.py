@@ -593,6 +593,11 @@ def test_once_for_people_and_for_programs() -> None:
     assert show(Round(unusable="It is away.")) == "Nothing is changed: It is away."
 
 
+def test_people_are_told_what_no_fleet_can_run() -> None:
+    done = World(jobs=[job(1), replace(job(2), classes=frozenset({"qemu_x86_64", "tpm"}))]).controller().look()
+    assert "No fleet can run 1 jobs with qemu_x86_64, tpm.\n" in show(done)
+
+
 @pytest.mark.parametrize("word", ["--dry-run", "--json"])
 def test_what_is_for_one_round_starts_no_service(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

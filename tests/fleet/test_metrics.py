@@ -84,6 +84,10 @@ def test_a_fleet() -> None:
     }
 
 
+def test_jobs_that_no_fleet_can_run() -> None:
+    assert told()["JobsUnserved", ""] == 0
+
+
 def test_what_is_wrong() -> None:
     found = told()
     assert (found["HostsLost", ""], found["BreakersOpen", ""], found["CostPerHour", ""]) == (1, 1, 2.0)

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.openqa import Job, units
-from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Rules, Running, Seen, State, decide
+from fleet.policy import (
+    DEFAULT_RULES,
+    Decision,
+    Fleet,
+    Host,
+    Rules,
+    Running,
+    Seen,
+    State,
+    decide,
+    unserved,
+)
 
 NOW = 1_000_000.0
 PLAIN = frozenset({"qemu_x86_64"})
@@ -576,3 +587,31 @@ def test_units_keep_clusters_whole(sizes: list[int]) -> None:
         for member in range(size)
     ]
     assert sorted(unit.size for unit in units(jobs)) == sorted(sizes)
+
+
+TPM = frozenset({"qemu_x86_64", "tpm"})
+
+
+@pytest.mark.parametrize(
+    ("jobs", "fleets", "expected"),
+    [
+        ([job(1)], (SMALL,), {}),
+        ([job(1), job(2), job(3, TAP)], (TAPS,), {}),
+        ([job(1), job(2, TPM), job(3, TPM)], (SMALL, TAPS), {TPM: 2}),
+        ([job(1)], (replace(SMALL, max=0),), {PLAIN: 1}),
+        ([job(1, TPM, after=(7,))], (SMALL,), {}),  # it waits for another first
+        ([job(n, TAP, cluster=1) for n in range(4)], (TAPS,), {}),
+        ([job(n, TAP, cluster=1) for n in range(5)], (TAPS,), {TAP: 5}),
+        ([job(n, TAP, cluster=1) for n in range(5)], (replace(TAPS, one_host=False),), {}),
+        ([job(1, TAP, cluster=1), job(2, TPM, cluster=1)], (TAPS,), {TAP | TPM: 2}),
+        (
+            [job(1, TAP, cluster=1), job(2, TPM, cluster=1)],
+            (replace(TAPS, one_host=False), replace(SMALL, classes=TPM, one_host=False)),
+            {},
+        ),
+    ],
+)
+def test_jobs_that_no_fleet_can_run(
+    jobs: list[Job], fleets: tuple[Fleet, ...], expected: dict[frozenset[str], int]
+) -> None:
+    assert unserved(see(jobs=jobs, fleets=fleets)) == expected

@@ -799,12 +799,13 @@ def test_alarms_about_the_controller(environment: Synthesized) -> None:
         if "-controller-" in alarm["AlarmName"]
     ]
     found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in alarms}
-    assert set(found) == {"breaker", "capacity", "silent", "blind", "refused"}
+    assert set(found) == {"breaker", "capacity", "unserved", "silent", "blind", "refused"}
     assert {alarm["Namespace"] for alarm in alarms} == {f"openQA/{environment.environment.name}"}
     assert found["silent"]["TreatMissingData"] == "breaching"
     assert {alarm["MetricName"] for alarm in alarms} == {
         "BreakersOpen",
         "FleetsWithoutCapacity",
+        "JobsUnserved",
         "Rounds",
         "Blind",
         "Refused",
@@ -950,7 +951,7 @@ def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
         assert not {"AlarmActions", "OKActions"} & set(alarm)
     told = synthesize(changed("fedora", alarm_topic=topic), tmp_path, check=False)
     alarms = told.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 24
+    assert len(alarms) == 25
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
 
