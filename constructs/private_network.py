@@ -49,7 +49,6 @@ class PrivateNetwork(Construct):
             tags=[{"key": "Name", "value": self._name}],
         ).ref
         self._dhcp_options(environment.region)
-        own_addresses = network.egress == "public-ip"
         gateway = ec2.CfnInternetGateway(self, "InternetGateway", tags=[{"key": "Name", "value": self._name}])
         attached = ec2.CfnVPCGatewayAttachment(
             self, "Gateway", vpc_id=self.vpc, internet_gateway_id=gateway.ref
@@ -64,13 +63,13 @@ class PrivateNetwork(Construct):
             gateway_id=gateway.ref,
         )
         to_internet.add_resource_dependency(attached)
-        public = self._subnets("Public", network.subnets.public, public_routes, own_addresses=own_addresses)
-        private = self._subnets("Private", network.subnets.private, private_routes, own_addresses=False)
-        if not own_addresses:
+        public = self._subnets("Public", network.subnets.public, public_routes)
+        private = self._subnets("Private", network.subnets.private, private_routes)
+        if network.egress == "nat":
             self._nat_gateway(public[network.zone], private_routes, to_internet)
         self.public_subnets = public
         self.private_subnets = private
-        self.host_subnets = public if own_addresses else private
+        self.host_subnets = private if network.egress == "nat" else public
         # Gateway endpoints cost nothing, and keep images and leases off the NAT gateway.
         for name, service in (("S3", "s3"), ("DynamoDb", "dynamodb")):
             ec2.CfnVPCEndpoint(
@@ -105,9 +104,7 @@ class PrivateNetwork(Construct):
             self, f"{tier}Routes", vpc_id=self.vpc, tags=[{"key": "Name", "value": name}]
         ).ref
 
-    def _subnets(
-        self, tier: str, plan: Mapping[str, IPv4Network], routes: str, *, own_addresses: bool
-    ) -> dict[str, str]:
+    def _subnets(self, tier: str, plan: Mapping[str, IPv4Network], routes: str) -> dict[str, str]:
         subnets: dict[str, str] = {}
         for zone, cidr in plan.items():
             name = f"{tier}{zone[-1].upper()}"
@@ -117,7 +114,8 @@ class PrivateNetwork(Construct):
                 vpc_id=self.vpc,
                 availability_zone=zone,
                 cidr_block=str(cidr),
-                map_public_ip_on_launch=own_addresses,
+                # Whatever `egress` says: hosts that move between the halves can use both.
+                map_public_ip_on_launch=tier == "Public",
                 tags=[{"key": "Name", "value": f"{self._name}-{tier.lower()}-{zone}"}],
             ).ref
             ec2.CfnSubnetRouteTableAssociation(
