@@ -10,6 +10,7 @@ import pytest
 
 from tests.userdata import machine
 from userdata.host import interrupted, openqa_database, progress, ready, reconcile
+from userdata.host.content import repository
 from userdata.host.layout import Layout
 
 
@@ -60,6 +61,7 @@ def test_what_is_done_in_which_order(
 
     monkeypatch.setattr(reconcile, "run", run)
     monkeypatch.setattr(openqa_database, "run", run)
+    monkeypatch.setattr(repository, "run", run)
     monkeypatch.setattr(ready, "get", get)
     monkeypatch.setattr(ready, "check_webui", lambda host: None)
     reconcile.reconcile(host, said.append)

@@ -53,6 +53,11 @@ class Layout:
         return self.runtime / "config"
 
     @property
+    def administrator(self) -> Path:
+        """What has the key of openQA's administrator, which openQA itself may not read; in memory."""
+        return self.runtime / "administrator"
+
+    @property
     def closings(self) -> Path:
         """What the fleets' controller tells their hosts through the web UI (:mod:`fleet.closings`)."""
         return self.runtime / "fleet/closings.json"

@@ -13,9 +13,11 @@ from typing import Any
 from userdata.host import interrupted, ready
 from userdata.host.aws import wait
 from userdata.host.commands import run
+from userdata.host.content.repository import ADMINISTRATOR, inside
+from userdata.host.content.templates import HOST
 from userdata.host.errors import HostError
 from userdata.host.host import Host
-from userdata.host.openqa_database import CONTAINER, rows, sql
+from userdata.host.openqa_database import rows, sql
 from userdata.host.progress import Report
 
 # What openQA shows beside the result. Those that begin so have been dealt with.
@@ -142,8 +144,8 @@ def _answers(host: Host) -> bool | None:
 def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:
     words = [f"{name}={value}" for name, value in parameters.items()]
     # With the key of client.conf, which no command line shows.
-    command = ["podman", "exec", "--env=OPENQA_CONFIG=/etc/openqa", CONTAINER, "openqa-cli", "api"]
-    answer = run([*command, "--host=http://localhost:9526", f"--method={method}", path, *words], seconds=120)
+    command = ("openqa-cli", "api", f"--host={HOST}", f"--method={method}", path, *words)
+    answer = inside(*command, user=ADMINISTRATOR, folder="/", seconds=120)
     try:
         found: Mapping[str, Any] = json.loads(answer)
     except ValueError as error:

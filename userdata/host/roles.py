@@ -174,6 +174,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "backup": document.backup,
         "region": document.region,
         "user": USERS[document.role],
+        "administrator": users.ADMINISTRATOR,
         "database": document.database,
         "database_host": document.database_host,
         "webui": document.webui,
@@ -252,6 +253,7 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     _lay_out(host)
     messages.configure(host, key=found["api_key"], secret=found["api_secret"], broker=values.get("broker"))
     certificate = _database_ca(host)
+    _write_administrator(host, found)
     host.layout.closings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
     secrets.write_private(
@@ -261,6 +263,14 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
         gid=_owner(USERS["webui"]),
     )
     return found
+
+
+def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
+    folder, user = host.layout.administrator, users.ADMINISTRATOR
+    users.make_folder(host.layout.runtime, folder.name, user=user, mode=0o750)
+    files = render.render(_roles(host) / "webui" / folder.name, context)
+    # The group is that of containers which ask openQA nothing but what they are for.
+    render.write(files, folder, mode=0o640, uid=_owner(user), gid=_owner(user))
 
 
 def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ DATABASE = 603
 MESSAGES = 604
 # Without a name: of the repositories of tests and their releases. It owns nothing else.
 TESTS = 605
+# Without a name: of the administrator's key. Whoever posts jobs can have openQA show what its own user
+# may read: a job says where its tests are, a build names a file.
+ADMINISTRATOR = 606
 
 
 @contextmanager

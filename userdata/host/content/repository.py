@@ -13,6 +13,9 @@ CONTAINER = "openqa-gru"
 INSIDE = "/var/lib/openqa/content"
 # Without the group it would be root's. git takes a file for changed when its owner or group is another.
 _USER = f"{users.TESTS}:{users.TESTS}"
+# Who may read the administrator's key.
+_CONFIG = "/etc/openqa-administrator"
+ADMINISTRATOR = f"{users.ADMINISTRATOR}:{users.ADMINISTRATOR}"
 
 _SECONDS = 3600
 # A server that packs a large repository says next to nothing meanwhile (git's keepalives, 5 bytes in 5 s).
@@ -37,7 +40,8 @@ def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 
         [
             *("podman", "exec", f"--user={user}", f"--workdir={folder}"),
             *("--env=HOME=/tmp", "--env=LC_ALL=C.UTF-8", "--env=PYTHONDONTWRITEBYTECODE=1"),
-            *("--env=GIT_TERMINAL_PROMPT=0", CONTAINER, "timeout", "--kill-after=10", str(seconds)),
+            *("--env=GIT_TERMINAL_PROMPT=0", f"--env=OPENQA_CONFIG={_CONFIG}", CONTAINER),
+            *("timeout", "--kill-after=10", str(seconds)),
             *words,
         ],
         seconds=seconds + 60,

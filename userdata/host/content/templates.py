@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from userdata.host import users
-from userdata.host.content.repository import inside
+from userdata.host.content.repository import ADMINISTRATOR, inside
 from userdata.host.errors import HostError
 
 OPENQA = "/usr/share/openqa"
@@ -119,14 +119,14 @@ def load(inner: str, files: Sequence[str], *, loader: str, changed: Iterable[str
     names = set(changed)
     if loader == "fifloader" and names:
         loading = ("--load", "--clean", f"--loader={_LOADER}", f"--host={HOST}")
-        _run("fifloader", "python3", FIFLOADER, *loading, *files, folder=inner, user="geekotest")
+        _run("fifloader", "python3", FIFLOADER, *loading, *files, folder=inner, user=ADMINISTRATOR)
     if loader != "openqa":
         return
     # The tables first: job groups name what is in them.
     for name in sorted(names, key=lambda name: (name.endswith(".yaml"), files.index(name))):
         if name.endswith(".json"):
             options = (f"--host={HOST}", "--update", name)
-            _run(f"templates {name}", _LOADER, *options, folder=inner, user="geekotest")
+            _run(f"templates {name}", _LOADER, *options, folder=inner, user=ADMINISTRATOR)
         else:
             group = Path(name).stem
             make_groups([group])
@@ -171,7 +171,7 @@ def limit_assets(limits: Mapping[str, int]) -> None:
 def _api(*words: str) -> None:
     # What openQA answers goes to standard output, and is the reason of a failure.
     command = 'exec openqa-cli api "$@" 2>&1'
-    _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user="geekotest")
+    _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user=ADMINISTRATOR)
 
 
 def _run(what: str, *words: str, folder: str = "/", user: str | None = None) -> str:

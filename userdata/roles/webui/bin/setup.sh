@@ -24,4 +24,4 @@ if ((code != 0 && code != 4)); then
   echo "the database's schema could not be deployed: exit code $code" >&2
   exit 1
 fi
-psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 </etc/openqa/administrator.sql
+psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 </etc/openqa-administrator/administrator.sql
