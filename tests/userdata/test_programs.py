@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -213,7 +213,15 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
+def openqa() -> int:
+    """The port where nginx looks for the web UI's processes; nobody listens yet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def web(tmp_path: Path, openqa: int) -> Iterator[str]:
     """The web UI's nginx, with nothing of openQA behind it."""
     text = (GOLDEN / "webui/run/openqa-on-aws/config/nginx.conf").read_text()
     with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as assets:
@@ -221,6 +229,7 @@ def web(tmp_path: Path) -> Iterator[str]:
     for old, new in (
         *(("/tmp/", f"{tmp_path}/"), ("/var/lib/openqa/nginx/", f"{tmp_path}/")),
         *(("/var/lib/openqa/", f"{tmp_path}/"), ("8080", ports[0]), ("8081", ports[1])),
+        ("9526", str(openqa)),
     ):
         text = text.replace(old, new)
     (tmp_path / "nginx.conf").write_text(text)
@@ -267,6 +276,20 @@ def test_nothing_else_large_is_kept_before_openqa_asks_who_sends_it(
         connection.putheader("Content-Length", str(65 << 20))
         connection.endheaders()
         assert connection.getresponse().status == status
+
+
+def test_live_logs_leave_openqa_processes_for_all_else(web: str, openqa: int) -> None:
+    """openQA has 30 (openqa-webui-daemon), and a live log has one of them for as long as somebody watches."""
+    host, port = web.removeprefix("http://").split(":")
+    with socket.create_server(("127.0.0.1", openqa)), ExitStack() as opened:
+        for number in range(15):
+            connection = opened.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            kind = "log" if number % 2 else "terminal"
+            connection.sendall(f"GET /tests/{number}/live{kind} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(0.5)
+        assert requests.get(f"{web}/tests/1/livelog", timeout=2).status_code == 503
+        with pytest.raises(requests.ReadTimeout):  # openQA has it
+            requests.get(f"{web}/tests/1", timeout=1)
 
 
 def test_golden_hosts_ask_no_neighbours_for_names(tmp_path: Path) -> None:
