@@ -181,6 +181,29 @@ def test_a_push_is_released_once(host: Host, openqa: OpenQa) -> None:
     assert figures(host) == ["ContentFailed"]
 
 
+def test_a_host_that_loses_its_power_leaves_no_release_of_empty_files(
+    host: Host, openqa: OpenQa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel writes names within seconds, what files hold only later."""
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    follow(host)
+    old, new = current(host), refresh.folder(host) / "tests/main.pm"
+    written: list[tuple[Path, str]] = []
+    monkeypatch.setattr(os, "sync", lambda: written.append((current(host), new.read_text())))
+    openqa.push({"main.pm": "two"})
+    follow(host)
+    assert written == [(old, "two")]
+    assert current(host) != old
+
+
+def test_git_writes_what_it_fetches_to_the_disk_at_once(host: Host, openqa: OpenQa, web: str) -> None:
+    """Else it finds empty objects after a loss of power, and fetches nothing any more."""
+    openqa.push({"main.pm": "one"})
+    tests = repository.Repository("tests", web, "main")
+    tests.fetch()
+    assert tests._git("config", "core.fsync") == "all"
+
+
 def test_only_changed_templates_are_loaded(host: Host, openqa: OpenQa) -> None:
     openqa.push({"a.json": TABLES, "b.json": TABLES})
     follow(host)

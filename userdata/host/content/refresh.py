@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -141,6 +142,8 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
         published = (folder(host) / "current" / content.distri).is_dir()
         if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
             return
+        # Else a host that loses its power could leave the names alone, of files that hold nothing.
+        os.sync()
         trees.publish(folder(host), _tests(host), _parts(host, content))
     for repository in repositories:
         repository.keep(commits[repository.name][0])

@@ -108,6 +108,8 @@ class Repository:
                 *("git", f"--git-dir={self.name}.git", f"--work-tree={self.tree}"),
                 # Releases are hard links, which change each file's ctime: it would be written anew.
                 *("-c", "core.trustctime=false"),
+                # Also single objects and names: empty ones, after a loss of power, would end every fetch.
+                *("-c", "core.fsync=all"),
                 *("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words),
                 seconds=_SECONDS,
             )
