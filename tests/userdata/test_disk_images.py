@@ -117,6 +117,23 @@ def test_images_arrive_whole(bucket: Any, builder: Host, webui: Host) -> None:
     assert {path.stat().st_mode & 0o777 for path in fixed(webui).iterdir()} == {0o644}
 
 
+def test_an_image_is_on_the_disk_before_it_is_shown(
+    bucket: Any, builder: Host, webui: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that loses its power would leave one of the right size that holds nothing."""
+    build.build(builder, program=Program(builder, {"disk_a.img": b"new"}))
+    written: list[tuple[str, dict[str, bytes]]] = []
+    genuine = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        written.append((Path(f"/proc/self/fd/{descriptor}").resolve().name, shown(webui)))
+        genuine(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    fetch.fetch(webui)
+    assert ("disk_a.img", {}) in written
+
+
 def test_holes_stay_holes(bucket: Any, builder: Host, webui: Host, tmp_path: Path) -> None:
     path = tmp_path / "disk_sparse.img"
     with path.open("wb") as file:

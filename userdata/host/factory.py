@@ -42,6 +42,9 @@ def show(host: Host, file: Path, name: str) -> None:
     Raises:
         HostError: openQA's user may not put it there.
     """
+    # Else a host that loses its power could leave the name and the size, of an asset that holds nothing.
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
     file.chmod(0o644)
     users.give(file, users.OPENQA)
     new = folder(host) / "tmp" / file.name
