@@ -435,8 +435,12 @@ def test_templates_may_name_only_what_they_get(tmp_path: Path) -> None:
         render.render(tmp_path, {})
 
 
-@pytest.mark.parametrize(("count", "load"), [(1, 40), (20, 40), (21, 42), (60, 120)])
-def test_all_of_a_hosts_workers_may_be_busy_at_once(tmp_path: Path, count: int, load: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "load", "fetches"), [(1, 40, 5), (20, 40, 20), (21, 42, 21), (60, 120, 60)]
+)
+def test_all_of_a_hosts_workers_may_be_busy_at_once(
+    tmp_path: Path, count: int, load: int, fetches: int
+) -> None:
     data = machine.read("worker")
     data["worker"]["workers"] = {"m8i.xlarge": count}
     facts = {"api_key": "k", "api_secret": "s", "cache_gib": 1, "network_settings": {}}
@@ -444,6 +448,7 @@ def test_all_of_a_hosts_workers_may_be_busy_at_once(tmp_path: Path, count: int, 
     files = render.render(machine.REPOSITORY / "userdata/roles/fleet/config", context)
     (text,) = (file.text for file in files if file.path.name == "workers.ini")
     assert f"\nCRITICAL_LOAD_AVG_THRESHOLD = {load}\n" in text
+    assert f"\nCACHEWORKERS = {fetches}\n" in text
 
 
 @pytest.mark.parametrize(
