@@ -318,6 +318,31 @@ def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
     inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")
 
 
+# openQA's cache service, with a worker's configuration and an asset that fills the disk.
+_FILL = """
+mount -t tmpfs -o size=64m tmpfs /var/lib/openqa
+mkdir /var/lib/openqa/cache
+perl -I /usr/share/openqa/lib -e '
+use OpenQA::CacheService;
+my $cache = OpenQA::CacheService->new->cache;
+my $asset = "/var/lib/openqa/cache/webui/disk.raw";
+mkdir "/var/lib/openqa/cache/webui";
+system("head -c 62M /dev/zero >$asset");
+die "no asset" unless -s $asset;
+$cache->track_asset($asset);
+$cache->_update_asset($asset, "etag", -s $asset);
+$cache->refresh;
+print -e $asset ? "kept" : "purged";
+' 2>/dev/null
+"""
+
+
+def test_the_cache_makes_room_on_a_full_disk(tmp_path: Path) -> None:
+    """Some kinds of assets openQA does not count against the cache's limit."""
+    shutil.copy(GOLDEN / "worker/run/openqa-on-aws/config/workers.ini", tmp_path)
+    assert inside(golden_root(), tmp_path, f"export OPENQA_CONFIG=/mnt; {_FILL}") == "purged"
+
+
 # A tap host and a guest: the guest knocks at the host's ports.
 _KNOCK = """
 unshare --net sleep infinity & guest=$!
