@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -99,6 +100,20 @@ def test_no_apparmor_profile_denies_openqa_its_configuration() -> None:
     assert found == ["usr.share.openqa.script.worker"]
     for name in found:
         assert (profiles / "disable" / name).readlink() == Path("..") / name
+
+
+@pytest.mark.parametrize("name", ["worker-tap", "worker-mesh"])
+def test_no_upgrade_ends_the_jobs_of_a_tap_host(tmp_path: Path, name: str) -> None:
+    """The packages with workers, of which one stops all of them, and with their network."""
+    shutil.copytree(GOLDEN / name / "etc/apt/apt.conf.d", tmp_path / "apt")
+    script = "APT_CONFIG=/mnt/apt/90openqa-on-aws apt-config dump Unattended-Upgrade::Package-Blacklist"
+    said = inside(golden_root(), tmp_path, script)
+    kept = re.findall(r'"(.+)"', said)
+    installed = inside(golden_root(), tmp_path, "dpkg-query --show --showformat '${Package} '").split()
+    stops = {package for package in installed if package.startswith(("openqa", "os-auto", "openvswitch-"))}
+    # As unattended-upgrades takes them: patterns that match the beginning.
+    assert stops
+    assert stops == {package for package in installed if any(re.match(one, package) for one in kept)}
 
 
 @pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith(("database", "webui"))])
