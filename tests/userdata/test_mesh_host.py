@@ -202,7 +202,7 @@ def test_a_host_alone_in_no_mesh_asks_for_nothing(
 
 def test_a_mesh_that_nobody_follows_is_a_broken_network(tmp_path: Path, programs: machine.Programs) -> None:
     programs.answers |= {
-        "ovs-vsctl list-ports": "tap0\ntap1\ntap2\n",
+        "ovs-vsctl list-ports": "\n".join(tap.devices(3)),
         "ip -json address": json.dumps(
             [{"ifname": "br0", "addr_info": [{"local": "10.0.2.2", "prefixlen": 15}]}]
         ),

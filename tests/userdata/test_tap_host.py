@@ -22,6 +22,7 @@ from userdata.host.tap import TapNetwork
 
 NETWORK = TapNetwork(IPv4Interface("172.16.2.2/15"))
 OPENSUSE = TapNetwork(IPv4Interface("10.0.2.2/15"))
+PORTS = "".join(f"{name}\n" for name in tap.devices(2))
 ADDRESSES = json.dumps([{"ifname": "br0", "addr_info": [{"local": "172.16.2.2", "prefixlen": 15}]}])
 FLOWS = "cookie=0x0, priority=100,arp,arp_tpa=172.16.2.2 actions=…"
 
@@ -48,15 +49,16 @@ def test_a_host_without_taps_has_no_such_network(tmp_path: Path) -> None:
         tap.network_of(machine.host(tmp_path, "worker-vde").document)
 
 
-def test_each_worker_has_the_device_that_os_autoinst_looks_for() -> None:
-    assert tap.devices(3) == ("tap0", "tap1", "tap2")
+def test_each_worker_has_the_devices_that_os_autoinst_looks_for() -> None:
+    assert tap.devices(2) == ("tap0", "tap1", "tap64", "tap65", "tap128", "tap129")
 
 
 def test_devices_that_are_there_are_not_made_again() -> None:
-    made = tap.commands(NETWORK, workers=2, kernel_datapath=True, existing=["lo", "ens5", "tap0"])
-    assert [command[4] for command in made if command[:3] == ["ip", "tuntap", "add"]] == ["tap1"]
+    taps = list(tap.devices(2))
+    made = tap.commands(NETWORK, workers=2, kernel_datapath=True, existing=["lo", "ens5", taps[0]])
+    assert [command[4] for command in made if command[:3] == ["ip", "tuntap", "add"]] == taps[1:]
     ports = next(command for command in made if command[0] == "ovs-vsctl")
-    assert [ports[at + 2] for at, word in enumerate(ports) if word == "add-port"] == ["tap0", "tap1"]
+    assert [ports[at + 2] for at, word in enumerate(ports) if word == "add-port"] == taps
 
 
 @pytest.mark.parametrize(("kernel", "datapath"), [(True, "system"), (False, "netdev")])
@@ -87,12 +89,12 @@ def test_the_uplink_is_the_best_default_route() -> None:
 @pytest.mark.parametrize(
     ("ports", "addresses", "flows", "wrong"),
     [
-        ("tap0\ntap1\n", ADDRESSES, FLOWS, []),
-        ("tap0\ntap10\n", ADDRESSES, FLOWS, ["tap1 is not on the bridge"]),
-        ("tap0\ntap1\n", ADDRESSES.replace("172.16", "10.0"), FLOWS, ["the bridge has not the address"]),
-        ("tap0\ntap1\n", "[]", FLOWS, ["the bridge has not the address 172.16.2.2/15"]),
-        ("tap0\ntap1\n", ADDRESSES, FLOWS.replace("172.16", "10.0"), ["guests have no way to the host"]),
-        ("tap0\ntap1\n", ADDRESSES, "actions=NORMAL", ["guests have no way to the host"]),
+        (PORTS, ADDRESSES, FLOWS, []),
+        (PORTS.replace("tap1\n", "tap10\n"), ADDRESSES, FLOWS, ["tap1 is not on the bridge"]),
+        (PORTS, ADDRESSES.replace("172.16", "10.0"), FLOWS, ["the bridge has not the address"]),
+        (PORTS, "[]", FLOWS, ["the bridge has not the address 172.16.2.2/15"]),
+        (PORTS, ADDRESSES, FLOWS.replace("172.16", "10.0"), ["guests have no way to the host"]),
+        (PORTS, ADDRESSES, "actions=NORMAL", ["guests have no way to the host"]),
     ],
 )
 def test_what_is_wrong_is_told(ports: str, addresses: str, flows: str, wrong: list[str]) -> None:
@@ -108,7 +110,7 @@ def test_a_host_that_has_only_tap2_is_not_ready_without_its_network(
     host = machine.host(tmp_path, "worker-tap")
     assert host.document.worker and "tap" not in host.document.worker.classes
     programs.answers |= {
-        "ovs-vsctl list-ports": "tap0\ntap1\ntap2\n",
+        "ovs-vsctl list-ports": "\n".join(tap.devices(3)),
         "ip -json address": ADDRESSES,
         "ovs-ofctl dump-flows": FLOWS,
     }

@@ -1,4 +1,4 @@
-"""The network of hosts whose guests talk to each other: an Open vSwitch bridge with a tap device a worker."""
+"""The network of hosts whose guests talk to each other: an Open vSwitch bridge with tap devices."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ USER = "_openqa-worker"
 # Longer than Open vSwitch and the switch service take to start anew.
 CHECK_SECONDS = 90
 OVS_SECONDS = 60
+# The first worker's devices, for as many network cards as openQA's own set-up has them: where a job has
+# several NETWORKS, os-autoinst adds 64 for each further card (backend/qemu.pm). 60 workers are the most.
+CARDS = (0, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def network_of(document: Document) -> TapNetwork:
 
 
 def devices(workers: int) -> tuple[str, ...]:
-    """Returns a host's tap devices: worker N has ``tapN-1`` (os-autoinst, backend/qemu.pm)."""
-    return tuple(f"tap{number}" for number in range(workers))
+    """Returns a host's tap devices: worker N has ``tapN-1`` for a guest's first card (see :data:`CARDS`)."""
+    return tuple(f"tap{first + number}" for first in CARDS for number in range(workers))
 
 
 def settings(network: TapNetwork, *, kernel_datapath: bool, mesh: bool) -> dict[str, str]:
