@@ -551,6 +551,27 @@ def test_readiness_gives_up_with_the_last_reason(
     ready.await_ready(host, seconds=0, sleep=lambda _: None)
 
 
+@pytest.mark.parametrize(("took", "rest"), [(0.5, 1.5), (9.0, 10.0)])
+def test_an_openqa_that_lists_its_workers_slowly_gets_time_to_rest(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch, took: float, rest: float
+) -> None:
+    host = machine.host(tmp_path, "worker-emulated")
+    workers = [registered(host.instance, host.name, 1, status="idle")]
+    answers = [{"workers": workers}, {"workers": []}]
+    now = 0.0
+
+    def get(_: str) -> str:
+        nonlocal now
+        now += took
+        return json.dumps(answers.pop())
+
+    monkeypatch.setattr(ready, "get", get)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    slept: list[float] = []
+    ready.await_ready(host, sleep=slept.append)
+    assert slept == [rest, ready.PAUSE]
+
+
 def test_the_database_is_asked_with_the_password_on_standard_input(
     tmp_path: Path, programs: machine.Programs
 ) -> None:

@@ -18,6 +18,9 @@ from userdata.host.host import Host
 # A database that recovers after a crash, or a schema upgrade, takes its time.
 SECONDS = 780
 PAUSE = 2.0
+# Many hosts boot at a time, and to list its workers openQA asks its database for each of them: it gets so
+# many times as long to rest from it, but no more than this.
+RESTS, MOST_REST = 3, 10.0
 # A new host whose service ended this often will not come up.
 RESTARTS = 5
 # Of a worker. A reservation is its name's, and so may be older than this host.
@@ -40,14 +43,17 @@ def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float]
 
     def ready() -> bool | None:
         nonlocal last
+        began = time.monotonic()
         try:
             check(host)
         except (HostError, OSError, ValueError) as error:
             last = str(error)
         else:
             return True
+        took = time.monotonic() - began
         if hopeless := {**_failed_units(), **_ending_units()}:
             raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
+        sleep(min(RESTS * took, MOST_REST))
         return None
 
     try:
