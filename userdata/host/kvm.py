@@ -13,7 +13,7 @@ from userdata.host.commands import run
 from userdata.host.errors import HostError
 
 DEVICE = Path("/dev/kvm")
-SECONDS = 30
+SECONDS = 120  # a new volume still reads itself from its snapshot
 MARK = "K"
 
 
