@@ -33,7 +33,7 @@ CHANGES = {
     "workers_per_host = 1\n": "workers_per_host = 2\n",
     "min = 1\n": "min = 2\n",
 }
-ADMINISTRATORS = ROOT / "tests/userdata/golden/webui/run/openqa-on-aws/config/administrator.sql"
+ADMINISTRATORS = ROOT / "tests/userdata/golden/webui/run/openqa-on-aws/administrator/administrator.sql"
 JOB = json.loads((SAMPLE / "job.json").read_text())
 LAST_MODULE = "screen"
 

@@ -96,7 +96,7 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
         made.passed([passed])
         story.sql(
             f"insert into api_keys (key, secret, user_id, t_created, t_updated) select '{FOREIGN_KEY}', "
-            f"'{FOREIGN_KEY}', id, now(), now() from users where username = 'openqa-on-aws'"
+            f"'{FOREIGN_KEY}', id, now(), now() from users where username = 'openQA on AWS / administrator'"
         )
         (interrupted,) = made.schedule("interrupted")
         # Not while its worker still fetches tests, which would end it by itself.

@@ -185,6 +185,15 @@ def test_openqa_cannot_read_its_administrators_key(name: str) -> None:
         assert "GroupAdd" not in (quadlets / f"openqa-{service}.container").read_text()
 
 
+@pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
+def test_nobody_signs_in_as_a_machine(name: str) -> None:
+    """openQA looks for the user of a session by name alone, and a provider gives people names like these."""
+    text = (GOLDEN / name / "run/openqa-on-aws/administrator/administrator.sql").read_text()
+    machines = re.findall(r"values \('([^']*)', '',", text)
+    assert len(machines) == 2
+    assert not [user for user in machines if re.fullmatch(r"[A-Za-z0-9_.@+-]+", user)]
+
+
 def test_secrets_are_no_arguments(configured: tuple[str, Host], programs: machine.Programs) -> None:
     arguments = " ".join(argument for call in programs.calls for argument in call)
     for value in machine.HIDDEN:
