@@ -566,6 +566,14 @@ def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found == ["605:605", "606:606"]
 
 
+def test_nobody_else_in_the_container_configures_who_acts_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """git runs programs that its user's configuration names, Python modules of its user's."""
+    called: list[list[str]] = []
+    monkeypatch.setattr(repository, "run", lambda words, **_: called.append(words))
+    repository.inside("git", "status")
+    assert [word for word in called[0] if word.startswith("--env=HOME=")] == ["--env=HOME=/"]
+
+
 def test_a_changed_program_loads_anew(tmp_path: Path) -> None:
     for name in ("a.json", templates.FIFLOADER):
         (tmp_path / name).write_text(name)

@@ -39,7 +39,8 @@ def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 
     return run(
         [
             *("podman", "exec", f"--user={user}", f"--workdir={folder}"),
-            *("--env=HOME=/tmp", "--env=LC_ALL=C.UTF-8", "--env=PYTHONDONTWRITEBYTECODE=1"),
+            # A home where root alone may write: what openQA's own user left in another would be run here.
+            *("--env=HOME=/", "--env=LC_ALL=C.UTF-8", "--env=PYTHONDONTWRITEBYTECODE=1"),
             *("--env=GIT_TERMINAL_PROMPT=0", f"--env=OPENQA_CONFIG={_CONFIG}", CONTAINER),
             *("timeout", "--kill-after=10", str(seconds)),
             *words,
