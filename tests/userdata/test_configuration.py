@@ -113,6 +113,18 @@ def test_the_web_ui_fetches_no_repository_that_a_job_names(name: str) -> None:
     assert said["scm git"]["git_auto_clone"] == "no"  # openQA's default is yes
 
 
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("example.org", True), ("dl.example.org", True), ("anexample.org", False), ("example-org", False)],
+)
+def test_openqa_downloads_from_the_domains_alone_and_those_below(host: str, allowed: bool) -> None:
+    said = ConfigParser(interpolation=None)
+    said.read(GOLDEN / "webui/run/openqa-on-aws/config/openqa.ini")
+    # As openQA does (lib/OpenQA/Utils.pm, check_download_url).
+    patterns = said["global"]["download_domains"].split(" ")
+    assert any(re.search(f"{pattern}$", host) for pattern in patterns) is allowed
+
+
 @pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("webui")])
 def test_what_the_template_says_is_not_the_environments_to_say(name: str) -> None:
     """A key that is there twice would have two values to openQA."""
