@@ -14,8 +14,10 @@ from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host.layout import Layout
 
+# What runs the tests may ignore Ctrl-C, as shells have their background jobs do.
 ENDED = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from userdata.host.commands import ended_in_order, run
 with ended_in_order():
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,45 @@ def test_tap_hosts_get_what_the_tests_need_beside_that(tmp_path: Path) -> None:
         perl -MText::CSV -e 1
     """
     container.run(root, ["bash", "-ec", script], binds=binds, log=tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("system", "tools"), [("debian", {"libarchive-tools"}), ("fedora", {"bsdtar", "bsdcat"})]
+)
+def test_the_web_ui_unpacks_what_builds_name(system: str, tools: set[str]) -> None:
+    """openQA runs bsdtar and bsdcat for ``…_DECOMPRESS_URL``, and Debian's openqa depends on neither."""
+    text = (USERDATA / "containers/webui/Containerfile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if f"{system})" in line]
+    assert tools <= set(line.partition(f"{system})")[2].partition(";;")[0].split())
+
+
+# openQA's own code, with an archive and a name that would be a command.
+_UNPACK = """
+cp /usr/share/openqa/lib/OpenQA/Downloader.pm /tmp/
+mkdir --parents /tmp/lib/OpenQA /tmp/bin
+mv /tmp/Downloader.pm /tmp/lib/OpenQA/
+for _ in 1 2; do sh /mnt/refuse-quotes.sh /tmp/lib/OpenQA/Downloader.pm; done
+printf '#!/bin/sh\nexec xz --decompress --stdout "$1"\n' >/tmp/bin/bsdcat
+chmod +x /tmp/bin/bsdcat
+echo disk | xz >/tmp/disk.img.xz
+cd /tmp
+PATH=/tmp/bin:$PATH perl -I/tmp/lib -I/usr/share/openqa/lib -MOpenQA::Downloader -MMojo::File=path -e '
+my $made = OpenQA::Downloader->new;
+for my $name ("disk.img", q{a";touch owned;"}, q{a\x27;touch owned;\x27}) {
+  $name =~ s/\\\\x27/chr 39/ge;
+  print $made->_extract_asset("/tmp/disk.img.xz", path("/tmp/$name")) // "unpacked", "\n";
+}'
+cat /tmp/disk.img
+ls /tmp/owned 2>/dev/null || echo nothing else
+"""
+
+
+def test_a_name_of_an_asset_is_no_command(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "containers/webui/refuse-quotes.sh", tmp_path)
+    binds = [container.Bind(source=tmp_path, target="/mnt")]
+    container.run(golden_root(), ["bash", "-ec", _UNPACK], binds=binds, log=tmp_path / "log")
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said[-5:] == ["unpacked", "unpacked", "there is a quote in its name", "disk", "nothing else"]
 
 
 def firmware(root: Path) -> None:
