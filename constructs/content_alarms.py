@@ -26,7 +26,7 @@ class ContentAlarms(Construct):
             environment=environment,
             name="ContentFailed",
             meaning="tests, needles or job templates could not be brought up to date, two times or more, or "
-            "nobody tried: what was there before stays (docs/operating.md)",
+            "nobody tried: what was there before stays (docs/content.md)",
             statistic="Minimum",
             threshold=0,
             period=5 * MINUTE,
@@ -39,7 +39,7 @@ class ContentAlarms(Construct):
             environment=environment,
             name="VolumeFreePercent",
             meaning=f"less than {FREE_PERCENT} % of openQA's volume is free, or nothing is known of it: at "
-            "5 % openQA gives out no more jobs (docs/operating.md)",
+            "5 % openQA gives out no more jobs (docs/content.md)",
             statistic="Minimum",
             threshold=FREE_PERCENT,
             below=True,
@@ -51,7 +51,7 @@ class ContentAlarms(Construct):
             environment=environment,
             name="AssetsFailed",
             meaning="for six hours not all fixed assets of openQA could be kept in the backup bucket, or "
-            "nobody tried (docs/operating.md)",
+            "nobody tried (docs/content.md)",
             statistic="Minimum",
             threshold=0,
             period=15 * MINUTE,

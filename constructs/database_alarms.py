@@ -57,7 +57,7 @@ class DatabaseAlarms(Construct):
             environment=environment,
             name="DatabaseVolumeFreePercent",
             meaning=f"less than {FREE_PERCENT} % of the database's volume is free, or nothing is known of "
-            "it: a full one stops openQA (docs/operating.md)",
+            "it: a full one stops openQA (docs/backups.md)",
             statistic="Minimum",
             threshold=FREE_PERCENT,
             below=True,

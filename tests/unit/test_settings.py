@@ -89,7 +89,9 @@ instance_types = ["m5.metal"]
 virtualization = "metal"
 """
 
-OPERATING = Path(content.__file__).parents[1] / "docs" / "operating.md"
+PAGES = tuple(
+    Path(content.__file__).parents[1] / "docs" / f"{name}.md" for name in ("operating", "content", "backups")
+)
 SAMPLE = Path(content.__file__).parents[1] / "userdata" / "content" / "sample"
 DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
 RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
@@ -1602,14 +1604,17 @@ def test_all_tables_are_found() -> None:
     assert models() == tables - {settings.StatefulHost, Build}
 
 
-def test_every_key_is_on_the_operators_page() -> None:
-    code = re.findall(r"```.*?```|`[^`]+`", OPERATING.read_text(), re.DOTALL)
+def test_every_key_is_on_the_operators_pages() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    code = re.findall(r"```.*?```|`[^`]+`", text, re.DOTALL)
     words = {word for piece in code for word in re.findall(r"\w+", piece)}
     assert {name for model in models() for name in model.model_fields} - words == set()
 
 
-def test_contents_on_the_operators_page_are_allowed() -> None:
-    examples = re.findall(r"```toml\n(\[content\].*?)```", OPERATING.read_text(), re.DOTALL)
+def test_contents_on_the_operators_pages_are_allowed() -> None:
+    examples = re.findall(
+        r"```toml\n(\[content\].*?)```", "".join(page.read_text() for page in PAGES), re.DOTALL
+    )
     made = [Content.model_validate(tomllib.loads(example)["content"]) for example in examples]
     assert [(one.distri, one.loader) for one in made] == [("debian", "scenarios"), ("almalinux", "fifloader")]
 

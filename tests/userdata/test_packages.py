@@ -103,19 +103,18 @@ def test_the_web_ui_unpacks_what_builds_name(system: str, tools: set[str]) -> No
 
 # openQA's own code, with an archive and a name that would be a command.
 _UNPACK = """
-cp /usr/share/openqa/lib/OpenQA/Downloader.pm /tmp/
 mkdir --parents /tmp/lib/OpenQA /tmp/bin
-mv /tmp/Downloader.pm /tmp/lib/OpenQA/
-for _ in 1 2; do sh /mnt/refuse-quotes.sh /tmp/lib/OpenQA/Downloader.pm; done
-printf '#!/bin/sh\nexec xz --decompress --stdout "$1"\n' >/tmp/bin/bsdcat
+cp /usr/share/openqa/lib/OpenQA/Downloader.pm /tmp/lib/OpenQA/
+sh /mnt/refuse-quotes.sh /tmp/lib/OpenQA/Downloader.pm
+printf '#!/bin/sh\nexec gzip --decompress --stdout "$1"\n' >/tmp/bin/bsdcat
 chmod +x /tmp/bin/bsdcat
-echo disk | xz >/tmp/disk.img.xz
+echo disk | gzip >/tmp/disk.img.gz
 cd /tmp
 PATH=/tmp/bin:$PATH perl -I/tmp/lib -I/usr/share/openqa/lib -MOpenQA::Downloader -MMojo::File=path -e '
-my $made = OpenQA::Downloader->new;
-for my $name ("disk.img", q{a";touch owned;"}, q{a\x27;touch owned;\x27}) {
-  $name =~ s/\\\\x27/chr 39/ge;
-  print $made->_extract_asset("/tmp/disk.img.xz", path("/tmp/$name")) // "unpacked", "\n";
+my $quote = chr 39;
+for my $name ("disk.img", "a$quote;touch owned;$quote") {
+  my $error = OpenQA::Downloader->new->_extract_asset("/tmp/disk.img.gz", path("/tmp/$name"));
+  print $error // "unpacked", "\n";
 }'
 cat /tmp/disk.img
 ls /tmp/owned 2>/dev/null || echo nothing else
@@ -127,7 +126,7 @@ def test_a_name_of_an_asset_is_no_command(tmp_path: Path) -> None:
     binds = [container.Bind(source=tmp_path, target="/mnt")]
     container.run(golden_root(), ["bash", "-ec", _UNPACK], binds=binds, log=tmp_path / "log")
     said = (tmp_path / "log").read_text().splitlines()
-    assert said[-5:] == ["unpacked", "unpacked", "there is a quote in its name", "disk", "nothing else"]
+    assert said[-4:] == ["unpacked", "there is a quote in its name", "disk", "nothing else"]
 
 
 def firmware(root: Path) -> None:

@@ -5,6 +5,7 @@
 set -eu
 
 file=${1:-/usr/share/openqa/lib/OpenQA/Downloader.pm}
+# shellcheck disable=SC2016  # Perl's variables
 refusal='return "there is a quote in its name" if "$to_extract$target" =~ /'\''/;'
 if grep --quiet "bsdcat '" "$file"; then
   sed -i "s|^sub _extract_asset.*{\$|&\n    $refusal|" "$file"

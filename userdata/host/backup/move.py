@@ -65,7 +65,7 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
         # A restore that was killed leaves it stopped.
         run(["systemctl", "start", UNIT], seconds=START_SECONDS)
         if (comment := _comment(database)).startswith(_MOVED):
-            raise HostError(f"the database was {comment} before; docs/operating.md has the way back")
+            raise HostError(f"the database was {comment} before; docs/backups.md has the way back")
         _limit_logins(database, 0)
         try:
             _move(host, database, target, report)
