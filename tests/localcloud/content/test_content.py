@@ -453,14 +453,3 @@ def test_background_jobs_hear_that_their_service_stops(pushed: Pushed, minion: M
     pushed.run("systemctl", "stop", "openqa-gru.service")
     assert "Received signal TERM" in minion.job(hook)
     minion.job("--remove", hook)
-
-
-def test_what_background_jobs_of_a_lost_host_held_is_free_again(pushed: Pushed, minion: Minion) -> None:
-    lock = "psql --no-psqlrc --command=\"select minion_lock('limit_tasks', 86400, 1)\""
-    ask = f"PGSERVICEFILE=/etc/openqa/pg_service.conf PGSERVICE=openqa {lock}"
-    pushed.run("podman", "exec", "openqa-webui", "sh", "-c", ask)
-    assert "limit_tasks" in minion.job("--locks")
-    # As on the next host: configuration and setup before all else.
-    pushed.run("systemctl", "restart", "openqa-configure.service")
-    pushed.run("systemctl", "start", "openqa-on-aws.target")
-    assert "limit_tasks" not in minion.job("--locks")

@@ -24,12 +24,4 @@ if ((code != 0 && code != 4)); then
   echo "the database's schema could not be deployed: exit code $code" >&2
   exit 1
 fi
-# Background jobs that held locks ended with the host where they ran, and nobody else runs any yet: openQA would clean
-# up nothing for a day, and not fetch again for two hours what was being fetched. Minion makes its tables itself, later.
-psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 <<'SQL'
-select to_regclass('minion_locks') is not null as there \gset
-\if :there
-delete from minion_locks;
-\endif
-SQL
 psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 </etc/openqa-administrator/administrator.sql
