@@ -23,7 +23,7 @@ def host(name: str, state: State, *, jobs: int = 0, **more: Any) -> Host:
     return Host(id=name, fleet="small", state=state, launched=NOW - 60, running=running, **more)
 
 
-def told() -> dict[tuple[str, str], float]:
+def told(*more: Job) -> dict[tuple[str, str], float]:
     """What is told, by the metric's name and its dimension's value."""
     seen = Seen(
         now=NOW,
@@ -34,6 +34,7 @@ def told() -> dict[tuple[str, str], float]:
             Job(id=2, classes=PLAIN, since=NOW - 90),
             Job(id=3, classes=TAP, since=NOW - 10),
             Job(id=4, classes=TAP, since=NOW - 500, after=(3,)),
+            *more,
         ],
         hosts=[
             host("h1", State.READY, jobs=2, unfit=1),
@@ -86,6 +87,8 @@ def test_a_fleet() -> None:
 
 def test_jobs_that_no_fleet_can_run() -> None:
     assert told()["JobsUnserved", ""] == 0
+    others = (Job(id=number, classes=frozenset({"qemu_ppc64le"})) for number in (8, 9))
+    assert told(*others)["JobsUnserved", ""] == 2
 
 
 def test_what_is_wrong() -> None:
