@@ -102,6 +102,10 @@ class Group:
     members: tuple[Member, ...]
     evens_out: bool = False
 
+    def outdated(self, member: Member) -> bool:
+        """Tell whether a member was launched from what the group launches no more."""
+        return None not in (member.version, self.version) and member.version != self.version
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launches:
@@ -132,7 +136,7 @@ class Groups:
         self._autoscaling = client("autoscaling")
         self._ec2 = client("ec2")
         self._clock = clock
-        self._called_off: deque[str] = deque(maxlen=1000)
+        self._excused: deque[str] = deque(maxlen=1000)
 
     def read(self, names: Sequence[str]) -> tuple[float, dict[str, Group]]:
         """Read the groups of these names; those that do not exist are not in the answer.
@@ -154,7 +158,9 @@ class Groups:
             filters = [{"Name": "instance-id", "Values": chunk}]
             for reservation in _pages(self._ec2, "describe_instances", "Reservations", filters):
                 facts |= {instance["InstanceId"]: instance for instance in reservation["Instances"]}
-        return at, {group["AutoScalingGroupName"]: _group(group, facts) for group in described}
+        groups = {group["AutoScalingGroupName"]: _group(group, facts) for group in described}
+        self._excuse(_old_launches(groups.values()))
+        return at, groups
 
     def launches(self, name: str) -> Launches:
         """Tell how a group's last launches went.
@@ -168,7 +174,7 @@ class Groups:
             AutoScalingGroupName=name,
             MaxRecords=_DESCRIBED,
         )
-        return judge(answer["Activities"], called_off=self._called_off)
+        return judge(answer["Activities"], excused=self._excused)
 
     def terminate(self, instance: str, *, decrement: bool) -> None:
         """Let a host go through its group's hook, which waits for its jobs.
@@ -180,7 +186,7 @@ class Groups:
         Raises:
             AwsError: AWS does not answer, or refuses.
         """
-        self._called_off.append(instance)
+        self._excuse([instance])
         _call(
             f"terminate {instance}",
             self._autoscaling.terminate_instance_in_auto_scaling_group,
@@ -215,13 +221,17 @@ class Groups:
             ScalingProcesses=[EVENING_OUT],
         )
 
+    def _excuse(self, instances: Iterable[str]) -> None:
+        """Remember hosts that need not come up: no trouble of the template that launches now."""
+        self._excused.extend(instance for instance in instances if instance not in self._excused)
 
-def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str] = ()) -> Launches:
+
+def judge(activities: Iterable[Mapping[str, Any]], *, excused: Collection[str] = ()) -> Launches:
     """Tell from a group's activities how its launches went.
 
     Args:
         activities: As Auto Scaling describes them, the newest first.
-        called_off: Hosts that were told to go, maybe before they were up: no failures.
+        excused: Hosts that need not come up, as they were told to go or their template is old: no failures.
     """
     failures = 0
     last_failure: float | None = None
@@ -238,8 +248,8 @@ def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str
         message = activity.get("StatusMessage") or ""
         if activity["StatusCode"] == "Successful":
             boots.append(ended - activity["StartTime"].timestamp())
-        elif boots or any(id in called_off for id in _INSTANCE.findall(activity["Description"])):
-            continue  # others came up since, or it was not to come up
+        elif boots or any(id in excused for id in _INSTANCE.findall(activity["Description"])):
+            continue  # others came up since, or it need not have
         elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
             no_capacity_at = no_capacity_at or (None if given else ended)
         elif activity["StatusCode"] == "Failed" or _GIVEN_UP.search(message):
@@ -250,6 +260,13 @@ def judge(activities: Iterable[Mapping[str, Any]], *, called_off: Collection[str
         last_failure=last_failure,
         no_capacity_at=no_capacity_at,
         boot_seconds=statistics.median(boots[:LAUNCHES]) if boots else None,
+    )
+
+
+def _old_launches(groups: Iterable[Group]) -> Iterable[str]:
+    """The hosts that boot from an old template: what they read then may be gone since a release."""
+    return (
+        member.id for group in groups for member in group.members if member.pending and group.outdated(member)
     )
 
 

@@ -243,7 +243,7 @@ def _host(member: Member, fleet: Facts, group: Group, listed: _Listed, memory: M
         launched=min(now, member.launched if member.launched is not None else now),
         idle_since=memory.idle_since(member.id, idle, now),
         running=tuple(sorted(running, key=lambda run: run.since, reverse=True)[: fleet.slots]),
-        outdated=None not in (member.version, group.version) and member.version != group.version,
+        outdated=group.outdated(member),
         unfit=min(max(0, unfit), fleet.slots - 1),
     )
 

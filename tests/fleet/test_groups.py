@@ -265,11 +265,11 @@ def test_failures_count_since_the_last_host_that_came_up() -> None:
 
 def test_a_launch_that_the_controller_called_off_is_no_failure() -> None:
     told = activity("Cancelled", 1, message=ABANDONED)
-    assert judge([told], called_off={"i-1"}) == Launches()
+    assert judge([told], excused={"i-1"}) == Launches()
     # As it is shown once there is a reason.
     told["Description"] += f". Status Reason: {ABANDONED}"
-    assert judge([told], called_off={"i-1"}) == Launches()
-    assert judge([told], called_off={"i-12"}).failures == 1
+    assert judge([told], excused={"i-1"}) == Launches()
+    assert judge([told], excused={"i-12"}).failures == 1
 
 
 def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
@@ -301,6 +301,21 @@ def test_a_host_that_was_told_to_go_is_no_failed_launch(aws: Aws) -> None:
     )
     aws.groups.terminate("i-1", decrement=True)
     assert aws.groups.launches(GROUP) == Launches()
+
+
+@pytest.mark.parametrize(("version", "failures"), [("1", 0), ("2", 1)])
+def test_what_an_old_template_launched_tells_nothing_of_the_new_one(
+    aws: Aws, version: str, failures: int
+) -> None:
+    stub = aws.stubs["autoscaling"]
+    boots = described(instance("i-1", "Pending:Wait", version=version))
+    stub.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [boots]})
+    aws.stubs["ec2"].add_response("describe_instances", {"Reservations": [reservation("i-1")]})
+    stub.add_response(
+        "describe_scaling_activities", {"Activities": [activity("Cancelled", 1, message=ABANDONED)]}
+    )
+    aws.groups.read([GROUP])
+    assert aws.groups.launches(GROUP).failures == failures
 
 
 def test_launches_are_asked_for_by_group(aws: Aws) -> None:
