@@ -98,7 +98,7 @@ print(*json.load(open(sys.argv[1]))["worker"]["packages"])' "$document")
   if ((${#missing[@]})); then
     os_install_idle "$here/containers/worker/tesseract-ocr-all.control" "${missing[@]}"
   fi
-  sh "$here/containers/worker/fedora-firmware.sh"
+  sh "$here/containers/worker/firmware-names.sh"
 fi
 
 # Builders come up seldom, and only some of them run createhdds: its packages are in no golden image.

@@ -43,6 +43,13 @@ OLDER_FIRMWARE = {
     "ovmf/OVMF_CODE.secboot.fd": "OVMF/OVMF_CODE_4M.secboot.fd",
     "ovmf/OVMF_VARS.secboot.fd": "OVMF/OVMF_VARS_4M.ms.fd",
 }
+# openSUSE's, below /usr/share/qemu, but those that would make each UEFI=1 Secure Boot.
+OPENSUSE_FIRMWARE = {
+    "ovmf-x86_64-code.bin": "OVMF/OVMF_CODE_4M.fd",
+    "ovmf-x86_64-vars.bin": "OVMF/OVMF_VARS_4M.fd",
+    "aavmf-aarch64-code.bin": "AAVMF/AAVMF_CODE.fd",
+    "aavmf-aarch64-vars.bin": "AAVMF/AAVMF_VARS.fd",
+}
 DEBIAN_FIRMWARE = (
     *(f"OVMF/OVMF_{name}.fd" for name in ("CODE_4M", "VARS_4M", "CODE_4M.secboot", "VARS_4M.ms")),
     *("AAVMF/AAVMF_CODE.fd", "AAVMF/AAVMF_VARS.fd"),
@@ -135,13 +142,13 @@ def firmware(root: Path) -> None:
     (tools / "qemu-img").write_text('#!/bin/sh\nfor last; do :; done\necho "$*" >"$last"\n')
     (tools / "qemu-img").chmod(0o755)
     subprocess.run(
-        ["sh", str(WORKER / "fedora-firmware.sh"), str(root)],
+        ["sh", str(WORKER / "firmware-names.sh"), str(root)],
         env={"PATH": f"{tools}:{os.environ['PATH']}"},
         check=True,
     )
 
 
-def test_debians_firmware_has_the_names_that_fedoras_tests_ask_for(tmp_path: Path) -> None:
+def test_debians_firmware_has_the_names_that_other_systems_tests_ask_for(tmp_path: Path) -> None:
     share = tmp_path / "usr/share"
     for name in DEBIAN_FIRMWARE:
         (share / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +161,7 @@ def test_debians_firmware_has_the_names_that_fedoras_tests_ask_for(tmp_path: Pat
     assert {name: (edk2 / name).read_text() for name in OLDER_FIRMWARE} == OLDER_FIRMWARE
     assert (edk2 / "aarch64/QEMU_EFI-pflash.raw").read_text() == "AAVMF/AAVMF_CODE.fd"
     assert "OVMF_VARS_4M.ms.fd" in (edk2 / "ovmf/OVMF_VARS_4M.secboot.qcow2").read_text()
+    assert {path.name: path.read_text() for path in (share / "qemu").iterdir()} == OPENSUSE_FIRMWARE
 
 
 def test_debians_firmware_is_where_os_autoinst_looks_for_it(tmp_path: Path) -> None:
