@@ -126,7 +126,7 @@ def webui_document(
         database: the name of RDS's server; None: the database is a host of ours.
     """
     return {
-        **({"rds": database} if database else {}),
+        **({"rds": {"name": database, "moved": environment.database.moved}} if database else {}),
         "artifacts": {
             "sample": {
                 "hash": environment_recipe(environment, "sample", architecture).hash,

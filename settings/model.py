@@ -221,6 +221,11 @@ class Database(Settings):
     rds: Rds | None = None
 
     @property
+    def moved(self) -> bool:
+        """RDS takes the place of a container of ours: its database must be there already."""
+        return self.engine == "rds" and self.host is not None
+
+    @property
     def host(self) -> StatefulHost | None:
         """The host of the container, its volume and its address; None: they are not wanted."""
         if self.instance_type is None or self.address is None or self.volume_gib is None:

@@ -41,6 +41,18 @@ def asked(host: BareHost, text: str, database: str = "openqa") -> str:
     )
 
 
+def sets_up(host: BareHost, environment: str) -> str:
+    """What the web UI's setup says with the other server; this machine has no openQA that could fill it."""
+    psql = "podman exec managed psql -h /run/postgresql -p 6432 -U postgres -d openqa"
+    done = host.run(
+        f"""mkdir -p /run/bin && printf '#!/bin/sh\nexec {psql} "$@"\n' >/run/bin/psql &&
+        chmod +x /run/bin/psql &&
+        PATH=/run/bin:$PATH {environment} bash /opt/openqa-on-aws/userdata/roles/webui/bin/setup.sh"""
+    )
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
 def lets_in(host: BareHost) -> bool:
     """Whether openQA could log in to the database that is left."""
     return host.sql("select datconnlimit from pg_database where datname = 'openqa'") == "-1"
@@ -63,6 +75,12 @@ def managed(host: BareHost) -> Iterator[None]:
     )
     yield
     host.run("podman stop managed")
+
+
+def test_openqa_does_not_begin_anew_where_nothing_was_moved(host: BareHost) -> None:
+    assert sets_up(host, "DATABASE_MOVED=1").startswith("the database at RDS is empty")
+    # Where there was none before, the schema would be made.
+    assert "schema" in sets_up(host, "")
 
 
 def test_a_database_in_use_is_not_moved(host: BareHost) -> None:
@@ -142,6 +160,7 @@ def test_everything_is_there_and_openqa_stays_out_of_the_old_one(host: BareHost)
     assert f"{TARGET} has all of it" in shown
     assert machine.PASSWORD not in shown
     assert asked(host, "select count(*), max(id) from jobs") == "3000|3000"
+    assert "schema" in sets_up(host, "DATABASE_MOVED=1")
     assert asked(host, "select distinct about ->> 'title' from jobs") == "Größe"
     assert asked(host, "select tableowner from pg_tables where tablename = 'jobs'") == "openqa"
     # Sequences go on, and constraints hold.

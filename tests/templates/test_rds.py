@@ -103,8 +103,9 @@ def test_nothing_of_a_database_host_is_left(alone: Synthesized) -> None:
 
 
 def test_the_webui_gets_the_name_in_the_certificate(alone: Synthesized, moved: Synthesized) -> None:
-    for synthesized in (alone, moved):
-        assert "EndpointAddress" in webui(synthesized)["rds"]
+    for synthesized, was_ours in ((alone, False), (moved, True)):
+        assert "EndpointAddress" in webui(synthesized)["rds"]["name"]
+        assert webui(synthesized)["rds"]["moved"] == was_ours
         (policies,) = (role["Policies"] for role in synthesized.properties("AWS::IAM::Role", "webui"))
         assert "database-ca" not in str(policies)
 

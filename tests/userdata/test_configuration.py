@@ -255,10 +255,20 @@ def test_postgresql_reads_its_certificate_also_where_an_earlier_time_came_no_fur
     assert programs.started("podman") == [reload, reload]
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_webui_of_rds_waits_for_a_database_that_was_in_a_container(tmp_path: Path, moved: bool) -> None:
+    database = {"name": "name.rds.amazonaws.com", "moved": moved}
+    host = machine.host(tmp_path, {**machine.read("webui"), "rds": database})
+    files = render.render(roles._roles(host) / "webui/quadlets", roles.context(host, {}))
+    (unit,) = (file.text for file in files if file.path == Path("openqa-setup.container"))
+    assert ("Environment=DATABASE_MOVED=1\n" in unit) == moved
+
+
 def test_webui_of_rds_verifies_its_name_with_amazons_certificates(
     tmp_path: Path, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = machine.host(tmp_path, {**machine.read("webui"), "rds": "name.rds.amazonaws.com"})
+    database = {"name": "name.rds.amazonaws.com", "moved": False}
+    host = machine.host(tmp_path, {**machine.read("webui"), "rds": database})
     machine.store_secrets("test")
     machine.keep_sample(host)
     issued = certificates.Certificates(tmp_path / "amazon")

@@ -176,6 +176,19 @@ class Builder:
 
 
 @dataclass(frozen=True)
+class Rds:
+    """The database that RDS runs.
+
+    Attributes:
+        name: The server's name, which its certificate holds.
+        moved: The database was in a container of ours before, and must be there already.
+    """
+
+    name: str
+    moved: bool
+
+
+@dataclass(frozen=True)
 class Document:
     """The parsed host document, which constructs/role_document.py makes.
 
@@ -192,7 +205,7 @@ class Document:
     launch_hook: str
     terminate_hook: str
     zone: str
-    rds: str | None
+    rds: Rds | None
     images: Mapping[str, Stored]
     artifacts: Mapping[str, Stored]
     secrets: Mapping[str, str]
@@ -214,8 +227,8 @@ class Document:
 
     @property
     def database_host(self) -> str:
-        """The database's name: RDS's own, which its certificate holds, or that in the private zone."""
-        return self.rds or f"database.{self.zone}"
+        """The database's name: RDS's own, or that in the private zone."""
+        return self.rds.name if self.rds else f"database.{self.zone}"
 
     @property
     def webui_host(self) -> str:
@@ -276,7 +289,7 @@ def _parse(data: Mapping[str, Any]) -> Document:
         launch_hook=data["hooks"]["launch"],
         terminate_hook=data["hooks"]["terminate"],
         zone=data["zone"],
-        rds=data.get("rds"),
+        rds=Rds(name=data["rds"]["name"], moved=data["rds"]["moved"]) if data.get("rds") else None,
         images={
             name: Stored(name=image["reference"], bucket=image.get("bucket"), key=image.get("key"))
             for name, image in data["images"].items()

@@ -177,6 +177,7 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "administrator": users.ADMINISTRATOR,
         "database": document.database,
         "database_host": document.database_host,
+        "database_moved": document.rds is not None and document.rds.moved,
         "webui": document.webui,
         "webui_host": document.webui_host,
         "worker": document.worker,

@@ -17,6 +17,15 @@ for ((attempt = 0; ; attempt++)); do
   sleep 2
 done
 
+# An empty database at RDS, although this deployment had one in a container: it would begin anew on it.
+if [[ ${DATABASE_MOVED:-} ]]; then
+  there=$(psql --no-psqlrc --no-password --tuples-only --no-align --command="select to_regclass('jobs') is not null")
+  if [[ $there != t ]]; then
+    echo "the database at RDS is empty: it was not moved there from the container (docs/backups.md)" >&2
+    exit 1
+  fi
+fi
+
 code=0
 /usr/share/openqa/script/initdb --init_database || code=$?
 # 4: the schema is up to date.
