@@ -21,10 +21,12 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from botocore.config import Config
 
 from fleet.closings import Told
 from userdata.host import aws, interface, names, volume
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 Known = TypeVar("Known")
 
 POLL_SECONDS = 5.0
+# What fails is done again in the next round, and no round may wait long for an AWS that does not answer: a
+# spot host has two minutes from its notice on.
+_CALLS = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
 # A third of the shortest sensible hook timeout (the group's is minutes).
 HEARTBEAT_SECONDS = 60.0
 # EC2 Auto Scaling keeps an instance waiting for 48 hours at most, whatever the heartbeats: its user guide,
@@ -442,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
         seconds=600,
         pause=POLL_SECONDS,
     )
-    signals = Signals(host.document, host.instance, host.client)
+    signals = Signals(host.document, host.instance, host.client, attempts=1)
     hook = host.document.terminate_hook
     role = role_of(host)
     told = Told(f"http://{host.document.webui_host}", host.instance)
@@ -489,10 +494,11 @@ def leave(host: Host, signals: Signals) -> bool:
 
 def _host(metadata: Metadata) -> Host | None:
     try:
-        return this_host(Layout(), metadata)
+        host = this_host(Layout(), metadata)
     except HostError as error:
         log.warning("%s", error)
         return None
+    return replace(host, client=lambda service: aws.client(service, host.document.region, config=_CALLS))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
@@ -397,6 +398,28 @@ def test_the_agent_does_what_the_group_waits_for(
         given[action]()
     released = [("release",)] if name == "worker" else []
     assert said == [("heartbeat", "drain"), ("unhealthy",), *released, ("complete", "drain", "CONTINUE")]
+
+
+def test_no_round_waits_for_an_aws_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spot host's end comes two minutes after its notice, whatever else the agent does meanwhile."""
+    monkeypatch.setattr(agent, "this_host", lambda *_: machine.host(tmp_path, "worker"))
+    made = agent._host(Metadata())
+    assert made
+    config = made.client("autoscaling").meta.config
+    assert config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout) <= 30
+    asked: list[str] = []
+
+    class Silent:
+        def record_lifecycle_action_heartbeat(self, **_: object) -> None:
+            asked.append("heartbeat")
+            raise EndpointConnectionError(endpoint_url="https://autoscaling")
+
+    signals = Signals(made.document, made.instance, lambda _: Silent(), attempts=1, sleep=lambda _: None)
+    with pytest.raises(HostError, match="record_lifecycle_action_heartbeat failed"):
+        signals.heartbeat("drain")
+    assert asked == ["heartbeat"]
 
 
 def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ class Signals:
         document: the host document.
         instance: the instance's id.
         client: makes a client for a service's name.
+        attempts: how often AWS is asked that does not answer.
         sleep: waits between attempts; takes seconds.
     """
 
@@ -34,11 +35,13 @@ class Signals:
         document: Document,
         instance: str,
         client: Callable[[str], Any],
+        attempts: int = ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._document = document
         self._instance = instance
         self._client = client
+        self._attempts = attempts
         self._sleep = sleep
 
     def works(self) -> None:
@@ -144,7 +147,7 @@ class Signals:
     def _call(self, what: str, service: str, action: str, **arguments: Any) -> bool:
         """Calls AWS until it answers; whether there was what the call is about."""
         reason = ""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             if attempt:
                 self._sleep(min(2.0**attempt, 15.0))
             try:
