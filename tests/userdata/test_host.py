@@ -539,6 +539,25 @@ def test_readiness_ends_when_a_unit_is_hopeless(
         ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
 
 
+def test_a_broker_that_is_away_costs_no_host(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.answers |= {
+        "systemctl list-units": "openqa-enqueue@bug-cleanup.service loaded failed failed\n",
+        "systemctl show": "NRestarts=7\nId=openqa-fedora-scheduler.service\n",
+    }
+    answers = iter([OSError("refused"), '{"status": "ok"}', '{"jobs": []}'])
+
+    def answer(_: str) -> str:
+        given = next(answers)
+        if isinstance(given, OSError):
+            raise given
+        return given
+
+    monkeypatch.setattr(ready, "get", answer)
+    ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
+
+
 def test_readiness_gives_up_with_the_last_reason(
     tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

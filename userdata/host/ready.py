@@ -23,6 +23,8 @@ PAUSE = 2.0
 RESTS, MOST_REST = 3, 10.0
 # A new host whose service ended this often will not come up.
 RESTARTS = 5
+# What the web UI works without: a broker that is away must not cost a new host.
+_BESIDE = re.compile(r"openqa-(controller|enqueue@.*|fedora-.*|messages|timetable)\.service")
 # Of a worker. A reservation is its name's, and so may be older than this host.
 _WORKING = ("idle", "running", "reserved")
 # What writes to a container unit's journal beside the container.
@@ -156,7 +158,8 @@ def _failed_units() -> dict[str, str]:
             "srv-data*",
         ]
     )
-    return {line.split()[0]: "failed" for line in answer.splitlines() if line}
+    units = [line.split()[0] for line in answer.splitlines() if line]
+    return {unit: "failed" for unit in units if not _BESIDE.fullmatch(unit)}
 
 
 def _ending_units() -> dict[str, str]:
@@ -166,7 +169,7 @@ def _ending_units() -> dict[str, str]:
     return {
         unit["Id"]: f"ended {unit['NRestarts']} times"
         for unit in units
-        if int(unit.get("NRestarts", 0)) >= RESTARTS
+        if int(unit.get("NRestarts", 0)) >= RESTARTS and not _BESIDE.fullmatch(unit["Id"])
     }
 
 
