@@ -236,15 +236,29 @@ class TestWorkerHosts:
             assert worker.reach("webui.access.openqa.internal", 80) == OPEN
             assert worker.reach("webui.access.openqa.internal", 873) == OPEN
 
-    def test_their_key_administers_nothing(self, hosts: Hosts) -> None:
+    def test_their_key_is_for_what_workers_do(self, hosts: Hosts) -> None:
         """With which their workers are idle now: it is one."""
         said = ConfigParser()
         said.read_string(hosts.workers[0].output("cat", "/run/openqa-on-aws/config/client.conf"))
-        key = said["webui.access.openqa.internal"]
-        openqa = OpenQa(url=hosts.cloud.url, key=key["key"], secret=key["secret"])
-        with pytest.raises(DeploymentError, match="403"):
-            openqa.request("POST", "machines", data={"name": "other", "backend": "qemu"})
+        key, secret = (said["webui.access.openqa.internal"][half] for half in ("key", "secret"))
+        openqa = OpenQa(url=hosts.cloud.url, key=key, secret=secret)
+        for path, data in (
+            ("machines", {"name": "other", "backend": "qemu"}),
+            ("jobs", {"TEST": "stolen", "DISTRI": "sample", "VERSION": "1", "FLAVOR": "x", "ARCH": "x86_64"}),
+        ):
+            with pytest.raises(DeploymentError, match="403"):
+                openqa.request("POST", path, data=data)
+            # As a personal access token, by which nginx would not know it.
+            refused = requests.post(
+                f"{hosts.cloud.url}/api/v1/{path}",
+                data=data,
+                auth=("openQA on AWS: workers", f"{key}:{secret}"),
+                verify=str(hosts.cloud.certificate),
+                timeout=30,
+            )
+            assert (refused.status_code, "token" in refused.text) == (403, True)
         assert hosts.openqa.request("GET", "machines", params={"name": "other"})["Machines"] == []
+        assert hosts.openqa.request("GET", "jobs", params={"test": "stolen"})["jobs"] == []
 
     def test_no_way_to_postgresql(self, hosts: Hosts) -> None:
         database = "database.access.openqa.internal"

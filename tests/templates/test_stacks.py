@@ -1081,13 +1081,13 @@ def test_front_door_with_a_domain(production: Synthesized) -> None:
 def test_the_load_balancer_is_the_first_to_end_an_idle_connection(environment: Synthesized) -> None:
     balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
     attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
-    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf").read_text()
+    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf.j2").read_text()
     (kept,) = re.findall(r"keepalive_timeout (\d+);", nginx)
     assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
 
 
 def test_security_groups_forget_no_idle_connection_of_the_web_ui() -> None:
-    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf").read_text()
+    nginx = (ROOT / "userdata/roles/webui/config/nginx.conf.j2").read_text()
     (probed,) = re.findall(r"listen 8080 so_keepalive=(\d+)s::;", nginx)
     # Nitro v6: docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html
     assert int(probed) < 350

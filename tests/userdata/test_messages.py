@@ -386,7 +386,7 @@ def test_a_builds_jobs_are_awaited_as_long_as_nginx_waits_for_them(monkeypatch: 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     with pytest.raises(UnavailableError):
         OpenQa(url="http://127.0.0.1", key="KEY", secret="SECRET").post(POST)
-    nginx = (machine.REPOSITORY / "userdata/roles/webui/config/nginx.conf").read_text()
+    nginx = (machine.REPOSITORY / "userdata/roles/webui/config/nginx.conf.j2").read_text()
     # The server's own, which the locations of API requests leave as it is.
     (patience,) = re.findall(r"^    proxy_read_timeout (\d+);", nginx, re.MULTILINE)
     assert waits == [float(patience)]

@@ -293,6 +293,40 @@ def test_nothing_else_large_is_kept_before_openqa_asks_who_sends_it(
         assert connection.getresponse().status == status
 
 
+@pytest.mark.parametrize(
+    ("request_line", "allowed"),
+    [
+        ("GET /api/v1/workers?limit=1", True),
+        ("GET /api/v1/ws/1", True),
+        ("GET /tests/1/asset/hdd/disk.qcow2", True),
+        ("GET /api/v1/mm/parents", True),
+        ("POST /api/v1/workers", True),
+        ("POST /api/v1/jobs/1/status", True),
+        ("POST /api/v1/jobs/1/set_done?result=passed", True),
+        ("POST /api/v1/jobs/1/duplicate?dup_type_auto=1", True),
+        ("POST /api/v1/jobs/1/artefact", True),
+        ("POST /liveviewhandler/api/v1/jobs/1/upload_progress", True),
+        ("DELETE /api/v1/mutex/installed", True),
+        ("POST /api/v1/barrier/ready", True),
+        ("POST /api/v1/jobs", False),
+        ("POST /api/v1/isos", False),
+        ("POST /api/v1/jobs/1/status/../../../isos", False),
+        ("POST /api/v1/jobs/1%2Fstatus", False),
+        ("DELETE /api/v1/jobs/1", False),
+        ("DELETE /api/v1/workers/1", False),
+        ("POST /api/v1/jobs/1/cancel", False),
+        ("GET /liveviewhandler/tests/1/developer/ws-proxy", False),
+        ("GET /%6Civeviewhandler/tests/1/developer/ws-proxy", False),
+    ],
+)
+def test_the_key_of_worker_hosts_is_for_what_workers_do(web: str, request_line: str, allowed: bool) -> None:
+    method, path = request_line.split(" ")
+    for key, refused in ((machine.WORKER_KEY[:16], not allowed), (machine.API_KEY[:16], False)):
+        with closing(HTTPConnection(web.removeprefix("http://"), timeout=10)) as connection:
+            connection.request(method, path, headers={"X-API-Key": key})
+            assert (connection.getresponse().status == 403) == refused, key
+
+
 def test_live_logs_leave_openqa_processes_for_all_else(web: str, openqa: int) -> None:
     """openQA has 30 (openqa-webui-daemon), and a live log has one of them for as long as somebody watches."""
     host, port = web.removeprefix("http://").split(":")
