@@ -546,12 +546,12 @@ def test_a_broker_that_is_away_costs_no_host(
         "systemctl list-units": "openqa-enqueue@bug-cleanup.service loaded failed failed\n",
         "systemctl show": "NRestarts=7\nId=openqa-fedora-scheduler.service\n",
     }
-    answers = iter([OSError("refused"), '{"status": "ok"}', '{"jobs": []}'])
+    answers = iter([None, '{"status": "ok"}', '{"jobs": []}'])
 
     def answer(_: str) -> str:
         given = next(answers)
-        if isinstance(given, OSError):
-            raise given
+        if given is None:
+            raise ConnectionRefusedError("refused")
         return given
 
     monkeypatch.setattr(ready, "get", answer)
