@@ -176,14 +176,25 @@ def test_debians_firmware_is_where_os_autoinst_looks_for_it(tmp_path: Path) -> N
 
 
 def test_fedoras_own_firmware_is_left_alone(tmp_path: Path) -> None:
-    own = tmp_path / "usr/share/edk2/ovmf/OVMF_CODE_4M.qcow2"
-    ovmf = tmp_path / "usr/share/OVMF"
-    for file in (own, ovmf / "OVMF_CODE_4M.fd", ovmf / "OVMF_CODE.fd"):
+    share = tmp_path / "usr/share"
+    own = share / "edk2/ovmf/OVMF_CODE_4M.qcow2"
+    ovmf = share / "OVMF"
+    code, variables = (
+        share / f"edk2/aarch64/{name}.raw" for name in ("QEMU_EFI-pflash", "vars-template-pflash")
+    )
+    for file in (own, ovmf / "OVMF_CODE_4M.fd", ovmf / "OVMF_CODE.fd", code, variables):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("Fedora's")
+    # As its package edk2-aarch64 has them.
+    (share / "AAVMF").mkdir()
+    (share / "AAVMF/AAVMF_CODE.fd").symlink_to("../edk2/aarch64/QEMU_EFI-pflash.raw")
+    (share / "AAVMF/AAVMF_VARS.fd").symlink_to("../edk2/aarch64/vars-template-pflash.raw")
     firmware(tmp_path)
     assert own.read_text() == "Fedora's"
     assert (len(list(own.parent.iterdir())), len(list(ovmf.iterdir()))) == (1, 2)
+    for file in (code, variables):
+        assert not file.is_symlink()
+        assert file.read_text() == "Fedora's"
 
 
 @pytest.mark.parametrize(

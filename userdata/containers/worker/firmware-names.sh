@@ -37,7 +37,8 @@ if [ -e "$share/OVMF/OVMF_CODE_4M.fd" ] && ! [ -e "$share/qemu/ovmf-x86_64-code.
   ln -s ../OVMF/OVMF_CODE_4M.fd "$share/qemu/ovmf-x86_64-code.bin"
   ln -s ../OVMF/OVMF_VARS_4M.fd "$share/qemu/ovmf-x86_64-vars.bin"
 fi
-if [ -e "$share/AAVMF/AAVMF_CODE.fd" ]; then
+# Fedora's own AAVMF is links to the names below: they would become links to themselves.
+if [ -e "$share/AAVMF/AAVMF_CODE.fd" ] && ! [ -e "$share/edk2/aarch64/QEMU_EFI-pflash.raw" ]; then
   mkdir -p "$share/edk2/aarch64" "$share/qemu"
   ln -sf ../AAVMF/AAVMF_CODE.fd "$share/qemu/aavmf-aarch64-code.bin"
   ln -sf ../AAVMF/AAVMF_VARS.fd "$share/qemu/aavmf-aarch64-vars.bin"
