@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from tests.prerequisites import missing
-from userdata.host import disks, document, images, interface, kvm, mesh, ready, roles, tap, volume
+from userdata.host import disks, document, images, interface, kvm, mesh, ready, roles, selinux, tap, volume
 from userdata.host.content import refresh
 from userdata.host.host import Host
 from userdata.host.layout import Layout
@@ -77,9 +77,16 @@ class Programs:
 
 def install(programs: Programs, patch: pytest.MonkeyPatch) -> None:
     """Puts the programs in place of all that modules imported. Certificates stay real."""
-    for module in (disks, images, interface, kvm, mesh, ready, refresh, roles, tap, volume):
+    for module in (disks, images, interface, kvm, mesh, ready, refresh, roles, selinux, tap, volume):
         if hasattr(module, "run"):
             patch.setattr(module, "run", programs.run)
+
+
+def have_selinux(layout: Layout) -> None:
+    """Gives a host's ``/`` what the kernel shows where SELinux is at work."""
+    enforce = layout.root / "sys/fs/selinux/enforce"
+    enforce.parent.mkdir(parents=True)
+    enforce.write_text("1")
 
 
 def host(

@@ -63,6 +63,17 @@ def test_an_environment_without_backups_gets_a_new_database(host: Host) -> None:
     assert not host.layout.awaits_restore.exists()
 
 
+@pytest.mark.parametrize("selinux", [False, True])
+def test_with_selinux_the_volume_has_the_label_of_its_place(
+    host: Host, programs: machine.Programs, selinux: bool
+) -> None:
+    if selinux:
+        machine.have_selinux(host.layout)
+    roles.configure(host)
+    labelled = [("restorecon", str(host.layout.data))] if selinux else []
+    assert programs.started("restorecon") == labelled
+
+
 def test_an_empty_volume_awaits_a_word_where_there_are_backups(host: Host) -> None:
     put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
     roles.configure(host)

@@ -160,6 +160,15 @@ def test_what_is_mounted_is_never_formatted(
     assert programs.calls == []
 
 
+def test_with_selinux_the_new_file_system_has_the_label_of_its_place(
+    made: Machine, programs: machine.Programs
+) -> None:
+    made.add("nvme1n1", STORE)
+    machine.have_selinux(made.layout)
+    disks.set_up(made.layout)
+    assert said(programs)[-1] == f"restorecon {made.layout.worker}"
+
+
 def test_a_disk_that_fails_is_a_reason(
     made: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,6 +197,27 @@ def test_fedoras_own_firmware_is_left_alone(tmp_path: Path) -> None:
         assert file.read_text() == "Fedora's"
 
 
+@pytest.mark.parametrize("selinux", [True, False])
+def test_fedoras_tap_hosts_start_openqas_programs_as_programs(tmp_path: Path, selinux: bool) -> None:
+    log = tmp_path / "log"
+    for name, body in {
+        "dnf": f"echo dnf $* >>{log}",
+        "chcon": f"echo chcon $* >>{log}",
+        "selinuxenabled": "exit 0" if selinux else "exit 1",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    subprocess.run(
+        ["bash", "-euc", '. "$1"; os_install_idle STAND_IN openqa-worker', "bash", USERDATA / "os/fedora.sh"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+    )
+    install, *labels = log.read_text().splitlines()
+    assert install.endswith(" install openqa-worker")
+    wanted = "chcon --recursive --type=bin_t /usr/share/openqa/script /usr/lib/os-autoinst"
+    assert labels == ([wanted] if selinux else [])
+
+
 @pytest.mark.parametrize(
     ("asked", "there"),
     [

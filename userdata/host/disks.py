@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from userdata.host import selinux
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.layout import Layout
@@ -87,6 +88,7 @@ def set_up(layout: Layout) -> None:
     ]
     for command in commands(disks, arrays=arrays, target=layout.worker):
         run(command, seconds=FORMAT_SECONDS)
+    selinux.label(layout, layout.worker)
 
 
 def _read(file: Path) -> str | None:

@@ -25,6 +25,7 @@ from userdata.host import (
     rds,
     render,
     secrets,
+    selinux,
     sizing,
     tap,
     users,
@@ -119,6 +120,8 @@ def configure(host: Host) -> None:
         HostError: something is missing or refused.
     """
     host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if host.document.volume is not None:
+        selinux.label(host.layout, host.layout.data)
     values = secrets.fetch(
         host.client("secretsmanager"), arns=host.document.secrets, directory=host.layout.secrets
     )

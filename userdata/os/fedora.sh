@@ -48,4 +48,9 @@ os_install_file() {
 os_install_idle() {
   shift
   os_install "$@"
+  # What systemd starts that has no program's label is confined as systemd is (fedora-selinux/selinux-policy, init.te):
+  # openQA's programs are in /usr/share and /usr/lib, and their packages bring no policy.
+  if selinuxenabled 2>/dev/null; then
+    chcon --recursive --type=bin_t /usr/share/openqa/script /usr/lib/os-autoinst
+  fi
 }
