@@ -235,6 +235,20 @@ def test_quadlets_start_with_the_target_and_never_pull(configured: tuple[str, Ho
         assert '"' not in "".join(line for line in text.splitlines() if line.startswith("Health")), path
 
 
+def test_systemd_starts_programs_of_the_system(configured: tuple[str, Host]) -> None:
+    """What lies in /opt has no program's label: SELinux would confine it as it does systemd itself."""
+    _, host = configured
+    started = [
+        line.partition("=")[2].lstrip("-+@:!")
+        for name, text in rendered(host).items()
+        if name.startswith(("etc/systemd/system/", "etc/containers/systemd/"))
+        for line in text.splitlines()
+        if line.startswith(("ExecStart", "ExecStop", "ExecCondition", "ExecReload"))
+    ]
+    assert started
+    assert [command for command in started if not command.startswith(("/usr/", "/bin/"))] == []
+
+
 def test_database_publishes_its_certificate_authority(tmp_path: Path, aws: None) -> None:
     host = machine.host(tmp_path, "database")
     machine.store_secrets("test")
