@@ -18,6 +18,8 @@ USERDATA = machine.REPOSITORY / "userdata"
 WORKER = USERDATA / "containers/worker"
 # Perl modules of Fedora's tests.
 DEBIAN, FEDORA = {"libjson-perl", "librest-client-perl"}, {"perl-JSON", "perl-REST-Client"}
+# What reads a needle's text (ocr.pm): Debian's os-autoinst depends on it, Fedora's recommends it.
+FEDORA |= {"tesseract", "tesseract-langpack-eng"}
 # Beside them QEMU, the UEFI firmware and the TPM emulator, which os-autoinst starts itself (backend/qemu.pm,
 # setup_tpm).
 NEEDED = {

@@ -7,7 +7,8 @@ packages=(podman crun netavark aardvark-dns catatonit nftables e2fsprogs mdadm o
 
 # Tap hosts run openQA's worker themselves: what the worker's container image has, and Open vSwitch.
 tap_packages=(openqa-worker os-autoinst os-autoinst-openvswitch openqa-client git optipng rsync
-  qemu-img swtpm swtpm-tools perl-JSON perl-REST-Client openvswitch dbus-daemon procps-ng)
+  qemu-img swtpm swtpm-tools tesseract tesseract-langpack-eng perl-JSON perl-REST-Client openvswitch
+  dbus-daemon procps-ng)
 case $(uname -m) in
   x86_64) tap_packages+=(qemu-system-x86 edk2-ovmf) ;;
   aarch64) tap_packages+=(qemu-system-aarch64 edk2-aarch64) ;;
@@ -48,8 +49,8 @@ os_install_file() {
 os_install_idle() {
   shift
   os_install "$@"
-  # What systemd starts that has no program's label is confined as systemd is (fedora-selinux/selinux-policy, init.te):
-  # openQA's programs are in /usr/share and /usr/lib, and their packages bring no policy.
+  # What systemd starts that has no program's label is confined as systemd is (fedora-selinux/selinux-policy,
+  # init.te): openQA's programs are in /usr/share and /usr/lib, and their packages bring no policy.
   if selinuxenabled 2>/dev/null; then
     chcon --recursive --type=bin_t /usr/share/openqa/script /usr/lib/os-autoinst
   fi
