@@ -22,7 +22,7 @@ SYSTEMS = ("debian", "fedora")
 ARCHITECTURES = ("x86_64", "aarch64")
 
 # What "base" is built from: a Debian suite for mmdebstrap, or an image to pull.
-DISTRIBUTIONS = {"debian": "trixie", "fedora": "fedora:43"}
+DISTRIBUTIONS = {"debian": "trixie", "fedora": "fedora:44"}
 
 # Change it to build everything anew with the distribution's current packages.
 PACKAGES_AS_OF = "2026-11-22"

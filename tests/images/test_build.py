@@ -134,15 +134,15 @@ def test_packages_are_put_on_top_of_what_all_workers_have(podman: Podman) -> Non
 
 def test_fedora_starts_from_a_pulled_image(podman: Podman) -> None:
     build.archive(Recipe("proxy", "fedora", ARCHITECTURE))
-    assert ["podman", "pull", "fedora:43"] in podman.commands
+    assert ["podman", "pull", "fedora:44"] in podman.commands
     base = next(command for command in podman.commands if command[:2] == ["podman", "build"])
-    assert "--build-arg=BASE=fedora:43" in base
+    assert "--build-arg=BASE=fedora:44" in base
 
 
 def test_what_cannot_be_pulled_is_named(podman: Podman, capsys: pytest.CaptureFixture[str]) -> None:
     podman.fails_at = "pull"
     assert main(["archive", "proxy", "--os", "fedora"]) == 1
-    assert "cannot pull fedora:43, the base of fedora images" in capsys.readouterr().err
+    assert "cannot pull fedora:44, the base of fedora images" in capsys.readouterr().err
 
 
 def test_list_tells_what_is_built(capsys: pytest.CaptureFixture[str]) -> None:
