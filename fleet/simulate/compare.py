@@ -103,7 +103,7 @@ def run(
     sample_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Play one policy; it has twice the time to finish what was scheduled last."""
+    """Play one policy; it has twice the time to finish what was scheduled last, and no warm hosts then."""
     until = days * DAY if name == "static" else 2 * days * DAY + DAY
     return play(
         place.scenario,
@@ -111,6 +111,7 @@ def run(
         policy(name, place),
         seed=seed,
         until=until,
+        warm_until=days * DAY,
         sample_seconds=sample_seconds,
         progress=progress,
     )

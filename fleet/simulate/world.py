@@ -128,9 +128,12 @@ class World:
         policy: Policy,
         *,
         seed: int,
+        warm_until: float | None,
         sample_seconds: float | None,
     ) -> None:
         self.scenario, self.policy, self.seed = scenario, policy, seed
+        self.warm_until = math.inf if warm_until is None else warm_until
+        self.runs_until = warm_until if warm_until is not None and scenario.warm else 0.0
         self.random = Random(f"{seed} openQA")  # noqa: S311
         self.now = 0.0
         self.order = 0
@@ -170,7 +173,7 @@ class World:
 
     def run(self, until: float, progress: Progress | None = None) -> Outcome:
         """Play until all is done and all hosts are gone, or until a time."""
-        while self.events and (self.undone or self.machines):
+        while self.events and (self.undone or self.machines or self.now < self.runs_until):
             time, _, action = heappop(self.events)
             if time > until:
                 break
@@ -465,7 +468,7 @@ class World:
 
     def _warmed(self, fleet: Fleet) -> Fleet:
         times = self.scenario.warm.get(fleet.name)
-        if not times:
+        if not times or self.now >= self.warm_until:
             return fleet
         hosts = warm.hosts(times, START + self.now, ahead=fleet.boot_seconds)
         return replace(fleet, warm=min(hosts, fleet.max))
@@ -523,6 +526,7 @@ def play(
     *,
     seed: int,
     until: float = math.inf,
+    warm_until: float | None = None,
     sample_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -534,10 +538,14 @@ def play(
         policy: Who scales.
         seed: Of boot times, failures, and openQA's shuffling of workers.
         until: Stop then at the latest, in seconds from the start: some policies keep hosts for ever.
+        warm_until: Keep warm hosts until then, even if all jobs are done before, and none after it; None: as
+            long as there are jobs or hosts.
         sample_seconds: Take a sample so often.
         progress: Whom to tell what time it is there.
 
     Returns:
         What came of it.
     """
-    return World(scenario, posts, policy, seed=seed, sample_seconds=sample_seconds).run(until, progress)
+    return World(
+        scenario, posts, policy, seed=seed, warm_until=warm_until, sample_seconds=sample_seconds
+    ).run(until, progress)

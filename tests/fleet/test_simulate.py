@@ -173,6 +173,14 @@ def test_hosts_are_warm_at_the_times_that_the_operator_sets() -> None:
     assert all(begin + HOUR <= span.end < begin + HOUR + 60 for span in warm)
 
 
+def test_warm_hosts_are_paid_for_the_days_that_are_played_and_no_longer() -> None:
+    world = bare(warm={"f": [parse("mon-sun 00:00-00:00 1")]})
+    for warm_until in (HOUR, 6 * HOUR):  # the job ends long before both
+        outcome = play(world, one_job(600), ours(Rules(spare=0)), seed=1, warm_until=warm_until, until=DAY)
+        (span,) = outcome.spans
+        assert warm_until <= span.end < warm_until + 60
+
+
 def test_fleets_launch_to_spare_what_the_operator_sets() -> None:
     place = Place(architecture="x86_64", boot_seconds=90, spare={"plain-1": 0.4})
     assert {fleet.name: fleet.spare for fleet in place.scenario.fleets if fleet.spare is not None} == {
