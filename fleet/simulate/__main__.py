@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         # With less, jobs of an hour hardly ever end, and the play does not either.
         type=options.number(1, 10_000),
         metavar="HOURS",
-        help="spot hosts: mean time to an interruption",
+        help="spot hosts, at on-demand prices: mean time to an interruption",
     )
     parser.add_argument(
         "--warm",

@@ -149,7 +149,8 @@ class World:
         self.children: defaultdict[int, list[int]] = defaultdict(list)
         self.running: dict[int, tuple[_Machine, float, int]] = {}
         self.tries: defaultdict[int, int] = defaultdict(int)
-        self.undone = len(self.tasks)
+        self.undone = set(self.tasks)
+        self.failed: set[int] = set()
         self.recent: deque[Classes] = deque(maxlen=RECENT_JOBS)
         self.look_at = math.inf
         self.fetching: list[tuple[float, int, float, Callable[[], None]]] = []
@@ -192,7 +193,7 @@ class World:
             launches=self.launched,
             killed=self.killed,
             interrupted=self.interrupted,
-            unfinished=self.undone,
+            unfinished=len(self.undone),
             spans=self.spans,
             samples=self.samples,
         )
@@ -281,9 +282,9 @@ class World:
                 return
             self.setups.append(self.now - begun)
             machine.fetching += self.now - begun
-            again = task.fails_after if attempt == 1 and task.fails_after is not None else None
-            seconds = task.seconds if again is None else again
-            self._at(self.now + seconds, lambda: self._end(task, attempt, passed=again is None))
+            fails = None if task.id in self.failed else task.fails_after
+            seconds = task.seconds if fails is None else fails
+            self._at(self.now + seconds, lambda: self._end(task, attempt, passed=fails is None))
 
         if size:
             self._fetch(size, self.scenario.fetch_rate(machine.fleet.name), fetched)
@@ -296,7 +297,7 @@ class World:
         self._stop(task)
         self.recent.append(task.classes)
         if passed:
-            self.undone -= 1
+            self.undone.discard(task.id)
             for child in self.children.pop(task.id, ()):
                 job = self.jobs[child]
                 left = tuple(parent for parent in job.after if parent != task.id)
@@ -304,6 +305,7 @@ class World:
                 if not left:
                     self._enqueue(self.tasks[child])
         else:
+            self.failed.add(task.id)
             self._again(task)
         self._schedule()
 
@@ -317,10 +319,14 @@ class World:
         return machine
 
     def _again(self, task: Task) -> None:
-        """Schedule a job a second time: itself alone, as the rest of its cluster goes on or is done."""
-        job = self._job(task, ())
-        self.jobs[task.id] = job
-        insort(self.queue, Unit((job,)), key=lambda unit: unit.order)
+        """Schedule a job once more, and with it its whole cluster, done or not, as openQA does."""
+        ids = [task.id] if task.cluster is None else self.members[task.cluster]
+        for member in ids:
+            if member in self.running:
+                self._stop(self.tasks[member])
+            self.jobs[member] = self._job(self.tasks[member], ())
+        self.undone.update(ids)
+        self._enqueue(task)
 
     # Assets: those whose turn it is share the web UI's bandwidth, none is faster than its host
 
@@ -413,10 +419,10 @@ class World:
         if machine.gone:
             return
         machine.closed = True
-        for running in machine.view.running:
-            self.interrupted += 1
-            self._stop(self.tasks[running.job])
-            self._again(self.tasks[running.job])
+        before = len(self.running)
+        while machine.view.running:
+            self._again(self.tasks[machine.view.running[0].job])
+        self.interrupted += before - len(self.running)
         if not machine.gone:
             self._leave(machine)
         self._schedule()

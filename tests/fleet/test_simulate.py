@@ -126,6 +126,37 @@ def test_hosts_that_fail_and_spot_interruptions_only_cost_time() -> None:
     assert outcome.unfinished == 0
 
 
+def test_an_interrupted_cluster_begins_again_whole_and_on_one_host() -> None:
+    large = Fleet(name="f", classes=PLAIN, slots=2, price=3.6, boot_seconds=180, max=5)
+    world = replace(bare(spot_mean_hours=1.0), fleets=(large,))
+    (post,) = one_job(1800)
+    members = tuple(replace(post.tasks[0], id=n, cluster=1, seconds=900.0 * n) for n in (1, 2))
+    interrupted = 0
+    for seed in range(1, 11):
+        begun: dict[int, set[tuple[float, str]]] = {1: set(), 2: set()}
+
+        def note(seen: Seen, begun: dict[int, set[tuple[float, str]]] = begun) -> Decision:
+            for host in seen.hosts:
+                for running in host.running:
+                    begun[running.job].add((running.since, host.id))
+            return ours().decide(seen)
+
+        outcome = play(world, [Post(100.0, members)], Policy(decide=note, interval=2.0), seed=seed)
+        assert outcome.unfinished == 0
+        assert begun[1] == begun[2]
+        interrupted += outcome.interrupted
+    assert interrupted > 0
+
+
+def test_a_job_that_was_interrupted_still_fails_and_runs_again() -> None:
+    world = bare(spot_mean_hours=1.0)
+    (post,) = one_job(1800)
+    fails = replace(post.tasks[0], fails_after=900.0)
+    for seed in range(1, 11):
+        outcome = play(world, [Post(100.0, (fails,))], ours(), seed=seed)
+        assert sum(span.held for span in outcome.spans) >= 2700
+
+
 def seen_by(world: Scenario, posts: list[Post]) -> list[Seen]:
     """Play, and return all that the policy saw."""
     sights: list[Seen] = []
