@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from cfnlint.api import lint_by_config
 from cfnlint.config import ManualArgs
+from constructs.policy_documents import allow, document
 
 import settings
 from tests.templates.synthesis import Json, Synthesized, synthesize
+
+# To cfn-lint this is mere information; but IAM grants nothing by an action on a resource of another type.
+ACTIONS_AND_RESOURCES = "I3510"
 
 
 @pytest.fixture(scope="module", params=settings.names())
@@ -57,6 +61,7 @@ def test_cfn_lint(synthesized: Callable[[str], Synthesized]) -> None:
             regions=sorted({environment.environment.region for environment in environments}),
             # W3010: the environment file names the zones. W6001: the operator reads the web UI's stack alone.
             ignore_checks=["W3010", "W6001"],
+            include_checks=[ACTIONS_AND_RESOURCES],
         )
     )
     assert [str(match) for match in matches] == []
@@ -66,3 +71,15 @@ def test_cfn_lint_finds_something(tmp_path: Path) -> None:
     file = tmp_path / "wrong.template.json"
     file.write_text(json.dumps({"Resources": {"Volume": {"Type": "AWS::EC2::Volume", "Properties": {}}}}))
     assert lint_by_config(ManualArgs(templates=[str(file)]))
+
+
+def test_cfn_lint_knows_which_actions_are_for_which_resources(tmp_path: Path) -> None:
+    group = "arn:aws:autoscaling:us-east-1:111122223333:autoScalingGroup:*:autoScalingGroupName/any"
+    policy = document([allow(["autoscaling:SetInstanceHealth", "ec2:AttachVolume"], [group])])
+    file = tmp_path / "wrong.template.json"
+    made = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": policy}}
+    file.write_text(json.dumps({"Resources": {"Policy": made}}))
+    (match,) = lint_by_config(
+        ManualArgs(templates=[str(file)], regions=["us-east-1"], include_checks=[ACTIONS_AND_RESOURCES])
+    )
+    assert (match.rule.id, "ec2:AttachVolume" in match.message) == (ACTIONS_AND_RESOURCES, True)
