@@ -59,6 +59,12 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
     workers.add_stack_dependency(webui)
 
 
+def advise(app: cdk.App, environment: settings.Environment) -> None:
+    """Has the CDK CLI tell what is likely a mistake, which ``--strict`` refuses."""
+    for line in settings.warnings(environment):
+        cdk.Annotations.of(app).add_warning_v2("openqa:settings", line)
+
+
 def check(app: cdk.App) -> None:
     """Has AWS's security rules checked at synth: what is not acknowledged with its reason is an error."""
     # It takes time to load, so that it is not even imported where nothing is to be validated.
@@ -78,9 +84,8 @@ def main() -> int:
     except settings.SettingsError as error:
         print(error, file=sys.stderr)
         return 1
-    for line in settings.warnings(environment):
-        print(f"warning: {line}", file=sys.stderr)
     build(app, environment)
+    advise(app, environment)
     if os.environ.get("CDK_VALIDATION") != "false":
         check(app)
     app.synth()
