@@ -10,7 +10,7 @@ from aws_cdk import aws_route53 as route53
 from constructs import Construct
 from constructs.alarm import DAY, MINUTE, add_alarm
 
-from settings import Domain, Environment
+from settings import Environment
 from settings.naming import LOAD_BALANCER_LOGS
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
@@ -121,13 +121,12 @@ class FrontDoor(Construct):
             self.url = f"http://{self._balancer.attr_dns_name}"
             self._listener("Http", port=80, action=forward)
         else:
-            self.url = f"https://{environment.domain.name}"
-            self._listener(
-                "Https",
-                port=443,
-                action=forward,
-                certificate=self._name(environment, environment.domain, zone),
-            )
+            domain = environment.domain.name
+            self.url = f"https://{domain}"
+            self._record(domain, zone)
+            certificate = self._certificate(domain, zone)
+            self._certificate_alarm(environment, certificate)
+            self._listener("Https", port=443, action=forward, certificate=certificate)
             redirect = elb.CfnListener.RedirectConfigProperty(
                 protocol="HTTPS", port="443", status_code="HTTP_301"
             )
@@ -153,29 +152,32 @@ class FrontDoor(Construct):
             ssl_policy=TLS_POLICY if certificate else None,
         )
 
-    def _name(self, environment: Environment, domain: Domain, zone: str) -> str:
+    def _record(self, domain: str, zone: str) -> None:
         route53.CfnRecordSet(
             self,
             "Record",
             hosted_zone_id=zone,
-            name=f"{domain.name}.",
+            name=f"{domain}.",
             type="A",
             alias_target=route53.CfnRecordSet.AliasTargetProperty(
                 dns_name=f"dualstack.{self._balancer.attr_dns_name}",
                 hosted_zone_id=self._balancer.attr_canonical_hosted_zone_id,
             ),
         )
-        certificate = acm.CfnCertificate(
+
+    def _certificate(self, domain: str, zone: str) -> str:
+        """Returns the certificate's ARN; its deployment waits until ACM has seen its record in the zone."""
+        return acm.CfnCertificate(
             self,
             "Certificate",
-            domain_name=domain.name,
+            domain_name=domain,
             validation_method="DNS",
             domain_validation_options=[
-                acm.CfnCertificate.DomainValidationOptionProperty(
-                    domain_name=domain.name, hosted_zone_id=zone
-                )
+                acm.CfnCertificate.DomainValidationOptionProperty(domain_name=domain, hosted_zone_id=zone)
             ],
-        )
+        ).ref
+
+    def _certificate_alarm(self, environment: Environment, certificate: str) -> None:
         add_alarm(
             self,
             "CertificateDays",
@@ -185,7 +187,7 @@ class FrontDoor(Construct):
             "renew it (docs/operating.md)",
             namespace="AWS/CertificateManager",
             metric="DaysToExpiry",
-            dimensions={"CertificateArn": certificate.ref},
+            dimensions={"CertificateArn": certificate},
             statistic="Minimum",
             threshold=CERTIFICATE_DAYS,
             below=True,
@@ -193,4 +195,3 @@ class FrontDoor(Construct):
             # ACM tells it once or twice a day, and no more when it is too late.
             missing="ignore",
         )
-        return certificate.ref
