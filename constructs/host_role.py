@@ -49,7 +49,8 @@ class HostRole(Construct):
             self._allow(
                 _SESSION_MANAGER,
                 ["*"],
-                because="Session Manager's channels are not resources: they have no ARN to name.",
+                because="Session Manager's channels have no ARN, and a host tells of itself by an id that no "
+                "template knows.",
             )
 
     def allow_own_group(self, group: str) -> None:

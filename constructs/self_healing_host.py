@@ -170,7 +170,8 @@ class SelfHealingHost(Construct):
         acknowledge(
             self.group,
             "AwsSolutions::AwsSolutions-AS3",
-            reason="Hosts report through lifecycle hooks and signals; nobody reads mails.",
+            reason="Hosts report through lifecycle hooks and signals; that one comes back by itself is no "
+            "news, and alarms ring where its service stays away.",
         )
         add_alarm(
             self,
