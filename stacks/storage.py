@@ -79,6 +79,7 @@ class StorageStack(EnvironmentStack):
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
         backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
+        # By its export, whose name is in what the security rules report about a host's role (HostRole).
         self.backups = self.export_value(backups.name)
         self.logs = backups.logs
         if environment.backups.snapshots:

@@ -384,7 +384,7 @@ def test_replicated_backups(replicated: Synthesized) -> None:
     assert [finding for plugin in report for finding in plugin.get("violations", ())] == []
 
 
-def test_snapshots(environment: Synthesized, tmp_path: Path) -> None:
+def test_snapshots(environment: Synthesized) -> None:
     details = only(environment.properties("AWS::DLM::LifecyclePolicy", "storage"))["PolicyDetails"]
     wanted = {tag["Key"]: tag["Value"] for tag in details["TargetTags"]}
     asked = environment.environment
