@@ -226,6 +226,7 @@ def _content(content: Content) -> Document:
         "loader": content.loader,
         "templates": list(content.templates),
         "templates_repository": source(content.templates_repository, content.templates_ref),
+        "group_names": dict(content.group_names),
         "refresh_minutes": content.refresh_minutes,
         "asset_limits": dict(content.asset_limits),
         "cloudinit": content.cloudinit,

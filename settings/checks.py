@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface
 from itertools import islice
@@ -481,6 +482,7 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         yield Problem(
             "content.templates_repository", content.templates_repository, wrong, 'loader = "openqa"'
         )
+    yield from _group_name_problems(content)
     if content.templates and not content.tests:
         wrong = "there is no repository that has them"
         yield Problem("content.templates", content.templates, wrong, "nothing without content.tests")
@@ -498,6 +500,31 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
             yield Problem(
                 "content.templates", name, wrong, 'loader = "fifloader", or files in openQA\'s format'
             )
+
+
+def _group_name_problems(content: Content) -> Iterator[Problem]:
+    files: dict[str, str] = {}
+    for file, name in content.group_names.items():
+        key = f"content.group_names.{shown(file)}"
+        if content.loader != "openqa":
+            wrong = f"loader {shown(content.loader)} makes no job groups of files"
+            yield Problem(key, name, wrong, 'loader = "openqa"')
+        elif not file.endswith(".yaml"):
+            wrong = "tables name the groups of their job templates themselves"
+            yield Problem(key, name, wrong, "files that end in .yaml")
+        elif not any(_is_of(pattern, file) for pattern in content.templates):
+            wrong = "no file of content.templates"
+            yield Problem(key, name, wrong, f"files of {shown(content.templates)}")
+        if other := files.get(name):
+            wrong = f"{other} has it, too, and the group keeps the job templates of one file"
+            yield Problem(key, name, wrong, "a group for each file")
+        files[name] = file
+
+
+def _is_of(pattern: str, file: str) -> bool:
+    """Tell whether a pattern means a file, as hosts take it."""
+    parts = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+    return re.fullmatch(parts, file) is not None
 
 
 def _tap_problems(address: IPv4Interface) -> Iterator[Problem]:

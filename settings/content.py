@@ -117,6 +117,15 @@ class Content(Settings):
     # None: the templates are in the tests' repository. openSUSE's job groups have one of their own.
     templates_repository: Annotated[str | None, RepositoryAddress] = None
     templates_ref: Annotated[str, GitRef] = "HEAD"
+    # Job groups by the .yaml file of their job templates; others are called as their file.
+    group_names: Annotated[
+        dict[Annotated[str, TemplateFile], Annotated[str, GroupName]],
+        Field(
+            default_factory=dict,
+            description="a table of .yaml files in quotes and what their job groups are called (one line "
+            'without =), such as { "job_groups/example.yaml" = "Example 1.0" }',
+        ),
+    ]
     refresh_minutes: Annotated[
         int, Field(ge=1, le=360, description="a whole number of minutes from 1 to 360")
     ] = 30

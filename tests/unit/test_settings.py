@@ -96,6 +96,8 @@ SAMPLE = Path(content.__file__).parents[1] / "userdata" / "content" / "sample"
 DATABASE = 'instance_type = "t3.medium"\naddress = "10.40.128.10"\nvolume_gib = 20\n'
 RDS = '[database.rds]\ninstance_class = "db.t4g.medium"\nvolume_gib = 20\n'
 
+OWN_GROUPS = 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["groups/*.yaml"]'
+
 Edit = tuple[str, str] | str  # what stands in BASE and what to put there, or text to put in front
 
 
@@ -330,6 +332,38 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             "a file in Fedora's format": (
                 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.fif.json"]',
                 ['content.templates = "a.fif.json"', 'allowed: loader = "fifloader", or'],
+            ),
+            **{
+                f"group names, {name}": (f"{OWN_GROUPS}\ngroup_names = {{ {names} }}", said)
+                for name, (names, said) in {
+                    "no file": (
+                        '"groups/two.yaml" = "Two", "one.yaml" = "One"',
+                        ['content.group_names."one.yaml" = "One": no file of', 'files of ["groups/*.yaml"]'],
+                    ),
+                    "in a folder below": (
+                        '"groups/more/one.yaml" = "One"',
+                        ['content.group_names."groups/more/one.yaml" = "One": no file of content.templates'],
+                    ),
+                    "tables": (
+                        '"groups/one.json" = "One"',
+                        ['content.group_names."groups/one.json" = "One"', "files that end in .yaml"],
+                    ),
+                    "one for two": (
+                        '"groups/one.yaml" = "A", "groups/two.yaml" = "A"',
+                        ['content.group_names."groups/two.yaml" = "A": groups/one.yaml has it, too'],
+                    ),
+                    "no name": (
+                        '"groups/one.yaml" = ""',
+                        ['content.group_names."groups/one.yaml" = ""', "(one line without =)", "Example 1.0"],
+                    ),
+                }.items()
+            },
+            "group names, another loader": (
+                'tests = "https://example.org/tests.git"\ngroup_names = { "one.yaml" = "One" }',
+                [
+                    'content.group_names."one.yaml" = "One": loader "scenarios" makes no job groups',
+                    'loader = "openqa"',
+                ],
             ),
             "refresh": ("refresh_minutes = 0", ["content.refresh_minutes = 0", "from 1 to 360"]),
             "limit": (
@@ -1408,6 +1442,14 @@ def test_tests_of_ones_own_have_no_defaults(tmp_path: Path) -> None:
     own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
     made = load("here", write(tmp_path, ('profile = "sample"', own))).content
     assert (made.loader, made.templates, made.asset_limits) == ("scenarios", (), {})
+
+
+def test_job_groups_have_names_that_no_file_has(tmp_path: Path) -> None:
+    names = {"groups/one.yaml": "One (1.0)", "more/two/x.yaml": "Two/x"}
+    files = OWN_GROUPS.replace("*.yaml", '*.yaml", "more/**/*.yaml')
+    said = f"group_names = {{ {', '.join(f'{file!r} = {name!r}' for file, name in names.items())} }}"
+    told = f'profile = "sample"\n{files}\n{said}'
+    assert load("here", write(tmp_path, ('profile = "sample"', told))).content.group_names == names
 
 
 def test_a_class_of_ones_own_needs_one_processor_that_has_it(tmp_path: Path) -> None:

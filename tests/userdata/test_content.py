@@ -589,6 +589,33 @@ def test_tables_are_loaded_before_the_job_groups_that_name_them(openqa: OpenQa) 
     assert ["tables.json" in line for line in loaded] == [True, False]
 
 
+def test_job_groups_are_called_as_their_files_or_otherwise(openqa: OpenQa) -> None:
+    files, names = ["groups/one.yaml", "groups/two.yaml"], {"groups/two.yaml": "Two (2.0)"}
+    templates.load("/inner", files, loader="openqa", changed=files, group_names=names)
+    assert [group["name"] for group in openqa.groups] == ["one", "Two (2.0)"]
+    loads = [line for line in openqa.asked if "job_templates_scheduling" in line]
+    assert [" name=one " in loads[0], " name=Two (2.0) " in loads[1]] == [True, True]
+
+
+def test_a_group_that_is_called_otherwise_is_loaded_under_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("{}")
+
+    def digest(**names: Any) -> str:
+        return templates.digests(tmp_path, ["one.yaml"], loader="openqa", **names)["one.yaml"]
+
+    assert digest() == digest(group_names={"two.yaml": "Two"}) != digest(group_names={"one.yaml": "One"})
+
+
+def test_no_job_group_is_of_two_files(openqa: OpenQa) -> None:
+    """openQA would drop the job templates of the first."""
+    files = ["x86_64/one.yaml", "aarch64/one.yaml"]
+    with pytest.raises(HostError, match=r"x86_64/one\.yaml and aarch64/one\.yaml are both job group one:"):
+        templates.check(Path("/"), "/inner", files, loader="openqa")
+    assert openqa.asked == []
+    templates.check(Path("/"), "/inner", files, loader="openqa", group_names={files[1]: "one (aarch64)"})
+    assert len(openqa.asked) == 1
+
+
 def test_limits_are_told_where_they_differ(openqa: OpenQa) -> None:
     openqa.groups = [
         {"id": 1, "name": "same", "size_limit_gb": 5},

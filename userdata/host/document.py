@@ -75,6 +75,7 @@ class Content:
     loader: str
     templates: tuple[str, ...]
     templates_repository: Source | None
+    group_names: Mapping[str, str]
     refresh_minutes: int
     asset_limits: Mapping[str, int]
     cloudinit: bool
@@ -373,6 +374,7 @@ def _content(data: Mapping[str, Any]) -> Content:
         loader=data["loader"],
         templates=tuple(data["templates"]),
         templates_repository=_source(data["templates_repository"]),
+        group_names=dict(data["group_names"]),
         refresh_minutes=int(data["refresh_minutes"]),
         asset_limits={name: int(limit) for name, limit in data["asset_limits"].items()},
         cloudinit=data["cloudinit"],

@@ -192,15 +192,16 @@ def _load(
             for repository in repositories:
                 trees.check(folder(host) / repository.name)
             files = templates.find(tree, content.templates)
-            wanted = templates.digests(tree, files, loader=content.loader)
+            wanted = templates.digests(tree, files, loader=content.loader, group_names=content.group_names)
         changed = [file for file, digest in wanted.items() if known.get(file) != digest]
         if changed:
-            templates.check(tree, inner, files, loader=content.loader)
+            names = content.group_names
+            templates.check(tree, inner, files, loader=content.loader, group_names=names)
             begun = True
-            templates.load(inner, files, loader=content.loader, changed=changed)
+            templates.load(inner, files, loader=content.loader, changed=changed, group_names=names)
     except HostError as error:
         try:
-            _put_back(repositories, before, templates_too=begun)
+            _put_back(content, repositories, before, templates_too=begun)
         except HostError as other:
             raise HostError(f"{error}; what was there before could not be put back: {other}") from error
         raise
@@ -212,14 +213,17 @@ def _with_templates(repositories: Collection[str]) -> str:
     return "templates" if "templates" in repositories else "tests"
 
 
-def _put_back(repositories: list[Repository], before: State, *, templates_too: bool) -> None:
+def _put_back(
+    content: Content, repositories: list[Repository], before: State, *, templates_too: bool
+) -> None:
     for repository in repositories:
         if old := before.commits.get(repository.name):
             repository.check_out(old[0])
     if templates_too and "tests" in before.commits:
         files = [name for name in before.templates if name != templates.FIFLOADER]
         inner = f"{INSIDE}/{_with_templates(before.commits)}"
-        templates.load(inner, files, loader=before.loader, changed=before.templates)
+        names = content.group_names
+        templates.load(inner, files, loader=before.loader, changed=before.templates, group_names=names)
 
 
 def _parts(host: Host, content: Content) -> dict[str, Path]:

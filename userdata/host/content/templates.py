@@ -7,6 +7,7 @@ import json
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from userdata.host import users
@@ -27,6 +28,7 @@ _TABLES: Mapping[str, frozenset[str]] = {
     "Products": frozenset({"arch", "distri", "flavor", "version"}),
     "JobTemplates": frozenset(),
 }
+_AS_FILES: Mapping[str, str] = MappingProxyType({})
 _SECONDS = 1800
 _ANSWER_SECONDS = 60
 
@@ -49,13 +51,28 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def digests(tree: Path, files: Iterable[str], *, loader: str) -> dict[str, str]:
-    """Returns the SHA-256 of each file that decides what is loaded."""
+def digests(
+    tree: Path, files: Iterable[str], *, loader: str, group_names: Mapping[str, str] = _AS_FILES
+) -> dict[str, str]:
+    """Returns the SHA-256 of each file that decides what is loaded, with the name that its group is given."""
     names = [*files, *(find(tree, [FIFLOADER]) if loader == "fifloader" else [])]
-    return {name: hashlib.sha256((tree / name).read_bytes()).hexdigest() for name in names}
+    whole = {name: (tree / name).read_bytes() + group_names.get(name, "").encode() for name in names}
+    return {name: hashlib.sha256(text).hexdigest() for name, text in whole.items()}
 
 
-def check(tree: Path, inner: str, files: Sequence[str], *, loader: str) -> None:
+def group_of(file: str, group_names: Mapping[str, str]) -> str:
+    """Returns the job group of a file of job templates."""
+    return group_names.get(file, Path(file).stem)
+
+
+def check(
+    tree: Path,
+    inner: str,
+    files: Sequence[str],
+    *,
+    loader: str,
+    group_names: Mapping[str, str] = _AS_FILES,
+) -> None:
     """Checks templates with what openQA and their own repository have for it; loads nothing.
 
     Args:
@@ -63,6 +80,7 @@ def check(tree: Path, inner: str, files: Sequence[str], *, loader: str) -> None:
         inner: the same, in the container.
         files: the template files.
         loader: ``fifloader``, ``openqa`` or ``scenarios``.
+        group_names: job groups by file, where they are not called as it.
 
     Raises:
         HostError: they are not in order.
@@ -75,9 +93,25 @@ def check(tree: Path, inner: str, files: Sequence[str], *, loader: str) -> None:
         with users.acting_as(users.TESTS):
             text = (tree / name).read_text(encoding="utf-8", errors="replace")
         check_tables(name, text)
-    if documents := [name for name in files if name.endswith(".yaml")]:
+    documents = [name for name in files if name.endswith(".yaml")]
+    if loader == "openqa":
+        _check_groups(documents, group_names)
+    if documents:
         schema = f"{OPENQA}/public/schema/{_SCHEMAS[loader]}"
         _run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents, folder=inner)
+
+
+def _check_groups(documents: Iterable[str], group_names: Mapping[str, str]) -> None:
+    """Checks that no job group is of two files: openQA keeps the job templates of the one loaded last."""
+    files: dict[str, str] = {}
+    for file in documents:
+        group = group_of(file, group_names)
+        if other := files.get(group):
+            raise HostError(
+                f"templates: {other} and {file} are both job group {group}: content.group_names can call one "
+                "otherwise"
+            )
+        files[group] = file
 
 
 def check_tables(name: str, text: str) -> None:
@@ -104,7 +138,14 @@ def check_tables(name: str, text: str) -> None:
                 raise HostError(f"templates: {name}: {table} {number} lacks {', '.join(missing)}")
 
 
-def load(inner: str, files: Sequence[str], *, loader: str, changed: Iterable[str]) -> None:
+def load(
+    inner: str,
+    files: Sequence[str],
+    *,
+    loader: str,
+    changed: Iterable[str],
+    group_names: Mapping[str, str] = _AS_FILES,
+) -> None:
     """Has openQA take templates.
 
     Args:
@@ -112,6 +153,7 @@ def load(inner: str, files: Sequence[str], *, loader: str, changed: Iterable[str
         files: the template files.
         loader: ``fifloader``, ``openqa`` or ``scenarios``.
         changed: those of the files that openQA does not have yet.
+        group_names: job groups by file, where they are not called as it.
 
     Raises:
         HostError: openQA refused them.
@@ -128,7 +170,7 @@ def load(inner: str, files: Sequence[str], *, loader: str, changed: Iterable[str
             options = (f"--host={HOST}", "--update", name)
             _run(f"templates {name}", _LOADER, *options, folder=inner, user=ADMINISTRATOR)
         else:
-            group = Path(name).stem
+            group = group_of(name, group_names)
             make_groups([group])
             _api(
                 *("--method=POST", "job_templates_scheduling", f"name={group}"),
