@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.localcloud.deployed import Deployment, deployed, until
-from tests.localcloud.probe import REFUSED, SILENCE, probe
+from tests.localcloud.probe import OPEN, REFUSED, SILENCE, probe
 
 # A pair never fits on one host of the mesh; two of them fit on the others at a time.
 FLEETS = """\
@@ -269,6 +269,31 @@ def test_hosts_have_the_address_that_tests_expect(clusters: Deployment) -> None:
     (host,) = clusters.serving("fleet-taps")
     (bridge,) = json.loads(clusters.run(host, "ip", "-json", "-4", "address", "show", "dev", "br0").stdout)
     assert [(had["local"], had["prefixlen"]) for had in bridge["addr_info"]] == [("10.0.2.2", 15)]
+
+
+@pytest.mark.tap
+def test_a_guest_on_the_user_network_of_a_tap_host_reaches_its_own_worker_alone(clusters: Deployment) -> None:
+    """The sample fetches something from its worker. Whoever is in a unit connects as its guests do."""
+    (host,) = clusters.serving("fleet-taps")
+    (job,) = clusters.schedule("user", WORKER_CLASS="qemu_x86_64,tap")
+
+    def started() -> int | None:
+        number = clusters.job(job).get("assigned_worker_id")
+        if number is None:
+            return None
+        worker = clusters.openqa.request("GET", f"workers/{number}")["worker"]
+        return int(worker["instance"])
+
+    own = until("the job has a worker", started)
+    way = probe("127.0.0.1", 5990 + own)
+    until("its screen", lambda: clusters.run(host, *way, check=False).returncode == OPEN or None)
+    said = {}
+    for number in range(1, 5):
+        unit = f"/sys/fs/cgroup/openqa.slice/openqa-worker.slice/openqa-worker-plain@{number}.service"
+        enter = f'echo $$ >{unit}/cgroup.procs && exec "$@"'
+        said[number] = clusters.run(host, "sh", "-c", enter, "sh", *way, check=False).returncode
+    assert said == {number: OPEN if number == own else REFUSED for number in range(1, 5)}
+    clusters.passed([job])
 
 
 @pytest.mark.tap

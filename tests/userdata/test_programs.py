@@ -361,7 +361,7 @@ def test_cloud_init_takes_what_cloud_images_are_told(tmp_path: Path) -> None:
     assert "deprecat" not in said.lower()
 
 
-@pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft"])
+@pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft", "tap/workers.nft"])
 def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
     shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
     inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")
@@ -422,6 +422,66 @@ def test_guests_on_taps_reach_of_their_host_the_command_servers_alone(tmp_path: 
     ports = " ".join(map(str, [*servers, *others]))
     said = inside(golden_root(), tmp_path, f"{alone} sh -ec 'ip link set lo up; . /mnt/knock.sh' sh {ports}")
     assert said.split() == [*map(str, servers), "ping"]
+
+
+# A tap host with workers in their units' cgroups, out of which guests on QEMU's user network connect, too.
+# The second worker starts anew.
+_WALLS = """
+ip link set lo up
+ip address add 10.99.1.40/32 dev lo
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+slice=openqa.slice/openqa-worker.slice
+nft --file /mnt/workers.nft
+started() {
+  unit=openqa-worker-plain@$1.service
+  mkdir -p /sys/fs/cgroup/$slice/$unit/below
+  nft "$(sed "s#%n#$unit#g; s#%i#$1#g" /mnt/pre)"
+}
+in_cgroup() { (sh -c 'echo $PPID' >/sys/fs/cgroup/$1/cgroup.procs; shift; exec "$@"); }
+started 1; started 2; nft --file /mnt/workers.nft
+rmdir /sys/fs/cgroup/$slice/$unit/below /sys/fs/cgroup/$slice/$unit
+started 2
+port=5990
+for who in / $slice/openqa-worker-plain@1.service/below $slice/openqa-worker-plain@2.service; do
+  in_cgroup $who python3 -m http.server --directory=/mnt --bind :: $port >/dev/null 2>&1 &
+  until curl --silent --output /dev/null http://127.0.0.1:$port/; do sleep 0.05; done
+  port=$((port + 1))
+done
+for who in / $slice/openqa-worker-plain@1.service $slice/openqa-worker-plain@2.service/below; do
+  for address in 127.0.0.1 '[::1]' 10.99.1.40; do
+    for port in 5990 5991 5992; do
+      if in_cgroup $who curl --globoff --silent --output /dev/null --max-time 5 http://$address:$port/; then
+        echo $(basename $(dirname $who/x)) $address $port
+      elif [ $? != 7 ]; then echo no answer; fi
+    done
+  done
+done
+"""
+# Of cgroups, only the machine's own can be made.
+_IN_A_CGROUP = """
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+group=/sys/fs/cgroup/openqa-test-$$
+mkdir $group
+trap 'find $group -depth -type d -exec rmdir {} +' EXIT
+alone="unshare --net --mount --cgroup --pid --fork --kill-child --mount-proc --propagation unchanged"
+sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $group $alone sh -e /mnt/walls.sh
+"""
+
+
+def test_workers_of_a_tap_host_reach_of_it_what_is_their_own(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "roles/tap/workers.nft", tmp_path)
+    unit = USERDATA / "roles/tap/units/openqa-worker-plain@.service.d/openqa-on-aws.conf"
+    (added,) = re.findall(r"^ExecStartPre=\+/usr/sbin/nft '([^']+)'$", unit.read_text(), re.MULTILINE)
+    (tmp_path / "pre").write_text(added.replace("\\\n", ""))
+    (tmp_path / "walls.sh").write_text(_WALLS)
+    said = inside(golden_root(), tmp_path, _IN_A_CGROUP).splitlines()
+    addresses = ("127.0.0.1", "[::1]", "10.99.1.40")
+    assert said == [
+        *(f"/ {address} {port}" for address in addresses for port in (5990, 5991, 5992)),
+        *(f"openqa-worker-plain@1.service {address} 5991" for address in addresses),
+        *(f"below {address} 5992" for address in addresses),
+    ]
 
 
 def test_nft_takes_the_rules_of_the_mesh(tmp_path: Path) -> None:
