@@ -361,7 +361,9 @@ def test_cloud_init_takes_what_cloud_images_are_told(tmp_path: Path) -> None:
     assert "deprecat" not in said.lower()
 
 
-@pytest.mark.parametrize("rules", ["common/metadata.nft", "worker/workers.nft", "tap/workers.nft"])
+@pytest.mark.parametrize(
+    "rules", ["common/metadata.nft", "worker/workers.nft", "tap/workers.nft", "webui/visitors.nft"]
+)
 def test_nft_takes_the_rules(tmp_path: Path, rules: str) -> None:
     shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
     inside(golden_root(), tmp_path, "unshare --net nft --check --file /mnt/rules.nft")
@@ -482,6 +484,68 @@ def test_workers_of_a_tap_host_reach_of_it_what_is_their_own(tmp_path: Path) -> 
         *(f"openqa-worker-plain@1.service {address} 5991" for address in addresses),
         *(f"below {address} 5992" for address in addresses),
     ]
+
+
+# A web UI's host with its pod behind it, and two hosts before it: one keeps what connections it gets.
+_VISITORS = """
+for name in pod visitors; do
+  unshare --net sleep infinity & eval $name=$!
+  while [ "$(readlink /proc/$!/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+done
+ip link add pod type veth peer name eth0 netns $pod
+ip link add ens5 type veth peer name eth0 netns $visitors
+ip address add 10.88.0.1/24 dev pod; ip address add 10.99.1.1/24 dev ens5
+ip link set pod up; ip link set ens5 up
+nsenter --target=$pod --net sh -c '
+  ip address add 10.88.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.88.0.1'
+nsenter --target=$visitors --net sh -c 'for at in 2 3; do ip address add 10.99.1.$at/24 dev eth0; done
+  ip link set eth0 up; ip route add default via 10.99.1.1'
+echo 1 >/proc/sys/net/ipv4/ip_forward
+nft --file /mnt/visitors.nft
+nsenter --target=$pod --net python3 /mnt/serve.py &
+nsenter --target=$visitors --net python3 /mnt/visit.py
+"""
+_SERVE = """
+import resource, signal, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+servers = [socket.create_server(("", port), backlog=4096) for port in (8730, 8080)]
+signal.pause()
+"""
+_VISIT = """
+import resource, socket, struct, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+def visit(source, port):
+    return socket.create_connection(("10.88.0.2", port), 5, source_address=(source, 0))
+def await_visit(source, port):
+    for _ in range(100):
+        try:
+            return visit(source, port)
+        except OSError:
+            time.sleep(0.1)
+await_visit("10.99.1.3", 8080)
+for port in (8730, 8080):
+    kept = []
+    try:
+        while len(kept) < 4000:
+            kept.append(visit("10.99.1.2", port))
+    except ConnectionRefusedError:
+        pass
+    visit("10.99.1.3", port)
+    print(port, len(kept))
+    gone = kept.pop()
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.close()
+    print(bool(await_visit("10.99.1.2", port)))
+"""
+
+
+def test_no_host_takes_all_connections_of_the_web_ui(tmp_path: Path) -> None:
+    shutil.copy(USERDATA / "roles/webui/visitors.nft", tmp_path)
+    for name, text in (("visitors.sh", _VISITORS), ("serve.py", _SERVE), ("visit.py", _VISIT)):
+        (tmp_path / name).write_text(text)
+    alone = "unshare --net --pid --fork --kill-child --mount-proc --propagation unchanged"
+    said = inside(golden_root(), tmp_path, f"{alone} sh -e /mnt/visitors.sh")
+    assert said.split() == ["8730", "20", "True", "8080", "2000", "True"]
 
 
 def test_nft_takes_the_rules_of_the_mesh(tmp_path: Path) -> None:
