@@ -101,7 +101,7 @@ def test_the_hosts_own_address_is_never_reached_through_a_tunnel() -> None:
         "table=0,priority=300,tun_dst=10.99.1.40,dl_dst=02:00:0a:00:02:02,actions=drop",
         "table=0,priority=300,tun_dst=10.99.1.40,dl_src=02:00:0a:00:02:02,actions=drop",
     )
-    rules = flows(address=NETWORK.address.ip, rewrite=NETWORK.rewrite, mac=NETWORK.mac)
+    rules = flows(taps=["tap0"], address=NETWORK.address.ip, rewrite=NETWORK.rewrite, mac=NETWORK.mac)
     assert not any("priority=300" in rule for rule in rules)
     assert mesh.endpoint(own=OWN, kernel_datapath=False) == mesh.OUR_END
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
@@ -223,12 +224,19 @@ def test_the_bus_is_told_the_types() -> None:
 
 def test_guests_of_all_vlans_reach_the_host_under_names_of_their_own() -> None:
     rules = switch.flows(
-        address=IPv4Address("10.0.2.2"), rewrite=IPv4Address("10.1.0.0"), mac="02:00:0a:00:02:02"
+        taps=["tap0", "tap64"],
+        address=IPv4Address("10.0.2.2"),
+        rewrite=IPv4Address("10.1.0.0"),
+        mac="02:00:0a:00:02:02",
     )
     assert rules[2] == (
-        "table=0,priority=100,arp,arp_tpa=10.0.2.2,actions=learn(table=1,priority=100,in_port=LOCAL,"
+        'table=0,priority=100,in_port="tap0",arp,arp_tpa=10.0.2.2,actions='
+        "learn(table=1,priority=100,cookie=1,limit=256,idle_timeout=3600,in_port=LOCAL,"
         "eth_type=0x806,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],"
         "output:NXM_OF_IN_PORT[]),load:0xa010000->NXM_OF_ARP_SPA[],"
         "move:NXM_OF_ETH_SRC[0..15]->NXM_OF_ARP_SPA[0..15],LOCAL"
     )
-    assert "dl_dst=02:00:0a:00:02:02" in rules[3]
+    assert all("dl_dst=02:00:0a:00:02:02" in rule for rule in (rules[3], rules[5]))
+    assert all('in_port="tap64"' in rule for rule in rules[4:])
+    # Each counts for itself.
+    assert re.findall(r"cookie=(\d+)", "".join(rules)) == ["1", "2", "3", "4"]

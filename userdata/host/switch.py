@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import product
 from typing import Any
 
 from userdata.host.commands import run
@@ -19,6 +20,10 @@ NAME = "org.opensuse.os_autoinst.switch"
 PATH = "/switch"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 VLANS = range(1, 4095)
+# A tap device's hardware addresses, by protocol. A guest has few, and more where machines run in it. One
+# that makes them up without an end gets no more of Open vSwitch's memory.
+SENDERS = 256
+FORGOTTEN_SECONDS = 3600
 
 _TAP = re.compile(r"tap[0-9]+", re.ASCII)
 # Open vSwitch's names of protocols' fields, and of the fields that say who sends and who is meant.
@@ -140,24 +145,28 @@ class Switch:
             return 1, str(error)
 
 
-def flows(*, address: IPv4Address, rewrite: IPv4Address, mac: str) -> tuple[str, ...]:
+def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, mac: str) -> tuple[str, ...]:
     """Returns the bridge's OpenFlow rules: guests reach the host, whatever their VLANs and addresses.
 
     Clusters use the same addresses at the same time. So the host knows each guest by ``rewrite`` with the
     last 16 bits of its hardware address, which are the worker's number and differ. A packet for the host
     gets that as its source, and leaves a rule in table 1 that gives replies their original destination
-    and port back.
+    and port back, for at most :data:`SENDERS` hardware addresses of each device: its cookie counts them.
 
     Args:
+        taps: the guests' devices.
         address: the host's on the bridge.
         rewrite: the guests' network as the host knows it, ending in 16 zero bits.
         mac: the bridge's hardware address.
     """
+    toward_host = ((f"arp_tpa={address}", _ARP), (f"dl_dst={mac}", _IP))
     return (
         "table=0,priority=0,actions=NORMAL",
         "table=0,priority=200,in_port=LOCAL,actions=resubmit(,1)",
-        _toward_host(f"arp_tpa={address}", _ARP, rewrite),
-        _toward_host(f"dl_dst={mac}", _IP, rewrite),
+        *(
+            _toward_host(tap, match, protocol, rewrite, cookie=cookie)
+            for cookie, (tap, (match, protocol)) in enumerate(product(taps, toward_host), 1)
+        ),
     )
 
 
@@ -167,18 +176,22 @@ def install_flows(*, bridge: str, address: IPv4Address, rewrite: IPv4Address, ma
     Raises:
         HostError: Open vSwitch refused.
     """
-    rules = flows(address=address, rewrite=rewrite, mac=mac)
+    taps = [port for port in run(["ovs-vsctl", "list-ports", bridge]).split() if _TAP.fullmatch(port)]
+    rules = flows(taps=taps, address=address, rewrite=rewrite, mac=mac)
     run(["ovs-ofctl", "--bundle", "replace-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
 
 
-def _toward_host(match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address) -> str:
+def _toward_host(
+    tap: str, match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address, *, cookie: int
+) -> str:
     name, kind, sender, target = protocol
     reply = (
-        f"table=1,priority=100,in_port=LOCAL,eth_type={kind},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],"
+        f"table=1,priority=100,cookie={cookie},limit={SENDERS},idle_timeout={FORGOTTEN_SECONDS},"
+        f"in_port=LOCAL,eth_type={kind},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],"
         f"load:{sender}->{target},output:NXM_OF_IN_PORT[]"
     )
     bits = sender.replace("[]", "[0..15]")
     return (
-        f"table=0,priority=100,{name},{match},actions=learn({reply}),"
+        f'table=0,priority=100,in_port="{tap}",{name},{match},actions=learn({reply}),'
         f"load:{int(rewrite):#x}->{sender},move:NXM_OF_ETH_SRC[0..15]->{bits},LOCAL"
     )
