@@ -11,7 +11,8 @@ from pathlib import Path
 from fleet import warm
 from fleet.simulate import options, plot
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
-from fleet.simulate.ideal import clairvoyant, floor
+from fleet.simulate.form import WorkloadError
+from fleet.simulate.ideal import clairvoyant, floor, refusal
 from fleet.simulate.progress import Progress, end_by_signals
 from fleet.simulate.workload import FEDORA, Post, generate
 from fleet.warm import Warm
@@ -50,9 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
         posts = generate(
             workload=workload, days=days, seed=seed, load=place.load, architecture=place.architecture
         )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        parser.error(f"WORKLOAD {workload} does not have the form of {FEDORA}: {reason}")
+    except WorkloadError as error:
+        parser.error(f"WORKLOAD {error}")
+    if not posts:
+        parser.error(f"WORKLOAD {workload}: no job comes within {days:g} days")
+    if refused := refusal(place.scenario, posts):
+        parser.error(f"WORKLOAD {workload}: {refused}")
     answers: dict[str, dict[str, float]] = {}
     samples = {}
     for name in chosen.policy or ["ours"]:
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fleet.simulate", description="Play a load against policies."
     )
-    parser.add_argument("workload", help="a workload file, or fedora")
+    parser.add_argument("workload", help="fedora, or a workload file: docs/fleet.md, Your own load")
     parser.add_argument(
         "--days",
         type=options.number(0.01, options.MOST_DAYS),

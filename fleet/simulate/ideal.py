@@ -77,17 +77,41 @@ def clairvoyant(
     for count, (low, high) in enumerate(sorted(ranges), start=1):
         tell = partial(progress, step=f"schedule {count} of {len(ranges)}, ") if progress else None
         fleets = [fleet for fleet in scenario.fleets if low <= fleet.slots <= high]
-        if _suffice(fleets, posts):
+        if not any(_misfits(fleets, posts)):
             schedules.append(_Greedy(scenario, fleets, posts, patience).schedule(tell))
     return min(schedules, key=lambda schedule: schedule.dollars)
 
 
-def _suffice(fleets: Sequence[Fleet], posts: Sequence[Post]) -> bool:
-    kinds = set()
+def refusal(scenario: Scenario, posts: Sequence[Post]) -> str | None:
+    """Tell of jobs that no fleet can run: they would wait for ever.
+
+    Args:
+        scenario: The fleets.
+        posts: The jobs.
+
+    Returns:
+        A sentence; None if each job, and each whole cluster, has a fleet.
+    """
+    for classes, size in _misfits(scenario.fleets, posts):
+        jobs = f"{size} parallel jobs" if size > 1 else "jobs"
+        there = {
+            fleet.classes: f"{', '.join(sorted(fleet.classes))}: {fleet.slots}" for fleet in scenario.fleets
+        }
+        return (
+            f"no fleet can run {jobs} of the classes {', '.join(sorted(classes))}; "
+            f"there are these classes, with so many workers a host at most: {'; '.join(there.values())}"
+        )
+    return None
+
+
+def _misfits(fleets: Sequence[Fleet], posts: Sequence[Post]) -> Iterator[tuple[Classes, int]]:
+    kinds: dict[tuple[Classes, int], None] = {}
     for post in posts:
         for cluster in _clusters(post.tasks):
-            kinds.add((frozenset().union(*(task.classes for task in cluster)), len(cluster)))
-    return all(any(c <= fleet.classes and n <= fleet.slots for fleet in fleets) for c, n in kinds)
+            kinds[frozenset().union(*(task.classes for task in cluster)), len(cluster)] = None
+    for classes, size in kinds:
+        if not any(classes <= fleet.classes and size <= fleet.slots for fleet in fleets):
+            yield classes, size
 
 
 def _clusters(tasks: Sequence[Task]) -> Iterator[list[Task]]:

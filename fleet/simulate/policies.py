@@ -101,7 +101,7 @@ def target_tracking(chosen: Mapping[Classes, str], *, idle_seconds: float = 900.
 
 def queue_of(classes: Classes) -> Classes:
     """The queue that a job belongs to for policies that do not know about classes: by its tap class."""
-    return classes & TAP
+    return frozenset(sorted(classes & TAP)[:1])
 
 
 def _demand(seen: Seen, chosen: Mapping[Classes, str]) -> Counter[str]:

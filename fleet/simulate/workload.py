@@ -6,8 +6,6 @@ constants: how job times scatter, how large assets are.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from random import Random
 from typing import Any
 
 from fleet.openqa import Classes
+from fleet.simulate import form
 
 FEDORA = Path(__file__).parent.parent / "workload" / "fedora.json"
 
@@ -93,10 +92,16 @@ def generate(
 
     Returns:
         What is scheduled, in the order of time.
+
+    Raises:
+        WorkloadError: The file is none, or none for the architecture.
     """
-    facts = json.loads(workload.read_text(encoding="utf-8"))
+    facts = form.read(workload)
     random = Random(f"{seed} arrivals")  # noqa: S311
     ends = "" if architecture is None else f"-{architecture}"
+    if not any(name.endswith(ends) for name in facts["triggers"]):
+        names = ", ".join(facts["triggers"]) or "none"
+        raise form.WorkloadError(f"{workload} has no trigger that ends in {ends}; its triggers: {names}")
     posts: list[Post] = []
     count = 0
     for number, (time, trigger, flavors) in enumerate(
@@ -127,9 +132,9 @@ def _arrivals(facts: Mapping[str, Any], days: float, load: int, random: Random) 
                 at = day * DAY + time + compose["hours"] * HOUR * random.uniform(0.9, 1.1)
                 if at < days * DAY:
                     yield from ((at, trigger, None) for trigger in compose["triggers"])
-    groups, shares = zip(*arrivals["update_mix"].items(), strict=True)
+    mix = arrivals["update_mix"]
     for time in _updates(arrivals, days, load, random):
-        group = random.choices(groups, shares)[0]
+        group = random.choices(list(mix), list(mix.values()))[0]
         chosen = facts["flavors_of_group"][group]
         flavors = None if chosen == "all" else [f"updates-{flavor}" for flavor in chosen]
         yield from ((time, trigger, flavors) for trigger in arrivals["update_triggers"])
@@ -155,6 +160,8 @@ def _seconds(clock: str) -> float:
 
 def _updates(arrivals: Mapping[str, Any], days: float, load: int, random: Random) -> Iterator[float]:
     """A Poisson process whose rate follows the hour of the day and the weekend."""
+    if not arrivals["updates_per_day"]:
+        return
     weights = arrivals["update_hour_weights_utc"]
     weekend = arrivals["update_weekend_factor"]
     per_weekday = load * arrivals["updates_per_day"] * 7 / (5 + 2 * weekend)
@@ -178,7 +185,7 @@ def _tasks(
     rows = facts["triggers"][trigger]
     chosen = [row for row, facts_of in enumerate(rows) if flavors is None or facts_of[1] in flavors]
     ids = {row: first + place for place, row in enumerate(chosen)}
-    clusters = _clusters(rows, chosen)
+    clusters = form.clusters(rows, chosen)
     uploads = {parent for row in chosen for parent in rows[row][5]}
     tasks = []
     for row in chosen:
@@ -203,24 +210,6 @@ def _tasks(
             )
         )
     return tuple(tasks)
-
-
-def _clusters(rows: Sequence[Any], chosen: Sequence[int]) -> dict[int, int]:
-    """For each row in a parallel cluster, the cluster's first row."""
-    links: defaultdict[int, set[int]] = defaultdict(set)
-    for row in chosen:
-        for other in rows[row][6]:
-            links[row].add(other)
-            links[other].add(row)
-    clusters: dict[int, int] = {}
-    for row in sorted(links):
-        todo = [] if row in clusters else [row]
-        while todo:
-            member = todo.pop()
-            if member not in clusters:
-                clusters[member] = row
-                todo += links[member]
-    return clusters
 
 
 def _assets(trigger: str, number: int, flavor: str, parents: Sequence[int]) -> tuple[tuple[str, float], ...]:

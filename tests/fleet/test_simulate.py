@@ -22,7 +22,7 @@ from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.policies import Policy, count_based, ours
 from fleet.simulate.scenario import Drought, Scenario, scenario
-from fleet.simulate.workload import DAY, FEDORA, HOUR, Post, Task, generate
+from fleet.simulate.workload import DAY, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
 from fleet.warm import parse
 
@@ -273,18 +273,100 @@ def test_words_that_are_refused_before_the_run(
     assert said in capsys.readouterr().err
 
 
+def refused(workload: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as raised:
+        main([str(workload), "--days=2"])
+    assert raised.value.code == 2
+    return capsys.readouterr().err.partition("error: WORKLOAD ")[2]
+
+
 @pytest.mark.parametrize(
-    ("text", "reason"), [("root:x:0", "JSONDecodeError: Expecting value"), ("{}", "KeyError: 'arrivals'")]
+    ("text", "reason"),
+    [("root:x:0", "is no JSON: Expecting value"), ('{"triggers": {}}', "arrivals is missing")],
 )
 def test_a_file_that_is_no_workload_is_refused(
     text: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workload = tmp_path / "workload.json"
     workload.write_text(text)
-    with pytest.raises(SystemExit) as raised:
-        main([str(workload)])
-    assert raised.value.code == 2
-    assert f"WORKLOAD {workload} does not have the form of {FEDORA}: {reason}" in capsys.readouterr().err
+    assert reason in refused(workload, capsys)
+
+
+def documented() -> Any:
+    """The workload file that docs/fleet.md shows."""
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    return json.loads(page.partition("```json\n")[2].partition("```")[0])
+
+
+def test_the_documented_workload_is_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workload = tmp_path / "workload.json"
+    workload.write_text(json.dumps(documented()))
+    names = [*SIMULATED, *IDEALS]
+    assert main([str(workload), "--days=2", "--json", *(f"--policy={name}" for name in names)]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert answers["ours"]["unfinished"] == answers["count-based"]["unfinished"] == 0
+    assert 0 < answers["floor"]["dollars"] <= answers["clairvoyant"]["dollars"]
+
+
+ROWS = ("triggers", "snapshot-x86_64")
+COMPOSE = ("arrivals", "composes", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("arrivals", "updates_per_day"), -1, "arrivals.updates_per_day = -1: it should be greater than or"),
+        (
+            ("arrivals", "updates_per_day"),
+            float("nan"),
+            "arrivals.updates_per_day = NaN: it should be a finite",
+        ),
+        (("arrivals", "updates_per_day"), 5, "arrivals.update_mix: all are 0, and there are updates_per_day"),
+        (("arrivals", "updates"), 5, "arrivals.updates is no key of its table"),
+        (("arrivals", "retry_share"), 8, "arrivals.retry_share = 8: it should be less than or equal to 1"),
+        (("arrivals", "update_hour_weights_utc"), [1], "_utc = [1]: it should have at least 24 items"),
+        (("arrivals", "update_mix"), {"core": 1}, 'update_mix names "core"; allowed: none, there are none'),
+        ((*COMPOSE, "start_utc"), ["25:00"], 'start_utc.0 = "25:00": it should be a time such as 05:15'),
+        (
+            (*COMPOSE, "per_day"),
+            3,
+            "composes.0.per_day = 3: it starts at most once at each time of start_utc",
+        ),
+        ((*COMPOSE, "triggers"), ["x"], 'composes.0.triggers names "x"; allowed: snapshot-x86_64'),
+        (("flavors_of_group", "core"), ["kde"], 'group.core names "kde": no update has updates-kde'),
+        ((*ROWS, 0, 4), 0, "snapshot-x86_64.0.minutes = 0: it should be greater than 0"),
+        ((*ROWS, 0, 2), [], "snapshot-x86_64.0.classes = []: it should have at least 1 item"),
+        ((*ROWS, 0, 5), [9], "snapshot-x86_64.0.start after = 9: it should be another row, from 0 to 3"),
+        ((*ROWS, 0, 5), [1], "triggers.snapshot-x86_64: the rows 0, 1 wait for each other"),
+        ((*ROWS, 2, 5), [3], "triggers.snapshot-x86_64: the rows 2 wait for each other"),
+        ((*ROWS, 0, 2), ["qemu_s390x"], "no fleet can run jobs of the classes qemu_s390x; there are these"),
+        (("arrivals", "composes"), [], "no job comes within 2 days"),
+        (("triggers",), {"snapshot-ppc64le": []}, 'names "snapshot-x86_64"; allowed: snapshot-ppc64le'),
+    ],
+)
+def test_what_a_workload_must_not_be(
+    place: tuple[str | int, ...],
+    value: object,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workload = tmp_path / "workload.json"
+    document = documented()
+    table = document
+    for key in place[:-1]:
+        table = table[key]
+    table[place[-1]] = value
+    workload.write_text(json.dumps(document))
+    assert said in refused(workload, capsys)
+
+
+def test_a_workload_of_another_architecture_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workload = tmp_path / "workload.json"
+    workload.write_text(json.dumps(documented()).replace("-x86_64", "-ppc64le"))
+    assert "has no trigger that ends in -x86_64; its triggers: snapshot-ppc64le" in refused(workload, capsys)
 
 
 def test_all_policies_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
