@@ -13,11 +13,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from fleet.openqa import Free, Job, assign, units
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.simulate.__main__ import main
-from fleet.simulate.compare import IDEALS, SIMULATED, Place
+from fleet.simulate.compare import IDEALS, SIMULATED, Place, policy
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.policies import Policy, count_based, ours
@@ -425,6 +427,86 @@ def test_the_parts_of_a_bill_make_up_the_whole() -> None:
         assert abs(sum(bill.values()) - dollars) < 1e-6 * dollars
         assert min(bill.values()) >= -1e-9
         assert bill["work"] > 0.4 * dollars
+
+
+@st.composite
+def small_loads(draw: st.DrawFn) -> list[Post]:
+    """A few posts of single jobs and clusters, each of which may come after some before it."""
+    posts: list[Post] = []
+    ids = iter(range(1, 1000))
+    for _ in range(draw(st.integers(1, 3))):
+        tasks: list[Task] = []
+        for size in draw(st.lists(st.sampled_from((1, 1, 2, 3)), min_size=1, max_size=4)):
+            before = [task.id for task in tasks]
+            members = [next(ids) for _ in range(size)]
+            classes = TAP if size > 1 else draw(st.sampled_from((PLAIN, TAP)))
+            for member in members:
+                seconds = draw(st.floats(60, 5000))
+                assets = draw(st.dictionaries(st.sampled_from("abc"), st.floats(1e8, 3e9), max_size=2))
+                task = Task(
+                    id=member,
+                    classes=classes,
+                    priority=draw(st.integers(1, 60)),
+                    cluster=members[0] if size > 1 else None,
+                    parents=tuple(draw(st.sets(st.sampled_from(before), max_size=2))) if before else (),
+                    seconds=seconds,
+                    fails_after=draw(st.sampled_from((None, seconds / 2))) if size == 1 else None,
+                    expected_seconds=draw(st.floats(60, 5000)),
+                    assets=tuple(assets.items()),
+                )
+                tasks.append(task)
+        posts.append(Post(draw(st.floats(0, 20_000)), tuple(tasks)))
+    return sorted(posts, key=lambda post: post.time)
+
+
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(small_loads(), st.sampled_from(SIMULATED), st.sampled_from((180.0, 1200.0)), st.booleans())
+def test_every_policy_runs_all_jobs_by_openqa_s_rules_and_pays_for_them(
+    posts: list[Post], name: str, boot: float, spot: bool
+) -> None:
+    place = Place(architecture="x86_64", boot_seconds=boot, spot_mean_hours=2.0 if spot else None)
+    fleets = {fleet.name: fleet for fleet in place.scenario.fleets}
+    tasks = {task.id: task for post in posts for task in post.tasks}
+    begun: dict[int, dict[float, str]] = {job: {} for job in tasks}
+    chosen = policy(name, place)
+
+    def note(seen: Seen) -> Decision:
+        for host in seen.hosts:
+            assert len(host.running) <= fleets[host.fleet].slots
+            for running in host.running:
+                assert tasks[running.job].classes <= fleets[host.fleet].classes
+                begun[running.job][running.since] = host.id
+        return chosen.decide(seen)
+
+    noted = Policy(decide=note, interval=chosen.interval)
+    outcome = play(place.scenario, posts, noted, seed=1, until=2 * DAY)
+    assert outcome == play(place.scenario, posts, chosen, seed=1, until=2 * DAY)
+    assert outcome.unfinished == outcome.killed == 0
+    bill = parts(outcome.spans, fleets)
+    assert sum(bill.values()) == pytest.approx(outcome.dollars)
+    assert min(bill.values()) > -1e-9
+    least = floor(place.scenario, posts)
+    assert outcome.dollars >= least
+    worked = sum(span.held - span.fetching for span in outcome.spans)
+    runs = sum(task.seconds + (task.fails_after or 0) for task in tasks.values())
+    assert worked >= runs - 1e-3
+    for post in posts:
+        for task in post.tasks:
+            assert min(begun[task.id]) >= post.time
+            if task.cluster is not None:
+                assert begun[task.id] == begun[task.cluster]
+    if spot:
+        return
+    assert worked == pytest.approx(runs)
+    assert len(outcome.waits) == sum(1 + (task.fails_after is not None) for task in tasks.values())
+    for task in tasks.values():
+        for parent in task.parents:
+            assert min(begun[task.id]) >= max(begun[parent]) + tasks[parent].seconds - 1e-6
+    for patience in (0.0, boot):
+        ideal = clairvoyant(place.scenario, posts, patience=patience)
+        assert ideal.dollars >= least
+        assert max(ideal.waits) <= patience
+        assert len(ideal.waits) == len(outcome.waits)
 
 
 def test_ours_costs_less_than_counting_and_kills_nothing() -> None:
