@@ -221,6 +221,7 @@ def _content(content: Content) -> Document:
 
     return {
         "distri": content.distri,
+        "more_distris": list(content.more_distris),
         "tests": source(content.tests, content.tests_ref),
         "needles": source(content.needles, content.needles_ref),
         "loader": content.loader,

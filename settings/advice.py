@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from fleet import catalogue
-from settings.content import ARCHITECTURES, KNOWN_CLASSES, PROFILES
+from settings.content import ARCHITECTURES, KNOWN_CLASSES, SAMPLE
 from settings.messages import Build
 from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
@@ -16,8 +16,6 @@ from userdata.messages.sources import FETCHED
 DEBIAN_IMAGES = "/aws/service/debian/"
 # Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
 ASSETS_SHARE = 0.75
-# What `ops smoke` runs, which is there whatever else is followed.
-SAMPLE = PROFILES["sample"]["distri"]
 
 
 def warnings(environment: Environment) -> tuple[str, ...]:
@@ -247,14 +245,16 @@ def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
 
 
 def _builds_of_other_tests(environment: Environment) -> Iterator[str]:
-    there = dict.fromkeys((environment.content.distri, SAMPLE))
+    content = environment.content
+    there = dict.fromkeys((content.distri, *content.more_distris, SAMPLE))
     for key, build, post in _posts(environment):
         distri = post["DISTRI"]
         # Those with CASEDIR bring their tests themselves.
         if "{" not in distri and distri not in there and "CASEDIR" not in post:
             yield (
                 f"{environment.name}: {key}.{build.place('DISTRI')} = {shown(distri)}: openQA has tests of "
-                f"{' and '.join(there)} alone, and no job of others gets anywhere; wanted: content.distri"
+                f"{' and '.join(there)} alone, and no job of others gets anywhere; wanted: "
+                "content.distri, or content.more_distris where the tests are the same"
             )
 
 

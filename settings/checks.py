@@ -12,7 +12,7 @@ from itertools import islice
 from fleet import catalogue, warm
 from settings import messages, openqa_ini, timetable
 from settings.builder import Builder
-from settings.content import ARCHITECTURES, Content, Need
+from settings.content import ARCHITECTURES, SAMPLE, Content, Need
 from settings.fields import GP3_GIB, Architecture
 from settings.model import (
     FEDORA_ACCOUNTS,
@@ -474,6 +474,13 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
             if not getattr(content, key):
                 choice = allowed(Content.model_fields[key])
                 yield Problem(f"content.{key}", None, "", f'{choice}; profile = "custom" has no defaults')
+    for name in content.more_distris:
+        if not content.tests:
+            yield Problem("content.more_distris", name, "the sample's tests are its own", "tests as well")
+        elif name in (content.distri, SAMPLE):
+            wrong = "it has tests already"
+            yield Problem("content.more_distris", name, wrong, f"others than {content.distri} and {SAMPLE}")
+    yield from _twice("content.more_distris", content.more_distris, "each once")
     if content.needles and not content.tests:
         wrong = "the sample's needles come with it"
         yield Problem("content.needles", content.needles, wrong, "nothing without content.tests")

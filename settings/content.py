@@ -41,6 +41,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         },
     },
 }
+# What `ops smoke` runs, which is there whatever else is followed.
+SAMPLE = "sample"
 # The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They demand no
 # fleet, but one that has their class must carry them.
 SAMPLE_CLUSTERS: Mapping[str, int] = {"tap": 2, "vde": 2}
@@ -73,6 +75,11 @@ PackageName = Field(
     pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]+$",
     description='the name of a package of the distribution that hosts run, such as "libxml-libxml-perl"',
 )
+Distribution = Field(
+    max_length=40,
+    pattern=r"^[a-z][a-z0-9_-]*$",
+    description="up to 40 lowercase letters, digits, - and _, starting with a letter",
+)
 WorkerClass = Field(pattern=r"^[A-Za-z0-9_.+:-]+$")
 GroupName = Field(max_length=200, pattern=rf"^ *[^{UNSEEN}=](?:[^{UNSEEN}=]| )*$")
 
@@ -93,20 +100,18 @@ class Content(Settings):
 
     profile: Literal["sample", "fedora", "example", "custom"]
     # DISTRI of the jobs, and the folder of the tests.
-    distri: Annotated[
-        str,
-        Field(
-            max_length=40,
-            pattern=r"^[a-z][a-z0-9_-]*$",
-            description="up to 40 lowercase letters, digits, - and _, starting with a letter",
-        ),
-    ] = ""
+    distri: Annotated[str, Distribution] = ""
     # None: the sample that comes with the hosts.
     tests: Annotated[str | None, RepositoryAddress] = None
     tests_ref: Annotated[str, GitRef] = "HEAD"
     # None: the needles are in the tests' repository.
     needles: Annotated[str | None, RepositoryAddress] = None
     needles_ref: Annotated[str, GitRef] = "HEAD"
+    # Other DISTRI that the same tests are for, as openSUSE's are for MicroOS.
+    more_distris: Annotated[
+        tuple[Annotated[str, Distribution], ...],
+        Field(description=f"a list of up to 20, each {Distribution.description}", max_length=20),
+    ] = ()
     # fifloader: Fedora's, a program of the tests' repository. openqa: openQA's templates (.json), and job
     # groups (.yaml, one a group). scenarios: nothing is loaded, who schedules names the file.
     loader: Literal["fifloader", "openqa", "scenarios"] = "scenarios"

@@ -333,6 +333,18 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.fif.json"]',
                 ['content.templates = "a.fif.json"', 'allowed: loader = "fifloader", or'],
             ),
+            "more distributions without tests": (
+                'more_distris = ["other"]',
+                ['content.more_distris = "other": the sample\'s tests are its own', "allowed: tests as well"],
+            ),
+            "more distributions, the first": (
+                f'{OWN_GROUPS}\ndistri = "own"\nmore_distris = ["own", "x"]',
+                ['content.more_distris = "own": it has tests already', "others than own and sample"],
+            ),
+            "more distributions, twice": (
+                f'{OWN_GROUPS}\ndistri = "own"\nmore_distris = ["x", "x"]',
+                ['content.more_distris = "x": is there twice'],
+            ),
             **{
                 f"group names, {name}": (f"{OWN_GROUPS}\ngroup_names = {{ {names} }}", said)
                 for name, (names, said) in {
@@ -1658,7 +1670,11 @@ def test_contents_on_the_operators_pages_are_allowed() -> None:
         r"```toml\n(\[content\].*?)```", "".join(page.read_text() for page in PAGES), re.DOTALL
     )
     made = [Content.model_validate(tomllib.loads(example)["content"]) for example in examples]
-    assert [(one.distri, one.loader) for one in made] == [("debian", "scenarios"), ("almalinux", "fifloader")]
+    assert [(one.distri, one.loader) for one in made] == [
+        ("debian", "scenarios"),
+        ("almalinux", "fifloader"),
+        ("opensuse", "openqa"),
+    ]
 
 
 def test_only_tables_are_called_tables() -> None:

@@ -131,7 +131,7 @@ def test_a_build_for_each_value(tmp_path: Path) -> None:
 FETCHING = 'ISO_URL = "https://cd.example.org/{date}.iso"\n'
 
 
-def warnings(directory: Path, text: str, domains: tuple[str, ...], **changes: str) -> tuple[str, ...]:
+def warnings(directory: Path, text: str, domains: tuple[str, ...], **changes: object) -> tuple[str, ...]:
     load(directory, text)
     made = settings.load("x", directory)
     content = made.content.model_copy(update={"download_domains": domains, **changes})
@@ -184,6 +184,8 @@ def test_builds_of_tests_that_are_not_there_are_told(tmp_path: Path) -> None:
     )
     brought = text + 'CASEDIR = "https://example.org/tests.git"\n'
     assert warnings(tmp_path, brought, (), loader="openqa", distri="fedora") == ()
+    more = {"distri": "fedora", "more_distris": ("fedroa",)}
+    assert warnings(tmp_path, text, (), loader="openqa", **more) == ()
 
 
 def test_builds_that_no_host_takes_are_told(tmp_path: Path) -> None:

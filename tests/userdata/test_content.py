@@ -269,6 +269,27 @@ def test_a_repository_of_templates_that_is_refused_leaves_those_of_the_tests(
     assert openqa.loads() == ["more.json", "worse.json", "tables.json"]
 
 
+def test_one_tree_of_tests_may_be_of_several_distributions(
+    tmp_path: Path, host: Host, openqa: OpenQa
+) -> None:
+    """openQA looks for MicroOS's in a folder of that name, and they are openSUSE's."""
+    data = json.loads(host.layout.document.read_text())
+    data["webui"]["content"]["more_distris"] = ["other"]
+    both = machine.host(tmp_path, data)
+    shared = host.layout.data / "openqa/share/tests"
+    (shared / "other").mkdir()  # of an environment that had tests of that name
+    roles._lay_out(both)
+    for text in ("one", "two"):
+        openqa.push({"main.pm": text, "tables.json": TABLES})
+        follow(both)
+        assert (shared / "other/main.pm").read_text() == text
+        # The second is what rsync gives to workers.
+        for place in (shared, current(both)):
+            assert (place / "other").readlink() == Path("pushed")
+        refresh.lay_out(both)
+        assert (current(both) / "other/main.pm").read_text() == text
+
+
 def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)
@@ -642,16 +663,16 @@ def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(
     (tmp_path / "needles/a.json").write_text("needle")
     parts = {"x": tree, "x/products/x/needles": tmp_path / "needles"}
     (tree / "main.pm").write_text("1")
-    trees.publish(content, tests, parts)
+    trees.publish(content, tests, parts, {})
     assert (tests / "x/products/x/needles/a.json").read_text() == "needle"
     monkeypatch.chdir(content / "current")
     for number in (2, 3):
         (tree / "main.pm").unlink()  # as git does
         (tree / "main.pm").write_text(str(number))
         if number == 2:
-            trees.publish(content, tests, parts)
+            trees.publish(content, tests, parts, {})
             assert Path("x/main.pm").read_text() == "1"
-    trees.publish(content, tests, parts)
+    trees.publish(content, tests, parts, {})
     assert (tests / "x/main.pm").read_text() == "3"
     assert sorted(path.name for path in (content / "releases").iterdir()) == ["2", "3"]
     assert [path.name for path in tests.iterdir()] == ["x"]
@@ -672,7 +693,7 @@ def linked(tmp_path: Path) -> Path:
 
 def test_nothing_is_written_where_a_link_of_the_tests_leads(linked: Path) -> None:
     parts = {"x": linked / "tree", "x/products/x/needles": linked / "needles"}
-    trees.publish(linked / "content", linked / "tests", parts)
+    trees.publish(linked / "content", linked / "tests", parts, {})
     assert (linked / "tests/x/products/x/needles/a.json").read_text() == "needle"
     assert [path.name for path in (linked / "elsewhere/needles").iterdir()] == ["theirs"]
 
@@ -680,7 +701,7 @@ def test_nothing_is_written_where_a_link_of_the_tests_leads(linked: Path) -> Non
 @pytest.mark.parametrize("name", ["needles", "dangling"])
 def test_needles_take_the_place_of_a_link(linked: Path, name: str) -> None:
     parts = {"x": linked / "tree", f"x/{name}": linked / "needles"}
-    trees.publish(linked / "content", linked / "tests", parts)
+    trees.publish(linked / "content", linked / "tests", parts, {})
     assert (linked / "tests/x" / name / "a.json").read_text() == "needle"
     assert (linked / "elsewhere/needles/theirs").read_text() == "kept"
 
@@ -689,7 +710,7 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/x").symlink_to("/")
     with pytest.raises(HostError, match="tests/x is no folder: move it away"):
-        trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path})
+        trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path}, {})
 
 
 @pytest.fixture

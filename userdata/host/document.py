@@ -70,6 +70,7 @@ class Content:
     """What is tested; see settings/content.py."""
 
     distri: str
+    more_distris: tuple[str, ...]
     tests: Source | None
     needles: Source | None
     loader: str
@@ -369,6 +370,7 @@ def _builder(data: Mapping[str, Any] | None) -> Builder | None:
 def _content(data: Mapping[str, Any]) -> Content:
     return Content(
         distri=data["distri"],
+        more_distris=tuple(data["more_distris"]),
         tests=_source(data["tests"]),
         needles=_source(data["needles"]),
         loader=data["loader"],

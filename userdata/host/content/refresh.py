@@ -68,7 +68,7 @@ def lay_out(host: Host) -> None:
                 (bundled / file).parent.mkdir(parents=True, exist_ok=True)
                 (bundled / file).write_bytes(text)
             parts = {SAMPLE: bundled, **{name: tree for name, tree in parts.items() if name != SAMPLE}}
-        trees.publish(own, _tests(host), parts)
+        trees.publish(own, _tests(host), parts, _links(content) if content.distri in parts else {})
 
 
 def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
@@ -144,7 +144,7 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
             return
         # Else a host that loses its power could leave the names alone, of files that hold nothing.
         os.sync()
-        trees.publish(folder(host), _tests(host), _parts(host, content))
+        trees.publish(folder(host), _tests(host), _parts(host, content), _links(content))
     for repository in repositories:
         repository.keep(commits[repository.name][0])
     now = State(commits=commits, templates=loaded, loader=content.loader)
@@ -237,6 +237,11 @@ def _parts(host: Host, content: Content) -> dict[str, Path]:
         within = f"{product}/" if (own / "tests" / product).is_dir() else ""
         parts[f"{content.distri}/{within}needles"] = own / "needles"
     return parts
+
+
+def _links(content: Content) -> dict[str, str]:
+    """The other distributions that the tests are for: openQA looks for each in a folder of its name."""
+    return dict.fromkeys(content.more_distris, content.distri)
 
 
 def _published(host: Host) -> dict[str, Path]:

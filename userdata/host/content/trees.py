@@ -17,13 +17,14 @@ _RENAME_EXCHANGE = 2
 _KEPT = 2
 
 
-def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
+def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mapping[str, str]) -> None:
     """Makes a release and lets workers and openQA have it.
 
     Args:
         content: the folder of releases.
         tests: openQA's ``share/tests``.
         parts: trees by where they go: ``DISTRI``, then what goes into it, such as ``DISTRI/needles``.
+        links: more ``DISTRI``, each with the one whose tree it has.
 
     Raises:
         HostError: a folder is in the way, or two folders cannot be exchanged.
@@ -46,10 +47,16 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path]) -> None:
         elif place.is_dir():
             shutil.rmtree(place)
         link(tree, place)
+    for name, distribution in links.items():
+        (release / name).symlink_to(distribution)
     release.rename(releases / str(number))
     _point(content / "current", Path("releases") / str(number))
     for name in distributions:
         _replace(tests / name, releases / str(number) / name)
+    for name, distribution in links.items():
+        if (tests / name).is_dir() and not (tests / name).is_symlink():
+            shutil.rmtree(tests / name)
+        _point(tests / name, Path(distribution))
     for old in [*numbers, number][:-_KEPT]:
         shutil.rmtree(releases / str(old))
 
