@@ -248,6 +248,24 @@ def test_a_hook_that_cannot_be_completed_is_tried_again() -> None:
     assert world.log[-1] == "complete"
 
 
+class Stuck(World):
+    """A host whose volume, or whose workers, systemd cannot stop at first."""
+
+    def stop(self) -> None:
+        if self.now < 120.0:
+            raise HostError("srv-data.mount is busy")
+        super().stop()
+
+
+def test_a_host_that_cannot_stop_yet_is_not_let_go_before_it_has() -> None:
+    assert Stuck(targets=["Terminated"]).run() == ["drain", "stop", "complete"]
+
+
+def test_jobs_that_cannot_be_handed_back_are_handed_back_again() -> None:
+    world = Stuck(targets=["InService"], busy_for=1e9, notices={60.0: Notice.INTERRUPTION})
+    assert world.run() == ["stop", "leave", "stop", "complete"]
+
+
 def test_an_interrupted_host_hands_its_jobs_back_at_once_and_leaves() -> None:
     world = World(targets=["InService"], busy_for=1e9, notices={60.0: Notice.INTERRUPTION})
     assert world.run() == ["stop", "leave", "stop", "complete"]

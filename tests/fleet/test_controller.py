@@ -347,6 +347,22 @@ def test_hosts_are_told_in_every_round_which_workers_take_no_jobs(caplog: pytest
     assert len(world.told) == 3
 
 
+def test_a_host_whose_workers_went_as_they_were_told_is_idle_and_goes() -> None:
+    """Else it would look like one that lost them, and be paid for until it is given up."""
+    world = World(desired=1, facts=(parse("small", json.dumps(PARAMETER | {"workers": {"c8i.xlarge": 2}})),))
+    world.arrive(1)
+    world.workers = [ListedWorker(id=id, instance="i-1", number=id, connected=True) for id in (1, 2)]
+    world.jobs = [replace(job(7), scheduled=False, worker=1, started=NOW - 1000)]
+    control = world.controller()
+    control.round()
+    assert world.told == [{"i-1": {1, 2}}]
+    world.jobs, world.workers = [], [replace(worker, connected=False) for worker in world.workers]
+    for _ in range(2):
+        control.round()
+        world.now += 10
+    assert world.calls == ["terminate i-1"]
+
+
 def test_a_controller_that_starts_anew_knows_what_hosts_were_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,7 +403,7 @@ def test_nonsense_changes_nothing() -> None:
     done = world.controller().round()
     assert done is not None
     assert done.unusable == "Two fleets have the same name."
-    assert world.calls == []
+    assert (world.calls, world.told) == ([], [])
 
 
 def test_a_refusal_is_said_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -234,6 +234,7 @@ def test_a_zone_without_capacity_does_not_count_once_another_one_gives_a_host() 
     assert judge([activity("Failed", 4, message=NO_METAL), given, failed]).no_capacity_at == minutes(4)[0]
     trying = given | {"Description": "Launching a new EC2 instance"}
     assert judge([trying, failed]).no_capacity_at == minutes(2)[0], "it has no host yet"
+    assert judge([given, trying, failed]) == Launches()
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,12 @@ def test_failures_count_since_the_last_host_that_came_up() -> None:
         ]
     )
     assert found == Launches(failures=3, last_failure=minutes(7)[0], boot_seconds=100.0)
+
+
+def test_a_launch_that_failed_without_a_word_is_a_failure() -> None:
+    silent = activity("Failed", 1)
+    del silent["StatusMessage"]
+    assert judge([silent]).failures == 1
 
 
 def test_a_launch_that_the_controller_called_off_is_no_failure() -> None:

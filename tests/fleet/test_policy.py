@@ -299,6 +299,7 @@ def gone(decision: Decision) -> set[str]:
 def test_hosts_of_an_old_template_go_once_one_of_the_new_has_come_up() -> None:
     decision = plainly(see(hosts=[*OLD, host("h4", SMALL, jobs=1)], fleets=(SMALL,)))
     assert (decision.drain, decision.release) == (("h1", "h2"), ("h3",))
+    assert decision.desired == {"small": 1}, "none comes for those that go, as nothing waits"
 
 
 def test_until_then_one_goes_at_a_time_the_one_that_is_done_first() -> None:

@@ -185,6 +185,13 @@ def test_what_was_away_before_nobody_looked_may_have_been_back() -> None:
     assert (only(found).state, found.given_up) == (State.READY, ())
 
 
+def test_a_worker_that_was_away_before_nobody_looked_may_have_been_back() -> None:
+    memory, host = Memory(), member("i-1")
+    rows = (worker(1), replace(worker(2), instance="i-1", number=2, connected=False))
+    look(host, workers=rows, memory=memory)
+    assert only(look(host, workers=rows, memory=memory, now=NOW + 1200)).unfit == 0
+
+
 def test_several_hosts_do_not_lose_their_workers_at_once_but_openqa() -> None:
     memory, members = Memory(), [member(f"i-{number}") for number in (1, 2, 3)]
     away = tuple(worker(number, number=number, connected=False) for number in (1, 2, 3))
@@ -211,6 +218,16 @@ def test_a_host_that_ec2_has_ended_takes_no_room() -> None:
         assert found.seen.hosts == []
         # Its group replaces it by itself.
         assert view.acts(decide(found.seen), found, {"group": group(ended, desired=1, max=1)}, [FACTS]) == []
+
+
+def test_a_host_that_ec2_has_ended_is_still_capacity_to_its_group() -> None:
+    """As long as its group counts it, a host more must be desired for the job that waits."""
+    ended = member("i-1", gone=True)
+    found = look(ended, jobs=(job(1),))
+    decision = decide(found.seen)
+    assert brief(view.acts(decision, found, {"group": group(ended)}, [FACTS])) == [
+        (None, False, decision.desired["small"] + 1)
+    ]
 
 
 def test_a_host_whose_workers_are_all_closed_is_idle_and_not_lost() -> None:
@@ -357,6 +374,12 @@ def test_a_job_that_ended_before_it_began_does_not_blind_the_controller() -> Non
     assert find_fault(look(member("i-1"), jobs=(job(2),), memory=memory).seen) is None
 
 
+def test_nothing_is_learned_from_a_job_that_was_cancelled_before_it_began() -> None:
+    memory = Memory()
+    memory.learn([job(1, scheduled=False, finished=NOW)])
+    assert memory.usual == {}
+
+
 def test_numbers_of_a_fleet() -> None:
     launches = Launches(failures=2, last_failure=5.0, no_capacity_at=6.0, boot_seconds=90.0)
     warm = (parse("mon-sun 00:00-23:59 30"),)
@@ -373,7 +396,8 @@ def test_numbers_of_a_fleet() -> None:
 
 
 def test_cost_counts_every_host_there_is() -> None:
-    found = look(member("i-1"), member("i-2", "Terminating:Wait", type="c8i.2xlarge"))
+    going = member("i-2", "Terminating:Wait", type="c8i.2xlarge")
+    found = look(member("i-1"), going, member("i-3", gone=True))
     assert found.hourly["small"] == pytest.approx(0.6)
 
 
