@@ -27,6 +27,8 @@ from userdata.host.host import Host
 
 TABLES = json.dumps({"Machines": [{"name": "64bit", "backend": "qemu"}]})
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n"
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
@@ -356,6 +358,25 @@ def test_no_link_of_a_repository_leads_out_of_it(host: Host, openqa: OpenQa, tar
         follow(host)
     assert current(host) == release
     assert not (refresh.folder(host) / "tests/needles/x.png").is_symlink()
+
+
+def test_no_needle_is_in_git_lfs(host: Host, openqa: OpenQa) -> None:
+    openqa.push(
+        {"needles/one.png": "one", "needles/one.json": "{}", "manual/a.png": POINTER, "tables.json": TABLES}
+    )
+    follow(host)
+    release = current(host)
+    openqa.push({"needles/two.png": POINTER, "needles/two.json": "{}"})
+    with pytest.raises(HostError, match=r"^tests: needles/two\.png is in Git LFS, which is not followed"):
+        follow(host)
+    assert current(host) == release
+
+
+def test_empty_folders_of_submodules_are_told(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"main.pm": "one", "tables.json": TABLES})
+    assert len(follow(host)) == 1
+    openqa.push({".gitmodules": '[submodule "more"]\npath = more\nurl = https://example.org/more.git\n'})
+    assert follow(host)[1] == "tests: its submodules are not followed: their folders are empty"
 
 
 def test_links_of_a_release_from_before_they_were_refused_go_at_a_start(host: Host, openqa: OpenQa) -> None:

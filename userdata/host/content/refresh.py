@@ -152,6 +152,8 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
         write_private(path, json.dumps(asdict(now)), mode=0o644)
     for name, (commit, address, _) in commits.items():
         report(f"{name}: {commit} of {address}")
+        if (folder(host) / name / ".gitmodules").is_file():
+            report(f"{name}: its submodules are not followed: their folders are empty")
 
 
 def _next(repository: Repository, before: State, *, rewritten: bool) -> str:

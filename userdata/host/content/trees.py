@@ -13,6 +13,9 @@ from userdata.host.errors import HostError
 # linux/fcntl.h, linux/fs.h
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+# git-lfs.com, its specification: what git alone has of a file that Git LFS keeps elsewhere.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_BYTES = 1024
 # The newest, and the one before it: a worker may be in the middle of it.
 _KEPT = 2
 
@@ -64,12 +67,25 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mappin
 def check(tree: Path) -> None:
     """Checks that a working tree has no symbolic link to anything outside: openQA shows needles to everybody.
 
+    And that needles have their images, as no job would match one whose image is elsewhere.
+
     Raises:
-        HostError: it has one.
+        HostError: it has such a link, or a needle in Git LFS.
     """
     for path in _leading_out(tree):
         link = path.relative_to(tree)
         raise HostError(f"{tree.name}: {link} is a symbolic link that leads out of the repository")
+    for needle in tree.rglob("*.json"):
+        image = needle.with_suffix(".png")
+        if (
+            image.is_file()
+            and image.stat().st_size < _POINTER_BYTES
+            and image.read_bytes().startswith(_POINTER)
+        ):
+            name = image.relative_to(tree)
+            raise HostError(
+                f"{tree.name}: {name} is in Git LFS, which is not followed: git must have it itself"
+            )
 
 
 def link(tree: Path, target: Path) -> None:
