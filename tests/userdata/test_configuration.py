@@ -171,10 +171,12 @@ def test_workers_ask_a_cache_service_that_is_in_no_network(name: str) -> None:
 @pytest.mark.parametrize("container", ["openqa-proxy", "openqa-rsyncd"])
 def test_who_only_serves_files_sees_no_secret(name: str, container: str) -> None:
     runtime = "/run/openqa-on-aws"
+    # By their key nginx knows workers; it signs nothing without its other half.
+    hidden = [text for text in machine.HIDDEN if text != machine.WORKER_KEY[:16]]
     secrets = {
         f"/{path.relative_to(GOLDEN / name)}"
         for path in (GOLDEN / name / runtime[1:]).rglob("*")
-        if path.is_file() and any(secret in path.read_text() for secret in machine.HIDDEN)
+        if path.is_file() and any(secret in path.read_text() for secret in hidden)
     }
     known = ("config/database.ini", "config/openqa.ini", "administrator/client.conf")
     assert secrets >= {f"{runtime}/{file}" for file in known}
