@@ -17,7 +17,7 @@ import pytest
 
 from userdata.messages import archive
 from userdata.messages.archive import ArchiveError
-from userdata.messages.memory import Memory
+from userdata.messages.memory import OVERLAP_SECONDS, Memory
 from userdata.messages.openqa import POST_SECONDS, UnavailableError
 from userdata.messages.rules import Message
 
@@ -29,6 +29,19 @@ class Away:
 
     def handle(self, message: Message) -> None:
         raise UnavailableError("openQA is away")
+
+
+class Handled:
+    """A scheduler that deals with all, and whose openQA does not answer at first."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.away = away
+        self.asked: list[str] = []
+
+    def handle(self, message: Message) -> None:
+        self.asked.append(message.id)
+        if len(self.asked) <= self.away:
+            raise UnavailableError("openQA is away")
 
 
 class Channel:
@@ -108,6 +121,72 @@ def test_what_openqa_has_not_got_is_not_acknowledged(consumer: Any, memory: Memo
     assert (channel.acknowledged, len(made._waiting)) == ([], 1)
 
 
+def test_what_openqa_has_got_is_acknowledged_and_done_with(consumer: Any, memory: Memory) -> None:
+    made, channel = listening(consumer, memory), Channel()
+    made._scheduler = Handled()
+    deliver(made, channel, b"{}")
+    for _ in range(2):
+        made._work(channel)
+    assert (made._scheduler.asked, channel.acknowledged) == (["1"], [7])
+
+
+def test_an_openqa_that_is_away_is_asked_again_after_a_pause(consumer: Any, memory: Memory) -> None:
+    made, channel = listening(consumer, memory), Channel()
+    made._scheduler = Handled(away=1)
+    deliver(made, channel, b"{}")
+    asked = []
+    for later in (0, consumer.AGAIN_SECONDS - 1, consumer.AGAIN_SECONDS):
+        made._clock = lambda later=later: NOW + later
+        made._work(channel)
+        asked.append(len(made._scheduler.asked))
+    assert asked == [1, 1, 2]
+    assert channel.acknowledged == [7]
+
+
+def test_while_the_broker_is_away_nothing_counts_as_heard(consumer: Any, memory: Memory) -> None:
+    """Else what it sent meanwhile would never be asked for."""
+    listening(consumer, memory)._work(None)
+    assert memory.since == 0
+
+
+def test_of_the_archive_comes_what_neither_was_dealt_with_nor_waits(
+    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def read(*_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        asked.append("archive")
+        for id, topic in (("1", "a.b"), ("2", "a.b"), ("3", "a.b"), ("4", "other"), (5, "a.b")):
+            yield {"id": id, "topic": topic, "body": {}}
+
+    monkeypatch.setattr(archive, "read", read)
+    made = listening(consumer, memory, archive="http://archive.example")
+    made._topics, made._archive_from = ("a.*", "b.*"), NOW - 60
+    deliver(made, Channel(), b"{}")
+    memory.add("2", now=NOW)
+    for _ in range(2):
+        made._catch_up()
+    assert [(waiting.message.id, waiting.tag) for waiting in made._waiting] == [("1", 7), ("3", None)]
+    assert len(asked) == 1
+
+
+def test_an_archive_that_was_away_is_asked_again_after_a_pause(
+    consumer: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def away(*_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        asked.append(made._clock())
+        raise ArchiveError("it is away")
+
+    monkeypatch.setattr(archive, "read", away)
+    made = listening(consumer, memory, archive="http://archive.example")
+    for later in (0, consumer.ARCHIVE_SECONDS - 1, consumer.ARCHIVE_SECONDS):
+        made._clock = lambda later=later: NOW + later
+        made._catch_up()
+    assert asked == [NOW, NOW + consumer.ARCHIVE_SECONDS]
+
+
 def test_what_makes_no_sense_is_acknowledged(consumer: Any, memory: Memory) -> None:
     made, channel = listening(consumer, memory), Channel()
     deliver(made, channel, b"{")
@@ -147,7 +226,7 @@ def broker(consumer: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         consumer_tags=[],
         calls=calls,
         queue_declare=lambda *_, **__: SimpleNamespace(method=SimpleNamespace(queue="chosen")),
-        **{name: note(name) for name in ("queue_bind", "basic_qos", "basic_consume")},
+        **{name: note(name) for name in ("queue_bind", "basic_qos", "basic_consume", "basic_ack")},
     )
     connection = SimpleNamespace(
         is_open=False, channel=lambda: channel, process_data_events=lambda **_: next(events)
@@ -166,6 +245,39 @@ def test_messages_come_through_the_queue_that_the_broker_made(
         ("basic_qos",),
         ("basic_consume", "chosen"),
     ]
+
+
+def test_what_comes_is_dealt_with_while_the_broker_is_there(
+    consumer: Any, memory: Memory, broker: SimpleNamespace
+) -> None:
+    broker.consumer_tags = ["tag"]
+    made = listening(consumer, memory)
+    made._scheduler = Handled()
+    deliver(made, Channel(), b"{}")
+    with pytest.raises(StopIteration):
+        made._consume()
+    assert broker.calls[-1] == ("basic_ack", 7)
+
+
+def test_the_archive_is_asked_for_what_came_since_all_was_heard(
+    consumer: Any, memory: Memory, broker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for some before: it may show messages late. Not in one question: it has a limit."""
+    spans = []
+
+    def read(*_: Any, start: float, end: float, **__: Any) -> Iterator[dict[str, Any]]:
+        spans.append((start, end))
+        return iter(())
+
+    monkeypatch.setattr(archive, "read", read)
+    broker.consumer_tags = ["tag"]
+    memory.since = NOW - 8 * 3600
+    made = listening(consumer, memory, archive="http://archive.example")
+    with pytest.raises(StopIteration):
+        made._consume()
+    made._catch_up()
+    begin = NOW - 8 * 3600 - OVERLAP_SECONDS
+    assert spans == [(begin, begin + consumer.SPAN_SECONDS), (begin + consumer.SPAN_SECONDS, NOW)]
 
 
 def test_a_queue_that_a_lost_host_holds_keeps_nobody_waiting(

@@ -65,6 +65,10 @@ def test_topics(pattern: str, topic: str, expected: bool) -> None:
     assert rules.topic_matches(pattern, topic) is expected
 
 
+def test_a_rule_is_for_its_own_topics_alone() -> None:
+    assert [rule(topic="a.*").matches(message(topic=topic)) for topic in ("a.b", "b.a")] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
@@ -124,13 +128,19 @@ def test_a_field_without_a_value_is_told(template: str) -> None:
     [
         ("a", "1", b"{", "not JSON"),
         ("a", "1", b"\xff", "not JSON"),
+        ("a", "1", b"[" * 100_000, "not JSON"),
         ("a", "1", b"[]", "no JSON object"),
         ("", "1", b"{}", "no topic"),
+        (5, "1", b"{}", "no topic"),
     ],
 )
-def test_what_is_no_message(topic: str, identifier: object, raw: bytes, reason: str) -> None:
+def test_what_is_no_message(topic: object, identifier: object, raw: bytes, reason: str) -> None:
     with pytest.raises(RuleError, match=reason):
         rules.parse(topic, identifier, raw)
+
+
+def test_a_message_is_known_by_the_id_that_its_sender_gave() -> None:
+    assert rules.parse("a.b", "sender's", b"{}").id == "sender's"
 
 
 def test_a_message_without_an_id_is_known_by_what_it_says() -> None:
@@ -145,8 +155,9 @@ def test_a_message_without_an_id_is_known_by_what_it_says() -> None:
     )
     assert first == again
     assert len({first, other, elsewhere}) == 3
-    with pytest.raises(RuleError, match="no id"):
-        rules.of("a.b", None, {"build": 1})  # an archive's
+    for identifier in (None, "", 5):
+        with pytest.raises(RuleError, match="no id"):
+            rules.of("a.b", identifier, {"build": 1})  # an archive's
 
 
 def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
@@ -154,9 +165,11 @@ def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
     first = Memory(path, now=1000)
     assert first.since == 1000
     first.add("m", now=1001)
+    first.note("source", "stamp")
     first.all_done(now=1010)
     again = Memory(path, now=5000)
     assert again.knows("m")
+    assert again.last("source") == "stamp"
     assert again.since == 1000, "not written more often than every half minute"
     first.all_done(now=1000 + SAVE_SECONDS)
     assert Memory(path, now=5000).since == 1000 + SAVE_SECONDS
@@ -227,6 +240,15 @@ def test_a_build_is_scheduled_once(memory: Memory, lock: Path, caplog: pytest.Lo
     assert "message 2: fedora Rawhide cd x86_64 F-1 has jobs already, such as 1" in caplog.messages
 
 
+def test_whether_a_message_has_its_jobs_is_told(memory: Memory, lock: Path) -> None:
+    """The timetable remembers files of a source as tested by this."""
+    scheduler = Scheduler([rule()], FakeOpenQa(), memory, templates_lock=lock)
+    assert scheduler.handle(message())
+    assert scheduler.handle(message(identifier="2")), "its build has jobs already"
+    assert not scheduler.handle(message(identifier="2")), "dealt with already"
+    assert not Scheduler([], FakeOpenQa(), memory, templates_lock=lock).handle(message(identifier="3"))
+
+
 def test_every_rule_that_matches_is_followed(memory: Memory, lock: Path) -> None:
     openqa = FakeOpenQa()
     other = rule(post=POST | {"BUILD": "{compose.number}"})
@@ -272,7 +294,7 @@ def test_a_build_of_which_openqa_could_make_nothing_is_tried_again(memory: Memor
         def post(self, parameters: dict[str, str]) -> Posted:
             self.asked.append(parameters)
             if len(self.asked) in self.fails:
-                return Posted(ids=(), failed=(), error="the database is away")
+                return Posted(ids=(), failed=("a: the database is away",))
             return Posted(ids=(1,), failed=())
 
         fails = range(1, 3)
@@ -301,7 +323,7 @@ def test_each_build_of_a_message_has_its_own_tries(memory: Memory, lock: Path) -
     for _ in range(3):
         with pytest.raises(UnavailableError):
             scheduler.handle(message())
-    scheduler.handle(message())
+    assert not scheduler.handle(message()), "one of its builds has no jobs"
     assert [asked["BUILD"] for asked in openqa.asked] == ["F-1", "F-1", "F-1", "7", "7"]
     assert openqa.jobs == {"7": 5}
 
@@ -420,6 +442,8 @@ def test_what_openqa_fails_with_keeps_no_other_message_waiting_for_ever(
         (403, b'{"error": "no api key"}', UnavailableError, r"HTTP 403 \(no api key\)"),
         (403, b"Asset download requested from non-passlisted host a.", RefusedError, "from non-passlisted"),
         (400, b'{"error": "DISTRI is missing"}', RefusedError, r"HTTP 400 \(DISTRI is missing\)"),
+        (400, b"{}", RefusedError, "HTTP 400"),
+        (400, b"[]", RefusedError, "HTTP 400"),
         (414, b"<html>", RefusedError, "HTTP 414"),  # what a message says may be long
         (200, b"<html>", UnavailableError, "isos"),
         (200, b"[]", UnavailableError, "no JSON object"),
