@@ -210,6 +210,22 @@ def test_a_segment_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
         archive.archive(path, name, system=SYSTEM, mount=tmp_path / "mount")
 
 
+def test_a_segment_that_a_later_timeline_wrote_is_refused(tmp_path: Path) -> None:
+    written = segment_file(tmp_path, "000000020000000000000001")
+    with pytest.raises(HostError, match="is of timeline 2"):
+        archive.archive(written, "000000010000000000000001", system=SYSTEM, mount=tmp_path / "mount")
+
+
+def test_a_file_that_changes_while_it_is_archived_has_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount, name = tmp_path / "mount", "000000010000000000000001"
+    monkeypatch.setattr(archive, "_chunks", lambda path, digest: iter([path.read_bytes()[:-1]]))
+    with pytest.raises(HostError, match="changed while it was archived"):
+        archive_all(tmp_path, mount, name)
+    assert not list(mount.rglob("*.json"))
+
+
 def test_a_segment_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
     mount, name = tmp_path / "mount", "000000010000000000000001"
     archive_all(tmp_path, mount, name)
@@ -438,6 +454,18 @@ def test_a_target_says_its_time_zone(text: str) -> None:
         choose.parse_target(text)
 
 
+def test_a_base_of_a_timeline_that_is_no_ancestor_leads_nowhere() -> None:
+    assert not Lineage(1, {}).has(base(timeline=2))
+
+
+def test_a_history_tells_where_each_ancestor_was_left() -> None:
+    """As PostgreSQL writes it: src/backend/access/transam/timeline.c."""
+    text = "1\t0/3000000\tno recovery target specified\n\n# told\n2\t1/0\tbefore a time\n"
+    assert choose.parse_history(3, text) == Lineage(3, {1: 0x3000000, 2: 1 << 32})
+    with pytest.raises(HostError, match="the history of timeline 3 is malformed: 'nonsense'"):
+        choose.parse_history(3, "nonsense\n")
+
+
 def test_timelines_are_counted_from_one() -> None:
     with pytest.raises(HostError, match="--timeline 0: timelines are counted from 1"):
         choose.parse_target("latest", timeline=0)
@@ -445,6 +473,7 @@ def test_timelines_are_counted_from_one() -> None:
 
 def test_targets() -> None:
     assert choose.parse_target("latest") == Target()
+    assert choose.parse_target("latest", timeline=1) == Target(timeline=1)
     assert choose.parse_target("2026-01-31T14:00:00+02:00", timeline=2) == Target(NOON, 2)
 
 
