@@ -127,7 +127,8 @@ class _Machine:
     begin: float
     end: float
     free_at: list[float]
-    cached: set[str] = field(default_factory=set)
+    cached: dict[str, float] = field(default_factory=dict)  # when each asset is there
+    stored_at: float = 0.0
     jobs: list[tuple[float, float]] = field(default_factory=list)  # begin and end of each
     fetching: float = 0.0
 
@@ -288,14 +289,17 @@ class _Greedy:
 
     def _start(self, work: _Work, machine: _Machine, now: float) -> None:
         size = self._bytes(work, machine)
-        machine.cached.update(name for task in work.tasks for name, _ in task.assets)
         slots = sorted(range(len(machine.free_at)), key=machine.free_at.__getitem__)[: len(work.tasks)]
         start = max(now, machine.free_at[slots[-1]])
-        fetch = size / self.rates[machine.fleet.name]
         if size:
-            # One after the other at the web UI's full rate: nobody could serve them sooner.
+            # One after the other, at the web UI's full rate and at the host's: nobody could have them sooner.
             self.link_free = max(self.link_free, start) + size / self.scenario.webui_bytes_per_second
-            fetch = max(fetch, self.link_free - start)
+            machine.stored_at = max(machine.stored_at, start) + size / self.rates[machine.fleet.name]
+        assets = {name for task in work.tasks for name, _ in task.assets}
+        there = max(self.link_free, machine.stored_at)
+        for name in assets:
+            machine.cached.setdefault(name, there)
+        fetch = max(0.0, *(machine.cached[name] - start for name in assets), 0.0)
         self.waits += [start - now] * len(work.tasks)
         for slot, task, seconds in zip(slots, work.tasks, work.seconds, strict=True):
             end = start + fetch + seconds

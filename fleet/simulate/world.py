@@ -72,11 +72,23 @@ class Outcome:
     samples: list[Sample]
 
 
+@dataclass(slots=True, eq=False)
+class _Fetch:
+    """Assets that a host lacks and a job of it has asked for; all jobs that need them wait for them."""
+
+    machine: _Machine
+    size: float
+    rate: float
+    done: bool = False
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class _Machine:
     fleet: Fleet
     view: Host
-    cached: set[str] = field(default_factory=set)
+    fetches: dict[str, _Fetch] = field(default_factory=dict)  # by asset, those that are done too
+    stored_at: float = 0.0  # when all that it has been sent will be on its volume
     closed: bool = False  # takes no more jobs
     open: int = 0  # so many workers take or have jobs
     told: int = 0  # so many shall
@@ -153,9 +165,8 @@ class World:
         self.failed: set[int] = set()
         self.recent: deque[Classes] = deque(maxlen=RECENT_JOBS)
         self.look_at = math.inf
-        self.fetching: list[tuple[float, int, float, Callable[[], None]]] = []
-        self.turns: Turns[Callable[[], None]] = Turns()
-        self.sizes: dict[Callable[[], None], tuple[float, float]] = {}  # and rates, of those that wait
+        self.fetching: list[tuple[float, int, float, _Fetch]] = []
+        self.turns: Turns[_Fetch] = Turns()
         self.fetched = 0.0  # bytes that each fetch would have had if it had begun at the start
         self.fetch_time = 0.0
         self.fetch_version = 0
@@ -273,12 +284,13 @@ class World:
         self.running[task.id] = (machine, self.now, attempt)
         running = Running(job=task.id, since=self.now, expected_seconds=task.expected_seconds)
         machine.see(self.now, running=(*machine.view.running, running))
-        size = sum(size for name, size in task.assets if name not in machine.cached)
-        machine.cached.update(name for name, _ in task.assets)
         begun = self.now
+        missing = self._missing(task, machine)
 
         def fetched() -> None:
             if self.running.get(task.id, (None, 0.0, 0))[2] != attempt:
+                return
+            if not all(fetch.done for fetch in missing):
                 return
             self.setups.append(self.now - begun)
             machine.fetching += self.now - begun
@@ -286,9 +298,9 @@ class World:
             seconds = task.seconds if fails is None else fails
             self._at(self.now + seconds, lambda: self._end(task, attempt, passed=fails is None))
 
-        if size:
-            self._fetch(size, self.scenario.fetch_rate(machine.fleet.name), fetched)
-        else:
+        for fetch in missing:
+            fetch.waiting.append(fetched)
+        if not missing:
             fetched()
 
     def _end(self, task: Task, attempt: int, *, passed: bool) -> None:
@@ -328,13 +340,21 @@ class World:
         self.undone.update(ids)
         self._enqueue(task)
 
-    # Assets: those whose turn it is share the web UI's bandwidth, none is faster than its host
+    # Assets: those whose turn it is share the web UI's bandwidth, and a host stores them one after the other
 
-    def _fetch(self, size: float, rate: float, done: Callable[[], None]) -> None:
-        self._advance_fetches()
-        self.sizes[done] = (size, rate)
-        self.turns.ask(done, size=size, at=self.now)
-        self._next_fetch()
+    def _missing(self, task: Task, machine: _Machine) -> list[_Fetch]:
+        """What a job has to wait for: fetches that others of its host began, and one of all that is left."""
+        needed = [machine.fetches[name] for name, _ in task.assets if name in machine.fetches]
+        lacking = {name: size for name, size in task.assets if name not in machine.fetches}
+        if lacking:
+            rate = self.scenario.fetch_rate(machine.fleet.name)
+            fetch = _Fetch(machine, sum(lacking.values()), rate)
+            machine.fetches.update(dict.fromkeys(lacking, fetch))
+            needed.append(fetch)
+            self._advance_fetches()
+            self.turns.ask(fetch, size=fetch.size, at=self.now)
+            self._next_fetch()
+        return [fetch for fetch in dict.fromkeys(needed) if not fetch.done]
 
     def _advance_fetches(self) -> None:
         if self.fetching:
@@ -344,10 +364,11 @@ class World:
 
     def _next_fetch(self) -> None:
         self.fetch_version += 1
-        for done in self.turns.grant():
-            size, rate = self.sizes.pop(done)
+        for fetch in self.turns.grant():
+            machine = fetch.machine
+            machine.stored_at = max(machine.stored_at, self.now) + fetch.size / fetch.rate
             self.order += 1
-            heappush(self.fetching, (self.fetched + size, self.order, self.now + size / rate, done))
+            heappush(self.fetching, (self.fetched + fetch.size, self.order, machine.stored_at, fetch))
         if not self.fetching:
             return
         version = self.fetch_version
@@ -359,13 +380,15 @@ class World:
         if version != self.fetch_version:
             return
         self._advance_fetches()
-        _, _, earliest, done = heappop(self.fetching)
-        self.turns.leave(done)
-        if earliest > self.now:
-            self._at(earliest, done)
-        else:
-            done()
+        _, _, stored_at, fetch = heappop(self.fetching)
+        self.turns.leave(fetch)
+        self._at(max(self.now, stored_at), lambda: self._stored(fetch))
         self._next_fetch()
+
+    def _stored(self, fetch: _Fetch) -> None:
+        fetch.done = True
+        for tell in fetch.waiting:
+            tell()
 
     # Hosts
 

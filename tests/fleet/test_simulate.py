@@ -110,6 +110,17 @@ def test_one_job_by_hand() -> None:
     assert abs(outcome.dollars - (end - begin) * 3.6 / 3600) < 1e-9
 
 
+@pytest.mark.parametrize(("asset", "setups"), [("iso", [10, 10]), ("other", [10, 20])])
+def test_jobs_of_a_host_wait_for_its_assets_and_share_its_rate(asset: str, setups: list[float]) -> None:
+    large = Fleet(name="f", classes=PLAIN, slots=2, price=3.6, boot_seconds=180, max=1)
+    (post,) = one_job(600)
+    both = (post.tasks[0], replace(post.tasks[0], id=2, assets=((asset, 1.25e9),)))
+    posts, world = [Post(100.0, both)], replace(bare(), fleets=(large,))
+    assert play(world, posts, ours(Rules(spare=0)), seed=1).setups == setups
+    (span,) = clairvoyant(world, posts, patience=0).spans
+    assert span.fetching == sum(setups)
+
+
 def test_a_short_life_costs_a_minute() -> None:
     quick = Scenario(
         fleets=(Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=1, max=5),),
