@@ -292,6 +292,18 @@ def test_one_tree_of_tests_may_be_of_several_distributions(
         assert (current(both) / "other/main.pm").read_text() == text
 
 
+def test_a_name_that_had_anothers_tests_gets_its_own(tmp_path: Path) -> None:
+    content, shared = tmp_path / "content", tmp_path / "tests"
+    for folder in (content, shared, tmp_path / "own"):
+        folder.mkdir()
+    (tmp_path / "own/main.pm").write_text("own")
+    trees.publish(content, shared, {"opensuse": tmp_path / "own"}, {"microos": "opensuse"})
+    for _ in range(2):
+        trees.publish(content, shared, {"opensuse": tmp_path / "own", "microos": tmp_path / "own"}, {})
+    assert not (shared / "microos").is_symlink()
+    assert (shared / "microos/main.pm").read_text() == "own"
+
+
 def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)

@@ -34,7 +34,7 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mappin
     """
     distributions = [name for name in parts if "/" not in name]
     for name in distributions:
-        if (tests / name).is_symlink() or (tests / name).is_file():
+        if not _is_ours(tests / name):
             raise HostError(f"{tests / name} is no folder: move it away")
     releases = content / "releases"
     releases.mkdir(exist_ok=True)
@@ -62,6 +62,13 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mappin
         _point(tests / name, Path(distribution))
     for old in [*numbers, number][:-_KEPT]:
         shutil.rmtree(releases / str(old))
+
+
+def _is_ours(place: Path) -> bool:
+    """Tell whether tests may be put there: on nothing, a folder, or the link of a name that had another's."""
+    if place.is_symlink():
+        return "/" not in str(place.readlink())
+    return place.is_dir() or not place.exists()
 
 
 def check(tree: Path) -> None:
@@ -119,6 +126,8 @@ def _replace(path: Path, tree: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     link(tree, new)
+    if path.is_symlink():
+        path.unlink()
     if path.exists():
         _exchange(new, path)
         shutil.rmtree(new)
