@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(row)
         print(
             f"{place.architecture:12} {place.boot_seconds:5.0f} {place.load:4} {seed:4} | ${row.ours:6.0f} "
-            f"{row.ours / row.count:6.2f} {row.ours / row.ideal:6.2f} | "
+            f"{row.ours / row.count:6.3f} {row.ours / row.ideal:6.3f} | "
             f"{row.p95[0]:6.0f} ({row.p95[1]:5.0f}) {row.p99[0]:6.0f} ({row.p99[1]:5.0f}) "
             f"{row.longest[0]:7.0f} ({row.longest[1]:5.0f}) | {' '.join(row.missed) or 'none'}",
             flush=True,

@@ -224,8 +224,8 @@ class Rules:
     late_job: float = 0.2
     foresight: float = 1.0
     quick_seconds: float = 600.0
-    fetching: float = 0.4
-    spare: float = 0.6
+    fetching: float = 0.2
+    spare: float = 0.5
     spare_slow: float = 0.2
     spare_most: float = 0.25
     spare_rest: float = 0.5
