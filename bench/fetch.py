@@ -3,7 +3,7 @@
 Deploys the local environment with a fleet of several hosts, lays an asset of random bytes among the web UI's
 fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Then many fetches at the same
 time, in turn (fleet/turnstile.py) and, in the same run, all at once, with the web UI's network held to what
-the production environment's has. Web UI and hosts share this machine's processors here, as they do not on
+most hosts of eight vCPUs have. Web UI and hosts share this machine's processors here, as they do not on
 AWS, so the figures to look at are the ratios.
 """
 
@@ -17,12 +17,11 @@ from statistics import mean, median
 
 from bench.deployment_helpers import ENVIRONMENT, deployed, hosts, inside, until, webui
 from fleet.simulate.options import whole
-from fleet.simulate.scenario import Scenario
 from localcloud.cloud import RunningCloud
 
 ASSET = "bench.raw"
 FOLDER = "/srv/data/openqa/share/factory/hdd/fixed"
-GBPS = Scenario.webui_bytes_per_second * 8 / 1e9
+GBPS = 3.125  # m7i.2xlarge: fleet/catalogue.toml
 LIMIT = (
     "for link in /sys/class/net/ens*; do tc qdisc replace dev ${link##*/} root "
     f"tbf rate {GBPS}gbit burst 4mb latency 100ms; done"

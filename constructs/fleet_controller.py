@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from constructs import Construct
 from constructs.alarm import MINUTE, add_alarm
 from constructs.host_role import HostRole
@@ -14,7 +16,9 @@ from settings.naming import fleet_group, metric_namespace
 class FleetController(Construct):
     """Permissions and alarms. The service itself is part of the host: userdata/roles/webui/units."""
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment, role: HostRole) -> None:
+    def __init__(
+        self, scope: Construct, id: str, *, environment: Environment, role: HostRole, subnets: Sequence[str]
+    ) -> None:
         """Gives the web UI host's role what the controller needs, and makes the alarms.
 
         Args:
@@ -22,10 +26,12 @@ class FleetController(Construct):
             id: its name there.
             environment: the settings.
             role: the web UI host's.
+            subnets: the ids of the subnets that fleets' hosts may boot in.
         """
         super().__init__(scope, id)
         role.allow_control_fleets(
             groups=[fleet_group(environment, fleet.name) for fleet in environment.fleets],
+            subnets=subnets,
             parameters=facts.parameters(environment.name),
             namespace=metric_namespace(environment),
         )

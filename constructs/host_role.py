@@ -204,26 +204,43 @@ class HostRole(Construct):
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
-    def allow_control_fleets(self, *, groups: Sequence[str], parameters: str, namespace: str) -> None:
+    def allow_control_fleets(
+        self, *, groups: Sequence[str], subnets: Sequence[str], parameters: str, namespace: str
+    ) -> None:
         """Lets a host size the environment's fleets: its own groups, and what they do of themselves.
 
         Args:
             groups: the fleets' Auto Scaling groups' names.
+            subnets: the ids of the subnets that their hosts may boot in.
             parameters: the path of the SSM parameters that tell about them.
             namespace: the CloudWatch namespace of its metrics.
         """
         if groups:
+            arns = [
+                self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")
+                for group in groups
+            ]
             self._allow(
                 [
                     "autoscaling:SetDesiredCapacity",
                     "autoscaling:SuspendProcesses",
                     "autoscaling:TerminateInstanceInAutoScalingGroup",
                 ],
-                [
-                    self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")
-                    for group in groups
-                ],
+                arns,
                 because="The ARN of a group holds a random id before the name, which alone is known.",
+            )
+            # Other zones, and nothing else of what the action changes.
+            self._allow(
+                ["autoscaling:UpdateAutoScalingGroup"],
+                arns,
+                conditions={
+                    "ForAllValues:StringEquals": {"autoscaling:VPCZoneIdentifiers": list(subnets)},
+                    "Null": {
+                        "autoscaling:VPCZoneIdentifiers": "false",
+                        "autoscaling:MaxSize": "true",
+                        "autoscaling:MinSize": "true",
+                    },
+                },
             )
         self._allow_describe(
             "Auto Scaling", ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"]

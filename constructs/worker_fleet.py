@@ -57,7 +57,7 @@ class WorkerFleet(Construct):
             environment: the settings.
             fleet: the fleet's settings.
             vpc: the VPC's id.
-            subnets: the ids of the subnets that hosts boot in.
+            subnets: the ids of the subnets that hosts may boot in; first the one in the web UI's zone.
             security_group: the id of the group that says who may talk to them.
             machine_image: the id of the AMI that they boot.
             container_image: where the worker's container image is; None: in the AMI.
@@ -116,7 +116,8 @@ class WorkerFleet(Construct):
             self,
             name=name,
             sizes=(fleet.min, fleet.max),
-            subnets=subnets,
+            # Each gigabyte between zones costs: elsewhere hosts boot when the controller finds none there.
+            subnets=subnets[:1],
             template=template,
             instance_types=fleet.instance_types,
             ready_seconds=METAL_READY_SECONDS if fleet.virtualization == "metal" else READY_SECONDS,
@@ -133,5 +134,5 @@ class WorkerFleet(Construct):
             type="String",
             name=f"{facts.parameters(environment.name)}/{fleet.name}",
             description=f"{name}: what the fleets' controller knows of it",
-            value=json.dumps({"group": name, **fleet_facts(fleet)}),
+            value=json.dumps({"group": name, "subnets": list(subnets), **fleet_facts(fleet)}),
         )

@@ -222,6 +222,8 @@ class Controller:
                 self._memory.told[act.instance] = self._clock()
             elif act.desired is not None:
                 self._groups.set_desired(act.group, act.desired)
+            elif act.subnets:
+                self._groups.use_subnets(act.group, act.subnets)
             else:
                 self._groups.keep_uneven(act.group)
         except AwsError as error:

@@ -40,6 +40,7 @@ class Facts:
     Attributes:
         name: Its name.
         group: Its Auto Scaling group's name.
+        subnets: Where its hosts may boot; first the one in the zone of the web UI's host.
         classes: What its workers offer.
         workers: Workers on a host, by instance type; the preferred type first.
         prices: What a host costs an hour by instance type, on demand, its volume included, in US dollars.
@@ -51,6 +52,7 @@ class Facts:
 
     name: str
     group: str
+    subnets: tuple[str, ...]
     classes: Classes
     workers: Mapping[str, int]
     prices: Mapping[str, float]
@@ -95,9 +97,13 @@ def _parse(name: str, data: Mapping[str, Any]) -> Facts:
     workers = {str(kind): int(count) for kind, count in data["workers"].items()}
     if not workers or min(workers.values()) < 1:
         raise ValueError("it has no workers")
+    subnets = tuple(map(str, data["subnets"]))
+    if not subnets:
+        raise ValueError("it has no subnets")
     return Facts(
         name=name,
         group=str(data["group"]),
+        subnets=subnets,
         classes=frozenset(map(str, data["classes"])),
         workers=workers,
         prices={str(kind): float(price) for kind, price in data["prices"].items()},

@@ -1,4 +1,4 @@
-"""The fleets' Auto Scaling groups: what they have, how launches went, and the three things done to them."""
+"""The fleets' Auto Scaling groups: what they have, how launches went, and the four things done to them."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ class Group:
         version: What it launches from now.
         members: Its instances.
         evens_out: It launches hosts where it has fewer, when others have left a zone.
+        subnets: Where it launches hosts now.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Group:
     version: Version | None
     members: tuple[Member, ...]
     evens_out: bool = False
+    subnets: frozenset[str] = frozenset()
 
     def outdated(self, member: Member) -> bool:
         """Tell whether a member was launched from what the group launches no more."""
@@ -114,7 +116,7 @@ class Launches:
     Attributes:
         failures: Launches in a row whose host did not come up.
         last_failure: When the last of them ended, seconds since the epoch.
-        no_capacity_at: When AWS last had no host, if it has given none since.
+        no_capacity_at: When it was launched what AWS last did not have, if it has given none since.
         boot_seconds: From launch to service, the median; None if none came up yet.
     """
 
@@ -221,6 +223,19 @@ class Groups:
             ScalingProcesses=[EVENING_OUT],
         )
 
+    def use_subnets(self, name: str, subnets: Sequence[str]) -> None:
+        """Have a group launch hosts in these subnets from now on; those that it has stay where they are.
+
+        Raises:
+            AwsError: AWS does not answer, or refuses.
+        """
+        _call(
+            f"set the subnets of {name}",
+            self._autoscaling.update_auto_scaling_group,
+            AutoScalingGroupName=name,
+            VPCZoneIdentifier=",".join(subnets),
+        )
+
     def _excuse(self, instances: Iterable[str]) -> None:
         """Remember hosts that need not come up: no trouble of the template that launches now."""
         self._excused.extend(instance for instance in instances if instance not in self._excused)
@@ -251,7 +266,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, excused: Collection[str] =
         elif boots or any(id in excused for id in _INSTANCE.findall(activity["Description"])):
             continue  # others came up since, or it need not have
         elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
-            no_capacity_at = no_capacity_at or (None if given else ended)
+            no_capacity_at = no_capacity_at or (None if given else activity["StartTime"].timestamp())
         elif activity["StatusCode"] == "Failed" or _GIVEN_UP.search(message):
             failures += 1
             last_failure = last_failure or ended
@@ -284,6 +299,7 @@ def _group(group: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> 
         evens_out=all(
             process["ProcessName"] != EVENING_OUT for process in group.get("SuspendedProcesses", ())
         ),
+        subnets=frozenset(filter(None, group.get("VPCZoneIdentifier", "").split(","))),
     )
 
 

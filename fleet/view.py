@@ -5,6 +5,7 @@ Pure functions, but for `Memory`: what only who has watched for a while can know
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -44,6 +45,8 @@ class Memory:
         closed: The workers of each host that were told to take no jobs.
         usual: For each kind of job, how long it usually takes, in seconds.
         recent: How many of the jobs that ended last asked for which classes.
+        short: When AWS last had no host for each group.
+        wide: Since when each group launches hosts in all of its fleet's subnets.
     """
 
     looked: float | None = None
@@ -55,6 +58,8 @@ class Memory:
     closed: Closings = field(default_factory=dict)
     usual: dict[tuple[str, ...], float] = field(default_factory=dict)
     recent: Counter[Classes] = field(default_factory=Counter)
+    short: dict[str, float] = field(default_factory=dict)
+    wide: dict[str, float] = field(default_factory=dict)
 
     def begin(self, now: float) -> None:
         """Begin to look. What is away is so from now on if nobody has looked for a while."""
@@ -76,6 +81,23 @@ class Memory:
         before = self.unfit.get(host, {})
         self.unfit[host] = {number: before.get(number, now) for number in workers}
         return sum(now - since >= LOST_SECONDS for since in self.unfit[host].values())
+
+    def no_capacity_at(self, fleet: Facts, group: Group, launches: Launches, now: float) -> float | None:
+        """Note whether AWS had hosts for a group, and tell when it last had none in any of the subnets."""
+        if launches.no_capacity_at is not None:
+            self.short[group.name] = launches.no_capacity_at
+        if group.subnets.issuperset(fleet.subnets):
+            # A group of one subnet always has been so.
+            self.wide.setdefault(group.name, now if len(fleet.subnets) > 1 else 0.0)
+        else:
+            self.wide.pop(group.name, None)
+        at = launches.no_capacity_at
+        return at if at is not None and at >= self.wide.get(group.name, math.inf) else None
+
+    def short_of_capacity(self, now: float) -> frozenset[str]:
+        """Tell for which groups AWS had no host so lately that it is not asked again."""
+        seconds = DEFAULT_RULES.no_capacity_seconds
+        return frozenset(name for name, at in self.short.items() if now - at < seconds)
 
     def learn(self, ended: Iterable[ListedJob]) -> None:
         """Learn from the jobs that ended last how long such jobs take, and what workers they need."""
@@ -109,6 +131,7 @@ class View:
         told: Hosts that were told to go.
         hourly: What each fleet's hosts cost an hour, in US dollars.
         workers: The workers of each host, those included that are closed or gone.
+        wide: Groups whose hosts shall boot in any zone: AWS had none in the web UI's of late.
     """
 
     seen: Seen
@@ -117,6 +140,7 @@ class View:
     told: frozenset[str]
     hourly: Mapping[str, float]
     workers: Mapping[str, Sequence[ListedWorker]]
+    wide: frozenset[str]
 
 
 def look(
@@ -151,7 +175,8 @@ def look(
         group = groups.get(fleet.group)
         if group is None:
             continue
-        fleets.append(_fleet(fleet, group, launches.get(fleet.group, Launches()), now))
+        went = launches.get(fleet.group, Launches())
+        fleets.append(_fleet(fleet, group, went, memory.no_capacity_at(fleet, group, went, now), now))
         hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members if not member.gone)
         for member in group.members:
             if member.gone:
@@ -188,6 +213,7 @@ def look(
         told=frozenset(memory.told),
         hourly=hourly,
         workers={host: tuple(rows) for host, rows in listed.on_host.items() if host in present},
+        wide=memory.short_of_capacity(now),
     )
 
 
@@ -253,7 +279,7 @@ def _is_lost(host: Host, member: Member, memory: Memory) -> bool:
     return host.state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told
 
 
-def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
+def _fleet(facts: Facts, group: Group, launches: Launches, no_capacity_at: float | None, now: float) -> Fleet:
     boot = launches.boot_seconds if launches.boot_seconds is not None else facts.boot_seconds
     return Fleet(
         name=facts.name,
@@ -268,7 +294,7 @@ def _fleet(facts: Facts, group: Group, launches: Launches, now: float) -> Fleet:
         spare=facts.spare,
         failures=launches.failures,
         last_failure=launches.last_failure,
-        no_capacity_at=launches.no_capacity_at,
+        no_capacity_at=no_capacity_at,
     )
 
 
@@ -388,7 +414,7 @@ def closings(decision: Decision, view: View) -> Closings:
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One call to AWS: a host goes, the desired capacity is set, or else the group's zones stay uneven.
+    """One call to AWS: a host goes, the desired capacity or the subnets are set, or else zones stay uneven.
 
     Attributes:
         fleet: The fleet's name.
@@ -397,6 +423,7 @@ class Act:
         instance: The host that shall go.
         decrement: No other takes its place.
         desired: The desired capacity.
+        subnets: Where hosts shall boot.
     """
 
     fleet: str
@@ -405,6 +432,7 @@ class Act:
     instance: str | None = None
     decrement: bool = False
     desired: int | None = None
+    subnets: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -413,6 +441,8 @@ class Act:
             return f"{self.fleet}: {self.instance} drains and goes ({self.why})"
         if self.desired is not None:
             return f"{self.fleet}: {self.desired} hosts wanted ({self.why})"
+        if self.subnets:
+            return f"{self.fleet}: hosts boot in {', '.join(self.subnets)} ({self.why})"
         return f"{self.fleet}: zones are not evened out ({self.why})"
 
 
@@ -444,6 +474,11 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
             continue
         if group.evens_out:
             found.append(Act(fleet=fleet.name, group=group.name, why="which would launch hosts without work"))
+        wide = group.name in view.wide
+        subnets = fleet.subnets if wide else fleet.subnets[:1]
+        if group.subnets != frozenset(subnets):
+            why = "the web UI's zone has none" if wide else "the web UI's zone, again"
+            found.append(Act(fleet=fleet.name, group=group.name, why=why, subnets=subnets))
         # Auto Scaling shows what it was told with some delay.
         members = [member for member in group.members if member.counts and member.id not in view.told]
         # Lost hosts are capacity to the group, but not to the policy.

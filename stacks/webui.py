@@ -106,7 +106,13 @@ class WebUiStack(EnvironmentStack):
         )
         if database is None:
             host.role.allow_read_parameter(database_ca_parameter(environment))
-        FleetController(self, "Controller", environment=environment, role=host.role)
+        FleetController(
+            self,
+            "Controller",
+            environment=environment,
+            role=host.role,
+            subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
+        )
         if storage.disk_images is not None:
             host.role.allow_read_images(storage.disk_images)
         ContentAlarms(self, "Content", environment=environment)

@@ -38,6 +38,8 @@ class WorkersStack(EnvironmentStack):
             files = publish_recipes(self, ["worker"], environment=environment, architecture=architecture)
             container_images[architecture] = files["worker"]
         names = HostNames(self, "HostNames")
+        zones = environment.network.availability_zones
+        nearest_first = sorted(zones, key=lambda zone: zone != environment.network.zone)
         for fleet in environment.fleets:
             name = fleet.name.title().replace("-", "")
             WorkerFleet(
@@ -46,7 +48,7 @@ class WorkersStack(EnvironmentStack):
                 environment=environment,
                 fleet=fleet,
                 vpc=network.vpc,
-                subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
+                subnets=[network.host_subnets[zone] for zone in nearest_first],
                 security_group=network.security_groups.worker,
                 machine_image=machine_images[fleet.architecture],
                 container_image=container_images[fleet.architecture],

@@ -8,12 +8,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from fleet import warm
+from fleet import catalogue, warm
 from fleet.simulate import options, plot
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, bill, percentile, run, summary
 from fleet.simulate.form import WorkloadError
 from fleet.simulate.ideal import clairvoyant, floor, refusal
 from fleet.simulate.progress import Progress, end_by_signals
+from fleet.simulate.scenario import WEBUI
 from fleet.simulate.workload import FEDORA, Post, generate
 from fleet.warm import Warm
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         spot_mean_hours=chosen.spot_hours,
         warm=times,
         spare=dict(chosen.spare),
+        webui=chosen.webui,
     )
     names = [fleet.name for fleet in place.scenario.fleets]
     for option, named in (("--warm", set(times)), ("--spare", set(place.spare))):
@@ -128,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="'FLEET SHARE'",
         help="what to launch to spare, such as 'plain-1 0.4'; again for more than one",
+    )
+    parser.add_argument(
+        "--webui",
+        choices=sorted(catalogue.load()),
+        default=WEBUI,
+        metavar="TYPE",
+        help="the instance type of the web UI's host, from which all fetch assets (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="tell it as JSON")
     parser.add_argument(

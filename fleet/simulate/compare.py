@@ -11,7 +11,7 @@ from fleet.simulate import policies
 from fleet.simulate.parts import Span, parts
 from fleet.simulate.policies import Policy
 from fleet.simulate.progress import Progress
-from fleet.simulate.scenario import Scenario, scenario
+from fleet.simulate.scenario import WEBUI, Scenario, scenario
 from fleet.simulate.workload import DAY, Post
 from fleet.simulate.world import Outcome, play
 from fleet.warm import Warm
@@ -34,6 +34,7 @@ class Place:
         spot_mean_hours: Mean time to an interruption of spot hosts; None for on-demand hosts.
         warm: Times at which hosts are wanted beforehand, by fleet.
         spare: What is to be launched to spare, by fleet.
+        webui: The instance type of the web UI's host, from which all fetch.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class Place:
     spot_mean_hours: float | None = None
     warm: Mapping[str, Sequence[Warm]] = field(default_factory=dict)
     spare: Mapping[str, float] = field(default_factory=dict)
+    webui: str = WEBUI
 
     @property
     def metal(self) -> bool:
@@ -51,7 +53,12 @@ class Place:
     @property
     def scenario(self) -> Scenario:
         """The fleets there."""
-        world = scenario(architecture=self.architecture, boot_seconds=self.boot_seconds, metal=self.metal)
+        world = scenario(
+            architecture=self.architecture,
+            boot_seconds=self.boot_seconds,
+            metal=self.metal,
+            webui=self.webui,
+        )
         fleets = tuple(replace(fleet, spare=self.spare.get(fleet.name)) for fleet in world.fleets)
         return replace(world, fleets=fleets, spot_mean_hours=self.spot_mean_hours, warm=self.warm)
 
@@ -139,6 +146,7 @@ def summary(outcome: Outcome, place: Place) -> dict[str, float]:
         "wait_longest": round(max(outcome.waits, default=0.0), 1),
         "cluster_wait_p95": round(percentile(outcome.cluster_waits, 0.95), 1),
         "setup_mean": round(sum(outcome.setups) / max(1, len(outcome.setups)), 1),
+        "fetched_gb": round(outcome.fetched / 1e9),
         "work_hours": round(sum(span.held for span in outcome.spans) / 3600, 1),
         "launches": outcome.launches,
         "killed": outcome.killed,

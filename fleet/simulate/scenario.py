@@ -20,6 +20,8 @@ GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
 CACHE_GIB_PER_WORKER = 20
 CACHE_GIB_MOST = 200
 
+# As in production.toml: the type of the web UI's host, and what its volume reads, as if memory held nothing.
+WEBUI, WEBUI_BYTES_PER_SECOND = "m6in.2xlarge", 750 * 2.0**20
 MAX_SLOTS = 1024  # for each fleet; the load decides, not the limit
 TAP = ("tap", "tap2")
 
@@ -48,7 +50,7 @@ class Scenario:
     Attributes:
         fleets: What hosts there may be.
         types: The instance type of each fleet.
-        webui_bytes_per_second: What the web UI's host sends at most: m7i.2xlarge, as in production.toml.
+        webui_bytes_per_second: What the web UI's host sends at most.
         boot_scatter: Standard deviation of the logarithm of boot times.
         failure_share: Hosts that do not come up.
         spot_mean_hours: Mean time to a host's spot interruption; None for on-demand hosts.
@@ -61,7 +63,7 @@ class Scenario:
 
     fleets: tuple[Fleet, ...]
     types: dict[str, str]
-    webui_bytes_per_second: float = 3.125e9 / 8
+    webui_bytes_per_second: float
     boot_scatter: float = 0.12
     failure_share: float = 0.005
     spot_mean_hours: float | None = None
@@ -77,13 +79,14 @@ class Scenario:
         return min(facts.network_gbps * 1e9 / 8, store)
 
 
-def scenario(*, architecture: str, boot_seconds: float, metal: bool) -> Scenario:
+def scenario(*, architecture: str, boot_seconds: float, metal: bool, webui: str = WEBUI) -> Scenario:
     """Make the scenario of one architecture.
 
     Args:
         architecture: ``x86_64`` or ``aarch64``, which in AWS has KVM on metal only.
         boot_seconds: From launch to the first job.
         metal: Whole machines rather than nested virtualization.
+        webui: The instance type of the web UI's host.
 
     Returns:
         Fleets of each size: on x86_64 without and with each of Fedora's tap classes, on aarch64 with both.
@@ -108,7 +111,8 @@ def scenario(*, architecture: str, boot_seconds: float, metal: bool) -> Scenario
             fleet = f"{kind}-{slots}"
             types[fleet] = name
             fleets.append(_fleet(fleet, classes, facts, boot_seconds))
-    return Scenario(fleets=tuple(fleets), types=types)
+    sends = min(catalogue.load()[webui].network_gbps * 1e9 / 8, WEBUI_BYTES_PER_SECOND)
+    return Scenario(fleets=tuple(fleets), types=types, webui_bytes_per_second=sends)
 
 
 def _fleet(name: str, classes: Classes, facts: catalogue.InstanceType, boot_seconds: float) -> Fleet:

@@ -52,6 +52,7 @@ class Outcome:
         waits: For each start of a job, seconds from being free to run until a worker had it.
         cluster_waits: Those of jobs in parallel clusters alone.
         setups: For each start, seconds until its assets were there.
+        fetched: Bytes that hosts got from the web UI.
         launches: Hosts launched.
         killed: Jobs ended by a host that was scaled in; must be none.
         interrupted: Jobs ended by spot interruptions.
@@ -64,6 +65,7 @@ class Outcome:
     waits: list[float]
     cluster_waits: list[float]
     setups: list[float]
+    fetched: float
     launches: int
     killed: int
     interrupted: int
@@ -173,6 +175,7 @@ class World:
         self.waits: list[float] = []
         self.cluster_waits: list[float] = []
         self.setups: list[float] = []
+        self.sent = 0.0
         self.killed = self.interrupted = 0
         self.spans: list[Span] = []
         self.samples: list[Sample] = []
@@ -201,6 +204,7 @@ class World:
             waits=self.waits,
             cluster_waits=self.cluster_waits,
             setups=self.setups,
+            fetched=self.sent,
             launches=self.launched,
             killed=self.killed,
             interrupted=self.interrupted,
@@ -351,6 +355,7 @@ class World:
             fetch = _Fetch(machine, sum(lacking.values()), rate)
             machine.fetches.update(dict.fromkeys(lacking, fetch))
             needed.append(fetch)
+            self.sent += fetch.size
             self._advance_fetches()
             self.turns.ask(fetch, size=fetch.size, at=self.now)
             self._next_fetch()

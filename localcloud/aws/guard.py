@@ -283,7 +283,17 @@ class Guard:
         if group is None:
             return [(self._arn("autoscaling", f"autoScalingGroup:none:autoScalingGroupName/{name}"), {})]
         found = {tag["Key"]: tag["Value"] for tag in group.tags}
-        return [(group.arn, _tag_context("autoscaling", found))]
+        return [(group.arn, _tag_context("autoscaling", found) | _change_context(p))]
+
+
+def _change_context(p: Parameters) -> dict[str, list[str]]:
+    """What conditions see of how a group is changed."""
+    said = {
+        "autoscaling:minsize": p.get("MinSize"),
+        "autoscaling:maxsize": p.get("MaxSize"),
+        "autoscaling:vpczoneidentifiers": p.get("VPCZoneIdentifier"),
+    }
+    return {key: str(value).split(",") for key, value in said.items() if value is not None}
 
 
 def _tag_context(service: str, tags: Mapping[str, str]) -> dict[str, list[str]]:

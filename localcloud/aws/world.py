@@ -28,6 +28,9 @@ class World:
         region: The one region.
         account: The one account's number.
         clock: Tells the time; tests pass their own.
+
+    Attributes:
+        short_zones: Availability zones in which EC2 has no host for a group; it has everywhere at first.
     """
 
     def __init__(self, *, region: str, account: str, clock: Callable[[], datetime] = _now) -> None:
@@ -36,6 +39,7 @@ class World:
         self.clock = clock
         self.changed = threading.Condition(threading.RLock())
         self.version = 0
+        self.short_zones: set[str] = set()
         self._clients: dict[str, Any] = {}
         self._moto = BotocoreStubber()
         # Any credentials do: what arrives in-process is trusted.

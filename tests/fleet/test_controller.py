@@ -26,6 +26,7 @@ from userdata.host.layout import Layout
 NOW = 1_800_000_000.0
 PARAMETER = {
     "group": "openqa-test-fleet-small",
+    "subnets": ["near", "far"],
     "classes": ["qemu_x86_64"],
     "workers": {"c8i.xlarge": 1},
     "prices": {"c8i.xlarge": 0.2},
@@ -53,6 +54,7 @@ class World:
     min: int = 0
     max: int = 5
     evens_out: bool = False
+    subnets: Sequence[str] = ("near",)
     history: Launches = field(default_factory=Launches)
     held: bool = True
     openqa_fails: str = ""
@@ -107,6 +109,7 @@ class World:
             version=VERSION,
             members=tuple(self.members),
             evens_out=self.evens_out,
+            subnets=frozenset(self.subnets),
         )
         return at, {FACTS.group: group} if FACTS.group in names else {}
 
@@ -130,6 +133,11 @@ class World:
         self._refuse()
         self.evens_out = False
         self.calls.append(f"keep {name} uneven")
+
+    def use_subnets(self, name: str, subnets: Sequence[str]) -> None:
+        self._refuse()
+        self.subnets = subnets
+        self.calls.append(f"{name} in {' '.join(subnets)}")
 
     def tell(self, closings: Closings) -> None:
         if self.telling_fails:
@@ -203,6 +211,16 @@ def test_a_new_group_launches_no_hosts_for_its_zones() -> None:
         control.round()
         world.now += 5
     assert world.calls == ["keep openqa-test-fleet-small uneven"]
+
+
+def test_a_zone_without_hosts_is_left_for_ten_minutes() -> None:
+    world = World(history=Launches(no_capacity_at=NOW - 5))
+    control = world.controller()
+    for _ in range(70):
+        control.round()
+        world.now += 10
+    group = "openqa-test-fleet-small"
+    assert world.calls == [f"{group} in near far", f"{group} in near"]
 
 
 @pytest.mark.parametrize("broken", ["openqa_fails", "aws_fails"])
@@ -636,6 +654,7 @@ def test_facts() -> None:
     "change",
     [
         {"workers": {}},
+        {"subnets": []},
         {"workers": {"c8i.xlarge": 0}},
         {"workers": 5},
         {"classes": 5},

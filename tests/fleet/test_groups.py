@@ -66,6 +66,7 @@ def described(*instances: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "2"},
         "SuspendedProcesses": [{"ProcessName": "AZRebalance", "SuspensionReason": "User suspended"}],
         "Instances": list(instances),
+        "VPCZoneIdentifier": "subnet-1,subnet-2",
         **changes,
     }
 
@@ -108,6 +109,7 @@ def test_reads_groups_and_when_their_instances_were_launched(aws: Aws) -> None:
                 version=Version(template="lt-1", number="2"),
             ),
         ),
+        subnets=frozenset({"subnet-1", "subnet-2"}),
     )
 
 
@@ -181,6 +183,12 @@ def test_changes(aws: Aws) -> None:
         "suspend_processes", {}, {"AutoScalingGroupName": GROUP, "ScalingProcesses": ["AZRebalance"]}
     )
     aws.groups.keep_uneven(GROUP)
+    stub.add_response(
+        "update_auto_scaling_group",
+        {},
+        {"AutoScalingGroupName": GROUP, "VPCZoneIdentifier": "subnet-1,subnet-2"},
+    )
+    aws.groups.use_subnets(GROUP, ["subnet-1", "subnet-2"])
 
 
 def activity(
@@ -222,6 +230,10 @@ NO_ADDRESS = (
 QUOTA_OF_MIXED = f"Could not launch On-Demand Instances. VcpuLimitExceeded - {QUOTA}"
 
 
+def began(minute: int) -> float:
+    return (NOW + timedelta(minutes=minute)).timestamp()
+
+
 def minutes(*numbers: int, seconds: int = 100) -> list[float]:
     return [(NOW + timedelta(minutes=n, seconds=seconds)).timestamp() for n in numbers]
 
@@ -231,9 +243,9 @@ def test_a_zone_without_capacity_does_not_count_once_another_one_gives_a_host() 
     given = activity("MidLifecycleAction", 3)
     del given["EndTime"]
     assert judge([given, failed]) == Launches()
-    assert judge([activity("Failed", 4, message=NO_METAL), given, failed]).no_capacity_at == minutes(4)[0]
+    assert judge([activity("Failed", 4, message=NO_METAL), given, failed]).no_capacity_at == began(4)
     trying = given | {"Description": "Launching a new EC2 instance"}
-    assert judge([trying, failed]).no_capacity_at == minutes(2)[0], "it has no host yet"
+    assert judge([trying, failed]).no_capacity_at == began(2), "it has no host yet"
     assert judge([given, trying, failed]) == Launches()
 
 
@@ -288,7 +300,7 @@ def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
 @pytest.mark.parametrize("message", [SPOT, TAKEN_BACK, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS])
 def test_no_capacity_is_no_failure_of_the_host(message: str) -> None:
     found = judge([activity("Failed", 3, message=message), activity("Failed", 2, message=message)])
-    assert found == Launches(no_capacity_at=minutes(3)[0])
+    assert found == Launches(no_capacity_at=began(3))
 
 
 def test_capacity_that_came_back() -> None:

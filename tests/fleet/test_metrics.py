@@ -51,6 +51,7 @@ def told(*more: Job) -> dict[tuple[str, str], float]:
         told=frozenset(),
         hourly={"small": 1.6, "dry": 0.0, "ill": 0.4},
         workers={},
+        wide=frozenset(),
     )
     decision = Decision(desired={"small": 3, "dry": 0, "ill": 1}, held={"dry": "none", "ill": "rests"})
     data = metrics.of_view(view, decision)

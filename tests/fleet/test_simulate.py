@@ -23,10 +23,11 @@ from fleet.simulate.compare import IDEALS, SIMULATED, Place, policy
 from fleet.simulate.ideal import clairvoyant, floor
 from fleet.simulate.parts import parts
 from fleet.simulate.policies import Policy, count_based, ours
-from fleet.simulate.scenario import Drought, Scenario, scenario
+from fleet.simulate.scenario import WEBUI, WEBUI_BYTES_PER_SECOND, Drought, Scenario, scenario
 from fleet.simulate.workload import DAY, HOUR, Post, Task, generate
 from fleet.simulate.world import SHUTDOWN_SECONDS, play
 from fleet.warm import parse
+from settings import load
 
 PLAIN = frozenset({"qemu_x86_64"})
 TAP = frozenset({"qemu_x86_64", "tap"})
@@ -94,20 +95,35 @@ def one_job(seconds: float) -> list[Post]:
 
 def bare(**more: Any) -> Scenario:
     fleet = Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=180, max=5)
-    return Scenario(fleets=(fleet,), types={"f": "m8i-flex.4xlarge"}, boot_scatter=0, failure_share=0, **more)
+    exact = {"webui_bytes_per_second": 390e6, "boot_scatter": 0, "failure_share": 0}
+    return Scenario(fleets=(fleet,), types={"f": "m8i-flex.4xlarge"}, **(exact | more))
 
 
 def test_one_job_by_hand() -> None:
     outcome = play(bare(), one_job(600), ours(Rules(spare=0)), seed=1)
     # Seen at 102 s, up at 282 s, 10 s of fetching at 125 MB/s, 600 s of work.
     assert outcome.waits == [182]
-    assert outcome.setups == [10]
+    assert (outcome.setups, outcome.fetched) == ([10], 1.25e9)
     (span,) = outcome.spans
     assert (span.begin, span.up, span.busy, span.held, span.fetching) == (102, 282, 610, 610, 10)
     begin, end = span.begin, span.end
     # Idle at 892 s: it lingers, is seen, drains and shuts down.
     assert 892 + SHUTDOWN_SECONDS < end < 892 + 180
     assert abs(outcome.dollars - (end - begin) * 3.6 / 3600) < 1e-9
+
+
+def test_the_simulated_web_ui_is_productions() -> None:
+    webui = load("production").webui
+    assert webui.instance_type == WEBUI
+    assert webui.volume_mibps * 2**20 == WEBUI_BYTES_PER_SECOND
+
+
+def test_nobody_fetches_faster_than_the_web_uis_host_sends() -> None:
+    place = Place(architecture="x86_64", boot_seconds=90, webui="t3.medium")
+    link = place.scenario.webui_bytes_per_second
+    assert link == 0.256e9 / 8
+    outcome = play(bare(webui_bytes_per_second=link), one_job(600), ours(Rules(spare=0)), seed=1)
+    assert outcome.setups == [pytest.approx(1.25e9 / link)]
 
 
 @pytest.mark.parametrize(("asset", "setups"), [("iso", [10, 10]), ("other", [10, 20])])
@@ -125,6 +141,7 @@ def test_a_short_life_costs_a_minute() -> None:
     quick = Scenario(
         fleets=(Fleet(name="f", classes=PLAIN, slots=1, price=3.6, boot_seconds=1, max=5),),
         types={"f": "m8i-flex.4xlarge"},
+        webui_bytes_per_second=390e6,
         failure_share=0,
     )
     assert abs(play(quick, one_job(1), ours(Rules(spare=0)), seed=1).dollars - 0.06) < 1e-9
@@ -132,7 +149,7 @@ def test_a_short_life_costs_a_minute() -> None:
 
 def test_hosts_that_fail_and_spot_interruptions_only_cost_time() -> None:
     world = scenario(architecture="x86_64", boot_seconds=180, metal=False)
-    rough = Scenario(fleets=world.fleets, types=world.types, failure_share=0.1, spot_mean_hours=2.0)
+    rough = replace(world, failure_share=0.1, spot_mean_hours=2.0)
     outcome = play(rough, generate(days=0.7, seed=3, architecture="x86_64"), ours(), seed=3)
     assert outcome.interrupted > 0
     assert outcome.killed == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fleet import view
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member, Version
-from fleet.policy import Decision, Host, State, decide, find_fault
+from fleet.policy import DEFAULT_RULES, Decision, Host, State, decide, find_fault
 from fleet.reading import ListedJob, ListedWorker, Queue
 from fleet.view import Act, Memory, View
 from fleet.warm import parse
@@ -23,6 +23,7 @@ PLAIN = frozenset({"qemu_x86_64"})
 FACTS = Facts(
     name="small",
     group="group",
+    subnets=("near", "far"),
     classes=PLAIN,
     workers={"c8i.xlarge": 2},
     prices={"c8i.xlarge": 0.2, "c8i.2xlarge": 0.4},
@@ -44,7 +45,15 @@ def member(id: str, state: str = "InService", **changes: Any) -> Member:
 
 
 def group(*members: Member, **changes: Any) -> Group:
-    made = Group(name="group", min=0, max=9, desired=len(members), version=NEW, members=members)
+    made = Group(
+        name="group",
+        min=0,
+        max=9,
+        desired=len(members),
+        version=NEW,
+        members=members,
+        subnets=frozenset({"near"}),
+    )
     return replace(made, **changes)
 
 
@@ -66,11 +75,12 @@ def look(
     now: float = NOW,
     launches: Launches | None = None,
     facts: Facts = FACTS,
+    subnets: tuple[str, ...] = ("near",),
 ) -> View:
     return view.look(
         now=now,
         queue=Queue(at=now, jobs=jobs, workers=workers),
-        groups={"group": group(*members)},
+        groups={"group": group(*members, subnets=frozenset(subnets))},
         groups_at=now,
         facts=[facts],
         launches={"group": launches} if launches else {},
@@ -381,11 +391,11 @@ def test_nothing_is_learned_from_a_job_that_was_cancelled_before_it_began() -> N
 
 
 def test_numbers_of_a_fleet() -> None:
-    launches = Launches(failures=2, last_failure=5.0, no_capacity_at=6.0, boot_seconds=90.0)
+    launches = Launches(failures=2, last_failure=5.0, boot_seconds=90.0)
     warm = (parse("mon-sun 00:00-23:59 30"),)
     (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets
     assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
-    assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, 6.0)
+    assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, None)
     assert (fleet.boot_seconds, fleet.spare) == (90.0, None)
     assert look(facts=replace(FACTS, spare=0.4)).seen.fleets[0].spare == 0.4
     warm = (parse("fri 08:01-08:02 3"),)  # a minute after NOW
@@ -393,6 +403,37 @@ def test_numbers_of_a_fleet() -> None:
     quick = replace(launches, boot_seconds=10.0)
     assert look(launches=quick, facts=replace(FACTS, warm=warm)).seen.fleets[0].warm == 0
     assert fleet.price == 0.2
+
+
+def test_a_zone_without_hosts_is_no_fleet_without_hosts() -> None:
+    memory = Memory()
+    near, far = ("near",), ("near", "far")
+    (fleet,) = look(memory=memory, launches=Launches(no_capacity_at=NOW - 20), subnets=near).seen.fleets
+    assert fleet.no_capacity_at is None
+    # What was launched before the group had the other zones tells nothing about them.
+    found = look(memory=memory, launches=Launches(no_capacity_at=NOW - 1), subnets=far)
+    assert found.seen.fleets[0].no_capacity_at is None
+    later = Launches(no_capacity_at=NOW + 30)
+    (fleet,) = look(memory=memory, launches=later, subnets=far, now=NOW + 40).seen.fleets
+    assert fleet.no_capacity_at == NOW + 30
+    (fleet,) = look(memory=memory, launches=later, subnets=near, now=NOW + 50).seen.fleets
+    assert fleet.no_capacity_at is None
+
+
+def test_a_fleet_of_one_zone_without_hosts_there_has_none() -> None:
+    one = replace(FACTS, subnets=("near",))
+    (fleet,) = look(launches=Launches(no_capacity_at=NOW - 20), facts=one).seen.fleets
+    assert fleet.no_capacity_at == NOW - 20
+
+
+def test_hosts_boot_in_other_zones_until_the_web_uis_is_asked_again() -> None:
+    memory = Memory()
+    assert not look(memory=memory).wide
+    assert look(memory=memory, launches=Launches(no_capacity_at=NOW - 20)).wide == {"group"}
+    given = Launches(boot_seconds=90.0)  # elsewhere
+    wait = DEFAULT_RULES.no_capacity_seconds
+    assert look(memory=memory, launches=given, now=NOW + wait - 30).wide == {"group"}
+    assert not look(memory=memory, launches=given, now=NOW + wait).wide
 
 
 def test_cost_counts_every_host_there_is() -> None:
@@ -419,7 +460,15 @@ def test_a_fleet_without_a_group_does_not_count_yet() -> None:
 
 def moment(**changes: Any) -> View:
     empty = look().seen
-    made = View(seen=empty, given_up=(), lost=frozenset(), told=frozenset(), hourly={}, workers={})
+    made = View(
+        seen=empty,
+        given_up=(),
+        lost=frozenset(),
+        told=frozenset(),
+        hourly={},
+        workers={},
+        wide=frozenset(),
+    )
     return replace(made, **changes)
 
 
@@ -465,6 +514,18 @@ def test_a_group_is_told_once_to_leave_its_zones_uneven() -> None:
     assert brief(uneven) == [(None, False, None)]
     assert uneven[0].text == "small: zones are not evened out (which would launch hosts without work)"
     assert acts(Decision(desired={"small": 1}), member("i-1"), evens_out=False) == []
+
+
+def test_a_group_is_told_where_hosts_shall_boot() -> None:
+    stay = Decision(desired={"small": 1})
+    (act,) = acts(stay, member("i-1"), at=moment(wide=frozenset({"group"})))
+    assert (act.subnets, act.desired) == (("near", "far"), None)
+    assert act.text == "small: hosts boot in near, far (the web UI's zone has none)"
+    spread = frozenset({"far", "near"})
+    assert acts(stay, member("i-1"), at=moment(wide=frozenset({"group"})), subnets=spread) == []
+    (act,) = acts(stay, member("i-1"), subnets=spread)
+    assert (act.subnets, act.text) == (("near",), "small: hosts boot in near (the web UI's zone, again)")
+    assert acts(stay, member("i-1")) == []
 
 
 def test_no_host_is_left_to_the_groups_choice() -> None:

@@ -27,6 +27,7 @@ class Machines:
         self.registered: dict[str, list[str]] = {}
         self.spots: list[bool] = []
         self.refusal: str | None = None
+        self.refused: set[str] = set()
 
     def state(self, instance: str) -> str:
         return self.states.get(instance, "terminated")
@@ -34,6 +35,8 @@ class Machines:
     def launch(self, group: Group, subnet: str, type: str | None, *, spot: bool) -> Launched:
         if self.refusal:
             raise LaunchError(self.refusal)
+        if subnet in self.refused:
+            raise LaunchError(f"none in {subnet}")
         name = f"i-{len(self.states)}"
         self.states[name] = "running"
         self.spots.append(spot)
@@ -264,6 +267,18 @@ def test_instances_are_spread_over_the_subnets(machines: Machines) -> None:
     group = make(desired=4, subnets=("a", "b"))
     group.step(machines, START)
     assert sorted(m.launched.subnet for m in group.members.values()) == ["a", "a", "b", "b"]
+
+
+def test_where_a_zone_has_none_another_gives_all(machines: Machines) -> None:
+    group = make(desired=2, subnets=("a", "b"))
+    machines.refused = {"a"}
+    group.step(machines, START)
+    assert [m.launched.subnet for m in group.members.values()] == ["b", "b"]
+    assert [activity.message for activity in group.activities if activity.end] == ["none in a"] * 2
+    machines.refused = {"a", "b"}
+    group.desired = 3
+    group.step(machines, START)
+    assert len(group.members) == 2
 
 
 @pytest.mark.parametrize(

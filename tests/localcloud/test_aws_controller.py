@@ -22,6 +22,7 @@ from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import FakeRuntime, open_server
 
 GROUP = "openqa-test-fleet-small"
+NEAR, FAR = "us-east-1a", "us-east-1b"
 FACTS = {
     "group": GROUP,
     "classes": ["qemu_x86_64"],
@@ -94,12 +95,17 @@ def cloud() -> Iterator[Cloud]:
     server, _ = open_server()
     ec2, autoscaling, ssm = (server.client(name) for name in ("ec2", "autoscaling", "ssm"))
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.0.0/24")["Subnet"]["SubnetId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.7.{number}.0/24", AvailabilityZone=zone)
+        for number, zone in enumerate((NEAR, FAR))
+    ]
+    near, far = (answer["Subnet"]["SubnetId"] for answer in subnets)
     image = ec2.register_image(Name="image", RootDeviceName="/dev/xvda")["ImageId"]
     ec2.create_launch_template(
         LaunchTemplateName="small", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.medium"}
     )
-    ssm.put_parameter(Name="/openqa/test/fleets/small", Value=json.dumps(FACTS), Type="String")
+    facts = json.dumps(FACTS | {"subnets": [near, far]})
+    ssm.put_parameter(Name="/openqa/test/fleets/small", Value=facts, Type="String")
     openqa = OpenQa()
     controller = Controller(
         openqa=openqa,
@@ -115,7 +121,7 @@ def cloud() -> Iterator[Cloud]:
             AutoScalingGroupName=GROUP,
             MinSize=0,
             MaxSize=3,
-            VPCZoneIdentifier=subnet,
+            VPCZoneIdentifier=near,
             LaunchTemplate={"LaunchTemplateName": "small", "Version": "1"},
             NewInstancesProtectedFromScaleIn=True,
             LifecycleHookSpecificationList=[
@@ -180,6 +186,19 @@ def test_hosts_of_an_old_launch_template_are_replaced(cloud: Cloud) -> None:
     )
     assert {found["LaunchTemplate"]["Version"] for found in group["Instances"]} == {"2"}
     assert group["DesiredCapacity"] == 1
+
+
+def test_where_the_web_uis_zone_has_no_host_another_gives_one(cloud: Cloud) -> None:
+    cloud.server.world.short_zones.add(NEAR)
+    cloud.openqa.jobs = [JOB]
+    group = cloud.turn(lambda group: bool(in_service(group)))
+    assert {found["AvailabilityZone"] for found in group["Instances"]} == {FAR}
+    # Ten minutes later the zone is asked again; hosts elsewhere stay.
+    cloud.server.world.short_zones.clear()
+    there = in_service(group)
+    cloud.controller._memory.short.clear()
+    group = cloud.turn(lambda group: group["AvailabilityZones"] == [NEAR])
+    assert set(there) <= {found["InstanceId"] for found in group["Instances"]}
 
 
 def test_a_fleet_whose_hosts_do_not_come_up_rests(cloud: Cloud) -> None:

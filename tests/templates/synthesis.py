@@ -108,15 +108,19 @@ def synthesize(
 
 def user_data(template_data: Json) -> str:
     """Returns a launch template's user data, with ``{"Fn::…"}`` where CloudFormation fills in."""
-    parts = template_data["UserData"]["Fn::Base64"]
-    joined = parts["Fn::Join"][1] if isinstance(parts, dict) else [parts]
+    return rendered(template_data["UserData"]["Fn::Base64"])
+
+
+def rendered(value: Any) -> str:
+    """Returns a property's text, with ``{"Fn::…"}`` where CloudFormation fills in."""
+    joined = value["Fn::Join"][1] if isinstance(value, dict) else [value]
     return "".join(part if isinstance(part, str) else reference(part) for part in joined)
 
 
 def document(template_data: Json) -> Json:
     """Returns the host's document in a launch template's user data."""
-    text = user_data(template_data).split("<<'DOCUMENT'\n")[1].split("\nDOCUMENT\n")[0]
-    parsed: Json = json.loads(text)
+    written = user_data(template_data).split("<<'DOCUMENT'\n")[1].split("\nDOCUMENT\n")[0]
+    parsed: Json = json.loads(written)
     return parsed
 
 

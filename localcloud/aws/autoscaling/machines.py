@@ -51,6 +51,7 @@ class Ec2Machines:
             parameters = _parameters(version["LaunchTemplateData"], subnet)
             if type is not None:
                 parameters["InstanceType"] = type
+            self._find_capacity(client, subnet, parameters["InstanceType"])
             if spot:
                 parameters["InstanceMarketOptions"] = {"MarketType": "spot"}
             own = {
@@ -73,6 +74,15 @@ class Ec2Machines:
                 id=group.template.id, name=group.template.name, version=str(version["VersionNumber"])
             ),
         )
+
+    def _find_capacity(self, client: Any, subnet: str, type: str) -> None:
+        (found,) = client.describe_subnets(SubnetIds=[subnet])["Subnets"]
+        zone = found["AvailabilityZone"]
+        if zone in self._world.short_zones:
+            raise LaunchError(
+                f"We currently do not have sufficient {type} capacity in the Availability Zone you requested "
+                f"({zone}). Launching EC2 instance failed."
+            )
 
     def terminate(self, instance: str) -> None:
         """Terminate an instance."""

@@ -319,12 +319,13 @@ class Group:
         if "Launch" in self.suspended or (self.retry is not None and now < self.retry):
             return
         while len(self.counting()) < self.desired:
-            if not self._launch(machines, now):
+            # Where one zone has no host, another may.
+            if not any(self._launch(subnet, machines, now) for subnet in self._emptiest()):
                 self.retry = now + RETRY
                 return
         self.retry = None
 
-    def _launch(self, machines: Machines, now: datetime) -> bool:
+    def _launch(self, subnet: str, machines: Machines, now: datetime) -> bool:
         size = len(self.counting())
         cause = (
             f"At {_text(now)} an instance was started in response to a difference between desired and actual "
@@ -333,7 +334,7 @@ class Group:
         activity = self._activity("Launching a new EC2 instance.", cause, now)
         kind = self.types[0] if self.types else None
         try:
-            launched = machines.launch(self, self._subnet(), kind, spot=self._spot(size))
+            launched = machines.launch(self, subnet, kind, spot=self._spot(size))
         except LaunchError as error:
             activity.description += " Status Reason: Launching EC2 instance failed."
             activity.finish(now, "Failed", str(error))
@@ -350,10 +351,10 @@ class Group:
         # As many on-demand instances as the share says, rounded up.
         return -(-(beyond + 1) * self.on_demand_share // 100) == -(-beyond * self.on_demand_share // 100)
 
-    def _subnet(self) -> str:
-        """The subnet with the fewest instances; of those the first."""
+    def _emptiest(self) -> list[str]:
+        """The subnets, those with the fewest instances first."""
         used = [member.launched.subnet for member in self.counting()]
-        return min(self.subnets, key=used.count)
+        return sorted(self.subnets, key=used.count)
 
     def terminate(self, member: Member, machines: Machines, now: datetime, *, decrement: bool) -> Activity:
         """Take an instance out by order, through its hooks.
