@@ -509,6 +509,8 @@ def test_self_healing_host(environment: Synthesized, part: str) -> None:
     boot = 300
     # What a host waits for, it may wait for: one that is given up cannot tell why, and the next begins anew.
     assert boot + volume.FREE_SECONDS + ready.SECONDS <= hooks["ready"]["HeartbeatTimeout"] == 1800
+    # One whose schema is upgraded asks for more; a group waits for a hundred time-outs at most.
+    assert boot + volume.FREE_SECONDS + ready.UPGRADE_SECONDS + ready.SECONDS < 100 * 1800
 
 
 @pytest.mark.parametrize("part", ["database", "webui"])

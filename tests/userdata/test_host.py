@@ -8,9 +8,12 @@ import shutil
 import ssl
 import stat
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +250,14 @@ def test_an_event_that_nobody_takes_delays_no_signal() -> None:
     services = Services(put_events=["AccessDeniedException"])
     signals(services, "worker").fails("a reason")
     assert services.actions() == ["put_events", "set_instance_health", "complete_lifecycle_action"]
+
+
+def test_a_host_that_needs_longer_holds_the_launch_and_not_the_stack() -> None:
+    services = Services(signal_resource=["ValidationError"])  # it was told before
+    signals(services).holds()
+    assert services.actions() == ["record_lifecycle_action_heartbeat", "signal_resource"]
+    assert services.calls[0][1]["LifecycleHookName"] == "ready"
+    assert services.calls[1][1]["Status"] == "SUCCESS"
 
 
 def test_a_signal_that_nobody_takes_is_an_error() -> None:
@@ -503,6 +514,11 @@ def test_missing_workers(workers: list[dict[str, Any]], missing: dict[int, str])
     assert ready.missing_workers(workers, host="i-1", count=2) == missing
 
 
+def never() -> None:
+    """Who is in time asks for no more."""
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("command", "answer", "how"),
     [
@@ -536,7 +552,120 @@ def test_readiness_ends_when_a_unit_is_hopeless(
         )
     )
     with pytest.raises(HostError, match=rf"^[^;]*openqa-setup\.service {how}: the database takes no login"):
-        ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
+        ready.await_ready(machine.host(tmp_path, "webui"), hold=never, sleep=lambda _: None)
+
+
+@dataclass
+class Upgrading:
+    """A web UI's host whose schema is upgraded, for so many seconds; openQA answers a minute later."""
+
+    seconds: float
+    programs: machine.Programs
+    now: float = 0.0
+    held: list[float] = field(default_factory=list)
+    refusals: int = 0
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("time.monotonic", lambda: self.now)
+        patch.setattr(ready, "run", self.run)
+        patch.setattr(ready, "get", self.get)
+
+    def get(self, _: str) -> str:
+        if self.now < self.seconds + 60:
+            raise ConnectionRefusedError("refused")
+        return '{"jobs": []}'
+
+    def run(self, arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 300) -> str:
+        if arguments[0] == "pgrep":
+            if self.now >= self.seconds:
+                raise HostError("pgrep: exit code 1: no message")
+            return "1234\n"
+        return self.programs.run(arguments, stdin=stdin, seconds=seconds)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def hold(self) -> None:
+        self.held.append(self.now)
+        if self.refusals:
+            self.refusals -= 1
+            raise HostError("lifecycle hook ready: Throttling")
+
+
+@pytest.mark.parametrize("seconds", [600, 770, 779, 781, 3600, 20000])
+def test_a_host_outlasts_an_upgrade_of_the_schema(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """A host that is given up in the middle of it is followed by one that begins it again."""
+    world = Upgrading(seconds, programs)
+    world.install(monkeypatch)
+    ready.await_ready(machine.host(tmp_path, "webui"), hold=world.hold, sleep=world.sleep)
+    assert seconds + 60 <= world.now < seconds + 60 + 2 * ready.PAUSE
+    moments = [0, *world.held, world.now]
+    assert all(later - earlier <= ready.SECONDS + ready.PAUSE for earlier, later in pairwise(moments))
+    # A stack's update that fails after a short upgrade goes back, as after none.
+    assert all(moment >= ready.SECONDS for moment in world.held)
+
+
+def test_who_cannot_be_told_of_an_upgrade_is_told_in_the_next_round(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Upgrading(900, programs, refusals=2)
+    world.install(monkeypatch)
+    ready.await_ready(machine.host(tmp_path, "webui"), hold=world.hold, sleep=world.sleep)
+    assert world.held == [ready.SECONDS + n * ready.PAUSE for n in range(3)]
+
+
+def test_an_upgrade_that_does_not_end_ends_its_host(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Upgrading(float("inf"), programs)
+    world.install(monkeypatch)
+    with pytest.raises(HostError, match="for the webui to work; the last check said: refused"):
+        ready.await_ready(machine.host(tmp_path, "webui"), hold=world.hold, sleep=world.sleep)
+    assert ready.UPGRADE_SECONDS < world.now <= ready.UPGRADE_SECONDS + ready.SECONDS + ready.PAUSE
+
+
+def test_an_upgrade_that_fails_again_and_again_ends_its_host(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.answers["systemctl show"] = "NRestarts=5\nId=openqa-setup.service\n"
+    world = Upgrading(float("inf"), programs)
+    world.install(monkeypatch)
+    with pytest.raises(HostError, match="ended 5 times"):
+        ready.await_ready(machine.host(tmp_path, "webui"), hold=world.hold, sleep=world.sleep)
+
+
+def test_an_upgrade_is_known_by_its_program(tmp_path: Path) -> None:
+    host = machine.host(tmp_path, "webui")
+    machine.program("pgrep")
+    assert f"\n{ready.UPGRADE} --init_database" in (
+        machine.REPOSITORY / "userdata/roles/webui/bin/setup.sh"
+    ).read_text(encoding="utf-8")
+    assert not ready._upgrades(host)
+    words = [sys.executable, "-c", "print(flush=True); input()", ready.UPGRADE, "--init_database"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as upgrade:
+        assert upgrade.stdout is not None
+        upgrade.stdout.readline()
+        assert ready._upgrades(host)
+        # No other host's affair.
+        assert not ready._upgrades(machine.host(tmp_path, "database"))
+
+
+def test_the_group_and_the_stack_hear_of_a_long_upgrade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services = Services()
+    host = replace(machine.host(tmp_path, "webui"), client=services)
+    monkeypatch.setattr(main, "this_host", lambda layout, metadata: host)
+    monkeypatch.setattr(ready, "await_ready", lambda host, *, hold: hold())
+    host.layout.state.mkdir(parents=True)
+    assert main.main(["ready"], host.layout) == 0
+    assert "openQA upgrades the database's schema" in capsys.readouterr().out
+    assert services.actions() == [
+        *("record_lifecycle_action_heartbeat", "signal_resource"),
+        *("complete_lifecycle_action", "signal_resource"),
+    ]
 
 
 def test_a_broker_that_is_away_costs_no_host(
@@ -555,7 +684,7 @@ def test_a_broker_that_is_away_costs_no_host(
         return given
 
     monkeypatch.setattr(ready, "get", answer)
-    ready.await_ready(machine.host(tmp_path, "webui"), sleep=lambda _: None)
+    ready.await_ready(machine.host(tmp_path, "webui"), hold=never, sleep=lambda _: None)
 
 
 def test_readiness_gives_up_with_the_last_reason(
@@ -565,9 +694,9 @@ def test_readiness_gives_up_with_the_last_reason(
     monkeypatch.setattr(ready, "get", lambda _: answers[0])
     host = machine.host(tmp_path, "worker-emulated")
     with pytest.raises(HostError, match=r"waited 0 s for the worker to work; .*worker 1 is not registered"):
-        ready.await_ready(host, seconds=0, sleep=lambda _: None)
+        ready.await_ready(host, hold=never, seconds=0, sleep=lambda _: None)
     answers[0] = json.dumps({"workers": [registered(host.instance, host.name, 1, status="idle")]})
-    ready.await_ready(host, seconds=0, sleep=lambda _: None)
+    ready.await_ready(host, hold=never, seconds=0, sleep=lambda _: None)
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.5, 1.5), (9.0, 10.0)])
@@ -587,8 +716,8 @@ def test_an_openqa_that_lists_its_workers_slowly_gets_time_to_rest(
     monkeypatch.setattr(ready, "get", get)
     monkeypatch.setattr("time.monotonic", lambda: now)
     slept: list[float] = []
-    ready.await_ready(host, sleep=slept.append)
-    assert slept == [rest, ready.PAUSE]
+    ready.await_ready(host, hold=never, sleep=slept.append)
+    assert slept == [ready.PAUSE + rest]
 
 
 def test_the_database_is_asked_with_the_password_on_standard_input(
@@ -597,7 +726,7 @@ def test_the_database_is_asked_with_the_password_on_standard_input(
     host = machine.host(tmp_path, "database")
     host.layout.secrets.mkdir(parents=True)
     (host.layout.secrets / "database").write_text(machine.PASSWORD)
-    ready.await_ready(host, sleep=lambda _: None)
+    ready.await_ready(host, hold=never, sleep=lambda _: None)
     assert programs.stdins == [machine.PASSWORD]
     assert machine.PASSWORD not in str(programs.calls)
 

@@ -38,6 +38,13 @@ def test_workers_outlast_the_replacement_of_a_host(kind: str) -> None:
         assert int(counts[name]) * INTERVAL_SECONDS > GAP_SECONDS, name
 
 
+def test_a_unit_outlasts_the_upgrade_that_its_host_waits_for() -> None:
+    unit = (GOLDEN / "webui/etc/containers/systemd/openqa-setup.container").read_text()
+    (seconds,) = re.findall(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)
+    # Before it, setup.sh tries for five minutes to log in to the database.
+    assert int(seconds) >= 300 + ready.UPGRADE_SECONDS
+
+
 @pytest.mark.parametrize(
     ("reason", "again"),
     [

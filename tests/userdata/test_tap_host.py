@@ -120,7 +120,7 @@ def test_a_host_that_has_only_tap2_is_not_ready_without_its_network(
     with pytest.raises(HostError, match="tap network: "):
         tap.check(host)
     with pytest.raises(HostError, match="the last check said: tap network"):
-        ready.await_ready(host, seconds=0, sleep=lambda _: None)
+        ready.await_ready(host, hold=lambda: None, seconds=0, sleep=lambda _: None)
 
 
 def test_a_host_whose_network_broke_asks_to_be_replaced(

@@ -193,10 +193,16 @@ def _progress(options: argparse.Namespace, layout: Layout) -> None:
 
 
 def _ready(_: argparse.Namespace, host: Host) -> None:
-    ready.await_ready(host)
+    signals = _signals(host)
+
+    def hold() -> None:
+        _say("openQA upgrades the database's schema, and this host waits for that")
+        signals.holds()
+
+    ready.await_ready(host, hold=hold)
     if host.layout.awaits_restore.exists():
         _say(host.layout.awaits_restore.read_text(encoding="utf-8"))
-    _signals(host).works()
+    signals.works()
     write_private(host.layout.state / "ready", "", mode=0o644)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 import urllib.request
@@ -10,13 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from userdata.host import tap
-from userdata.host.aws import wait
 from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# A database that recovers after a crash, or a schema upgrade, takes its time.
+log = logging.getLogger(__name__)
+# A database that recovers after a crash takes its time.
 SECONDS = 780
+# An upgrade of openQA's schema takes its own: two hours were seen, for millions of jobs on a slow disk.
+UPGRADE_SECONDS = 6 * 3600
+UPGRADE = "/usr/share/openqa/script/initdb"
 PAUSE = 2.0
 # Many hosts boot at a time, and to list its workers openQA asks its database for each of them: it gets so
 # many times as long to rest from it, but no more than this.
@@ -33,35 +37,52 @@ _RUNTIME = ("podman", "conmon")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
-def await_ready(host: Host, *, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> None:
+def await_ready(
+    host: Host,
+    *,
+    hold: Callable[[], None],
+    seconds: float = SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Waits until the role works.
+
+    Args:
+        host: this host.
+        hold: tells that this host is not to be given up yet, as openQA's schema is upgraded; called every
+            ``seconds`` while that takes longer than those.
+        seconds: how long to wait, beside as long as such an upgrade runs.
+        sleep: waits; takes seconds.
 
     Raises:
         HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
     checks = {"database": _database, "webui": check_webui, "worker": _worker, "builder": _builder}
-    check = checks[host.document.role]
-    last = ""
-
-    def ready() -> bool | None:
-        nonlocal last
-        began = time.monotonic()
+    role = host.document.role
+    check = checks[role]
+    began = time.monotonic()
+    end = next_hold = began + seconds
+    while True:
+        asked = time.monotonic()
         try:
             check(host)
+            return
         except (HostError, OSError, ValueError) as error:
-            last = str(error)
-        else:
-            return True
-        took = time.monotonic() - began
+            reason = error
+        now = time.monotonic()
         if hopeless := {**_failed_units(), **_ending_units()}:
             raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
-        sleep(min(RESTS * took, MOST_REST))
-        return None
-
-    try:
-        wait(f"the {host.document.role} to work", ready, seconds=seconds, pause=PAUSE, sleep=sleep)
-    except HostError as error:
-        raise HostError(f"{error}; the last check said: {last}") from error
+        if now < began + UPGRADE_SECONDS and _upgrades(host):
+            end = now + seconds
+        if now >= end:
+            waited = f"waited {now - began:.0f} s for the {role} to work"
+            raise HostError(f"{waited}; the last check said: {reason}") from reason
+        if now >= next_hold:
+            try:
+                hold()
+                next_hold = now + seconds
+            except HostError as error:  # the next round tells it again
+                log.warning("%s", error)
+        sleep(PAUSE + min(RESTS * (now - asked), MOST_REST))
 
 
 def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: int) -> dict[int, str]:
@@ -138,6 +159,16 @@ def _worker(host: Host) -> None:
     missing = missing_workers(workers, host=host.instance, count=worker.count(host.instance_type))
     if missing:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
+
+
+def _upgrades(host: Host) -> bool:
+    """Returns whether openQA's schema is upgraded right now (``roles/webui/bin/setup.sh``)."""
+    if host.document.role != "webui":
+        return False
+    try:
+        return bool(run(["pgrep", "--full", UPGRADE]))
+    except HostError:  # no process is called so
+        return False
 
 
 def _builder(host: Host) -> None:

@@ -56,6 +56,18 @@ class Signals:
             self._sleep(AHEAD_PAUSE)
         self._signal("SUCCESS")
 
+    def holds(self) -> None:
+        """Tells that the host needs longer than one may, and is not to be given up: the launch waits for it.
+
+        A stack's update goes on without it. CloudFormation waits for an hour at most, and would go back to an
+        openQA from before an upgrade that is not taken back.
+
+        Raises:
+            HostError: AWS did not take it.
+        """
+        self.heartbeat(self._document.launch_hook)
+        self._signal("SUCCESS")
+
     def fails(self, reason: str) -> None:
         """Tells that the host failed, in every way there is; goes on when one of them fails.
 
