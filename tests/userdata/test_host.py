@@ -642,14 +642,14 @@ def test_an_upgrade_is_known_by_its_program(tmp_path: Path) -> None:
     assert f"\n{ready.UPGRADE} --init_database" in (
         machine.REPOSITORY / "userdata/roles/webui/bin/setup.sh"
     ).read_text(encoding="utf-8")
-    assert not ready._upgrades(host)
+    assert not ready.upgrades(host)
     words = [sys.executable, "-c", "print(flush=True); input()", ready.UPGRADE, "--init_database"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as upgrade:
         assert upgrade.stdout is not None
         upgrade.stdout.readline()
-        assert ready._upgrades(host)
+        assert ready.upgrades(host)
         # No other host's affair.
-        assert not ready._upgrades(machine.host(tmp_path, "database"))
+        assert not ready.upgrades(machine.host(tmp_path, "database"))
 
 
 def test_the_group_and_the_stack_hear_of_a_long_upgrade(

@@ -11,6 +11,7 @@ import pytest
 from tests.userdata import machine
 from userdata.host import interrupted, openqa_database, progress, ready, reconcile
 from userdata.host.content import repository
+from userdata.host.errors import HostError
 from userdata.host.layout import Layout
 
 
@@ -88,6 +89,26 @@ def test_what_is_done_in_which_order(
     assert any(quicker in text and "set result = 'incomplete'" in text and marked in text for text in sql)
     # The key is in a file, and lists of any length are no arguments.
     assert not [call for call in programs.calls if any(secret in " ".join(call) for secret in machine.HIDDEN)]
+
+
+def test_a_schema_that_is_upgraded_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ran it again would begin the upgrade again."""
+    host = machine.host(tmp_path, "webui")
+    waits: list[str] = []
+    upgrading = [True, True, False]
+
+    def wait(what: str, *_: object, **__: object) -> None:
+        waits.append(what)
+        raise HostError(f"waited for {what}")
+
+    monkeypatch.setattr(reconcile, "wait", wait)
+    monkeypatch.setattr(reconcile, "run", lambda arguments, *, seconds=300: "")
+    monkeypatch.setattr(ready, "upgrades", lambda host: upgrading.pop(0))
+    said: list[str] = []
+    with pytest.raises(HostError, match="waited for openQA to answer"):
+        reconcile.reconcile(host, said.append)
+    assert waits == ["openQA to answer"] * 3
+    assert said[1:] == ["openQA still upgrades the database's schema"] * 2
 
 
 def test_progress_is_kept_by_name(tmp_path: Path) -> None:

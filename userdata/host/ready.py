@@ -71,7 +71,7 @@ def await_ready(
         now = time.monotonic()
         if hopeless := {**_failed_units(), **_ending_units()}:
             raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
-        if now < began + UPGRADE_SECONDS and _upgrades(host):
+        if now < began + UPGRADE_SECONDS and upgrades(host):
             end = now + seconds
         if now >= end:
             waited = f"waited {now - began:.0f} s for the {role} to work"
@@ -161,7 +161,7 @@ def _worker(host: Host) -> None:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
 
 
-def _upgrades(host: Host) -> bool:
+def upgrades(host: Host) -> bool:
     """Returns whether openQA's schema is upgraded right now (``roles/webui/bin/setup.sh``)."""
     if host.document.role != "webui":
         return False

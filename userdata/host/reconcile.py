@@ -36,8 +36,8 @@ def reconcile(host: Host, report: Report = print) -> None:
     report("starting openQA anew: today's secrets and certificate, the schema, the administrator's key")
     # All services of openQA require it, so they start anew, too.
     run(["systemctl", "restart", "openqa-configure.service"], seconds=_START_SECONDS)
-    run(["systemctl", "start", "openqa-on-aws.target"], seconds=_START_SECONDS)
-    wait("openQA to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
+    run(["systemctl", "start", "--no-block", "openqa-on-aws.target"])
+    _await_openqa(host, report)
     openqa = host.layout.data / "openqa"
     report(f"{_without_files(openqa / 'share/factory')} assets are lost")
     report(f"{_interrupted()} jobs that ran are scheduled again")
@@ -131,6 +131,18 @@ def _without_results(openqa: Path) -> int:
             f"where id in ({_list(gone)})"
         )
     return len(gone)
+
+
+def _await_openqa(host: Host, report: Report) -> None:
+    """Waits until openQA answers, and as long as its schema is upgraded: a backup may be of an older one."""
+    while True:
+        try:
+            wait("openQA to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
+            return
+        except HostError:
+            if not ready.upgrades(host):
+                raise
+            report("openQA still upgrades the database's schema")
 
 
 def _answers(host: Host) -> bool | None:
