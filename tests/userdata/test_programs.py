@@ -282,7 +282,7 @@ def test_what_workers_upload_may_be_large(web: str) -> None:
 @pytest.mark.parametrize(
     ("path", "key", "forwarded", "status"),
     [
-        ("/api/v1/jobs/1/artefact", machine.WORKER_KEY[:16], "192.0.2.1", 403),
+        ("/api/v1/jobs/1/artefact", machine.WORKER_KEY[:16], "192.0.2.1", 413),
         ("/api/v1/jobs/1/artefact", "", "", 403),  # a guest
         ("/", "", "192.0.2.1", 413),
         ("/api/v1/jobs/1/status", machine.WORKER_KEY[:16], "", 413),
@@ -298,6 +298,67 @@ def test_nothing_else_large_is_kept_before_openqa_asks_who_sends_it(
         connection.putheader("Content-Length", str(65 << 20))
         connection.endheaders()
         assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "header", "status"),
+    [
+        ("192.0.2.1", ("Content-Length", "999999"), None),
+        ("192.0.2.1", ("Content-Length", "1000000"), 413),
+        # What a visitor says itself stands before what the load balancer adds.
+        (", 192.0.2.1", ("Content-Length", "1000000"), 413),
+        ("2001:db8::1", ("Content-Length", "1000000"), 413),
+        ("192.0.2.1", ("Transfer-Encoding", "chunked"), 411),
+        ("", ("Content-Length", "1000000"), None),
+        ("", ("Transfer-Encoding", "chunked"), None),
+    ],
+)
+def test_visitors_send_little(web: str, forwarded: str, header: tuple[str, str], status: int | None) -> None:
+    """An API key or a session does not make it more: nginx knows neither from one that is made up."""
+    with closing(HTTPConnection(web.removeprefix("http://"), timeout=1)) as connection:
+        connection.putrequest("POST", "/api/v1/isos")
+        connection.putheader("X-Forwarded-For", forwarded)
+        connection.putheader("X-API-Key", machine.API_KEY[:16])
+        connection.putheader(*header)
+        connection.endheaders()
+        if status is None:
+            with pytest.raises(TimeoutError):  # it waits for the rest
+                connection.getresponse()
+        else:
+            assert connection.getresponse().status == status
+
+
+def ask(web: str, opened: ExitStack, path: str, visitor: str, *, sends: int = 0) -> socket.socket:
+    """Asks for something, for as long as the connection is open; with less than a visitor says to send."""
+    host, port = web.removeprefix("http://").split(":")
+    connection = opened.enter_context(socket.create_connection((host, int(port)), timeout=10))
+    lines = [f"POST {path} HTTP/1.1" if sends else f"GET {path} HTTP/1.1", "Host: x", "Connection: close"]
+    lines += [f"Content-Length: {sends}"] if sends else []
+    lines += [f"X-Forwarded-For: 203.0.113.{id(connection) % 200}, {visitor}"] if visitor else []
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    return connection
+
+
+def status(connection: socket.socket) -> int | None:
+    """The status of an answer; None: there is none yet."""
+    connection.settimeout(1)
+    try:
+        return int(connection.recv(4096).split()[1])
+    except TimeoutError:
+        return None
+
+
+@pytest.mark.parametrize(("path", "sends", "most"), [("/tests/1", 0, 500), ("/login", 1000, 20)])
+def test_no_address_takes_all_connections_nor_much_of_the_volume(
+    web: str, openqa: int, path: str, sends: int, most: int
+) -> None:
+    with socket.create_server(("127.0.0.1", openqa), backlog=1024), ExitStack() as opened:
+        first, *_, last = (ask(web, opened, path, "192.0.2.1", sends=sends) for _ in range(most))
+        time.sleep(0.5)
+        assert status(ask(web, opened, path, "192.0.2.1", sends=sends)) == 429
+        for other in ("192.0.2.2", ""):  # another visitor, a worker
+            assert status(ask(web, opened, path, other, sends=sends)) is None
+        assert (status(first), status(last)) == (None, None)
 
 
 @pytest.mark.parametrize(
