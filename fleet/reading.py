@@ -20,7 +20,7 @@ from fleet.openqa import Classes
 
 PAGE = 1000  # jobs; openQA answers in seconds
 MOST = 200_000  # rows; more are no queue
-WORKERS = 100_000  # openQA gives no more at a time: generic_max_limit of roles/webui/config/openqa.ini.j2
+WORKERS = 10_000  # openQA gives no more at a time: generic_max_limit of roles/webui/config/openqa.ini.j2
 SECONDS = 60.0  # for one reading of all pages
 _SILENCE = 15.0  # seconds without a byte
 _CHUNK = 1 << 16

@@ -10,6 +10,7 @@ from ipaddress import IPv4Interface
 from itertools import islice
 
 from fleet import catalogue, warm
+from fleet.reading import WORKERS
 from settings import messages, openqa_ini, timetable
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, SAMPLE, Content, Need
@@ -81,6 +82,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     if not unknown:
         yield from _builder_problems(environment)
         yield from _quota_problems(environment)
+        yield from _count_problems(environment)
 
 
 def _local_problems(environment: Environment) -> Iterator[Problem]:
@@ -595,6 +597,14 @@ def _quota_problems(environment: Environment) -> Iterator[Problem]:
         if quota is not None and vcpus > quota:
             wrong = f"all {hosts} at their fleets' max have {vcpus} vCPUs"
             yield Problem(key, quota, wrong, f"{vcpus} or more if AWS grants it, or smaller fleets")
+
+
+def _count_problems(environment: Environment) -> Iterator[Problem]:
+    count = sum(fleet.max * max(map(fleet.workers, fleet.instance_types)) for fleet in environment.fleets)
+    if count >= WORKERS:
+        hosts = [fleet.max for fleet in environment.fleets]
+        wrong = f"all hosts at their fleets' max have {count} workers"
+        yield Problem("fleets.max", hosts, wrong, f"fewer than {WORKERS}, as openQA lists no more")
 
 
 def _vcpus(environment: Environment) -> tuple[int, int]:

@@ -939,6 +939,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         ["vcpu_quota = 108\nvcpu_spot_quota = 7", ("max = 2", "max = 2\nspot_share = 0.5")],
         ["vcpu_spot_quota = 7", "8 vCPUs", "8 or more"],
     ),
+    "more workers than openQA lists": (
+        [("max = 2", "max = 1000\nworkers_per_host = 10")],
+        ["fleets.max = [1000, ", "at their fleets' max have 100", "allowed: fewer than 10000"],
+    ),
 }
 
 

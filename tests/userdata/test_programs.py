@@ -348,8 +348,11 @@ def status(connection: socket.socket) -> int | None:
         return None
 
 
-@pytest.mark.parametrize(("path", "sends", "most"), [("/tests/1", 0, 500), ("/login", 1000, 20)])
-def test_no_address_takes_all_connections_nor_much_of_the_volume(
+@pytest.mark.parametrize(
+    ("path", "sends", "most"),
+    [("/tests/1", 0, 500), ("/login", 1000, 20), ("/%61pi/v1/jobs?limit=10000", 0, 15)],
+)
+def test_no_address_takes_all_connections_or_processes_nor_much_of_the_volume(
     web: str, openqa: int, path: str, sends: int, most: int
 ) -> None:
     with socket.create_server(("127.0.0.1", openqa), backlog=1024), ExitStack() as opened:

@@ -155,7 +155,7 @@ def _worker(host: Host) -> None:
         raise HostError("host document: the key 'worker' is missing")
     if worker.network == "tap":
         tap.check(host)
-    workers = json.loads(get(f"http://{host.document.webui_host}/api/v1/workers?limit=100000"))["workers"]
+    workers = json.loads(get(f"http://{host.document.webui_host}/api/v1/workers?limit=10000"))["workers"]
     missing = missing_workers(workers, host=host.instance, count=worker.count(host.instance_type))
     if missing:
         raise HostError("; ".join(f"worker {number} {reason}" for number, reason in missing.items()))
