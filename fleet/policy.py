@@ -225,7 +225,7 @@ class Rules:
     foresight: float = 1.0
     quick_seconds: float = 600.0
     fetching: float = 0.2
-    spare: float = 0.5
+    spare: float = 0.3
     spare_slow: float = 0.2
     spare_most: float = 0.25
     spare_rest: float = 0.5
