@@ -10,7 +10,7 @@ from constructs.host_role import HostRole
 
 from fleet import facts
 from settings import Environment
-from settings.naming import fleet_group, metric_namespace
+from settings.naming import metric_namespace
 
 
 class FleetController(Construct):
@@ -30,7 +30,6 @@ class FleetController(Construct):
         """
         super().__init__(scope, id)
         role.allow_control_fleets(
-            groups=[fleet_group(environment, fleet.name) for fleet in environment.fleets],
             subnets=subnets,
             parameters=facts.parameters(environment.name),
             namespace=metric_namespace(environment),

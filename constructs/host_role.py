@@ -13,7 +13,7 @@ from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
 from settings import Environment
-from settings.naming import arn, partition
+from settings.naming import arn, fleet_group, partition
 from userdata.host import failure
 
 _SESSION_MANAGER = (
@@ -204,44 +204,48 @@ class HostRole(Construct):
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
-    def allow_control_fleets(
-        self, *, groups: Sequence[str], subnets: Sequence[str], parameters: str, namespace: str
-    ) -> None:
+    def allow_control_fleets(self, *, subnets: Sequence[str], parameters: str, namespace: str) -> None:
         """Lets a host size the environment's fleets: its own groups, and what they do of themselves.
 
         Args:
-            groups: the fleets' Auto Scaling groups' names.
             subnets: the ids of the subnets that their hosts may boot in.
             parameters: the path of the SSM parameters that tell about them.
             namespace: the CloudWatch namespace of its metrics.
         """
-        if groups:
-            arns = [
-                self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")
-                for group in groups
-            ]
-            self._allow(
-                [
-                    "autoscaling:SetDesiredCapacity",
-                    "autoscaling:SuspendProcesses",
-                    "autoscaling:TerminateInstanceInAutoScalingGroup",
-                ],
-                arns,
-                because="The ARN of a group holds a random id before the name, which alone is known.",
-            )
-            # Other zones, and nothing else of what the action changes.
-            self._allow(
-                ["autoscaling:UpdateAutoScalingGroup"],
-                arns,
-                conditions={
-                    "ForAllValues:StringEquals": {"autoscaling:VPCZoneIdentifiers": list(subnets)},
-                    "Null": {
-                        "autoscaling:VPCZoneIdentifiers": "false",
-                        "autoscaling:MaxSize": "true",
-                        "autoscaling:MinSize": "true",
-                    },
+        # By a pattern: a role's policies have no room for each fleet's name. The tag tells an environment
+        # from another whose name begins as the names of its fleets' groups do.
+        groups = self._arn(
+            "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{fleet_group(self._environment, '*')}"
+        )
+        own = {"aws:ResourceTag/openqa:environment": self._environment.name}
+        self._allow(
+            [
+                "autoscaling:SetDesiredCapacity",
+                "autoscaling:SuspendProcesses",
+                "autoscaling:TerminateInstanceInAutoScalingGroup",
+            ],
+            [groups],
+            conditions={"StringEquals": own},
+            because="The ARN of a group holds a random id before the name, and fleets come and go; the "
+            "condition narrows this to the environment's.",
+        )
+        # Other zones: not how many hosts there may be, nor what they are. Another launch template takes
+        # ec2:RunInstances besides, which no host may: the user guide of EC2 Auto Scaling, "Control Amazon EC2
+        # launch template usage in Auto Scaling groups".
+        self._allow(
+            ["autoscaling:UpdateAutoScalingGroup"],
+            [groups],
+            conditions={
+                "StringEquals": own,
+                "ForAllValues:StringEquals": {"autoscaling:VPCZoneIdentifiers": list(subnets)},
+                "Null": {
+                    "autoscaling:VPCZoneIdentifiers": "false",
+                    "autoscaling:LaunchConfigurationName": "true",
+                    "autoscaling:MaxSize": "true",
+                    "autoscaling:MinSize": "true",
                 },
-            )
+            },
+        )
         self._allow_describe(
             "Auto Scaling", ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"]
         )

@@ -431,7 +431,7 @@ class Environment(Settings):
     timetable: Annotated[
         tuple[Entry, ...], Field(description="a [[timetable]] table with at and post for each build")
     ] = ()
-    # The controller's role names each, and IAM takes 10,240 characters of a role's policies.
+    # The workers' template has up to 16 KiB of user data for each, and CloudFormation takes 1 MB of it.
     fleets: Annotated[
         tuple[Fleet, ...], Field(max_length=40, description="a [[fleets]] table for each fleet, up to 40")
     ]

@@ -289,6 +289,7 @@ class Guard:
 def _change_context(p: Parameters) -> dict[str, list[str]]:
     """What conditions see of how a group is changed."""
     said = {
+        "autoscaling:launchconfigurationname": p.get("LaunchConfigurationName"),
         "autoscaling:minsize": p.get("MinSize"),
         "autoscaling:maxsize": p.get("MaxSize"),
         "autoscaling:vpczoneidentifiers": p.get("VPCZoneIdentifier"),

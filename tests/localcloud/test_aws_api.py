@@ -413,6 +413,19 @@ NETWORK: dict[str, Any] = {
                             {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "*"},
                             {
                                 "Effect": "Allow",
+                                "Action": "autoscaling:UpdateAutoScalingGroup",
+                                "Resource": "*",
+                                "Condition": {
+                                    "Null": {
+                                        "autoscaling:VPCZoneIdentifiers": "false",
+                                        "autoscaling:LaunchConfigurationName": "true",
+                                        "autoscaling:MaxSize": "true",
+                                        "autoscaling:MinSize": "true",
+                                    }
+                                },
+                            },
+                            {
+                                "Effect": "Allow",
                                 "Action": "events:PutEvents",
                                 "Resource": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default",
                                 "Condition": {
@@ -697,6 +710,14 @@ def test_an_instance_may_do_nothing_else(aws: Server, client: Client, host: Inst
         status, _, message = refused(getattr(as_host(aws, client, host, service), operation), **parameters)
         assert status == 403
         assert f"{host.role}/{host.id} is not authorized to perform: {action} on resource" in message
+
+
+def test_conditions_see_how_a_group_is_changed(aws: Server, client: Client, host: Instance) -> None:
+    change = as_host(aws, client, host, "autoscaling").update_auto_scaling_group
+    own = {"AutoScalingGroupName": "g", "VPCZoneIdentifier": physical(client, "Subnet")}
+    change(**own)
+    for more in ({"MinSize": 0}, {"MaxSize": 3}, {"LaunchConfigurationName": "other"}):
+        assert "is not authorized" in refused(change, **own, **more)[2]
 
 
 def test_files_in_buckets(aws: Server, client: Client, host: Instance) -> None:

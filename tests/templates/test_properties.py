@@ -18,6 +18,10 @@ from tests.templates.synthesis import Json, Synthesized, document, synthesize, u
 USER_DATA_LIMIT = 16 * 1024
 RULES_LIMIT = 60
 PARAMETER_LIMIT = 4096
+# Of a role's policies together, without spaces: the IAM user guide, "IAM and AWS STS quotas".
+POLICIES_LIMIT = 10_240
+TEMPLATE_LIMIT = 1_000_000
+INTRINSIC = r'\{"(?:Fn::ImportValue|Fn::GetAtt|Ref)":[^{}]*\}'
 REFERENCE_LENGTH = 150  # of an ARN or a name that CloudFormation fills in, at most
 HOOKS = {
     ("ready", "autoscaling:EC2_INSTANCE_LAUNCHING", "ABANDON"),
@@ -152,6 +156,22 @@ def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesize
         assert "@@" not in text
         for arn in document(template)["secrets"].values():
             assert arn is None or re.fullmatch(r"\$\{ImportValue openqa-[\w-]+-storage:\w+\}", arn)
+
+
+def test_as_many_fleets_as_settings_allow_fit(tmp_path: Path) -> None:
+    asked = settings.load("production")
+    names = [f"fleet-{number:02}-named-so" for number in range(40)]
+    longest = {
+        "name": "x" * 16,
+        "region": "us-gov-west-1",
+        "fleets": tuple(asked.fleets[0].model_copy(update={"name": name}) for name in names),
+    }
+    synthesized = synthesize(asked.model_copy(update=longest), tmp_path, check=False)
+    for role in synthesized.properties("AWS::IAM::Role"):
+        written = json.dumps([policy["PolicyDocument"] for policy in role["Policies"]])
+        assert len(re.sub(r"\s", "", re.sub(INTRINSIC, "x" * REFERENCE_LENGTH, written))) < POLICIES_LIMIT
+    (workers,) = synthesized.directory.glob("*-workers.template.json")
+    assert workers.stat().st_size < TEMPLATE_LIMIT
 
 
 def test_the_longest_texts_fit(tmp_path: Path) -> None:

@@ -720,6 +720,12 @@ def test_what_hosts_may_do(local: Synthesized) -> None:
     assert host_actions(local, "webui") == own | state | controller | {"ssm:GetParameter"}
 
 
+def test_no_host_launches_others_or_gives_them_a_role(environment: Synthesized) -> None:
+    """Without them Auto Scaling gives no group another launch template, whoever may change the group."""
+    for part in environment.templates:
+        assert not host_actions(environment, part) & {"ec2:RunInstances", "iam:PassRole"}
+
+
 @pytest.mark.parametrize("role", ["database", "webui"])
 def test_a_host_takes_its_own_state_to_its_own_group_alone(environment: Synthesized, role: str) -> None:
     name, account = environment.environment.name, environment.environment.account
@@ -791,18 +797,44 @@ def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environmen
     assert kept["RetentionInDays"] == (7 if settings.disposable else 90)
 
 
+def controls(synthesized: Synthesized, **context: list[str]) -> Callable[[str, str, str], bool]:
+    """Returns whether the controller may do something with a group by its name and its environment's."""
+    (policy,) = only(synthesized.properties("AWS::IAM::Role", "webui"))["Policies"]
+    rules = [
+        json.loads(re.sub(r'\{"Fn::ImportValue": ("[^"]*")\}', r"\1", json.dumps(statement)))
+        for statement in policy["PolicyDocument"]["Statement"]
+        if any(action.startswith("autoscaling:") for action in statement["Action"])
+    ]
+    place = f"{synthesized.environment.region}:{synthesized.environment.account}"
+
+    def allowed(action: str, group: str, owner: str) -> bool:
+        need = Need(
+            action=f"autoscaling:{action}",
+            resource=f"arn:aws:autoscaling:{place}:autoScalingGroup:1:autoScalingGroupName/{group}",
+            context={"aws:resourcetag/openqa:environment": [owner]}
+            | {f"autoscaling:{key}": value for key, value in context.items()},
+        )
+        return judge([{"Statement": rules}], need) == "allowed"
+
+    return allowed
+
+
 def test_the_controller_may_size_the_environments_own_fleets(environment: Synthesized) -> None:
     name = environment.environment.name
+    allowed = controls(environment)
+    for action in ("SetDesiredCapacity", "SuspendProcesses", "TerminateInstanceInAutoScalingGroup"):
+        for fleet in environment.environment.fleets:
+            assert allowed(action, f"openqa-{name}-fleet-{fleet.name}", name)
+        assert not allowed(action, f"openqa-{name}-database", name)
+        assert not allowed(action, "openqa-other-fleet-any", "other")
+        # A group of the environment `NAME-fleet-b`.
+        assert not allowed(action, f"openqa-{name}-fleet-b-database", f"{name}-fleet-b")
+    (policy,) = only(environment.properties("AWS::IAM::Role", "webui"))["Policies"]
     by_action = {
         action: statement
-        for policy in only(environment.properties("AWS::IAM::Role", "webui"))["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
         for action in statement["Action"]
     }
-    for action in ("SetDesiredCapacity", "SuspendProcesses", "TerminateInstanceInAutoScalingGroup"):
-        assert [arn.rpartition("/")[2] for arn in by_action[f"autoscaling:{action}"]["Resource"]] == [
-            f"openqa-{name}-fleet-{fleet.name}" for fleet in environment.environment.fleets
-        ]
     metrics = by_action["cloudwatch:PutMetricData"]["Condition"]["StringEquals"]
     assert metrics == {"cloudwatch:namespace": f"openQA/{name}"}
     assert all(
@@ -822,15 +854,11 @@ def test_the_controller_may_move_fleets_between_zones_and_change_nothing_else(
     subnets = statement["Condition"]["ForAllValues:StringEquals"]["autoscaling:VPCZoneIdentifiers"]
     zones = [subnet_zone(environment, subnet) for subnet in subnets]
     assert zones == list(environment.environment.network.availability_zones)
-    group = statement["Resource"][0].replace("*", "1")
     names = [subnet["Fn::ImportValue"] for subnet in subnets]
-    rule = json.loads(json.dumps(statement))
-    rule["Condition"]["ForAllValues:StringEquals"]["autoscaling:VPCZoneIdentifiers"] = names
+    name = environment.environment.name
 
-    def allowed(group: str = group, **context: list[str]) -> bool:
-        said = {f"autoscaling:{key}": value for key, value in context.items()}
-        need = Need(action="autoscaling:UpdateAutoScalingGroup", resource=group, context=said)
-        return judge([{"Statement": [rule]}], need) == "allowed"
+    def allowed(group: str = f"openqa-{name}-fleet-any", owner: str = name, **context: list[str]) -> bool:
+        return controls(environment, **context)("UpdateAutoScalingGroup", group, owner)
 
     assert allowed(vpczoneidentifiers=names)
     assert allowed(vpczoneidentifiers=names[:1])
@@ -838,7 +866,9 @@ def test_the_controller_may_move_fleets_between_zones_and_change_nothing_else(
     assert not allowed()
     assert not allowed(vpczoneidentifiers=names, minsize=["9"])
     assert not allowed(vpczoneidentifiers=names, maxsize=["9"])
-    assert not allowed(f"{group}-other", vpczoneidentifiers=names)
+    assert not allowed(vpczoneidentifiers=names, launchconfigurationname=["other"])
+    assert not allowed(f"openqa-{name}-webui", vpczoneidentifiers=names)
+    assert not allowed(owner="other", vpczoneidentifiers=names)
 
 
 def test_alarms_about_the_controller(environment: Synthesized) -> None:
@@ -988,9 +1018,14 @@ def test_a_fleets_settings_change_nothing_about_the_webui_host(tmp_path: Path, l
             "spare": 0.4,
         }
     )
-    made = synthesize(local.environment.model_copy(update={"fleets": (more,)}), tmp_path)
+    other = fleet.model_copy(update={"name": "other"})
+    made = synthesize(local.environment.model_copy(update={"fleets": (more, other)}), tmp_path)
     assert made.templates["webui"] == local.templates["webui"]
-    (parameter,) = made.properties("AWS::SSM::Parameter", "workers")
+    (parameter,) = (
+        found
+        for found in made.properties("AWS::SSM::Parameter", "workers")
+        if found["Name"].endswith("/small")
+    )
     told = facts.parse("small", rendered(parameter["Value"]))
     assert (told.warm, told.spare) == ((warm.parse("mon-fri 06:00-20:00 2"),), 0.4)
 
