@@ -10,10 +10,25 @@ from aws_cdk import aws_iam as iam
 _VERSION = "2012-10-17"
 
 
-def assumed_by(service: str) -> Mapping[str, Any]:
-    """Returns the document that lets an AWS service assume a role."""
-    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-    return {"Version": _VERSION, "Statement": [statement]}
+def assumed_by(service: str, *, source: str | None = None) -> Mapping[str, Any]:
+    """Returns the document that lets an AWS service assume a role.
+
+    Args:
+        service: the service's principal.
+        source: the ARN of what it may act for, wildcards and all: else somebody could have it act for what is
+            his. None: the service does not say for what it acts.
+    """
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    if source:
+        statement["Condition"] = {
+            "StringEquals": {"aws:SourceAccount": source.split(":")[4]},
+            "ArnLike": {"aws:SourceArn": source},
+        }
+    return document([statement])
 
 
 def allow(

@@ -14,7 +14,7 @@ from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.security_groups import ANYWHERE
 
 from settings import Environment
-from settings.naming import prefix
+from settings.naming import arn, prefix
 
 # On every host's own link, which no security group closes: the EC2 user guide, "Amazon Time Sync Service".
 TIME_SERVICE = "169.254.169.123"
@@ -81,7 +81,7 @@ class PrivateNetwork(Construct):
                 route_table_ids=[public_routes, private_routes],
                 tags=[{"key": "Name", "value": f"{self._name}-{service}"}],
             )
-        self._flow_logs(keep=not environment.disposable)
+        self._flow_logs(environment)
         acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
 
     def _dhcp_options(self, region: str) -> None:
@@ -143,14 +143,16 @@ class PrivateNetwork(Construct):
             nat_gateway_id=nat.ref,
         )
 
-    def _flow_logs(self, *, keep: bool) -> None:
-        group = logs.CfnLogGroup(self, "FlowLogs", retention_in_days=90 if keep else 7)
+    def _flow_logs(self, environment: Environment) -> None:
+        group = logs.CfnLogGroup(self, "FlowLogs", retention_in_days=7 if environment.disposable else 90)
         write = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         writer = iam.CfnRole(
             self,
             "FlowLogsRole",
             description=f"{self._name}: VPC flow logs",
-            assume_role_policy_document=assumed_by("vpc-flow-logs.amazonaws.com"),
+            assume_role_policy_document=assumed_by(
+                "vpc-flow-logs.amazonaws.com", source=arn(environment, "ec2", "vpc-flow-log/*")
+            ),
             policies=[inline_policy("Write", [allow(write, [group.attr_arn])])],
         )
         ec2.CfnFlowLog(

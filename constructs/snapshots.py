@@ -39,7 +39,9 @@ class Snapshots(Construct):
             self,
             "Role",
             description=f"{name}: takes snapshots of the volume and deletes them when they are old",
-            assume_role_policy_document=assumed_by("dlm.amazonaws.com"),
+            assume_role_policy_document=assumed_by(
+                "dlm.amazonaws.com", source=arn(environment, "dlm", "policy/*")
+            ),
             policies=[
                 inline_policy(
                     "Snapshots",

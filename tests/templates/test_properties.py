@@ -111,6 +111,27 @@ def test_roles_are_for_services(environment: Synthesized) -> None:
             assert set(statement["Principal"]) == {"Service"}
 
 
+def test_services_that_say_for_what_they_act_act_for_nobody_elses(environment: Synthesized) -> None:
+    place = f"{environment.environment.region}:{environment.environment.account}"
+    sources = {
+        "dlm.amazonaws.com": f"arn:aws:dlm:{place}:policy/*",
+        "vpc-flow-logs.amazonaws.com": f"arn:aws:ec2:{place}:vpc-flow-log/*",
+    }
+    conditions = {
+        statement["Principal"]["Service"]: statement.get("Condition")
+        for role in environment.properties("AWS::IAM::Role")
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]
+    }
+    assert conditions.pop("ec2.amazonaws.com") is None
+    assert conditions == {
+        service: {
+            "StringEquals": {"aws:SourceAccount": environment.environment.account},
+            "ArnLike": {"aws:SourceArn": source},
+        }
+        for service, source in sources.items()
+    }
+
+
 def test_no_secret_in_a_template(environment: Synthesized) -> None:
     forbidden = {"SecretString", "MasterUserPassword", "Password", "SecretAccessKey"}
     for template in environment.templates.values():
