@@ -1,4 +1,4 @@
-"""The bucket of the backups, and that of access logs."""
+"""The bucket of the backups."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from constructs import Construct
 from constructs.policy_documents import allow, assumed_by, document
 
 from settings import Environment
-from settings.naming import LOAD_BALANCER_LOGS, arn
-
-LOG_DAYS = 90
 
 
 class BackupBucket(Construct):
@@ -19,38 +16,29 @@ class BackupBucket(Construct):
 
     Attributes:
         name: the bucket's name.
-        logs: the name of the bucket of access logs: its own, and the load balancer's.
-        log_bucket: that bucket.
     """
 
     name: str
-    logs: str
-    log_bucket: s3.IBucket
 
     def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        logs: s3.IBucket,
+        removal_policy: RemovalPolicy,
     ) -> None:
+        """Makes the bucket.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            logs: the bucket of access logs.
+            removal_policy: what becomes of it with its stack.
+        """
         super().__init__(scope, id)
-        logs = s3.Bucket(
-            self,
-            "Logs",
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
-            lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(LOG_DAYS))],
-            removal_policy=removal_policy,
-        )
-        balancers = arn(environment, "elasticloadbalancing", "loadbalancer/*")
-        logs.add_to_resource_policy(
-            iam.PolicyStatement(
-                principals=[iam.ServicePrincipal("logdelivery.elasticloadbalancing.amazonaws.com")],
-                actions=["s3:PutObject"],
-                resources=[logs.arn_for_objects(f"{LOAD_BALANCER_LOGS}/AWSLogs/{environment.account}/*")],
-                conditions={"ArnLike": {"aws:SourceArn": balancers}},
-            )
-        )
-        self.logs = logs.bucket_name
-        self.log_bucket = logs
         asked = environment.backups
         lock = asked.object_lock_days
         bucket = s3.Bucket(

@@ -23,9 +23,7 @@ class HostEvents(Construct):
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
         name = host_events(environment)
-        group = logs.CfnLogGroup(
-            self, "Log", log_group_name=name, retention_in_days=7 if environment.disposable else 90
-        )
+        group = logs.CfnLogGroup(self, "Log", log_group_name=name, retention_in_days=environment.log_days)
         place = arn(environment, "logs", f"log-group:{name}")
         policy = logs.CfnResourcePolicy(
             self,

@@ -144,7 +144,7 @@ class PrivateNetwork(Construct):
         )
 
     def _flow_logs(self, environment: Environment) -> None:
-        group = logs.CfnLogGroup(self, "FlowLogs", retention_in_days=7 if environment.disposable else 90)
+        group = logs.CfnLogGroup(self, "FlowLogs", retention_in_days=environment.log_days)
         write = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         writer = iam.CfnRole(
             self,

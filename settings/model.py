@@ -457,3 +457,8 @@ class Environment(Settings):
     def disposable(self) -> bool:
         """Whether the state may be destroyed with the stacks."""
         return self.kind != "production"
+
+    @property
+    def log_days(self) -> int:
+        """For how many days logs are kept; one of the numbers that CloudWatch Logs knows."""
+        return 7 if self.disposable else 90

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import CfnOutput, RemovalPolicy
 from constructs import Construct
+from constructs.access_logs import AccessLogs
 from constructs.backup_bucket import BackupBucket
 from constructs.disk_images import DiskImages
 from constructs.generated_secrets import GeneratedSecrets
@@ -78,16 +79,21 @@ class StorageStack(EnvironmentStack):
             zone_name=private_zone(environment),
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
-        backups = BackupBucket(self, "Backups", environment=environment, removal_policy=policy)
+        # By this scope CloudFormation knows both: "Default" is no part of a logical id, and these stay.
+        buckets = Construct(self, "Backups")
+        logs = AccessLogs(buckets, "Logs", environment=environment, removal_policy=policy)
+        backups = BackupBucket(
+            buckets, "Default", environment=environment, logs=logs.bucket, removal_policy=policy
+        )
         # By its export, whose name is in what the security rules report about a host's role (HostRole).
         self.backups = self.export_value(backups.name)
-        self.logs = backups.logs
+        self.logs = logs.name
         if environment.backups.snapshots:
             Snapshots(self, "Snapshots", environment=environment, role="webui", volume=self.webui.volume)
         HostEvents(self, "HostEvents", environment=environment)
         CfnOutput(self, "BackupBucket", value=backups.name)
         self.disk_images = None
         if environment.builders:
-            images = DiskImages(self, "DiskImages", logs=backups.log_bucket, removal_policy=policy)
+            images = DiskImages(self, "DiskImages", logs=logs.bucket, removal_policy=policy)
             self.disk_images = self.export_value(images.name)
             CfnOutput(self, "DiskImagesBucket", value=images.name)

@@ -233,7 +233,16 @@ def test_flow_logs(environment: Synthesized) -> None:
 def test_no_log_is_kept_for_ever(environment: Synthesized) -> None:
     groups = environment.properties("AWS::Logs::LogGroup")
     assert len(groups) == 2
-    assert all(group["RetentionInDays"] for group in groups)
+    access = only(
+        [
+            bucket["Properties"]
+            for name, bucket in environment.resources("AWS::S3::Bucket", "storage").items()
+            if name.startswith("storage/BackupsLogs")
+        ]
+    )
+    days = {group["RetentionInDays"] for group in groups}
+    days |= {rule["ExpirationInDays"] for rule in access["LifecycleConfiguration"]["Rules"]}
+    assert days == {7 if environment.environment.disposable else 90}
 
 
 def test_between_groups(local: Synthesized) -> None:
@@ -793,8 +802,6 @@ def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environmen
     (writes,) = json.loads(policy)["Statement"]
     assert writes["Resource"].partition(":logs:")[2] == f"{log}:*"
     assert set(writes["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
-    (kept,) = environment.properties("AWS::Logs::LogGroup", "storage")
-    assert kept["RetentionInDays"] == (7 if settings.disposable else 90)
 
 
 def controls(synthesized: Synthesized, **context: list[str]) -> Callable[[str, str, str], bool]:
