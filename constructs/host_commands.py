@@ -14,7 +14,7 @@ from constructs.policy_documents import allow, document
 
 from settings import Environment
 from settings.messages import COMPOSE, UPDATE
-from settings.naming import Role, arn, prefix, stack
+from settings.naming import Role, arn, host_tags, prefix, stack
 
 # Systems Manager's longest; how long a restore takes is the database's size's affair.
 _TIMEOUT_SECONDS = 48 * 3600
@@ -124,7 +124,7 @@ class HostCommands(Construct):
             )
             names.append(made.ref)
             CfnOutput(scope, f"{command.name.capitalize()}Command", value=made.ref)
-        own = {"openqa:environment": environment.name, "openqa:role": role}
+        own = host_tags(environment, role)
         own_stack = arn(environment, "cloudformation", f"stack/{stack(environment, role)}/*")
         policy = iam.CfnManagedPolicy(
             self,

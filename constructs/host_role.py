@@ -13,7 +13,7 @@ from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
 from settings import Environment
-from settings.naming import arn, fleet_group, partition
+from settings.naming import arn, fleet_group, partition, tags
 from userdata.host import failure
 
 _SESSION_MANAGER = (
@@ -217,7 +217,7 @@ class HostRole(Construct):
         groups = self._arn(
             "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{fleet_group(self._environment, '*')}"
         )
-        own = {"aws:ResourceTag/openqa:environment": self._environment.name}
+        own = {f"aws:ResourceTag/{key}": value for key, value in tags(self._environment).items()}
         self._allow(
             [
                 "autoscaling:SetDesiredCapacity",

@@ -14,7 +14,7 @@ from constructs.role_document import builder_document, host_document
 
 from images.bundle import Bundle
 from settings import Builder, Environment
-from settings.naming import builder_group, images_prefix, metric_namespace
+from settings.naming import builder_group, host_tags, images_prefix, metric_namespace
 
 READY_SECONDS = 1800  # createhdds' packages
 METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything
@@ -63,7 +63,7 @@ class ImageBuilder(Construct):
         role.allow_publish_images(bucket=bucket, prefix=images_prefix(builder.architecture))
         role.allow_publish_metrics(metric_namespace(environment))
         role.allow_read_files([published_bundle])
-        tags = {"openqa:environment": environment.name, "openqa:role": "builder"}
+        tags = host_tags(environment, "builder")
         template = HostLaunchTemplate(
             self,
             "Launch",

@@ -91,7 +91,7 @@ class ManagedDatabase(Construct):
             copy_tags_to_snapshot=True,
             deletion_protection=not environment.disposable,
             enable_cloudwatch_logs_exports=["postgresql"],
-            tags=[{"key": "Name", "value": name}, {"key": "openqa:environment", "value": environment.name}],
+            tags=[{"key": "Name", "value": name}],
         )
         policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.SNAPSHOT
         instance.cfn_options.deletion_policy = policy

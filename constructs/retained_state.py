@@ -64,7 +64,7 @@ class RetainedState(Construct):
         self.address = address
         self.subnet = network.subnets.private[network.zone]
         name = stateful_group(environment, role)
-        tags = [CfnTag(key="Name", value=name), CfnTag(key="openqa:environment", value=environment.name)]
+        tags = [CfnTag(key="Name", value=name)]
         volume = ec2.CfnVolume(
             self,
             "Volume",

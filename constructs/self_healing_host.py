@@ -29,7 +29,7 @@ from constructs.role_document import Document, backup_document, host_document, s
 from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
-from settings.naming import Role, backup_prefix, stateful_group
+from settings.naming import Role, backup_prefix, host_tags, stateful_group
 
 # It boots, waits for what its predecessor holds (userdata/host/volume.py), then until its service works
 # (userdata/host/ready.py), and says itself what did not come in time.
@@ -101,7 +101,7 @@ class SelfHealingHost(Construct):
         self.role.allow_read_secrets(filter(None, secrets.values()))
         self.role.allow_read_files([published_bundle, *filter(None, images.values())])
 
-        tags = {"openqa:environment": environment.name, "openqa:role": role}
+        tags = host_tags(environment, role)
         self.group = autoscaling.CfnAutoScalingGroup(
             self,
             "Group",

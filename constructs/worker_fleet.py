@@ -18,7 +18,7 @@ from constructs.role_document import fleet_facts, host_document, worker_document
 from fleet import facts
 from images.bundle import Bundle
 from settings import Environment, Fleet
-from settings.naming import fleet_group
+from settings.naming import fleet_group, host_tags
 
 READY_SECONDS = 900
 METAL_READY_SECONDS = 2700  # a metal type takes over 20 minutes at times, before it boots anything
@@ -80,8 +80,7 @@ class WorkerFleet(Construct):
         role.allow_read_files([published_bundle, *filter(None, [container_image])])
         network = environment.network
         tags = {
-            "openqa:environment": environment.name,
-            "openqa:role": "worker",
+            **host_tags(environment, "worker"),
             "openqa:fleet": fleet.name,
             # Hosts whose subnet is no longer the fleet's are of an old template, and get replaced.
             "openqa:network": " ".join((network.egress, *sorted(network.availability_zones))),

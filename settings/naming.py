@@ -54,6 +54,16 @@ def images_prefix(architecture: Architecture) -> str:
     return f"{architecture}/"
 
 
+def tags(environment: Environment) -> dict[str, str]:
+    """Returns the stacks' tags, which CloudFormation gives to all that they hold."""
+    return {"openqa:environment": environment.name}
+
+
+def host_tags(environment: Environment, role: Role) -> dict[str, str]:
+    """Returns the tags by which operators find hosts of a role, and policies are narrowed to them."""
+    return {**tags(environment), "openqa:role": role}
+
+
 def private_zone(environment: Environment) -> str:
     """Returns the private hosted zone, in which ``webui`` and ``database`` are names."""
     return f"{environment.name}.openqa.internal"

@@ -35,5 +35,5 @@ class EnvironmentStack(cdk.Stack):
             env=cdk.Environment(account=environment.account, region=environment.region),
             description=f"openQA, environment {environment.name}: {description}",
             termination_protection=holds_state and not environment.disposable,
-            tags={"openqa:environment": environment.name},
+            tags=naming.tags(environment),
         )

@@ -1401,8 +1401,21 @@ def test_names_and_tags(production: Synthesized) -> None:
         assert given["Name"] == group["AutoScalingGroupName"]
         assert given["openqa:environment"] == "production"
         assert all(tag["PropagateAtLaunch"] for tag in group["Tags"])
-    stack = production.manifest["artifacts"]["openqa-production-webui"]["properties"]
-    assert stack["tags"] == {"openqa:environment": "production"}
+
+
+def test_what_a_stack_holds_has_its_tags_from_the_stack(environment: Synthesized) -> None:
+    name = environment.environment.name
+    for part in environment.templates:
+        stack = environment.manifest["artifacts"][f"openqa-{name}-{part}"]["properties"]
+        assert stack["tags"] == {"openqa:environment": name}
+    by_hand = {
+        resource["Type"]
+        for template in environment.templates.values()
+        for resource in template["Resources"].values()
+        if '"Key": "openqa:environment"' in json.dumps(resource)
+    }
+    # No stack tags what a launch template launches.
+    assert by_hand == {GROUP, TEMPLATE}
 
 
 NAMED = (
