@@ -49,9 +49,15 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         bundle=bundle,
     )
     workers = WorkersStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
-    if storage.disk_images is not None:
+    builder = network.security_groups.builder
+    if builder and storage.disk_images:
         BuildersStack(
-            app, environment=environment, network=network, bucket=storage.disk_images, bundle=bundle
+            app,
+            environment=environment,
+            network=network,
+            security_group=builder,
+            bucket=storage.disk_images,
+            bundle=bundle,
         )
     DashboardStack(app, environment=environment)
     # A host comes up only when what it talks to is there.

@@ -105,14 +105,14 @@ class SecurityGroups(Construct):
         webui: the id of the web UI host's group.
         database: the id of the database host's group.
         worker: the id of the worker hosts' group.
-        builder: the id of the builders' group, where there are any.
+        builder: the id of the builders' group; None: the environment has no builders.
     """
 
     load_balancer: str
     webui: str
     database: str
     worker: str
-    builder: str
+    builder: str | None
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: str) -> None:
         super().__init__(scope, id)
@@ -149,8 +149,7 @@ class SecurityGroups(Construct):
         self.webui = ids["webui"]
         self.database = ids["database"]
         self.worker = ids["worker"]
-        if environment.builders:
-            self.builder = ids["builder"]
+        self.builder = ids.get("builder")
 
     def _between(self, flow: Flow, source: str, target: str) -> None:
         name = f"{_camel(flow.source)}To{_camel(flow.target)}{flow.ports[0] if flow.ports else ''}"

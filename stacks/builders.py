@@ -23,9 +23,20 @@ class BuildersStack(EnvironmentStack):
         *,
         environment: Environment,
         network: NetworkStack,
+        security_group: str,
         bucket: str,
         bundle: Bundle,
     ) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            network: the network's stack.
+            security_group: the id of the builders' group.
+            bucket: the name of the bucket of disk images.
+            bundle: what instances run.
+        """
         super().__init__(
             scope, "builders", environment=environment, description="the builders of disk images"
         )
@@ -38,7 +49,7 @@ class BuildersStack(EnvironmentStack):
                 environment=environment,
                 builder=builder,
                 subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
-                security_group=network.security_groups.builder,
+                security_group=security_group,
                 machine_image=machine_image(
                     self, image=environment.image_of(builder), architecture=builder.architecture
                 ),

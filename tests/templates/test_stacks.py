@@ -15,6 +15,7 @@ from constructs import self_healing_host
 from constructs.front_door import TLS_POLICY
 from constructs.machine_image import machine_image
 from constructs.role_document import webui_document
+from constructs.security_groups import SecurityGroups
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
@@ -264,6 +265,12 @@ def test_between_groups(local: Synthesized) -> None:
     }
     assert pairs("AWS::EC2::SecurityGroupIngress", "SourceSecurityGroupId", "GroupId") == expected
     assert pairs("AWS::EC2::SecurityGroupEgress", "GroupId", "DestinationSecurityGroupId") == expected
+
+
+def test_no_builders_no_group_of_theirs() -> None:
+    local = settings.load("local")
+    made = SecurityGroups(Stack(App(), "stack"), "SecurityGroups", environment=local, vpc="vpc-0")
+    assert (made.builder, local.builders) == (None, ())
 
 
 def test_command_server_ports_follow_the_workers(production: Synthesized) -> None:
