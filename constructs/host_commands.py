@@ -9,7 +9,7 @@ from aws_cdk import CfnOutput
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
-from constructs.acknowledged import acknowledge
+from constructs.acknowledged import acknowledge_patterns
 from constructs.policy_documents import allow, document
 
 from settings import Environment
@@ -125,6 +125,7 @@ class HostCommands(Construct):
             names.append(made.ref)
             CfnOutput(scope, f"{command.name.capitalize()}Command", value=made.ref)
         own = host_tags(environment, role)
+        instances = arn(environment, "ec2", "instance/*")
         own_stack = arn(environment, "cloudformation", f"stack/{stack(environment, role)}/*")
         policy = iam.CfnManagedPolicy(
             self,
@@ -137,7 +138,7 @@ class HostCommands(Construct):
                     ),
                     allow(
                         ["ssm:SendCommand"],
-                        [arn(environment, "ec2", "instance/*")],
+                        [instances],
                         {"StringEquals": {f"ssm:resourceTag/{key}": value for key, value in own.items()}},
                     ),
                     allow(
@@ -149,11 +150,11 @@ class HostCommands(Construct):
                 ]
             ),
         )
-        acknowledge(
+        acknowledge_patterns(
             policy,
-            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
-            f"AwsSolutions::AwsSolutions-IAM5[Resource::{arn(environment, 'ec2', 'instance/*')}]",
-            f"AwsSolutions::AwsSolutions-IAM5[Resource::{own_stack}]",
+            "*",
+            instances,
+            own_stack,
             reason="Instances come and go, and the condition narrows this to the host's; invocations are no "
             "resources; the ARN of a stack holds a random id.",
         )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
-from constructs.acknowledged import acknowledge
+from constructs.acknowledged import acknowledge_patterns
 from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
@@ -292,14 +291,4 @@ class HostRole(Construct):
         # An inline policy is there as soon as the role is: no instance boots before it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
-            named = [name for name in map(self._reported, resources) if "*" in name]
-            rules = [f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]" for resource in named]
-            acknowledge(self, *rules, reason=because)
-
-    def _reported(self, resource: str) -> str:
-        """Returns a resource as the security rules name it: what is imported goes by its export's name."""
-        resolved = Stack.of(self).resolve(resource)
-        if isinstance(resolved, str):
-            return resolved
-        parts = resolved["Fn::Join"][1]
-        return "".join(part if isinstance(part, str) else part["Fn::ImportValue"] for part in parts)
+            acknowledge_patterns(self, *resources, reason=because)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import aws_dlm as dlm
 from aws_cdk import aws_iam as iam
 from constructs import Construct
-from constructs.acknowledged import acknowledge
+from constructs.acknowledged import acknowledge_patterns
 from constructs.policy_documents import allow, assumed_by, inline_policy
 
 from settings import Environment
@@ -58,10 +58,10 @@ class Snapshots(Construct):
                 )
             ],
         )
-        acknowledge(
+        acknowledge_patterns(
             acting,
-            f"AwsSolutions::AwsSolutions-IAM5[Resource::{snapshots}]",
-            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
+            snapshots,
+            "*",
             reason="Ids of snapshots are not known before, and EC2's Describe actions know no resources.",
         )
         dlm.CfnLifecyclePolicy(

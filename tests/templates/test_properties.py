@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from constructs.acknowledged import reported
 from constructs.security_groups import ANYWHERE, flows
 
 import settings
@@ -84,15 +85,6 @@ def test_statements_of_every_kind_are_looked_at(replicated: Synthesized) -> None
     allowed = {action for _, statement in replicated.statements() for action in listed(statement["Action"])}
     # Of a role's own policy, of an operator's managed policy, of a policy that is added to a role.
     assert {"secretsmanager:GetSecretValue", "ssm:SendCommand", "s3:ReplicateObject"} <= allowed
-
-
-def reported(resource: object) -> str:
-    """Returns a resource as the security rules name it."""
-    if isinstance(resource, str):
-        return resource
-    assert isinstance(resource, dict), resource
-    parts = resource["Fn::Join"][1]
-    return "".join(part if isinstance(part, str) else part["Fn::ImportValue"] for part in parts)
 
 
 def test_every_wildcard_resource_is_acknowledged(environment: Synthesized) -> None:

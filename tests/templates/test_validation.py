@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aws_cdk import App, Fn, Stack
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_s3 as s3
 from cfnlint.api import lint_by_config
 from cfnlint.config import ManualArgs
+from constructs.acknowledged import reported
+from constructs.host_role import HostRole
 from constructs.policy_documents import allow, document
 
+import app as project
 import settings
 from tests.templates.synthesis import Json, Synthesized, synthesize
 
@@ -47,6 +54,36 @@ def test_every_acknowledgment_is_of_use(validated: Synthesized) -> None:
 def test_every_acknowledgment_has_a_reason(validated: Synthesized) -> None:
     for finding in findings(validated.report, "suppressedViolations"):
         assert len(finding["reason"]) > 40, finding["acknowledgedId"]
+
+
+def test_patterns_are_acknowledged_whatever_names_them(tmp_path: Path) -> None:
+    app = App(outdir=str(tmp_path), builtin_cloud_formation_validation=False)
+    stack = Stack(app, "stack")
+    role = HostRole(stack, "Role", environment=settings.load("local"), description="any")
+    bucket = s3.CfnBucket(stack, "Bucket")
+    for name in (bucket.ref, Fn.import_value("other:name"), "plain"):
+        role.allow_read_images(name)
+    project.check(app)
+    with contextlib.suppress(RuntimeError):
+        app.synth()
+    report = json.loads((tmp_path / "validation-report.json").read_text())
+    found = {finding["ruleName"] for finding in findings(report, "violations")}
+    assert not [name for name in found if "IAM5" in name]
+    assert findings(report, "suppressedViolations")
+
+
+def test_resources_have_the_names_that_the_rules_report() -> None:
+    stack = Stack(App(), "stack")
+    table = dynamodb.CfnTable(stack, "Table", key_schema=[])
+    names = {
+        "plain/*": "plain/*",
+        Fn.import_value("other:name"): "other:name",
+        table.attr_arn: "<Table.Arn>",
+        f"{table.ref}/*": "<Table>/*",
+    }
+    assert [reported(stack.resolve(name)) for name in names] == list(names.values())
+    with pytest.raises(ValueError, match="no name is known by which the security rules report it"):
+        reported(stack.resolve(Fn.select(0, Fn.split(",", table.ref))))
 
 
 @pytest.mark.parametrize("name", settings.names())
