@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aws_cdk as cdk
 
@@ -104,6 +104,13 @@ def synthesize(
         manifest=json.loads((directory / "manifest.json").read_text()),
         report=json.loads(report.read_text()) if report.exists() else {"pluginReports": []},
     )
+
+
+def findings(report: Json, kind: Literal["violations", "suppressedViolations"]) -> list[Json]:
+    """Returns what the validation rules found, all of them; there must have been some that looked."""
+    plugins = report["pluginReports"]
+    assert plugins, "nothing was validated"
+    return [finding for plugin in plugins for finding in plugin.get(kind, ())]
 
 
 def user_data(template_data: Json) -> str:

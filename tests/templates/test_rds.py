@@ -15,7 +15,7 @@ from cfnlint.config import ManualArgs
 
 import settings
 from settings import Database, Environment, Rds
-from tests.templates.synthesis import ROOT, Json, Synthesized, document, synthesize, walk
+from tests.templates.synthesis import ROOT, Json, Synthesized, document, findings, synthesize, walk
 
 RDS = Rds(instance_class="db.m7g.large", volume_gib=200)
 ORDER = ("network", "storage", "database", "webui", "workers")
@@ -201,17 +201,16 @@ def test_a_disposable_environments_database_goes_with_it(tmp_path: Any) -> None:
     made = synthesize(with_database("dev", rds=RDS, engine="rds"), tmp_path)
     assert instance(made)["DeletionPolicy"] == "Delete"
     assert instance(made)["Properties"]["DeletionProtection"] is False
-    assert found(made, "violations") == []
-
-
-def found(synthesized: Synthesized, kind: str) -> list[Json]:
-    return [entry for plugin in synthesized.report["pluginReports"] for entry in plugin.get(kind, ())]
+    assert findings(made.report, "violations") == []
 
 
 def test_validation_finds_nothing(alone: Synthesized, beside: Synthesized) -> None:
     for synthesized in (alone, beside):
-        assert found(synthesized, "violations") == []
-    used = {(each["acknowledgedAt"], each["acknowledgedId"]) for each in found(alone, "suppressedViolations")}
+        assert findings(synthesized.report, "violations") == []
+    used = {
+        (each["acknowledgedAt"], each["acknowledgedId"])
+        for each in findings(alone.report, "suppressedViolations")
+    }
     assert alone.acknowledged() == used
     matches = lint_by_config(
         ManualArgs(

@@ -24,7 +24,7 @@ from images.recipe import Recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
-from tests.templates.synthesis import ROOT, Json, Synthesized, document, rendered, synthesize
+from tests.templates.synthesis import ROOT, Json, Synthesized, document, findings, rendered, synthesize
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import certificates, messages, minion, ready, roles, space, volume
 from userdata.host.backup import assets, base, rehearsal
@@ -403,8 +403,7 @@ def test_replicated_backups(replicated: Synthesized) -> None:
     policy = only(replicated.properties("AWS::IAM::RolePolicy", "storage"))["PolicyDocument"]
     to = only([s for s in policy["Statement"] if s["Resource"] == ["arn:aws:s3:::elsewhere/*"]])
     assert to["Action"] == ["s3:ReplicateObject", "s3:ReplicateTags"]
-    report = replicated.report["pluginReports"]
-    assert [finding for plugin in report for finding in plugin.get("violations", ())] == []
+    assert findings(replicated.report, "violations") == []
 
 
 def test_snapshots(environment: Synthesized) -> None:
@@ -1209,7 +1208,7 @@ def test_tls_has_forward_secrecy_and_authenticated_encryption() -> None:
 
 def test_front_door_without_a_domain(tmp_path: Path) -> None:
     made = synthesize(changed("local", domain=None), tmp_path)
-    assert not [finding for plugin in made.report["pluginReports"] for finding in plugin["violations"]]
+    assert findings(made.report, "violations") == []
     assert "dns" not in made.templates
     listener = only(made.properties("AWS::ElasticLoadBalancingV2::Listener"))
     assert (listener["Port"], only(listener["DefaultActions"])["Type"]) == (80, "forward")
@@ -1382,7 +1381,7 @@ def test_containers_of_workers_have_the_packages_that_tests_need(meshes: Synthes
 
 
 def test_security_rules_find_nothing_in_a_mesh(meshes: Synthesized) -> None:
-    assert not [violation for plugin in meshes.report["pluginReports"] for violation in plugin["violations"]]
+    assert findings(meshes.report, "violations") == []
 
 
 def test_ami_of_each_architecture(production: Synthesized) -> None:

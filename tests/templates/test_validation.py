@@ -19,7 +19,7 @@ from constructs.policy_documents import allow, document
 
 import app as project
 import settings
-from tests.templates.synthesis import Json, Synthesized, synthesize
+from tests.templates.synthesis import Synthesized, findings, synthesize
 
 # To cfn-lint this is mere information; but IAM grants nothing by an action on a resource of another type.
 ACTIONS_AND_RESOURCES = "I3510"
@@ -29,10 +29,6 @@ ACTIONS_AND_RESOURCES = "I3510"
 def validated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     """Each environment with all validation that ``cdk synth`` does."""
     return synthesize(settings.load(request.param), tmp_path_factory.mktemp(request.param), validate=True)
-
-
-def findings(report: Json, kind: str) -> list[Json]:
-    return [finding for plugin in report["pluginReports"] for finding in plugin.get(kind, ())]
 
 
 def test_nothing_is_found(validated: Synthesized) -> None:
