@@ -148,3 +148,13 @@ def walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...
         children = enumerate(node)
     for key, child in children:
         yield from walk(child, (*path, str(key)))
+
+
+def imports(template: Json) -> set[str]:
+    """Returns the names of the exports that a template uses."""
+    return {node for path, node in walk(template) if path and path[-1] == "Fn::ImportValue"}
+
+
+def exports(template: Json) -> set[str]:
+    """Returns the names that a template exports."""
+    return {output["Export"]["Name"] for output in template.get("Outputs", {}).values() if "Export" in output}

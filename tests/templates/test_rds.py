@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +13,11 @@ from cfnlint.config import ManualArgs
 
 import settings
 from settings import Database, Environment, Rds
-from tests.templates.synthesis import ROOT, Json, Synthesized, document, findings, synthesize, walk
+from tests.templates.synthesis import Json, Synthesized, document, exports, findings, imports, synthesize
 
 RDS = Rds(instance_class="db.m7g.large", volume_gib=200)
 ORDER = ("network", "storage", "database", "webui", "workers")
 INSTANCE = "AWS::RDS::DBInstance"
-OPERATING = ROOT / "docs/operating.md"
 
 
 def with_database(name: str, **changes: Any) -> Environment:
@@ -55,16 +52,6 @@ def instance(synthesized: Synthesized) -> Json:
 def webui(synthesized: Synthesized) -> Json:
     (launched,) = synthesized.properties("AWS::EC2::LaunchTemplate", "webui")
     return document(launched["LaunchTemplateData"])
-
-
-def imports(template: Json) -> Iterator[str]:
-    for path, node in walk(template):
-        if path and path[-1] == "Fn::ImportValue":
-            yield node
-
-
-def exports(template: Json) -> set[str]:
-    return {output["Export"]["Name"] for output in template.get("Outputs", {}).values() if "Export" in output}
 
 
 def test_the_instance_is_safe(alone: Synthesized) -> None:
@@ -176,16 +163,6 @@ def test_each_step_can_be_deployed(
             wanted = {name for later in ORDER[place + 1 :] for name in imports(before.templates[later])}
             dropped = exports(before.templates[part]) - exports(after.templates[part])
             assert not wanted & dropped, (part, wanted & dropped)
-
-
-def test_who_must_let_go_of_a_zone_is_in_the_manual(alone: Synthesized, tmp_path: Path) -> None:
-    network = alone.environment.network
-    fewer = network.model_copy(update={"availability_zones": network.availability_zones[:-1]})
-    after = synthesize(alone.environment.model_copy(update={"network": fewer}), tmp_path, check=False)
-    dropped = exports(alone.templates["network"]) - exports(after.templates["network"])
-    users = {part for part, template in alone.templates.items() if dropped & set(imports(template))}
-    (row,) = (line for line in OPERATING.read_text().splitlines() if line.startswith("| a zone "))
-    assert users == set(re.findall(r"openqa-NAME-(\w+)", row)) - {"builders"}
 
 
 def test_no_step_replaces_a_resource_that_holds_state(
