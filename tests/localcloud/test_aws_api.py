@@ -416,12 +416,13 @@ NETWORK: dict[str, Any] = {
                                 "Action": "autoscaling:UpdateAutoScalingGroup",
                                 "Resource": "*",
                                 "Condition": {
+                                    "StringEquals": {"aws:ResourceTag/openqa:environment": "own"},
                                     "Null": {
                                         "autoscaling:VPCZoneIdentifiers": "false",
                                         "autoscaling:LaunchConfigurationName": "true",
                                         "autoscaling:MaxSize": "true",
                                         "autoscaling:MinSize": "true",
-                                    }
+                                    },
                                 },
                             },
                             {
@@ -465,6 +466,7 @@ def group(image: str, **properties: Any) -> dict[str, Any]:
                 "MinSize": "1",
                 "MaxSize": "2",
                 "VPCZoneIdentifier": [{"Ref": "Subnet"}],
+                "Tags": [{"Key": "openqa:environment", "Value": "own", "PropagateAtLaunch": True}],
                 "LaunchTemplate": {
                     "LaunchTemplateId": {"Ref": "Template"},
                     "Version": {"Fn::GetAtt": ["Template", "LatestVersionNumber"]},
@@ -718,6 +720,9 @@ def test_conditions_see_how_a_group_is_changed(aws: Server, client: Client, host
     change(**own)
     for more in ({"MinSize": 0}, {"MaxSize": 3}, {"LaunchConfigurationName": "other"}):
         assert "is not authorized" in refused(change, **own, **more)[2]
+    tag = {"ResourceType": "auto-scaling-group", "ResourceId": "g", "PropagateAtLaunch": True}
+    client("autoscaling").create_or_update_tags(Tags=[{**tag, "Key": "openqa:environment", "Value": "other"}])
+    assert "is not authorized" in refused(change, **own)[2]
 
 
 def test_files_in_buckets(aws: Server, client: Client, host: Instance) -> None:
