@@ -25,6 +25,14 @@ class AccessLogs(Construct):
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
     ) -> None:
+        """Makes the bucket.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            removal_policy: what becomes of it with its stack.
+        """
         super().__init__(scope, id)
         bucket = s3.Bucket(
             self,

@@ -38,6 +38,14 @@ class GeneratedSecrets(Construct):
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, removal_policy: RemovalPolicy
     ) -> None:
+        """Makes the secrets.
+
+        Args:
+            scope: the construct that they belong to.
+            id: their name there.
+            environment: the settings.
+            removal_policy: what becomes of them with their stack.
+        """
         super().__init__(scope, id)
         self._environment = environment
         self._removal_policy = removal_policy

@@ -108,6 +108,15 @@ class HostCommands(Construct):
         role: Role,
         commands: Sequence[HostCommand],
     ) -> None:
+        """Makes documents and policy.
+
+        Args:
+            scope: the construct that they belong to.
+            id: their name there.
+            environment: the settings.
+            role: what the host is.
+            commands: what operators may have it do.
+        """
         super().__init__(scope, id)
         names = []
         for command in commands:

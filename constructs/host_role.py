@@ -34,6 +34,14 @@ class HostRole(Construct):
     profile_arn: str
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, description: str) -> None:
+        """Makes the role, which may do nothing yet but what Session Manager needs.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            description: what hosts with it are, for IAM's lists.
+        """
         super().__init__(scope, id)
         self._environment = environment
         self._statements: list[Mapping[str, Any]] = []

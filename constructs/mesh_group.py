@@ -24,6 +24,15 @@ class MeshGroup(Construct):
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, fleet: Fleet, vpc: str
     ) -> None:
+        """Makes the group and its rules.
+
+        Args:
+            scope: the construct that it belongs to.
+            id: its name there.
+            environment: the settings.
+            fleet: the fleet's settings.
+            vpc: the VPC's id.
+        """
         super().__init__(scope, id)
         name = fleet_group(environment, fleet.name)
         why = f"GRE tunnels between the hosts of fleet {fleet.name}"

@@ -115,6 +115,14 @@ class SecurityGroups(Construct):
     builder: str | None
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, vpc: str) -> None:
+        """Makes the groups and their rules.
+
+        Args:
+            scope: the construct that they belong to.
+            id: their name there.
+            environment: the settings.
+            vpc: the VPC's id.
+        """
         super().__init__(scope, id)
         table = flows(environment)
         peers = {

@@ -39,6 +39,15 @@ class DatabaseStack(EnvironmentStack):
         storage: StorageStack,
         bundle: Bundle,
     ) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            network: the network's stack.
+            storage: the storage's stack.
+            bundle: what instances run.
+        """
         asked = environment.database
         super().__init__(
             scope,

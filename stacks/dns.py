@@ -23,6 +23,13 @@ class DnsStack(EnvironmentStack):
     zone: str
 
     def __init__(self, scope: Construct, *, environment: Environment, zone_name: str) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            zone_name: the zone's name, without a dot at its end.
+        """
         super().__init__(
             scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
         )

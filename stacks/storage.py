@@ -38,6 +38,13 @@ class StorageStack(EnvironmentStack):
     disk_images: str | None
 
     def __init__(self, scope: Construct, *, environment: Environment, network: NetworkStack) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            network: the network's stack.
+        """
         super().__init__(
             scope,
             "storage",

@@ -27,6 +27,15 @@ class WorkersStack(EnvironmentStack):
         storage: StorageStack,
         bundle: Bundle,
     ) -> None:
+        """Makes the stack.
+
+        Args:
+            scope: the app.
+            environment: the settings.
+            network: the network's stack.
+            storage: the storage's stack.
+            bundle: what instances run.
+        """
         super().__init__(scope, "workers", environment=environment, description="the worker fleets")
         published_bundle = publish_bundle(self, bundle)
         machine_images: dict[Architecture, str] = {}
