@@ -99,9 +99,8 @@ class Memory:
         seconds = DEFAULT_RULES.no_capacity_seconds
         return frozenset(name for name, at in self.short.items() if now - at < seconds)
 
-    def learn(self, ended: Iterable[ListedJob]) -> None:
+    def learn(self, ended: Collection[ListedJob]) -> None:
         """Learn from the jobs that ended last how long such jobs take, and what workers they need."""
-        ended = list(ended)
         self.recent = Counter(job.classes for job in ended)
         times: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
         for job in sorted(ended, key=lambda job: job.id, reverse=True):
@@ -192,7 +191,7 @@ def look(
     if doubt := _doubt(hosts, lost):
         # They get their time anew once openQA hears somebody: not all are heard at the same moment.
         given_up.clear()
-        memory.lost |= dict.fromkeys(lost & memory.lost.keys(), now - LOST_SECONDS)
+        memory.lost |= dict.fromkeys(lost, now - LOST_SECONDS)
     on_workers = {run.job for host in hosts for run in host.running}
     seen = Seen(
         now=now,
@@ -353,7 +352,7 @@ def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now
     since: dict[int, float] = {}
     for job in waiting.values():
         after = tuple(parent for parent in job.parents if parent in alive)
-        if not after and job.blocked_by is not None and job.blocked_by in alive:
+        if not after and job.blocked_by in alive:
             # openQA knows of a reason that the list does not show, such as a parent's parent.
             after = () if job.blocked_by in job.parallel else (job.blocked_by,)
         if not after:

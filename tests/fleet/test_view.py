@@ -76,11 +76,12 @@ def look(
     launches: Launches | None = None,
     facts: Facts = FACTS,
     subnets: tuple[str, ...] = ("near",),
+    least: int = 0,
 ) -> View:
     return view.look(
         now=now,
         queue=Queue(at=now, jobs=jobs, workers=workers),
-        groups={"group": group(*members, subnets=frozenset(subnets))},
+        groups={"group": group(*members, subnets=frozenset(subnets), min=least)},
         groups_at=now,
         facts=[facts],
         launches={"group": launches} if launches else {},
@@ -110,6 +111,15 @@ def test_states(state: str, healthy: bool, expected: State) -> None:
     assert only(look(member("i-1", state, healthy=healthy), workers=(worker(1),))).state is expected
 
 
+@pytest.mark.parametrize(
+    ("told", "launched"),
+    [(NOW - 1000, NOW - 1000), (None, NOW), (NOW + 60, NOW)],
+    ids=["told", "unknown yet", "clocks differ"],
+)
+def test_when_a_host_was_launched(told: float | None, launched: float) -> None:
+    assert only(look(member("i-1", launched=told))).launched == launched
+
+
 def test_workers_are_mapped_to_hosts() -> None:
     running = job(7, scheduled=False, worker=12, started=NOW - 60)
     found = look(
@@ -124,14 +134,21 @@ def test_workers_are_mapped_to_hosts() -> None:
     assert second.idle_since is None
 
 
+def test_a_job_that_openqa_has_taken_back_waits() -> None:
+    found = look(member("i-1"), jobs=(job(7, worker=1),), workers=(worker(1),))
+    assert ([waiting.id for waiting in found.seen.jobs], only(found).running) == ([7], ())
+
+
 def test_a_dead_worker_does_not_count() -> None:
     rows = (worker(1, connected=False, job=5), worker(2))
     assert only(look(member("i-1"), workers=rows)).running == ()
 
 
 def test_a_worker_that_took_a_job_while_lists_were_read_is_busy_and_the_job_waits_no_more() -> None:
-    found = look(member("i-1"), jobs=(job(7), job(8)), workers=(worker(1, job=7), worker(2, job=99)))
-    assert [run.job for run in only(found).running] in ([7, 99], [99, 7])
+    memory = Memory(usual={("base", "", "", ""): 600.0})
+    rows = (worker(1, job=7), worker(2, job=99))
+    found = look(member("i-1"), jobs=(job(7), job(8)), workers=rows, memory=memory)
+    assert {run.job: run.expected_seconds for run in only(found).running} == {7: 600.0, 99: None}
     assert [waiting.id for waiting in found.seen.jobs] == [8]
     assert find_fault(found.seen) is None
 
@@ -151,18 +168,23 @@ def test_jobs_that_run_after_each_other_on_one_worker_hold_one_slot() -> None:
     own = tuple(job(id, scheduled=False, worker=1) for id in (7, 8, 9))
     (run,) = only(look(member("i-1"), jobs=own, workers=(worker(1, job=7),), memory=memory)).running
     assert (run.job, run.expected_seconds) == (7, 1800.0)
+    own += (job(10, scheduled=False, worker=1, kind=("new", "", "", "")),)
+    (run,) = only(look(member("i-1"), jobs=own, workers=(worker(1, job=7),), memory=memory)).running
+    assert run.expected_seconds is None, "of one nothing is known"
 
 
 def test_more_workers_than_the_plan_counts_on() -> None:
-    rows = tuple(worker(id, job=100 + id) for id in range(5))
-    found = look(member("i-1"), workers=rows)
-    assert len(only(found).running) == FACTS.slots
+    began = {7: NOW - 50, 8: NOW - 20, 9: NOW - 90}
+    jobs = tuple(job(id, scheduled=False, worker=id, started=at) for id, at in began.items())
+    found = look(member("i-1"), jobs=jobs, workers=tuple(worker(id, job=id) for id in began))
+    assert [run.job for run in only(found).running] == [8, 7], "those that began last keep the host longest"
     assert find_fault(found.seen) is None
 
 
 def test_an_old_launch_template_is_outdated() -> None:
     assert only(look(member("i-1", version=OLD), workers=(worker(1),))).outdated
     assert not only(look(member("i-1", version=None), workers=(worker(1),))).outdated
+    assert not group(member("i-1"), version=None).outdated(member("i-1"))
 
 
 def test_idle_since_the_first_look_at_it_and_anew_after_a_job() -> None:
@@ -172,6 +194,21 @@ def test_idle_since_the_first_look_at_it_and_anew_after_a_job() -> None:
     busy = replace(row, job=7)
     assert only(look(host, workers=(busy,), memory=memory, now=NOW + 60)).idle_since is None
     assert only(look(host, workers=(row,), memory=memory, now=NOW + 70)).idle_since == NOW + 70
+
+
+@pytest.mark.parametrize("state", ["Pending:Wait", "Terminating:Wait"])
+def test_a_host_is_idle_only_in_service(state: str) -> None:
+    assert only(look(member("i-1", state), workers=(worker(1),))).idle_since is None
+
+
+def test_a_clock_that_was_put_back_makes_times_begin_anew() -> None:
+    memory, members = Memory(), [member("i-1"), member("i-2")]
+    rows = (worker(1), worker(2, number=2, connected=False))
+    look(*members, workers=rows, memory=memory, now=NOW + 7200)
+    for seconds in (0, 60):
+        found = look(*members, workers=rows, memory=memory, now=NOW + seconds)
+        assert found.seen.hosts[0].idle_since == NOW
+    assert found.lost == {"i-2"}
 
 
 def test_a_host_without_workers_is_neither_idle_nor_counted_on_for_long() -> None:
@@ -221,11 +258,22 @@ def test_several_hosts_do_not_lose_their_workers_at_once_but_openqa() -> None:
     assert found.given_up == ("i-1", "i-2")
 
 
+def test_a_host_is_not_given_up_where_openqa_hears_no_other_either() -> None:
+    memory, members = Memory(), [member("i-1"), member("i-2")]
+    for seconds in range(0, 900, 60):
+        look(*members, workers=(worker(2, number=2),), memory=memory, now=NOW + seconds)
+    look(*members, memory=memory, now=NOW + 899)
+    found = look(*members, memory=memory, now=NOW + 960)
+    assert found.seen.doubt == "openQA hears no worker of any of the 2 hosts in service."
+    assert found.given_up == ()
+
+
 def test_a_host_that_ec2_has_ended_takes_no_room() -> None:
     for state in ("InService", "Terminating:Wait"):
         ended = member("i-1", state, gone=True)
         found = look(ended, jobs=(job(1),), workers=(worker(1, job=7),))
         assert found.seen.hosts == []
+        assert found.lost == ({"i-1"} if ended.counts else set())
         # Its group replaces it by itself.
         assert view.acts(decide(found.seen), found, {"group": group(ended, desired=1, max=1)}, [FACTS]) == []
 
@@ -267,6 +315,7 @@ def test_idle_workers_are_closed_before_busy_ones_and_closed_ones_stay_so() -> N
     assert view.closings(Decision(desired={}), found) == {}
     for going in (Decision(desired={}, drain=("i-1",)), Decision(desired={}, release=("i-1",))):
         assert view.closings(going, found) == {"i-1": {1, 2, 3, 4}}, "it starts none on the way"
+    assert view.closings(Decision(desired={}), replace(found, given_up=("i-1",))) == {"i-1": {1, 2, 3, 4}}
 
 
 def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
@@ -299,13 +348,23 @@ def test_a_closed_worker_is_not_unfit() -> None:
 
 
 def test_a_host_of_more_workers_than_the_plan_counts_on_may_lack_some() -> None:
-    memory = Memory()
-    rows = tuple(
-        replace(worker(number), instance="i-1", number=number, connected=number > 2)
-        for number in range(1, FACTS.slots + 2)
-    )
-    found = [look(member("i-1"), workers=rows, memory=memory, now=NOW + later) for later in (0, 100)]
+    memory, four = Memory(), replace(FACTS, workers={"c8i.xlarge": 4})
+    rows = tuple(replace(worker(number), number=number, connected=number > 3) for number in range(1, 7))
+    found = [
+        look(member("i-1"), workers=rows, memory=memory, now=NOW + later, facts=four) for later in (0, 100)
+    ]
     assert [only(view).unfit for view in found] == [0, 1]
+
+
+def test_a_worker_that_openqa_has_not_heard_of_yet_is_not_unfit() -> None:
+    assert only(look(member("i-1"), workers=(worker(1),))).unfit == 0
+
+
+def test_a_host_that_lacks_all_its_workers_makes_sense() -> None:
+    memory = Memory()
+    rows = tuple(replace(worker(number), number=number, connected=False) for number in (1, 2))
+    for later in (0, 100):
+        assert find_fault(look(member("i-1"), workers=rows, memory=memory, now=NOW + later).seen) is None
 
 
 def test_a_host_is_as_idle_as_before_while_its_workers_are_opened() -> None:
@@ -327,15 +386,24 @@ def test_a_job_on_a_worker_that_was_closed_is_no_idle_host() -> None:
 def test_what_is_gone_is_forgotten() -> None:
     memory = Memory(idle={"i-9": 1.0}, lost={"i-9": 1.0}, told={"i-9": 1.0}, waiting={9: 1.0})
     memory.unfit = {"i-9": {1: 1.0}}
+    memory.looked = NOW - 20
     look(memory=memory)
     assert memory == Memory(looked=NOW)
 
 
 def test_a_host_that_was_told_to_go_is_draining_until_the_call_turns_out_to_be_lost() -> None:
     memory = Memory(told={"i-1": NOW})
-    assert only(look(member("i-1"), workers=(worker(1),), memory=memory)).state is State.DRAINING
-    later = NOW + view.TOLD_SECONDS + 1
-    assert only(look(member("i-1"), workers=(worker(1),), memory=memory, now=later)).state is State.READY
+    found = look(member("i-1"), workers=(worker(1),), memory=memory, now=NOW + view.TOLD_SECONDS)
+    assert (only(found).state, found.told) == (State.DRAINING, frozenset({"i-1"}))
+    found = look(member("i-1"), workers=(worker(1),), memory=memory, now=NOW + view.TOLD_SECONDS + 1)
+    assert (only(found).state, found.told) == (State.READY, frozenset())
+
+
+def test_a_host_that_drains_for_hours_has_still_been_told() -> None:
+    memory = Memory(told={"i-1": NOW})
+    found = look(member("i-1", "Terminating:Wait"), workers=(worker(1),), memory=memory, now=NOW + 7200)
+    assert found.told == {"i-1"}
+    assert view.closings(Decision(desired={}), found) == {"i-1": {1}}
 
 
 def test_parallel_jobs_are_one_cluster_however_they_hang_together() -> None:
@@ -345,16 +413,30 @@ def test_parallel_jobs_are_one_cluster_however_they_hang_together() -> None:
         job(7, parallel=(5, 6)),
         job(8),
         job(9, parallel=(3,)),
+        job(10, parallel=(11,)),
+        job(11, parallel=(10,)),
     )
-    clusters = {found.id: found.cluster for found in look(jobs=jobs).seen.jobs}
-    assert clusters == {5: 5, 6: 5, 7: 5, 8: None, 9: None}
+    clusters = {found.id: found.cluster for found in look(jobs=jobs[::-1]).seen.jobs}
+    assert clusters == {5: 5, 6: 5, 7: 5, 8: None, 9: None, 10: 10, 11: 10}
 
 
 def test_chained_jobs_wait_for_parents_that_are_not_done() -> None:
     running = job(4, scheduled=False, worker=1)
-    jobs = (running, job(5, parents=(4, 2)), job(6, parents=(2,)), job(7, blocked_by=5), job(8, blocked_by=3))
+    jobs = (
+        running,
+        job(5, parents=(4, 2)),
+        job(6, parents=(2,)),
+        job(7, blocked_by=5),
+        job(8, blocked_by=3),
+        job(9, parents=(4, 5), blocked_by=4),
+    )
     after = {found.id: found.after for found in look(jobs=jobs).seen.jobs}
-    assert after == {5: (4,), 6: (), 7: (5,), 8: ()}
+    assert after == {5: (4,), 6: (), 7: (5,), 8: (), 9: (4, 5)}
+
+
+def test_who_goes_first_is_openqas_priority() -> None:
+    jobs = look(jobs=(job(5, priority=40), job(6, priority=60))).seen.jobs
+    assert {found.id: found.priority for found in jobs} == {5: 40, 6: 60}
 
 
 def test_a_cluster_does_not_wait_for_itself() -> None:
@@ -371,10 +453,10 @@ def test_waiting_since_it_was_first_seen_unblocked() -> None:
 
 def test_how_long_jobs_take_is_learned_from_the_newest_of_their_kind() -> None:
     memory = Memory()
-    ended = [job(id, scheduled=False, started=0.0, finished=100.0 * id) for id in range(1, 21)]
-    memory.learn([*ended, job(30, started=5.0), job(31, started=5.0, finished=5.0)])
+    ended = [job(id, scheduled=False, started=NOW, finished=NOW + 100.0 * id) for id in range(1, 21)]
+    memory.learn([*ended, job(30, started=NOW)])
     assert memory.usual == {("base", "", "", ""): 1600.0}
-    assert look(memory=memory).seen.recent == {PLAIN: len(ended) + 2}
+    assert look(memory=memory).seen.recent == {PLAIN: len(ended) + 1}
     assert look(jobs=(job(40),), memory=memory).seen.jobs[0].expected_seconds == 1600.0
 
 
@@ -384,17 +466,18 @@ def test_a_job_that_ended_before_it_began_does_not_blind_the_controller() -> Non
     assert find_fault(look(member("i-1"), jobs=(job(2),), memory=memory).seen) is None
 
 
-def test_nothing_is_learned_from_a_job_that_was_cancelled_before_it_began() -> None:
+@pytest.mark.parametrize("started", [None, NOW])
+def test_nothing_is_learned_from_a_job_that_took_no_time(started: float | None) -> None:
     memory = Memory()
-    memory.learn([job(1, scheduled=False, finished=NOW)])
+    memory.learn([job(1, scheduled=False, started=started, finished=NOW)])
     assert memory.usual == {}
 
 
 def test_numbers_of_a_fleet() -> None:
     launches = Launches(failures=2, last_failure=5.0, boot_seconds=90.0)
     warm = (parse("mon-sun 00:00-23:59 30"),)
-    (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm)).seen.fleets
-    assert (fleet.slots, fleet.min, fleet.max, fleet.warm) == (2, 0, 9, 9)
+    (fleet,) = look(launches=launches, facts=replace(FACTS, warm=warm), least=1).seen.fleets
+    assert (fleet.slots, fleet.min, fleet.max, fleet.warm, fleet.one_host) == (2, 1, 9, 9, False)
     assert (fleet.failures, fleet.last_failure, fleet.no_capacity_at) == (2, 5.0, None)
     assert (fleet.boot_seconds, fleet.spare) == (90.0, None)
     assert look(facts=replace(FACTS, spare=0.4)).seen.fleets[0].spare == 0.4
@@ -433,7 +516,7 @@ def test_hosts_boot_in_other_zones_until_the_web_uis_is_asked_again() -> None:
     given = Launches(boot_seconds=90.0)  # elsewhere
     wait = DEFAULT_RULES.no_capacity_seconds
     assert look(memory=memory, launches=given, now=NOW + wait - 30).wide == {"group"}
-    assert not look(memory=memory, launches=given, now=NOW + wait).wide
+    assert not look(memory=memory, launches=given, now=NOW - 20 + wait).wide
 
 
 def test_cost_counts_every_host_there_is() -> None:
