@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
 from fleet.groups import AwsError, Group, Groups, Launches, Member, Version, judge
@@ -152,6 +154,19 @@ def test_the_version_of_a_mixed_group(aws: Aws) -> None:
     assert aws.groups.read([GROUP])[1][GROUP].version == Version(template="lt-1", number="7")
 
 
+def test_what_names_no_version_has_none_that_is_old(aws: Aws) -> None:
+    latest = {"LaunchTemplateId": "lt-1", "Version": "$Latest"}
+    attached = {key: value for key, value in instance("i-2").items() if key != "LaunchTemplate"}
+    answer = {"AutoScalingGroups": [described(instance("i-1", version="$Latest"), attached)]}
+    aws.stubs["autoscaling"].add_response("describe_auto_scaling_groups", answer)
+    answer = {"AutoScalingGroups": [described(LaunchTemplate=latest)]}
+    aws.stubs["autoscaling"].add_response("describe_auto_scaling_groups", answer)
+    aws.stubs["ec2"].add_response("describe_instances", {"Reservations": []})
+    found = aws.groups.read([GROUP])[1][GROUP]
+    assert [(member.version, found.outdated(member)) for member in found.members] == [(None, False)] * 2
+    assert aws.groups.read([GROUP])[1][GROUP].version is None
+
+
 @pytest.mark.parametrize("service", ["autoscaling", "ec2"])
 def test_an_aws_that_refuses_is_one_error(aws: Aws, service: str) -> None:
     if service == "ec2":
@@ -163,6 +178,15 @@ def test_an_aws_that_refuses_is_one_error(aws: Aws, service: str) -> None:
         aws.stubs["autoscaling"].add_client_error("describe_auto_scaling_groups", "Throttling")
     with pytest.raises(AwsError):
         aws.groups.read([GROUP])
+
+
+def test_an_aws_that_cannot_be_reached_is_the_same_error() -> None:
+    def refuse(**_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://autoscaling")
+
+    groups = Groups(lambda service: SimpleNamespace(set_desired_capacity=refuse))
+    with pytest.raises(AwsError, match="set the desired capacity of group: Could not connect"):
+        groups.set_desired("group", 1)
 
 
 def test_changes(aws: Aws) -> None:
@@ -276,6 +300,20 @@ def test_failures_count_since_the_last_host_that_came_up() -> None:
     assert found == Launches(failures=3, last_failure=minutes(7)[0], boot_seconds=100.0)
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Invalid IamInstanceProfile.", Launches(failures=1, last_failure=minutes(1)[0])),
+        (NO_METAL, Launches(no_capacity_at=began(1))),
+    ],
+    ids=["failure", "no capacity"],
+)
+def test_a_launch_that_failed_before_there_was_a_host_counts(message: str, expected: Launches) -> None:
+    description = f"Launching a new EC2 instance.  Status Reason: {message}"
+    failed = activity("Failed", 1, message=message, Description=description)
+    assert judge([failed], excused={"i-1"}) == expected
+
+
 def test_a_launch_that_failed_without_a_word_is_a_failure() -> None:
     silent = activity("Failed", 1)
     del silent["StatusMessage"]
@@ -312,6 +350,12 @@ def test_launches_tell_how_long_hosts_take() -> None:
     assert judge([activity("Successful", n, seconds=60 * n) for n in (5, 4, 3)]).boot_seconds == 240.0
 
 
+def test_what_hosts_took_long_ago_tells_nothing() -> None:
+    quick = [activity("Successful", 10, seconds=60) for _ in range(4)]
+    slow = [activity("Successful", 5, seconds=90) for _ in range(9)]
+    assert judge(quick + slow).boot_seconds == 75.0
+
+
 def test_a_host_that_was_told_to_go_is_no_failed_launch(aws: Aws) -> None:
     stub = aws.stubs["autoscaling"]
     stub.add_response("terminate_instance_in_auto_scaling_group", {})
@@ -320,6 +364,18 @@ def test_a_host_that_was_told_to_go_is_no_failed_launch(aws: Aws) -> None:
     )
     aws.groups.terminate("i-1", decrement=True)
     assert aws.groups.launches(GROUP) == Launches()
+
+
+def test_a_host_that_is_told_to_go_again_and_again_pushes_no_other_out_of_memory() -> None:
+    activities = {"Activities": [activity("Cancelled", 1, message=ABANDONED)]}
+    client = SimpleNamespace(
+        terminate_instance_in_auto_scaling_group=lambda **_: None,
+        describe_scaling_activities=lambda **_: activities,
+    )
+    groups = Groups(lambda service: client)
+    for id in ("i-1", *["i-2"] * 1000):
+        groups.terminate(id, decrement=True)
+    assert groups.launches(GROUP) == Launches()
 
 
 @pytest.mark.parametrize(("version", "failures"), [("1", 0), ("2", 1)])
