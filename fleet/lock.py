@@ -51,7 +51,6 @@ class Lock:
         try:
             if self._session is None:
                 self._session = self._connect()
-                self._held = False
             statement = "select true" if self._held else f"select pg_try_advisory_lock({KEY})"
             with self._session.cursor() as cursor:
                 cursor.execute(statement)

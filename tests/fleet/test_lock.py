@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fleet import lock
 from fleet.lock import KEY, Lock
 
 
@@ -102,6 +107,61 @@ def test_it_is_asked_for_once_and_then_only_whether_the_session_lives() -> None:
     lock.hold()
     assert server.owner is not None
     assert ["lock" in statement for statement in server.owner.said] == [True, False]
+
+
+def test_who_holds_it_is_said_when_that_changes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server = Server()
+    first, second = Lock(server.connect), Lock(server.connect)
+    first.hold()
+    second.hold()
+    second.hold()
+    first.release()
+    second.hold()
+    assert caplog.messages == [
+        "the lock is held",
+        "another controller holds the lock",
+        "the lock is held",
+    ]
+
+
+def test_a_session_that_cannot_even_be_closed_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close(self: Session) -> None:
+        raise OSError("connection already closed")
+
+    server = Server()
+    lock = Lock(server.connect)
+    assert lock.hold()
+    monkeypatch.setattr(Session, "close", close)
+    lock.release()
+    server.owner = None  # it no longer hears of the session
+    assert lock.hold()
+
+
+def test_a_session_is_only_with_a_database_that_proves_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    session = SimpleNamespace(autocommit=False)
+    psycopg2 = SimpleNamespace(connect=lambda **words: asked.update(words) or session)
+    monkeypatch.setitem(sys.modules, "psycopg2", psycopg2)
+    (tmp_path / "password").write_text("secret\n")
+    made = lock.connect(
+        host="db.internal", password=tmp_path / "password", certificate=tmp_path / "certificate"
+    )
+    assert (asked["host"], asked["sslmode"]) == ("db.internal", "verify-full")
+    assert (asked["password"], asked["sslrootcert"]) == ("secret", str(tmp_path / "certificate"))
+    assert made.autocommit, "or the session would be one transaction without end"
+
+
+def test_a_session_that_died_is_given_up_within_half_a_minute_at_both_ends() -> None:
+    client, server = lock._CLIENT, dict(re.findall(r"-c (\w+)=(\d+)", lock._SERVER))
+    for idle, interval, count in (
+        [client[f"keepalives_{what}"] for what in ("idle", "interval", "count")],
+        [int(server[f"tcp_keepalives_{what}"]) for what in ("idle", "interval", "count")],
+    ):
+        assert idle + interval * count <= 30
+    assert {client["tcp_user_timeout"], int(server["tcp_user_timeout"])} == {15_000}
 
 
 def test_a_database_that_is_away_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
