@@ -469,7 +469,7 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
     found: list[Act] = []
     for fleet in facts:
         group = groups.get(fleet.group)
-        if group is None or fleet.name not in decision.desired:
+        if group is None:
             continue
         if group.evens_out:
             found.append(Act(fleet=fleet.name, group=group.name, why="which would launch hosts without work"))

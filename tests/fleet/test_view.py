@@ -312,10 +312,16 @@ def test_idle_workers_are_closed_before_busy_ones_and_closed_ones_stay_so() -> N
         return set(view.closings(Decision(desired={}, open={"i-1": workers}), found).get("i-1", ()))
 
     assert [closed(workers) for workers in (4, 3, 2, 1, 0)] == [set(), {2}, {2, 3}, {1, 2, 3}, {1, 2, 3, 4}]
+    assert closed(5) == set(), "openQA does not know all of them yet"
     assert view.closings(Decision(desired={}), found) == {}
     for going in (Decision(desired={}, drain=("i-1",)), Decision(desired={}, release=("i-1",))):
         assert view.closings(going, found) == {"i-1": {1, 2, 3, 4}}, "it starts none on the way"
     assert view.closings(Decision(desired={}), replace(found, given_up=("i-1",))) == {"i-1": {1, 2, 3, 4}}
+
+
+def test_a_host_that_goes_before_openqa_knows_it_has_no_workers_to_close() -> None:
+    found = look(member("i-1", "Pending:Wait"))
+    assert view.closings(Decision(desired={}, release=("i-1",)), found) == {}
 
 
 def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
@@ -536,6 +542,7 @@ def test_a_fleet_without_a_group_does_not_count_yet() -> None:
         memory=Memory(),
     )
     assert found.seen.fleets == []
+    assert view.acts(decide(found.seen), found, {}, [FACTS]) == []
 
 
 # -- acts
@@ -565,6 +572,14 @@ def brief(found: list[Act]) -> list[tuple[str | None, bool, int | None]]:
 
 def test_launches_are_a_desired_capacity() -> None:
     assert brief(acts(Decision(desired={"small": 3}), member("i-1"))) == [(None, False, 3)]
+
+
+def test_acts_say_what_they_do_and_why() -> None:
+    acted = acts(Decision(desired={"small": 2}, release=("i-1",)), member("i-1"))
+    assert [act.text for act in acted] == [
+        "small: i-1 drains and goes (idle)",
+        "small: 2 hosts wanted (1 before)",
+    ]
 
 
 def test_nothing_to_do_is_nothing_done() -> None:
@@ -645,6 +660,12 @@ def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replac
     assert acts(decision, *booting, at=at, min=3) == []
     # After its rest it is tried again.
     assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
+
+
+def test_hosts_that_boot_are_not_called_off_where_aws_has_no_more() -> None:
+    at = moment(seen=look(launches=Launches(failures=2, last_failure=NOW, no_capacity_at=NOW)).seen)
+    decision = Decision(desired={"small": 1}, held={"small": "AWS has no capacity for it."})
+    assert acts(decision, member("i-1", "Pending:Wait"), at=at) == []
 
 
 def test_a_host_that_boots_and_has_a_job_already_is_not_called_off() -> None:
