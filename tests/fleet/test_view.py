@@ -651,13 +651,14 @@ def test_a_host_that_goes_already_is_left_alone() -> None:
 
 
 def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replace() -> None:
-    at = moment(seen=look(launches=Launches(failures=3, last_failure=NOW)).seen)
     booting = (member("i-1"), member("i-2", "Pending:Wait"), member("i-3", "Pending"))
+    at = moment(seen=look(*booting, launches=Launches(failures=3, last_failure=NOW)).seen)
     decision = Decision(desired={"small": 3}, held={"small": "3 hosts in a row did not come up."})
     assert brief(acts(decision, *booting, at=at)) == [("i-2", True, None), ("i-3", True, None)]
     # The minimum is the group's own affair: to call off what it must launch again would never end.
     assert brief(acts(decision, *booting, at=at, min=2)) == [("i-2", True, None)]
     assert acts(decision, *booting, at=at, min=3) == []
+    assert brief(acts(decision, *booting, at=at, min=4)) == [(None, False, 4)]
     # After its rest it is tried again.
     assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
 
