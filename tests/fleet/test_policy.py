@@ -171,6 +171,11 @@ def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None
     assert plainly(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 3}
 
 
+def test_what_stays_free_on_a_new_host_is_there_for_jobs_of_other_kinds() -> None:
+    jobs = [job(1), job(2, TAP)]
+    assert plainly(see(jobs=jobs, fleets=(SMALL, TAPS))).desired == {"small": 0, "tap": 1}
+
+
 def test_the_cheaper_fleet_is_chosen_and_the_next_where_it_is_full() -> None:
     dear = replace(SMALL, name="dear", price=0.2)
     decision = plainly(see(jobs=[job(n) for n in range(3)], fleets=(dear, replace(SMALL, max=2))))
