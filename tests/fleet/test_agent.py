@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +74,14 @@ def test_decide_on_a_spot_host(
         left=left,
     )
     assert decide(seen) is step
+
+
+def test_a_group_hears_no_heartbeat_before_it_waits() -> None:
+    seen = Seen(
+        going=False, busy=2, drain_seconds=60.0, heartbeat_seconds=None, notice=Notice.REBALANCE, left=True
+    )
+    assert decide(seen) is Step.WAIT
+    assert decide(replace(seen, going=True)) is Step.HEARTBEAT
 
 
 @given(
@@ -625,8 +633,11 @@ def test_a_worker_that_shall_go_while_it_starts_is_told_at_once(
     assert host.said == ["tell 2", "start 2", "tell 2", "start 2"]
 
 
+@pytest.mark.parametrize(
+    ("closed", "started"), [(set[int](), ["start 1", "start 2", "start 3"]), ({3}, ["start 1", "start 2"])]
+)
 def test_a_worker_that_ended_by_itself_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    closed: set[int], started: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Machine()
     clock = [0.0]
@@ -636,11 +647,29 @@ def test_a_worker_that_ended_by_itself_is_started_again(
     workers.close(frozenset())
     host.running.clear()
     for clock[0] in (agent.LOOK_SECONDS - 1, agent.LOOK_SECONDS):
-        workers.close(frozenset({3}))
+        workers.close(frozenset(closed))
         assert host.said == [], "it may be about to start"
     clock[0] = 2 * agent.LOOK_SECONDS
-    workers.close(frozenset({3}))
-    assert host.said == ["start 1", "start 2"], "3 shall take no jobs"
+    workers.close(frozenset(closed))
+    assert host.said == started
+
+
+def test_a_worker_is_closed_at_once_and_nobody_is_asked_where_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, asked = Machine(), list[list[str]]()
+
+    def run(command: list[str], **_: object) -> str:
+        asked.append(command[:2])
+        return host.run(command)
+
+    monkeypatch.setattr(agent, "run", run)
+    workers = agent.ContainerWorkers(3, tmp_path / "closed")
+    workers.close(frozenset())
+    workers.close(frozenset())
+    assert asked == [["podman", "ps"]], "it has just been looked"
+    workers.close(frozenset({2}))
+    assert host.said == ["tell 2"]
 
 
 def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
