@@ -41,6 +41,14 @@ def test_a_large_one_does_not_wait_for_what_comes_long_after_it() -> None:
     assert list(turns.grant()) == ["large"]
 
 
+def test_of_those_who_ask_for_the_same_at_once_the_first_goes_first() -> None:
+    first, second = (asyncio.Event() for _ in range(2))  # which have no order
+    turns: Turns[asyncio.Event] = Turns(2)
+    turns.ask(first, size=1, at=0)
+    turns.ask(second, size=1, at=0)
+    assert list(turns.grant()) == [first, second]
+
+
 def test_who_leaves_the_queue_gets_no_turn() -> None:
     turns: Turns[str] = Turns(1)
     for who in ("first", "second", "third"):
@@ -50,6 +58,16 @@ def test_who_leaves_the_queue_gets_no_turn() -> None:
     turns.leave("first")
     turns.leave("first")
     assert list(turns.grant()) == ["third"]
+
+
+@given(sizes=st.lists(st.integers(1, 100), unique=True), gone=st.sets(st.integers(1, 100)))
+def test_who_leaves_the_queue_changes_no_order(sizes: list[int], gone: set[int]) -> None:
+    turns: Turns[int] = Turns(len(sizes) or 1)
+    for size in sizes:
+        turns.ask(size, size=size, at=0)
+    for size in gone:
+        turns.leave(size)
+    assert list(turns.grant()) == sorted(set(sizes) - gone)
 
 
 @given(
@@ -116,6 +134,7 @@ def fetch(server: tuple[str, int], tmp_path: Path) -> Iterator[Fetch]:
     """Asks a turnstile that gives one turn at a time."""
     path = str(tmp_path / "sock")
     loop = asyncio.new_event_loop()
+    loop.set_debug(True)  # it refuses sockets that block
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
