@@ -173,6 +173,23 @@ def test_what_the_bucket_does_not_confirm_is_not_written(
         store.write(tmp_path / "object", [b"x"], compress=False)
 
 
+def test_an_object_that_the_bucket_has_not_whole_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_write_all", lambda descriptor, part: os.write(descriptor, part[:-1]))
+    with pytest.raises(HostError, match="object: has 2 bytes, 3 were written"):
+        store.write(tmp_path / "object", [b"abc"], compress=False)
+
+
+def test_no_object_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    store.write(tmp_path / "object", [b"x"], compress=False)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(HostError):
+        store.write(tmp_path / "other", [b"x"], compress=False)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_bare_folder_is_not_the_bucket(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     line = "36 35 98:0 / {} rw,noatime shared:1 - {} source rw\n"
@@ -214,6 +231,27 @@ def test_a_segment_that_a_later_timeline_wrote_is_refused(tmp_path: Path) -> Non
     written = segment_file(tmp_path, "000000020000000000000001")
     with pytest.raises(HostError, match="is of timeline 2"):
         archive.archive(written, "000000010000000000000001", system=SYSTEM, mount=tmp_path / "mount")
+
+
+def test_a_segment_that_an_earlier_timeline_began_is_archived(tmp_path: Path) -> None:
+    mount, name = tmp_path / "mount", "000000020000000000000001"
+    segment_file(tmp_path, "000000010000000000000001").rename(tmp_path / name)
+    archive.archive(tmp_path / name, name, system=SYSTEM, mount=mount)
+    assert archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
+
+
+def test_an_empty_file_is_no_segment(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(HostError, match="is no WAL segment"):
+        archive.archive(
+            tmp_path / "empty", "000000010000000000000001", system=SYSTEM, mount=tmp_path / "mount"
+        )
+
+
+def test_the_history_of_a_timeline_that_never_was_is_no_gap(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    archive_all(tmp_path, mount, "000000010000000000000001")
+    assert archive.fetch("00000002.history", tmp_path / "x", system=SYSTEM, mount=mount) is False
 
 
 def test_a_file_that_changes_while_it_is_archived_has_no_manifest(
@@ -307,7 +345,14 @@ def test_exit_codes_are_those_that_postgresql_understands(
     monkeypatch.setattr(store, "require_mount", lambda: None)
     monkeypatch.setattr(archive.fetch, "__kwdefaults__", {"mount": mount})
     assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == archive.NO_SUCH_FILE
-    archive_all(tmp_path, mount, name)
+    monkeypatch.setattr(archive.archive, "__kwdefaults__", {"mount": mount})
+    monkeypatch.chdir(tmp_path)
+    path = str(segment_file(tmp_path, name))
+    assert archive.main(["archive", path, name]) == 1
+    assert "global/pg_control: No such file" in capsys.readouterr().err
+    (tmp_path / "global").mkdir()
+    (tmp_path / "global/pg_control").write_bytes(int(SYSTEM).to_bytes(8, "little") + b"more")
+    assert archive.main(["archive", path, name]) == 0
     assert archive.main(["fetch", name, str(tmp_path / "fetched"), SYSTEM]) == 0
     # A disk that takes no more is no end of the archive.
     assert archive.main(["fetch", name, str(tmp_path / "absent/fetched"), SYSTEM]) == 1
@@ -509,7 +554,9 @@ def test_base_backups_that_fail_are_tried_again_less_and_less_often() -> None:
         ("hdd/disk.qcow2", False),
         ("hdd/fixed", False),
         ("hdd/fixed/../../../../etc/passwd", False),
-        ("/etc/fixed/passwd", False),
+        ("hdd/other/disk.qcow2", False),
+        ("/fixed/disk.qcow2", False),
+        ("//fixed/disk.qcow2", False),
     ],
 )
 def test_only_fixed_assets_are_restored(name: str, fixed: bool) -> None:

@@ -100,8 +100,9 @@ def due(sent: datetime, now: datetime, *, keep_days: int) -> bool:
 
 def is_fixed(name: str) -> bool:
     """Returns whether a path below ``share/factory`` is that of a fixed asset, and leads nowhere else."""
-    parts = PurePosixPath(name).parts
-    return len(parts) >= 3 and parts[1] == "fixed" and not {"/", "..", "."} & set(parts)
+    path = PurePosixPath(name)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return inside and len(path.parts) >= 3 and path.parts[1] == "fixed"
 
 
 def _back_up(host: Host, report: Report) -> None:
