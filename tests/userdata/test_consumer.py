@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -93,6 +94,59 @@ def test_the_broker_must_be_who_its_certificate_says(consumer: Any) -> None:
     assert name == "broker.example"
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_the_broker_is_found_and_told_who_asks(consumer: Any) -> None:
+    asked = replace(settings(consumer), broker="amqps://us%2Fer@broker.example:5672/%2Fpublic")
+    found = consumer.parameters(asked)
+    assert (found.host, found.port, found.virtual_host) == ("broker.example", 5672, "/public")
+    assert found.credentials.given == ("us/er", "p")
+    assert consumer.parameters(settings(consumer)).port == consumer.PORT
+
+
+def test_a_client_certificate_says_who_asks_where_there_is_one(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[str, ...]] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda self, *files: loaded.append(files))
+    credentials = SimpleNamespace(ExternalCredentials=lambda: "external")
+    monkeypatch.setattr(consumer.pika, "credentials", credentials, raising=False)
+    asked = replace(settings(consumer), certificate="cert.pem", key="key.pem")
+    assert consumer.parameters(asked).credentials == "external"
+    assert loaded == [("cert.pem", "key.pem")]
+
+
+def test_only_the_settings_authorities_are_asked_about_the_broker(consumer: Any) -> None:
+    with pytest.raises(FileNotFoundError):
+        consumer.parameters(replace(settings(consumer), authority="/nowhere/ca.pem"))
+
+
+def test_a_brokers_own_authority_may_lack_what_rfc_5280_asks_for(consumer: Any) -> None:
+    context, _ = consumer.parameters(settings(consumer)).ssl_options.given
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_files_of_the_settings_are_in_their_folder(consumer: Any) -> None:
+    data = asdict(settings(consumer)) | {"authority": "ca.pem"}
+    assert consumer.read(data, Path("/etc/messages")) == replace(
+        settings(consumer), authority="/etc/messages/ca.pem"
+    )
+
+
+@pytest.mark.parametrize(
+    ("causes", "words"),
+    [
+        (["it is away"], "it is away"),
+        ([OSError("refused"), ValueError()], "refused; ValueError()"),
+        ([], "SilentError()"),
+    ],
+)
+def test_an_error_without_a_text_is_told_by_its_causes(consumer: Any, causes: list[Any], words: str) -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            return self.args[0] if self.args and isinstance(self.args[0], str) else ""
+
+    assert consumer._words(SilentError(*causes)) == words
 
 
 def test_the_broker_waits_while_openqa_makes_a_builds_jobs(consumer: Any) -> None:
