@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet import turnstile
 from fleet.turnstile import DRIP_BYTES, LARGE_BYTES, PACE, Turns, Turnstile
 from tests.fleet.test_closings import Quiet
 
@@ -90,9 +92,9 @@ def test_everyone_gets_one_turn_and_never_too_many_at_a_time(most: int, steps: l
             turns.leave(having.pop(place % len(having)))
             grant()
 
-    for time, step in enumerate(steps):
+    for second, step in enumerate(steps):
         if isinstance(step, float):
-            turns.ask(asked, size=step, at=float(time))
+            turns.ask(asked, size=step, at=float(second))
             asked += 1
             grant()
         else:
@@ -139,10 +141,10 @@ def fetch(server: tuple[str, int], tmp_path: Path) -> Iterator[Fetch]:
     listener.bind(path)
     listener.listen()
     listener.setblocking(False)
-    turnstile = Turnstile(server, turns=Turns(1), drip_seconds=DRIP_SECONDS, slow_seconds=SLOW_SECONDS)
+    relay = Turnstile(server, turns=Turns(1), drip_seconds=DRIP_SECONDS, slow_seconds=SLOW_SECONDS)
 
     async def run() -> None:
-        await turnstile.run(listener)
+        await relay.run(listener)
 
     task = loop.create_task(run())
 
@@ -246,6 +248,19 @@ def test_who_fetches_slowly_keeps_nobody_waiting(fetch: Fetch) -> None:
     finally:
         done.set()
         thread.join()
+
+
+def test_who_does_not_fetch_slowly_keeps_the_turn(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnstile, "SLOW_BYTES", 1)
+    holder = fetch("large")
+    begun(holder)
+    other = fetch("large")
+    begun(other)
+    until = time.monotonic() + 3 * SLOW_SECONDS
+    while time.monotonic() < until:
+        assert holder.recv(1 << 14)
+        time.sleep(0.01)
+    assert len(other.recv(1 << 20)) < 100 * DRIP_BYTES
 
 
 def test_without_systemd_it_says_who_starts_it() -> None:
