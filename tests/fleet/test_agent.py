@@ -558,6 +558,27 @@ def test_a_stateful_host_unmounts_then_releases(tmp_path: Path, monkeypatch: pyt
     assert left["NetworkInterfaces"][0]["Status"] == "available"
 
 
+def test_what_a_host_does_not_have_it_need_not_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = machine.host(tmp_path, "database")
+    host = replace(host, document=replace(host.document, volume=None, interface=None))
+    programs = machine.Programs()
+    monkeypatch.setattr(agent, "run", programs.run)
+    agent.Stateful(replace(host, client=lambda service: None)).stop()
+    assert [call[-1] for call in programs.calls] == ["openqa-on-aws.target", "srv-data.mount"]
+
+
+def test_a_builder_that_goes_ends_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = machine.Programs()
+    monkeypatch.setattr(agent, "run", programs.run)
+    builder = agent.role_of(machine.host(tmp_path, "builder"))
+    builder.drain()
+    assert (builder.busy(), programs.calls) == (0, [])
+    builder.stop()
+    assert programs.calls == [("systemctl", "stop", "disk-image-build.service")]
+
+
 class Machine:
     """systemd and podman of a host with three workers, of which 1 has a job."""
 
