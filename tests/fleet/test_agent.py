@@ -300,6 +300,16 @@ def test_a_host_at_risk_may_be_interrupted_before_it_is_idle() -> None:
     assert world.now <= 120.0 + 2 * agent.POLL_SECONDS
 
 
+def test_a_group_is_told_once_that_a_host_is_of_no_more_use() -> None:
+    class Slow(World):
+        def unfit(self) -> None:
+            self.log.append("leave")
+            self.targets = [*["InService"] * 9, "Terminated"]
+
+    log = Slow(targets=["InService"], notices={0.0: Notice.REBALANCE}).run()
+    assert log == ["drain", "leave", "stop", "complete"]
+
+
 @pytest.mark.parametrize(
     ("known", "notice"),
     [
