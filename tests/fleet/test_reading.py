@@ -325,6 +325,17 @@ def test_pages_that_never_end() -> None:
         OpenQaApi(url, page=10).read()
 
 
+@pytest.mark.parametrize(("most", "what"), [("MOST", "jobs"), ("WORKERS", "workers")])
+def test_more_than_a_queue_can_have_is_none(monkeypatch: pytest.MonkeyPatch, most: str, what: str) -> None:
+    jobs, workers = [job(id) for id in range(1, 31)], [worker(id) for id in range(1, 31)]
+    with serving(openqa(jobs, workers)) as url:
+        api = OpenQaApi(url, page=10)
+        assert len(api.read().jobs) == 30
+        monkeypatch.setattr(reading, most, 15)
+        with pytest.raises(OpenQaError, match=f"list of {what} does not end"):
+            api.read()
+
+
 def test_ten_thousand_jobs_are_read_in_seconds() -> None:
     settings = {f"SETTING_{i}": "a value such as jobs have fifty of" for i in range(50)}
     settings |= {"WORKER_CLASS": "qemu_x86_64", "TEST": "base"}
