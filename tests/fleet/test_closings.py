@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from fleet import closings
 from fleet.closings import PATH, STALE_SECONDS, Told
+from tests.fleet.test_reading import serving
 
 NOW = 1_000_000.0
 
@@ -64,7 +66,9 @@ def test_what_is_written_is_read(
         "{}",
         '{"at": 1}',
         '{"at": "now", "closed": {}}',
+        '{"at": 1, "closed": []}',
         '{"at": 1, "closed": {"i-1": "x"}}',
+        "[" * 100_000,
         '{"at": 1, "closed": {"i-1": [Infinity]}}',
     ],
 )
@@ -74,6 +78,26 @@ def test_what_makes_no_sense_closes_nothing(text: str, file: Path, url: str) -> 
         closings.parse(text)
     assert closings.read(file) == {}
     assert Told(url, "i-1", clock=lambda: 1.0)() == frozenset()
+
+
+def test_before_anything_was_told_nothing_is_closed(file: Path) -> None:
+    assert closings.read(file) == {}
+
+
+def test_a_web_ui_that_speaks_no_http_closes_nothing() -> None:
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"nonsense\r\n\r\n")
+
+    with serving(respond) as url:
+        assert Told(url, "i-1", clock=lambda: 1.0)() == frozenset()
+
+
+def test_a_web_ui_that_is_silent_holds_up_no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closings, "_SILENCE", 0.1)
+    began = time.monotonic()
+    with serving(lambda handler: time.sleep(2)) as url:
+        assert Told(url, "i-1", clock=lambda: 1.0)() == frozenset()
+    assert time.monotonic() - began < 1
 
 
 def test_a_host_is_told_of_its_own_workers(file: Path, url: str) -> None:
