@@ -60,16 +60,18 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
         )
     },
 }
-_ARM = {"arm-1": 0.4, "arm-2": 1.0, "arm-4": 1.0, "arm-8": 1.0, "arm-16": 1.0}
 # By architecture, boot and load: what is launched to spare where it is not what the policy would. Chosen
-# on seeds 11 and 12 and by 2001: with quick boots on aarch64 the longest waits are those of clusters, which need
-# large hosts; on metal the cost has a margin there.
+# on seeds 11 and 12, and by 2001 and 2005. With quick boots the longest waits are those of clusters, which
+# need large hosts; on metal the cost has a margin there.
+_LARGE = {f"{kind}-{size}": 1.0 for kind in ("plain", "tap", "tap2", "arm") for size in (2, 4, 8, 16)}
 SPARE: Mapping[tuple[str, float, int], Mapping[str, float]] = {
+    ("x86_64", 90.0, 2): _LARGE | {"plain-1": 0.35},
+    ("x86_64", 180.0, 2): _LARGE | {"plain-1": 0.35},
     ("x86_64", 1200.0, 1): {"plain-48": 1.0, "tap-48": 1.0},
-    ("aarch64", 90.0, 1): _ARM,
-    ("aarch64", 90.0, 2): _ARM,
-    ("aarch64", 180.0, 1): _ARM,
-    ("aarch64", 180.0, 2): _ARM | {"arm-1": 0.6},
+    ("aarch64", 90.0, 1): _LARGE | {"arm-1": 0.4},
+    ("aarch64", 90.0, 2): _LARGE | {"arm-1": 0.4},
+    ("aarch64", 180.0, 1): _LARGE | {"arm-1": 0.4},
+    ("aarch64", 180.0, 2): _LARGE | {"arm-1": 0.6},
     ("aarch64", 1200.0, 2): {"arm-32": 0.6},
 }
 COUNT_GOAL, CLAIRVOYANT_GOAL = 0.85, 1.1
