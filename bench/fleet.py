@@ -46,7 +46,6 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
         "plain-48": (
             "mon-fri 06:00-11:25 1",
             *("mon-sun 11:25-13:00 4", "mon-sun 13:00-15:00 3"),
-            "mon-fri 15:00-20:00 1",
         )
     },
     ("aarch64", 1): {},
