@@ -258,7 +258,10 @@ def _host(member: Member, fleet: Facts, group: Group, listed: _Listed, memory: M
     # Workers that are about to be opened are not there yet, and their host is as idle as before.
     there = bool(workers) or closed or member.id in memory.idle
     idle = state is State.READY and there and not running
-    away = [row.number for row in rows if not row.connected and row.number not in told]
+    away = {row.number for row in rows if not row.connected and row.number not in told}
+    if workers:
+        # Those that openQA has never heard of since their host is there.
+        away |= set(range(1, fleet.slots + 1)).difference(told, (row.number for row in rows))
     # Types of a fleet may differ in workers: the plan counts on the fewest.
     unfit = memory.count_unfit(member.id, away, now) - max(0, len(rows) - fleet.slots)
     return Host(

@@ -362,8 +362,19 @@ def test_a_host_of_more_workers_than_the_plan_counts_on_may_lack_some() -> None:
     assert [only(view).unfit for view in found] == [0, 1]
 
 
-def test_a_worker_that_openqa_has_not_heard_of_yet_is_not_unfit() -> None:
-    assert only(look(member("i-1"), workers=(worker(1),))).unfit == 0
+def test_a_worker_that_openqa_has_not_heard_of_has_a_minute_from_the_first_of_its_host() -> None:
+    memory, booting = Memory(), member("i-1", "Pending:Wait")
+    look(booting, memory=memory, now=NOW - 100)
+    found = [
+        look(member("i-1"), workers=(worker(1),), memory=memory, now=NOW + later) for later in (0, 59, 60)
+    ]
+    assert [only(view).unfit for view in found] == [0, 0, 1]
+
+
+def test_a_closed_worker_that_openqa_has_not_heard_of_is_not_unfit() -> None:
+    memory = Memory(closed={"i-1": frozenset({2})})
+    for later in (0, 100):
+        assert only(look(member("i-1"), workers=(worker(1),), memory=memory, now=NOW + later)).unfit == 0
 
 
 def test_a_host_that_lacks_all_its_workers_makes_sense() -> None:
