@@ -182,7 +182,6 @@ class Rules:
         window: So many times its slots are looked at in the queue to fill a new host.
         caution: A running job is counted on to end after so many times its usual time.
         late_job: One that is late is counted on to end when it has taken longer by this share than so far.
-        foresight: Hosts for chained jobs are launched so early, as a share of the boot time.
         quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
         fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
             waits for its turn at the web UI; on one of n workers, by an nth of it.
@@ -222,7 +221,6 @@ class Rules:
     window: int = 4
     caution: float = 1.6
     late_job: float = 0.2
-    foresight: float = 1.0
     quick_seconds: float = 600.0
     fetching: float = 0.2
     spare: float = 0.3
@@ -538,10 +536,7 @@ class _Plan:
                 homeless.append(unit)
         for unit in blocked:
             ready = max(self.ends.get(parent, math.inf) for parent in unit.after)
-            boot = self._patience(unit.classes) - self.now
-            if ready == math.inf or ready > self.now + boot or self._try(unit, ready):
-                continue
-            if ready <= self.now + self.rules.foresight * boot:
+            if ready <= self._patience(unit.classes) and not self._try(unit, ready):
                 homeless.append(unit)
         return homeless
 
@@ -628,7 +623,7 @@ class _Plan:
             left = deque(
                 unit for unit in kinds[classes] if unit.size <= largest and not self._try(unit, self.now)
             )
-            while left and (choice := self._cheapest(candidates, left)):
+            while choice := self._cheapest(candidates, left):
                 fleet, fitting = choice
                 self.room[fleet.name] -= 1
                 self.launches[fleet.name] += 1
@@ -715,9 +710,7 @@ class _Plan:
         for fleet in self.seen.fleets:
             have = sum(host.fleet == fleet.name for host in self.hosts) + self.launches[fleet.name]
             more = min(max(fleet.min, fleet.warm) - have, self.room[fleet.name])
-            if more > 0:
-                self.launches[fleet.name] += more
-                self.room[fleet.name] -= more
+            self.launches[fleet.name] += max(0, more)
 
     def _spare(self, fleet: Fleet) -> int:
         """Hosts of a fleet above its minimum."""
@@ -745,7 +738,7 @@ class _Plan:
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
         for host in sorted(self.hosts, key=lambda host: (host.idle_since or 0.0, host.id)):
             fleet = self.fleets[host.fleet]
-            if host.state is not State.READY or host.running or host.idle_since is None:
+            if host.running or host.idle_since is None:
                 continue
             linger = self.rules.linger_roomy if fleet.name in self.roomy else self.rules.linger
             lingered = self.now - host.idle_since >= linger * fleet.boot_seconds

@@ -140,6 +140,11 @@ def test_a_cluster_that_no_host_can_hold_is_spread_where_hosts_share_a_network()
     mesh = replace(TAPS, one_host=False)
     cluster = [job(n, TAP, cluster=1) for n in range(1, mesh.slots + 2)]
     assert plainly(see(jobs=cluster, fleets=(mesh,))).desired == {"tap": 2}
+    pair = replace(mesh, slots=1)
+    assert plainly(see(jobs=cluster[:2], fleets=(pair,))).desired == {"tap": 2}
+    # One that a host of another fleet can hold is planned there, whole.
+    pairs = replace(mesh, name="pairs", slots=2, price=0.2)
+    assert plainly(see(jobs=cluster[:3], fleets=(pairs, TAPS))).desired == {"pairs": 0, "tap": 1}
     hosts = [host("h1", mesh), host("h2", mesh)]
     decision = plainly(see(jobs=cluster, hosts=hosts, fleets=(mesh,)))
     assert (decision.desired, decision.release) == ({"tap": 2}, ())
@@ -150,7 +155,7 @@ def test_a_cluster_that_no_host_can_hold_is_spread_where_hosts_share_a_network()
 
 def test_clusters_that_a_fleet_cannot_hold_hide_no_jobs_from_it() -> None:
     large = replace(TAPS, name="large", max=0)
-    small = replace(TAPS, name="tap", slots=1)
+    small = replace(TAPS, name="tap", slots=1, max=50)
     clusters = [job(n, TAP, cluster=n - n % 2) for n in range(2, 12)]
     alone = [job(n, TAP) for n in range(20, 25)]
     assert plainly(see(jobs=clusters + alone, fleets=(large, small))).desired == {"large": 0, "tap": 5}
@@ -158,8 +163,8 @@ def test_clusters_that_a_fleet_cannot_hold_hide_no_jobs_from_it() -> None:
 
 def test_blocked_jobs_launch_nothing_while_their_parent_has_long_to_run() -> None:
     parent = host("h1", SMALL, jobs=1)
-    child = job(1, after=(parent.running[0].job,))
-    assert plainly(see(jobs=[child], hosts=[parent], fleets=(SMALL,))).desired == {"small": 1}
+    children = [job(n, after=(parent.running[0].job,)) for n in (1, 2)]
+    assert plainly(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 1}
 
 
 def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None:
@@ -169,6 +174,38 @@ def test_chained_jobs_have_their_hosts_launched_before_the_parent_ends() -> None
     children = [job(n, after=(9,)) for n in range(1, 4)]
     # One of them takes the parent's own slot.
     assert plainly(see(jobs=children, hosts=[parent], fleets=(SMALL,))).desired == {"small": 3}
+
+
+def test_children_of_a_job_that_waits_are_foreseen_from_when_it_will_have_ended() -> None:
+    # It is late, and so counted on in 20 seconds.
+    late = host("h1", SMALL, state=State.BOOTING, launched=NOW - 200, idle_since=None)
+    children = [job(n, after=(1,)) for n in (2, 3)]
+    for seconds, desired in ((150.0, 2), (165.0, 1)):
+        parent = job(1, expected_seconds=seconds)
+        decision = plainly(see(jobs=[parent, *children], hosts=[late], fleets=(SMALL,)))
+        assert decision.desired == {"small": desired}
+
+
+def test_a_job_that_is_late_is_taken_to_last_for_a_while_yet() -> None:
+    for age, desired in ((500, 1), (1000, 2)):
+        late = running(since=NOW - age, expected_seconds=200.0)
+        assert plainly(see(jobs=[job(1)], hosts=[late], fleets=(SMALL,))).desired == {"small": desired}
+
+
+def test_units_that_a_fleet_cannot_hold_wait_for_their_own() -> None:
+    cluster = [job(n, TAP, cluster=1) for n in range(1, 4)]
+    pairs = Fleet(name="pairs", classes=TAP, slots=2, price=0.15, boot_seconds=180, max=9)
+    pair = [job(n, TAP, cluster=4) for n in (4, 5)]
+    assert plainly(see(jobs=cluster + pair, fleets=(pairs, TAPS))).desired == {"pairs": 1, "tap": 1}
+
+
+def test_once_quick_hosts_are_used_up_jobs_wait_for_as_long_as_slow_ones_boot() -> None:
+    quick = replace(TAPS, slots=1, max=1, price=0.1)
+    slow = replace(SMALL, name="slow", boot_seconds=1200)
+    busy = replace(running(since=NOW - 600, expected_seconds=750.0), fleet="slow")
+    jobs = [job(1, TAP), job(2)]
+    assert plainly(see(jobs=jobs[1:], hosts=[busy], fleets=(quick, slow))).desired == {"tap": 1, "slow": 1}
+    assert plainly(see(jobs=jobs, hosts=[busy], fleets=(quick, slow))).desired == {"tap": 1, "slow": 1}
 
 
 def test_what_stays_free_on_a_new_host_is_there_for_jobs_of_other_kinds() -> None:
@@ -197,6 +234,7 @@ def test_a_roomy_host_is_larger_than_what_waits_needs_if_others_like_it_will_com
     seen = see(jobs=[job(n) for n in range(10)], fleets=(METAL, BIGGER))
     assert plainly(seen).desired == {"metal": 1, "bigger": 0}
     assert plainly(replace(seen, recent={PLAIN: 100})).desired == {"metal": 0, "bigger": 1}
+    assert plainly(replace(seen, recent={PLAIN: 10, TAP: 90})).desired == {"metal": 1, "bigger": 0}
 
 
 def test_of_equal_roomy_hosts_the_one_that_suits_more_is_launched() -> None:
@@ -220,7 +258,8 @@ def test_a_roomy_host_is_launched_as_soon_as_no_worker_is_free() -> None:
 def test_an_idle_roomy_host_stays_longer() -> None:
     idle = host("h1", METAL, idle_since=NOW - 2300)
     assert plainly(see(hosts=[idle], fleets=(METAL,))).release == ()
-    assert plainly(see(hosts=[replace(idle, idle_since=NOW - 2500)], fleets=(METAL,))).release == ("h1",)
+    decision = plainly(see(hosts=[replace(idle, idle_since=NOW - 2500)], fleets=(METAL,)))
+    assert (decision.release, decision.open) == (("h1",), {})
     small = replace(METAL, name="small", slots=4, price=1.0)
     assert plainly(see(hosts=[idle], fleets=(METAL, small))).release == ("h1",)
 
@@ -239,6 +278,19 @@ def test_idle_hosts_go() -> None:
     assert decision.desired == {"small": 0}
 
 
+def test_a_host_with_a_job_or_without_workers_is_never_released() -> None:
+    busy = host("h1", SMALL, jobs=1, idle_since=NOW - 5000)
+    silent = host("h2", SMALL, idle_since=None)
+    assert plainly(see(hosts=[busy, silent], fleets=(SMALL,))) == Decision(desired={"small": 2})
+
+
+def test_of_idle_hosts_as_many_stay_as_the_fleet_shall_have_those_that_are_idle_last() -> None:
+    idle = [host(f"h{n}", SMALL, idle_since=NOW - 1000 + n) for n in (1, 2, 3)]
+    for fleet in (replace(SMALL, min=1), replace(SMALL, warm=1)):
+        decision = plainly(see(hosts=idle, fleets=(fleet,)))
+        assert decision == Decision(desired={"small": 1}, release=("h1", "h2"))
+
+
 def test_warm_hosts_stay_and_are_launched() -> None:
     warm = replace(SMALL, warm=2)
     decision = plainly(see(hosts=[host("h1", SMALL)], fleets=(warm,)))
@@ -255,7 +307,10 @@ def test_a_host_that_will_be_empty_soon_takes_no_jobs_that_nobody_foresaw() -> N
     fleets = (LARGE, SMALL)
     assert plainly(see(hosts=[busy_for(40, LARGE)], fleets=fleets)).open == {"h1": 0}
     assert plainly(see(hosts=[busy_for(1800, LARGE)], fleets=fleets)).open == {}
-    assert plainly(see(hosts=[host("h1", LARGE)], fleets=fleets)).open == {}, "it has no job yet"
+    fresh = host("h1", LARGE, idle_since=NOW - 1)
+    assert plainly(see(hosts=[fresh], fleets=fleets)) == Decision(desired={"large": 1, "small": 0}), (
+        "no job yet"
+    )
     assert plainly(see(hosts=[busy_for(40, SMALL)], fleets=fleets)).open == {}, "it has one worker"
 
 
@@ -364,9 +419,12 @@ def test_the_breaker_holds_launches_and_tries_again() -> None:
     broken = replace(SMALL, failures=3, last_failure=NOW - 100)
     decision = plainly(see(jobs=[job(1)], fleets=(broken,)))
     assert decision.desired == {"small": 0}
-    assert "did not come up" in decision.held["small"]
+    assert decision.held["small"] == "3 hosts in a row did not come up; the next try is in 200 s."
     rested = replace(broken, last_failure=NOW - 301)
-    assert plainly(see(jobs=[job(1)], fleets=(rested,))).desired == {"small": 1}
+    twice = replace(broken, failures=2, last_failure=NOW - 1)
+    unknown = replace(broken, last_failure=None)
+    for fleet in (rested, twice, unknown):
+        assert plainly(see(jobs=[job(1)], fleets=(fleet,))) == Decision(desired={"small": 1})
 
 
 def test_without_capacity_the_next_fleet_is_taken() -> None:
@@ -461,6 +519,11 @@ def test_small_fleets_and_slow_ones_have_few_hosts_to_spare() -> None:
     for most, desired in ((3, 3), (7, 5), (50, 6)):
         seen = see(jobs=jobs, fleets=(replace(SMALL, max=most),))
         assert decide(seen, Rules(spare=0.5)).desired == {"small": desired}
+    assert decide(see(jobs=jobs, fleets=(replace(SMALL, max=8, warm=20),))).desired == {"small": 8}
+    # Of large ones a part is enough to launch one more.
+    pairs = replace(SMALL, slots=2, price=0.2)
+    for fleet, desired in ((SMALL, 1), (pairs, 2)):
+        assert decide(see(jobs=jobs[:1], fleets=(fleet,))).desired == {"small": desired}
     metal = replace(SMALL, boot_seconds=1200)
     for count, desired in ((2, 2), (3, 4), (7, 8), (8, 10)):
         jobs = [job(n) for n in range(count)]
@@ -476,8 +539,8 @@ def test_a_host_of_an_old_template_takes_no_job_that_waits() -> None:
 def test_a_chained_job_waits_for_the_last_of_its_parents() -> None:
     soon = running(since=NOW - 300, expected_seconds=240)
     long = host("h2", SMALL, jobs=1, idle_since=None)
-    child = job(1, after=(9, long.running[0].job))
-    assert plainly(see(jobs=[child], hosts=[soon, long], fleets=(SMALL,))).desired == {"small": 2}
+    children = [job(n, after=(9, long.running[0].job)) for n in (1, 2)]
+    assert plainly(see(jobs=children, hosts=[soon, long], fleets=(SMALL,))).desired == {"small": 2}
     children = [job(n, after=(9,)) for n in (1, 2)]
     assert plainly(see(jobs=children, hosts=[soon, long], fleets=(SMALL,))).desired == {"small": 3}
 
