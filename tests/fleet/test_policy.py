@@ -352,6 +352,10 @@ OLD = (
 )
 
 
+def test_an_idle_host_of_an_old_template_goes_even_if_the_fleet_shall_have_it() -> None:
+    assert plainly(see(hosts=[OLD[2]], fleets=(replace(SMALL, min=1),))).release == ("h3",)
+
+
 def gone(decision: Decision) -> set[str]:
     return {*decision.drain, *decision.release}
 
@@ -425,6 +429,15 @@ def test_the_breaker_holds_launches_and_tries_again() -> None:
     unknown = replace(broken, last_failure=None)
     for fleet in (rested, twice, unknown):
         assert plainly(see(jobs=[job(1)], fleets=(fleet,))) == Decision(desired={"small": 1})
+
+
+@pytest.mark.parametrize(
+    ("failures", "rest"), [(3, 300), (4, 600), (5, 1200), (6, 2400), (7, 3600), (99, 3600)]
+)
+def test_each_further_failure_doubles_the_rest_an_hour_at_most(failures: int, rest: float) -> None:
+    for age, desired in ((rest - 1, 0), (rest, 1)):
+        broken = replace(SMALL, failures=failures, last_failure=NOW - age)
+        assert plainly(see(jobs=[job(1)], fleets=(broken,))).desired == {"small": desired}
 
 
 def test_without_capacity_the_next_fleet_is_taken() -> None:
