@@ -14,7 +14,7 @@ from settings.naming import arn, host_events, prefix
 from userdata.host import failure
 
 # Who writes to a log group for a rule: EventBridge's user guide, "CloudWatch Logs permissions".
-_WRITERS = ["delivery.logs.amazonaws.com", "events.amazonaws.com"]
+_WRITERS = {"Service": ["delivery.logs.amazonaws.com", "events.amazonaws.com"]}
 
 
 class HostEvents(Construct):
@@ -25,6 +25,7 @@ class HostEvents(Construct):
         name = host_events(environment)
         group = logs.CfnLogGroup(self, "Log", log_group_name=name, retention_in_days=environment.log_days)
         place = arn(environment, "logs", f"log-group:{name}")
+        rule_name = f"{prefix(environment)}-host-failed"
         policy = logs.CfnResourcePolicy(
             self,
             "Writers",
@@ -34,10 +35,22 @@ class HostEvents(Construct):
                     [
                         {
                             "Effect": "Allow",
-                            "Principal": {"Service": _WRITERS},
-                            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                            "Principal": _WRITERS,
+                            "Action": "logs:CreateLogStream",
                             "Resource": f"{place}:*",
-                        }
+                        },
+                        # For this rule alone: else somebody else's could have the service write here.
+                        {
+                            "Effect": "Allow",
+                            "Principal": _WRITERS,
+                            "Action": "logs:PutLogEvents",
+                            "Resource": f"{place}:*",
+                            "Condition": {
+                                "ArnEquals": {
+                                    "aws:SourceArn": arn(environment, "events", f"rule/{rule_name}")
+                                }
+                            },
+                        },
                     ]
                 )
             ),
@@ -45,7 +58,7 @@ class HostEvents(Construct):
         rule = events.CfnRule(
             self,
             "Rule",
-            name=f"{prefix(environment)}-host-failed",
+            name=rule_name,
             description=f"{prefix(environment)}: hosts that failed, and why",
             event_pattern={"source": [failure.source(environment.name)], "detail-type": [failure.KIND]},
             targets=[events.CfnRule.TargetProperty(id="Log", arn=place)],

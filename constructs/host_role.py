@@ -15,8 +15,7 @@ from settings import Environment
 from settings.naming import arn, fleet_group, partition, tags
 from userdata.host import failure
 
-_SESSION_MANAGER = (
-    "ssm:UpdateInstanceInformation",
+_SESSION_CHANNELS = (
     "ssmmessages:CreateControlChannel",
     "ssmmessages:CreateDataChannel",
     "ssmmessages:OpenControlChannel",
@@ -53,11 +52,11 @@ class HostRole(Construct):
         )
         self.profile_arn = iam.CfnInstanceProfile(self, "Profile", roles=[self._role.ref]).attr_arn
         if environment.session_manager:
+            self._allow(_SESSION_CHANNELS, ["*"], because="Session Manager's channels have no ARN.")
             self._allow(
-                _SESSION_MANAGER,
-                ["*"],
-                because="Session Manager's channels have no ARN, and a host tells of itself by an id that no "
-                "template knows.",
+                ["ssm:UpdateInstanceInformation"],
+                [self._arn("ec2", "instance/*")],
+                because="A host tells of itself by its id, which no template knows.",
             )
 
     def allow_own_group(self, group: str) -> None:

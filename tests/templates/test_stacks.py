@@ -805,9 +805,14 @@ def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environmen
     log = f"{place}:log-group:/aws/events/openqa-{settings.name}"
     assert [target["Arn"].partition(":logs:")[2] for target in rule["Targets"]] == [log]
     policy = only(environment.properties("AWS::Logs::ResourcePolicy", "storage"))["PolicyDocument"]
-    (writes,) = json.loads(policy)["Statement"]
-    assert writes["Resource"].partition(":logs:")[2] == f"{log}:*"
-    assert set(writes["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    opens, writes = json.loads(policy)["Statement"]
+    assert [statement["Action"] for statement in (opens, writes)] == [
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    ]
+    assert {statement["Resource"].partition(":logs:")[2] for statement in (opens, writes)} == {f"{log}:*"}
+    source = writes["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert source.partition(":events:")[2] == f"{place}:rule/{rule['Name']}"
 
 
 def controls(synthesized: Synthesized, **context: list[str]) -> Callable[[str, str, str], bool]:
@@ -1129,6 +1134,13 @@ def test_session_manager(production: Synthesized, local: Synthesized) -> None:
     for part in ("database", "webui", "workers"):
         assert "ssmmessages:OpenControlChannel" in host_actions(production, part)
         assert "ssmmessages:OpenControlChannel" not in host_actions(local, part)
+        resources = [
+            statement["Resource"]
+            for _, statement in production.statements(part, kind="AWS::IAM::Role")
+            if "ssm:UpdateInstanceInformation" in statement["Action"]
+        ]
+        assert resources
+        assert resources.count(["arn:aws:ec2:us-east-1:444455556666:instance/*"]) == len(resources)
 
 
 def test_objects_that_a_host_may_read_are_those_in_its_document(production: Synthesized) -> None:
