@@ -78,7 +78,15 @@ class HostLaunchTemplate(Construct):
                 image_id=image,
                 instance_type=instance_type,
                 iam_instance_profile=ec2.CfnLaunchTemplate.IamInstanceProfileProperty(arn=role.profile_arn),
-                security_group_ids=list(security_groups),
+                network_interfaces=[
+                    ec2.CfnLaunchTemplate.NetworkInterfaceProperty(
+                        device_index=0,
+                        # Said here: hosts move between subnets (`egress`) with all that they need.
+                        associate_public_ip_address=environment.network.egress == "public-ip",
+                        groups=list(security_groups),
+                        delete_on_termination=True,
+                    )
+                ],
                 metadata_options=ec2.CfnLaunchTemplate.MetadataOptionsProperty(
                     http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
                 ),

@@ -114,8 +114,8 @@ class PrivateNetwork(Construct):
                 vpc_id=self.vpc,
                 availability_zone=zone,
                 cidr_block=str(cidr),
-                # Whatever `egress` says: hosts that move between the halves can use both.
-                map_public_ip_on_launch=tier == "Public",
+                # Hosts that need a public address ask for one (HostLaunchTemplate).
+                map_public_ip_on_launch=False,
                 tags=[{"key": "Name", "value": f"{self._name}-{tier.lower()}-{zone}"}],
             ).ref
             ec2.CfnSubnetRouteTableAssociation(

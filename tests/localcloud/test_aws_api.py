@@ -452,7 +452,9 @@ def group(image: str, **properties: Any) -> dict[str, Any]:
                 "LaunchTemplateData": {
                     "ImageId": image,
                     "InstanceType": "t3.small",
-                    "SecurityGroupIds": [{"Ref": "Door"}],
+                    "NetworkInterfaces": [
+                        {"DeviceIndex": 0, "AssociatePublicIpAddress": False, "Groups": [{"Ref": "Door"}]}
+                    ],
                     "IamInstanceProfile": {"Arn": {"Fn::GetAtt": ["Profile", "Arn"]}},
                     "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
                     "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 12}}],

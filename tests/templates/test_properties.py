@@ -65,6 +65,21 @@ def test_open_ingress_only_at_a_public_load_balancer(environment: Synthesized) -
         assert "SourceSecurityGroupId" in rule
 
 
+def test_nothing_has_the_vpcs_default_security_group(environment: Synthesized) -> None:
+    """CloudFormation cannot take its rules away: whatever names no group of its own would have it."""
+    groups = [
+        interface["Groups"]
+        for template in launch_templates(environment)
+        for interface in template["NetworkInterfaces"]
+    ]
+    groups += [interface["GroupSet"] for interface in environment.properties("AWS::EC2::NetworkInterface")]
+    kind = "AWS::ElasticLoadBalancingV2::LoadBalancer"
+    groups += [balancer["SecurityGroups"] for balancer in environment.properties(kind)]
+    assert all(groups)
+    for template in environment.templates.values():
+        assert "DefaultSecurityGroup" not in json.dumps(template)
+
+
 def test_every_rule_says_why(environment: Synthesized) -> None:
     allowed = re.compile(r"[\w .:/()#,@\[\]+=&;{}!$*-]{1,255}")  # EC2's characters for a description
     for name, node in (node for template in environment.templates.values() for node in walk(template)):

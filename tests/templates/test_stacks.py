@@ -157,11 +157,12 @@ def test_hosts_take_the_time_from_their_own_link(environment: Synthesized) -> No
 
 
 def public_subnets(made: Synthesized) -> set[str]:
-    """Returns the subnets whose hosts get public addresses."""
+    """Returns the subnets whose hosts reach the internet by public addresses of their own."""
+    tables = [route["RouteTableId"] for route in made.properties("AWS::EC2::Route") if "GatewayId" in route]
     return {
-        id
-        for id, resource in made.templates["network"]["Resources"].items()
-        if resource["Type"] == "AWS::EC2::Subnet" and resource["Properties"]["MapPublicIpOnLaunch"]
+        association["SubnetId"]["Ref"]
+        for association in made.properties("AWS::EC2::SubnetRouteTableAssociation")
+        if association["RouteTableId"] in tables
     }
 
 
@@ -196,6 +197,17 @@ def test_public_ip_instead_of_nat(tmp_path: Path) -> None:
             assert exported(made)[subnet["Fn::ImportValue"]] in public
     for interface in made.properties("AWS::EC2::NetworkInterface"):
         assert exported(made)[interface["SubnetId"]["Fn::ImportValue"]] not in public
+
+
+def test_a_public_address_is_had_by_those_hosts_that_need_it(environment: Synthesized) -> None:
+    """Of their launch template: nothing else that is launched in a public subnet gets one."""
+    for subnet in environment.properties("AWS::EC2::Subnet"):
+        assert subnet["MapPublicIpOnLaunch"] is False
+    public = environment.environment.network.egress == "public-ip"
+    for properties in environment.properties(TEMPLATE):
+        interface = only(properties["LaunchTemplateData"]["NetworkInterfaces"])
+        assert interface["AssociatePublicIpAddress"] is public
+        assert interface["DeleteOnTermination"] is True
 
 
 def test_hosts_may_move_between_private_and_public_subnets(tmp_path: Path, production: Synthesized) -> None:
@@ -1335,10 +1347,15 @@ def test_only_hosts_of_one_mesh_send_each_other_gre(meshes: Synthesized, environ
         kind: [rule for rule in meshes.properties(kind) if rule["IpProtocol"] == "47"]
         for kind in ("AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress")
     }
+
+    def security_groups(fleet: str) -> list[Json]:
+        groups: list[Json] = only(fleet_template(meshes, fleet)["NetworkInterfaces"])["Groups"]
+        return groups
+
     groups = {}
     for fleet in ("one", "two"):
-        shared, own = fleet_template(meshes, fleet)["SecurityGroupIds"]
-        assert shared == only(fleet_template(meshes, "small")["SecurityGroupIds"])
+        shared, own = security_groups(fleet)
+        assert shared == only(security_groups("small"))
         groups[fleet] = own["Fn::GetAtt"][0]
         group = workers[groups[fleet]]["Properties"]
         assert "SecurityGroupIngress" not in group
