@@ -7,7 +7,7 @@ from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from settings import Environment
-from stacks.environment_stack import EnvironmentStack
+from stacks.environment_stack import EnvironmentStack, state_policy
 
 
 class DnsStack(EnvironmentStack):
@@ -34,6 +34,9 @@ class DnsStack(EnvironmentStack):
             scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
         )
         zone = route53.CfnHostedZone(self, "Zone", name=f"{zone_name}.")
+        # Its parent zone names its name servers: one made anew has others and is not found, and whoever gets
+        # one of these for a zone of this name has the name.
+        zone.apply_removal_policy(state_policy(environment))
         self.zone = zone.ref
         CfnOutput(
             self,

@@ -37,3 +37,13 @@ class EnvironmentStack(cdk.Stack):
             termination_protection=holds_state and not environment.disposable,
             tags=naming.tags(environment),
         )
+
+
+def state_policy(environment: Environment) -> cdk.RemovalPolicy:
+    """Returns what becomes of state with its stack.
+
+    What is kept is kept from its first good deployment on: names are free again after one that failed.
+    """
+    if environment.disposable:
+        return cdk.RemovalPolicy.DESTROY
+    return cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, RemovalPolicy
+from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.access_logs import AccessLogs
 from constructs.backup_bucket import BackupBucket
@@ -14,7 +14,7 @@ from constructs.snapshots import Snapshots
 
 from settings import Environment
 from settings.naming import private_zone
-from stacks.environment_stack import EnvironmentStack
+from stacks.environment_stack import EnvironmentStack, state_policy
 from stacks.network import NetworkStack
 
 
@@ -52,8 +52,7 @@ class StorageStack(EnvironmentStack):
             description="volumes, addresses, backups, secrets",
             holds_state=True,
         )
-        # What is kept is kept from its first good deployment on: names are free again after one that failed.
-        policy = RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+        policy = state_policy(environment)
         subnet = network.private_subnets[environment.network.zone]
         self.database = None
         if host := environment.database.host:

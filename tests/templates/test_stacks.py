@@ -103,6 +103,21 @@ def test_zone_is_made_only_where_it_is_not_there(local: Synthesized, production:
     assert "dns" not in production.templates
 
 
+@pytest.mark.parametrize(
+    ("name", "policies"), [("dev", ("Delete", "Delete")), ("production", ("RetainExceptOnCreate", "Retain"))]
+)
+def test_a_zone_that_is_delegated_outlives_its_stack(
+    tmp_path: Path, name: str, policies: tuple[str, str]
+) -> None:
+    domain = settings.load(name).domain
+    assert domain
+    made = synthesize(
+        changed(name, domain=domain.model_copy(update={"hosted_zone_id": None})), tmp_path, check=False
+    )
+    (zone,) = made.resources("AWS::Route53::HostedZone", "dns").values()
+    assert (zone["DeletionPolicy"], zone["UpdateReplacePolicy"]) == policies
+
+
 def test_stacks(production: Synthesized) -> None:
     assert list(production.templates) == ["dashboard", "database", "network", "storage", "webui", "workers"]
 
