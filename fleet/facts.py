@@ -40,7 +40,8 @@ class Facts:
     Attributes:
         name: Its name.
         group: Its Auto Scaling group's name.
-        subnets: Where its hosts may boot; first the one in the zone of the web UI's host.
+        subnets: Where its hosts may boot; first the one in the zone of the web UI's host. Empty: a release
+            that told nothing of them wrote the parameter, and the group's stay as they are.
         classes: What its workers offer.
         workers: Workers on a host, by instance type; the preferred type first.
         prices: What a host costs an hour by instance type, on demand, its volume included, in US dollars.
@@ -97,8 +98,8 @@ def _parse(name: str, data: Mapping[str, Any]) -> Facts:
     workers = {str(kind): int(count) for kind, count in data["workers"].items()}
     if not workers or min(workers.values()) < 1:
         raise ValueError("it has no workers")
-    subnets = tuple(map(str, data["subnets"]))
-    if not subnets:
+    subnets = tuple(map(str, data.get("subnets", ())))
+    if "subnets" in data and not subnets:
         raise ValueError("it has no subnets")
     return Facts(
         name=name,

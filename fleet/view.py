@@ -478,7 +478,7 @@ def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Seq
             found.append(Act(fleet=fleet.name, group=group.name, why="which would launch hosts without work"))
         wide = group.name in view.wide
         subnets = fleet.subnets if wide else fleet.subnets[:1]
-        if group.subnets != frozenset(subnets):
+        if subnets and group.subnets != frozenset(subnets):
             why = "the web UI's zone has none" if wide else "the web UI's zone, again"
             found.append(Act(fleet=fleet.name, group=group.name, why=why, subnets=subnets))
         # Auto Scaling shows what it was told with some delay.

@@ -669,6 +669,12 @@ def test_facts_that_are_not_in_order(change: dict[str, Any]) -> None:
         parse("small", json.dumps(PARAMETER | change))
 
 
+def test_facts_of_a_release_that_told_nothing_of_subnets() -> None:
+    """The web UI's host is deployed first: until its fleets are, it reads what was written before."""
+    before = {key: value for key, value in PARAMETER.items() if key != "subnets"}
+    assert parse("small", json.dumps(before)) == replace(FACTS, subnets=())
+
+
 @pytest.mark.parametrize("text", ["", "[]", "5", "{}"])
 def test_facts_that_are_none(text: str) -> None:
     with pytest.raises(FactsError):

@@ -637,6 +637,17 @@ def test_a_group_is_told_where_hosts_shall_boot() -> None:
     assert acts(stay, member("i-1")) == []
 
 
+def test_a_group_whose_subnets_are_not_told_keeps_those_it_has() -> None:
+    untold = replace(FACTS, subnets=())
+    short = Launches(no_capacity_at=NOW - 20)
+    for subnets in (("near",), ("far", "near")):
+        found = look(member("i-1"), launches=short, facts=untold, subnets=subnets)
+        groups = {"group": group(member("i-1"), subnets=frozenset(subnets))}
+        assert view.acts(Decision(desired={"small": 1}), found, groups, [untold]) == []
+        (fleet,) = found.seen.fleets
+        assert fleet.no_capacity_at == NOW - 20
+
+
 def test_no_host_is_left_to_the_groups_choice() -> None:
     assert acts(Decision(desired={"small": 0}), member("i-1"), member("i-2")) == []
 
