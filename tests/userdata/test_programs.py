@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from images.root import golden_path
 from tests.prerequisites import missing
 from tests.userdata import machine
 from tests.userdata.test_boot import user_data
-from userdata.host import mesh
+from userdata.host import mesh, switch, tap
 
 GOLDEN = Path(__file__).parent / "golden"
 USERDATA = machine.REPOSITORY / "userdata"
@@ -474,7 +475,7 @@ ip link set br0 up
 guest="nsenter --target=$guest --net"
 $guest ip address add 172.16.2.101/15 dev eth0
 $guest ip link set eth0 up
-nft --define uplink=ens5 --file /mnt/tap.nft
+nft --define uplink=ens5 --define guest=255.255.255.0 --file /mnt/tap.nft
 for port; do
   python3 -m http.server --directory=/mnt $port >/dev/null 2>&1 &
   until curl --silent --output /dev/null http://172.16.2.2:$port/; do sleep 0.05; done
@@ -494,6 +495,144 @@ def test_guests_on_taps_reach_of_their_host_the_command_servers_alone(tmp_path: 
     ports = " ".join(map(str, [*servers, *others]))
     said = inside(golden_root(), tmp_path, f"{alone} sh -ec 'ip link set lo up; . /mnt/knock.sh' sh {ports}")
     assert said.split() == [*map(str, servers), "ping"]
+
+
+# A tap host's bridge, and two guests in VLANs of their own, with the same addresses. The second one, which
+# says what the first one said, is heard before the host answers both.
+_CLAIM = """
+mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /dev
+mkdir /run/openvswitch /dev/net
+mknod /dev/net/tun c 10 200; mknod /dev/null c 1 3; mknod /dev/random c 1 8; mknod /dev/urandom c 1 9
+ovsdb-tool create /run/conf.db /usr/share/openvswitch/vswitch.ovsschema
+ovsdb-server /run/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach --no-chdir
+ovs-vsctl --no-wait init
+ovs-vswitchd --pidfile --detach --no-chdir --log-file=/run/log 2>/dev/null
+ovs-vsctl add-br br0 -- set bridge br0 datapath_type=netdev 'other_config:hwaddr="02:00:0a:00:02:02"'
+ip address add 10.0.2.2/15 dev br0
+ip link set br0 up
+nft --define uplink=ens5 --define guest=255.255.255.0 --file /mnt/tap.nft
+for number in 0 1; do
+  unshare --net sleep infinity & guest=$!
+  while [ "$(readlink /proc/$guest/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+  ip link add tap$number type veth peer name eth0 netns $guest
+  ip link set tap$number up
+  ovs-vsctl add-port br0 tap$number tag=$((number + 1)) vlan_mode=dot1q-tunnel
+  nsenter --target=$guest --net sh -ec '
+    ip link set eth0 address 52:54:00:12:00:07 up; ip address add 10.0.2.101/15 dev eth0'
+  guests="$guests $guest"
+done
+ovs-ofctl --bundle replace-flows br0 /mnt/flows
+python3 /mnt/claim.py $guests
+"""
+# What a guest says, and what the host says. Nothing counts sums on the way (11: SO_NO_CHECK).
+_ASK = """
+import socket
+guest = socket.socket(type=socket.SOCK_DGRAM)
+guest.setsockopt(socket.SOL_SOCKET, 11, 1)
+guest.settimeout(5)
+guest.bind(("", 4711))
+guest.sendto(b"?", ("10.0.2.2", 20013))
+try:
+    print(guest.recv(99).decode())
+except TimeoutError:
+    print("nothing")
+"""
+_ANSWER = """
+import socket, subprocess, sys
+host = socket.socket(type=socket.SOCK_DGRAM)
+host.setsockopt(socket.SOL_SOCKET, 11, 1)
+host.settimeout(20)
+host.bind(("10.0.2.2", 20013))
+asking, known = [], []
+for guest in sys.argv[1:]:
+    words = ["nsenter", f"--target={guest}", "--net", "python3", "/mnt/ask.py"]
+    asking.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+    known.append(host.recvfrom(99)[1])
+for number, address in enumerate(known):
+    host.sendto(f"to {number}".encode(), address)
+print(*(address[0] for address in known), *(one.communicate()[0].strip() for one in asking), sep=", ")
+"""
+
+
+def test_no_guest_gets_anothers_replies_by_its_hardware_address(tmp_path: Path) -> None:
+    network = tap.TapNetwork(IPv4Interface("10.0.2.2/15"))
+    rules = switch.flows(
+        taps=["tap0", "tap1"], address=network.address.ip, rewrite=network.rewrite, mac=network.mac
+    )
+    (tmp_path / "flows").write_text("\n".join(rules) + "\n")
+    # These speak UDP, the workers' command servers TCP.
+    text = (USERDATA / "roles/tap/tap.nft").read_text()
+    (tmp_path / "tap.nft").write_text(text.replace("tcp dport", "udp dport"))
+    for name, text in (("claim.sh", _CLAIM), ("ask.py", _ASK), ("claim.py", _ANSWER)):
+        (tmp_path / name).write_text(text)
+    alone = "unshare --net --mount --pid --fork --kill-child --mount-proc --propagation unchanged"
+    said = inside(golden_root(), tmp_path, f"{alone} sh -e /mnt/claim.sh 2>&1").splitlines()
+    assert said[-1] == "10.1.0.7, 10.1.1.7, to 0, to 1"
+
+
+# A host with guests before it and a server outside behind it. One guest has two of three addresses, and asks
+# from more and more ports; then the other one does.
+_FLOOD = """
+for name in guests outside; do
+  unshare --net sleep infinity & eval $name=$!
+  while [ "$(readlink /proc/$!/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+done
+ip link add $1 type veth peer name eth0 netns $guests
+ip link add ens5 type veth peer name eth0 netns $outside
+ip address add 10.1.0.1/16 dev $1; ip address add 10.99.1.1/24 dev ens5
+ip link set $1 up; ip link set ens5 up
+nsenter --target=$outside --net sh -c '
+  ip address add 10.99.1.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.99.1.1'
+nsenter --target=$guests --net sh -c '
+  for guest in 1.7 1.8 2.7; do ip address add 10.1.$guest/16 dev eth0; done
+  ip link set eth0 up; ip route add default via 10.1.0.1'
+echo 1 >/proc/sys/net/ipv4/ip_forward
+nft --define uplink=ens5 --define guest=255.255.255.0 --file /mnt/rules.nft
+nsenter --target=$outside --net python3 /mnt/serve.py &
+echo 600 >/proc/sys/net/netfilter/nf_conntrack_udp_timeout
+until nsenter --target=$guests --net python3 /mnt/flood.py 1; do sleep 0.1; done
+nsenter --target=$guests --net python3 /mnt/flood.py 5000
+"""
+_SERVE_ALL = """
+import socket
+server = socket.socket(type=socket.SOCK_DGRAM)
+server.bind(("", 53))
+while True:
+    server.sendto(b"", server.recvfrom(99)[1])
+"""
+_FLOOD_PY = """
+import socket, sys
+def answers(address, ports):
+    for at, port in enumerate(ports):
+        with socket.socket(type=socket.SOCK_DGRAM) as guest:
+            guest.settimeout(2)
+            guest.bind((address, port))
+            guest.sendto(b"?", ("10.99.1.2", 53))
+            try:
+                guest.recv(99)
+            except TimeoutError:
+                return at
+    return len(ports)
+ports = range(10000, 10000 + int(sys.argv[1]))
+said = [answers(address, ports) for address in ("10.1.1.7", "10.1.1.8", "10.1.2.7")]
+print(*said)
+sys.exit(said[0] == 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "bridge", "answers"),
+    [("tap/tap.nft", "br0", [4095, 1, 4096]), ("worker/workers.nft", "openqa-1", [4096, 4096, 4096])],
+)
+def test_no_guest_takes_all_connections_of_its_host(
+    tmp_path: Path, rules: str, bridge: str, answers: list[int]
+) -> None:
+    shutil.copy(USERDATA / "roles" / rules, tmp_path / "rules.nft")
+    for name, text in (("flood.sh", _FLOOD), ("serve.py", _SERVE_ALL), ("flood.py", _FLOOD_PY)):
+        (tmp_path / name).write_text(text)
+    alone = "unshare --net --pid --fork --kill-child --mount-proc --propagation unchanged"
+    said = inside(golden_root(), tmp_path, f"{alone} sh -e /mnt/flood.sh {bridge}")
+    assert [int(word) for word in said.splitlines()[-1].split()] == answers
 
 
 # A tap host with workers in their units' cgroups, out of which guests on QEMU's user network connect, too.

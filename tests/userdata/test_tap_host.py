@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import xml.etree.ElementTree
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet import catalogue
 from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import ready, switch, tap
@@ -231,12 +231,31 @@ def test_guests_of_all_vlans_reach_the_host_under_names_of_their_own() -> None:
     )
     assert rules[2] == (
         'table=0,priority=100,in_port="tap0",arp,arp_tpa=10.0.2.2,actions='
-        "learn(table=1,priority=100,cookie=1,limit=256,idle_timeout=3600,in_port=LOCAL,"
-        "eth_type=0x806,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],"
-        "output:NXM_OF_IN_PORT[]),load:0xa010000->NXM_OF_ARP_SPA[],"
-        "move:NXM_OF_ETH_SRC[0..15]->NXM_OF_ARP_SPA[0..15],LOCAL"
+        "move:NXM_OF_ARP_SPA[]->NXM_NX_REG0[],load:0xa010000->NXM_OF_ARP_SPA[],"
+        "move:NXM_OF_ETH_SRC[0..7]->NXM_OF_ARP_SPA[0..7],"
+        "learn(table=1,priority=100,idle_timeout=3600,in_port=LOCAL,eth_type=0x806,"
+        "NXM_OF_ARP_TPA[]=NXM_OF_ARP_SPA[],load:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],"
+        "load:NXM_NX_REG0[]->NXM_OF_ARP_TPA[],output:NXM_OF_IN_PORT[]),LOCAL"
     )
     assert all("dl_dst=02:00:0a:00:02:02" in rule for rule in (rules[3], rules[5]))
-    assert all('in_port="tap64"' in rule for rule in rules[4:])
-    # Each counts for itself.
-    assert re.findall(r"cookie=(\d+)", "".join(rules)) == ["1", "2", "3", "4"]
+    assert all('in_port="tap64"' in rule and "load:0xa014000->" in rule for rule in rules[4:])
+
+
+def test_no_tap_device_has_more_addresses_than_there_are() -> None:
+    """What is above their network's 16 bits would be another's."""
+    assert max(int(name.removeprefix("tap")) for name in tap.devices(catalogue.MAX_WORKERS)) < 256
+
+
+@pytest.mark.parametrize(
+    ("name", "guest"), [("worker-tap", "255.255.255.0"), ("worker-tap-fedora", "255.255.255.255")]
+)
+def test_connections_are_counted_by_what_a_guest_cannot_choose(
+    tmp_path: Path, programs: machine.Programs, name: str, guest: str
+) -> None:
+    programs.answers |= {
+        "ip -json link": "[]",
+        "ip -json route": json.dumps([{"dst": "default", "dev": "ens5"}]),
+    }
+    tap.set_up(machine.host(tmp_path, name))
+    (call,) = programs.started("nft")
+    assert call[1:4] == ("--define=uplink=ens5", f"--define=guest={guest}", "--file")

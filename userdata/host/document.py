@@ -15,8 +15,8 @@ from userdata.host.errors import HostError
 ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
 TOPOLOGIES = ("host", "mesh")
-# Two halves of 16 bits: one has the addresses of host and guests, by the other the host knows guests, whose
-# hardware addresses it takes 16 bits of (switch.py).
+# Two halves of 16 bits: one has the addresses of host and guests, by the other the host knows guests
+# (switch.py).
 TAP_PREFIX = 15
 
 

@@ -20,9 +20,8 @@ NAME = "org.opensuse.os_autoinst.switch"
 PATH = "/switch"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 VLANS = range(1, 4095)
-# A tap device's hardware addresses, by protocol. A guest has few, and more where machines run in it. One
-# that makes them up without an end gets no more of Open vSwitch's memory.
-SENDERS = 256
+# Which bits of the address by which the host knows a guest are its tap device's, and so its own (flows).
+GUEST_MASK = IPv4Address("255.255.255.0")
 FORGOTTEN_SECONDS = 3600
 
 _TAP = re.compile(r"tap[0-9]+", re.ASCII)
@@ -148,13 +147,14 @@ class Switch:
 def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, mac: str) -> tuple[str, ...]:
     """Returns the bridge's OpenFlow rules: guests reach the host, whatever their VLANs and addresses.
 
-    Clusters use the same addresses at the same time. So the host knows each guest by ``rewrite`` with the
-    last 16 bits of its hardware address, which are the worker's number and differ. A packet for the host
-    gets that as its source, and leaves a rule in table 1 that gives replies their original destination
-    and port back, for at most :data:`SENDERS` hardware addresses of each device: its cookie counts them.
+    Clusters use the same addresses at the same time, and a guest may claim another's hardware address. So the
+    host knows each guest by ``rewrite``, the number of the device that it is on, and the last 8 bits of its
+    hardware address: a guest may have several, where machines run in it. A packet for the host gets that as
+    its source, and leaves a rule in table 1 that gives replies their original destination and port back: no
+    guest gets another's, nor more than 256 such rules for each protocol.
 
     Args:
-        taps: the guests' devices.
+        taps: the guests' devices, of which none has a number above 255.
         address: the host's on the bridge.
         rewrite: the guests' network as the host knows it, ending in 16 zero bits.
         mac: the bridge's hardware address.
@@ -164,8 +164,8 @@ def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, ma
         "table=0,priority=0,actions=NORMAL",
         "table=0,priority=200,in_port=LOCAL,actions=resubmit(,1)",
         *(
-            _toward_host(tap, match, protocol, rewrite, cookie=cookie)
-            for cookie, (tap, (match, protocol)) in enumerate(product(taps, toward_host), 1)
+            _toward_host(tap, match, protocol, rewrite)
+            for tap, (match, protocol) in product(taps, toward_host)
         ),
     )
 
@@ -181,17 +181,16 @@ def install_flows(*, bridge: str, address: IPv4Address, rewrite: IPv4Address, ma
     run(["ovs-ofctl", "--bundle", "replace-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
 
 
-def _toward_host(
-    tap: str, match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address, *, cookie: int
-) -> str:
+def _toward_host(tap: str, match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address) -> str:
     name, kind, sender, target = protocol
+    known = int(rewrite) + (int(tap.removeprefix("tap")) << 8)
     reply = (
-        f"table=1,priority=100,cookie={cookie},limit={SENDERS},idle_timeout={FORGOTTEN_SECONDS},"
-        f"in_port=LOCAL,eth_type={kind},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],"
-        f"load:{sender}->{target},output:NXM_OF_IN_PORT[]"
+        f"table=1,priority=100,idle_timeout={FORGOTTEN_SECONDS},in_port=LOCAL,eth_type={kind},"
+        f"{target}={sender},load:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],load:NXM_NX_REG0[]->{target},"
+        "output:NXM_OF_IN_PORT[]"
     )
-    bits = sender.replace("[]", "[0..15]")
+    bits = sender.replace("[]", "[0..7]")
     return (
-        f'table=0,priority=100,in_port="{tap}",{name},{match},actions=learn({reply}),'
-        f"load:{int(rewrite):#x}->{sender},move:NXM_OF_ETH_SRC[0..15]->{bits},LOCAL"
+        f'table=0,priority=100,in_port="{tap}",{name},{match},actions=move:{sender}->NXM_NX_REG0[],'
+        f"load:{known:#x}->{sender},move:NXM_OF_ETH_SRC[0..7]->{bits},learn({reply}),LOCAL"
     )

@@ -40,7 +40,7 @@ class TapNetwork:
 
     @property
     def rewrite(self) -> IPv4Address:
-        """What the host knows guests by: this, with the last 16 bits of a guest's hardware address."""
+        """What the host knows guests by: this, with 16 bits that :mod:`userdata.host.switch` tells."""
         _, upper = self.address.network.subnets()
         return upper.network_address
 
@@ -175,7 +175,10 @@ def set_up(host: Host) -> None:
         run(command)
     outward = uplink(run(["ip", "-json", "route", "show", "default"]))
     rules = host.layout.bundle / "userdata/roles/tap/tap.nft"
-    run(["nft", "--define", f"uplink={outward}", "--file", str(rules)])
+    # Fedora's switch service knows guests by 16 bits of their hardware addresses, which a guest may make up.
+    guest = switch.GUEST_MASK if host.document.os == "debian" else IPv4Address("255.255.255.255")
+    defined = [f"--define={name}={value}" for name, value in (("uplink", outward), ("guest", guest))]
+    run(["nft", *defined, "--file", str(rules)])
 
 
 def check(host: Host) -> None:
