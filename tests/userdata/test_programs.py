@@ -682,7 +682,7 @@ sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $group $alone sh -e /mnt/walls.sh
 
 def test_workers_of_a_tap_host_reach_of_it_what_is_their_own(tmp_path: Path) -> None:
     shutil.copy(USERDATA / "roles/tap/workers.nft", tmp_path)
-    unit = USERDATA / "roles/tap/units/openqa-worker-plain@.service.d/openqa-on-aws.conf"
+    unit = USERDATA / "roles/tap/units/openqa-worker-plain@.service.d/openqa-on-aws.conf.j2"
     (added,) = re.findall(r"^ExecStartPre=\+/usr/sbin/nft '([^']+)'$", unit.read_text(), re.MULTILINE)
     (tmp_path / "pre").write_text(added.replace("\\\n", ""))
     (tmp_path / "walls.sh").write_text(_WALLS)

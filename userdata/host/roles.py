@@ -166,6 +166,7 @@ def _tell_certificate(host: Host) -> None:
 def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what all templates may name."""
     document = host.document
+    workers = document.worker.count(host.instance_type) if document.worker else 0
     return {
         "environment": document.environment,
         "images": {name: image.name for name, image in document.images.items()},
@@ -186,7 +187,8 @@ def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
         "worker": document.worker,
         "schedule": document.schedule,
         "builder": document.builder,
-        "workers": document.worker.count(host.instance_type) if document.worker else 0,
+        "workers": workers,
+        "worker_memory_percent": sizing.worker_memory_percent(workers) if workers else None,
         "tap": tap.network_of(document) if document.worker and document.worker.tap_address else None,
         "cache_socket": CACHE_SOCKET,
         "cache_url": f"http+unix://{quote(str(CACHE_SOCKET), safe='')}",

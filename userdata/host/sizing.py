@@ -38,6 +38,18 @@ def postgres_memory(memory_mib: int) -> PostgresMemory:
     )
 
 
+def worker_memory_percent(workers: int) -> int:
+    """Returns how much of a host's memory one worker may use: all but half of the others' shares, in percent.
+
+    A job may ask for more than its worker's share, as long as others do not; one that runs away leaves them
+    what most jobs need.
+
+    Args:
+        workers: the worker instances of the host.
+    """
+    return 100 * (workers + 1) // (2 * workers)
+
+
 def cache_gib(*, total_bytes: int, workers: int, planned: int) -> int:
     """Returns openQA's CACHELIMIT: what the pools leave of the disk, in GiB.
 
