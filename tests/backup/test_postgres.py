@@ -155,6 +155,28 @@ def test_a_role_that_cannot_be_made_is_no_database_that_works(host: BareHost) ->
     assert 'role name "pg_reserved" is reserved' in refused.stderr
 
 
+@pytest.mark.parametrize("then", ["", "select pg_sleep(3600);"])
+def test_a_web_ui_host_that_vanished_keeps_no_lock_from_the_next(host: BareHost, then: str) -> None:
+    """Neither where it had nothing more to ask, nor where the answer is hours away."""
+    psql = (
+        f"exec podman exec --interactive --env=PGPASSWORD={machine.PASSWORD} openqa-database psql -qX "
+        "'host=127.0.0.1 user=openqa dbname=openqa sslmode=require' >/dev/null"
+    )
+    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 4711"
+    with subprocess.Popen(host.command(psql), stdin=subprocess.PIPE, text=True) as client:
+        assert client.stdin is not None
+        client.stdin.write(f"select pg_advisory_lock(4711); {then}\n")
+        client.stdin.flush()
+        try:
+            wait_until(lambda: host.sql(locks) == "1", seconds=30)
+            away = " ".join(f"add rule ip cut o tcp {port} 5432 drop;" for port in ("dport", "sport"))
+            host.output(f"{CUT}; nft '{away}'")
+            wait_until(lambda: host.sql(locks) == "0", seconds=90)
+        finally:
+            host.output(MEND)
+            client.kill()
+
+
 @contextmanager
 def damaged(host: BareHost, path: str, how: str) -> Iterator[None]:
     """An object is replaced by a damaged one for a while."""
