@@ -10,7 +10,9 @@ export PYTHONPATH := $(CURDIR)
 # jsii's banner about Node versions it has not tested is noise in every command.
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 PYTHON := $(VENV)/bin/python
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPENQA_CACHE,CI)
+# Of proxies, programs read names in lower case, upper case or both.
+PROXIES := http_proxy,https_proxy,no_proxy,HTTP_PROXY,HTTPS_PROXY,NO_PROXY
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPENQA_CACHE,CI,$(PROXIES))
 
 ENV ?=
 ENVIRONMENTS ?=

@@ -25,6 +25,11 @@ if [[ $scratch != - ]]; then
   root=$scratch/root
 fi
 
+# It sees this process's network, and so needs its proxies: podman passes them on to what it builds.
+for variable in {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY; do
+  [[ -z ${!variable-} ]] || set -- "--setenv=$variable=${!variable}" "$@"
+done
+
 # Podman inside makes system calls that systemd-nspawn's filter refuses.
 export SYSTEMD_SECCOMP=0
 # The roots' /etc/resolv.conf leads to where systemd-resolved would write.

@@ -55,7 +55,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 sudo=()
 if ((EUID != 0)); then
-  sudo=(sudo)
+  sudo=(sudo "--preserve-env=http_proxy,https_proxy,no_proxy,HTTP_PROXY,HTTPS_PROXY,NO_PROXY")
 fi
 echo "Installing Debian packages: ${missing[*]}"
 # Some of them bring services that would start and listen; only their programs are wanted here. The policy holds

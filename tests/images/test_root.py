@@ -120,6 +120,18 @@ def test_a_command_sees_the_same_whatever_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("base")
+def test_a_command_uses_the_machines_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{kind}_proxy" for kind in ("http", "https", "no")]
+    names += [name.upper() for name in names]
+    for name in names:
+        monkeypatch.setenv(name, f"the machine's {name}")
+    monkeypatch.delenv("HTTP_PROXY")
+    root.run(root.base_root(), ["env"], log=tmp_path / "log")
+    said = {line for line in (tmp_path / "log").read_text().splitlines() if "proxy" in line.lower()}
+    assert said == {f"{name}=the machine's {name}" for name in names if name != "HTTP_PROXY"}
+
+
+@pytest.mark.usefixtures("base")
 def test_a_file_shown_is_not_writable_unless_said(tmp_path: Path) -> None:
     bind = root.Bind(source=tmp_path, target="/in")
     with pytest.raises(root.BuildError, match="touch /in/new ended with 1; its output is in"):

@@ -30,6 +30,39 @@ def test_a_registry_out_of_reach_is_told(tmp_path: Path) -> None:
     assert "request to http://127.0.0.1:1/aws-cdk failed" in done.stderr
 
 
+# Plays a sudo that keeps of its environment what it is told to.
+SUDO = """#!/bin/bash
+kept=(PATH="$PATH" SUDO=yes)
+for name in $(tr , " " <<<"${1#--preserve-env=}"); do kept+=("$name=${!name-}"); done
+shift
+exec env --ignore-environment "${kept[@]}" "$@"
+"""
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def test_what_runs_by_sudo_uses_the_same_proxies(tmp_path: Path) -> None:
+    for name, script in (
+        ("id", "#!/bin/sh\necho 1000\n"),
+        ("sudo", SUDO),
+        ("tools/prerequisites.sh", "#!/bin/sh\nenv\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    proxies = {name: f"of-{name}" for name in PROXIES}
+    said = subprocess.run(
+        ["make", "--old-file=setup", "machine"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", **proxies},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "SUDO=yes" in said
+    assert {f"{name}={value}" for name, value in proxies.items()} <= set(said)
+
+
 # Plays a package manager that has nothing, and notes what may start while it installs.
 APT = """#!/bin/sh
 [ "$1" = install ] || exit 0
@@ -46,7 +79,7 @@ def policy(tmp_path: Path) -> Path:
         ("apt-get", APT),
         ("dpkg-query", ""),
         ("systemctl", ""),
-        ("sudo", '#!/bin/sh\nexec "$@"\n'),
+        ("sudo", '#!/bin/sh\nshift\nexec "$@"\n'),
     ):
         (tmp_path / name).write_text(script or "#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
