@@ -465,6 +465,46 @@ def test_the_cache_makes_room_on_a_full_disk(tmp_path: Path) -> None:
     assert inside(golden_root(), tmp_path, f"export OPENQA_CONFIG=/mnt; {_FILL}") == "purged"
 
 
+# The same with a database that a crash damaged, and what it has after its first and its second start.
+_DAMAGE = """
+mount -t tmpfs tmpfs /var/lib/openqa
+mkdir /var/lib/openqa/cache
+database=/var/lib/openqa/cache/cache.sqlite
+start() {
+  perl -I /usr/share/openqa/lib -e '
+use OpenQA::CacheService;
+my $app = OpenQA::CacheService->new;
+$app->cache->track_asset("/var/lib/openqa/cache/$_") for @ARGV;
+$app->minion->enqueue("cache_tests");
+print $app->cache->sqlite->db->query("select count(*) from assets")->array->[0], " ";
+' -- "$@" 2>/dev/null
+}
+start $(seq 2000)
+$damage $database
+start one
+start one two
+"""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "dd if=/dev/urandom bs=4096 seek=4 count=8 conv=notrunc status=none of=",
+        "dd if=/dev/zero bs=4096 count=2 conv=notrunc status=none of=",
+        "truncate --size=20000 ",
+    ],
+)
+def test_the_cache_begins_anew_with_a_damaged_database(tmp_path: Path, damage: str) -> None:
+    """openQA does so by itself at every start, which its units repeat for ever."""
+    shutil.copy(GOLDEN / "worker/run/openqa-on-aws/config/workers.ini", tmp_path)
+    script = _DAMAGE.replace("$damage $database", f"{damage}$database")
+    assert inside(golden_root(), tmp_path, f"export OPENQA_CONFIG=/mnt; {script}").split() == [
+        "2000",
+        "1",
+        "2",
+    ]
+
+
 # A tap host and a guest: the guest knocks at the host's ports.
 _KNOCK = """
 unshare --net sleep infinity & guest=$!
