@@ -7,6 +7,7 @@ from typing import Any, Literal
 import boto3
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from openqa_client.client import OpenQA_Client
 from openqa_client.exceptions import OpenQAClientError
 
@@ -40,15 +41,27 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
         Output key to value; asked for one that is not there, they raise DeploymentError, too.
 
     Raises:
-        DeploymentError: there is no such stack, or AWS does not answer.
+        DeploymentError: there is no such stack, the shell's credentials are of another account than the
+            environment's, or AWS does not answer.
     """
-    stack, region = naming.stack(environment, part), environment.region
+    stack, where = naming.stack(environment, part), f"account {environment.account}, {environment.region}"
     try:
-        answer = client(environment, "cloudformation").describe_stacks(StackName=stack)
+        found = client(environment, "cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
     except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"cannot read the stack {stack} in {region}: {error}") from error
-    found = answer["Stacks"][0].get("Outputs", [])
-    return _Outputs(stack, {output["OutputKey"]: output["OutputValue"] for output in found})
+        hint = ""
+        if isinstance(error, ClientError) and "does not exist" in str(error):
+            hint = "; deploy it first, or see whether the shell's credentials are of that account"
+        raise DeploymentError(f"cannot read the stack {stack} of {where}: {error}{hint}") from error
+    except (ResponseParserError, LookupError) as error:  # a proxy's page, say
+        raise DeploymentError(f"cannot read the stack {stack} of {where}: no answer of AWS's") from error
+    # An environment of this name may be in both.
+    if (account := found["StackId"].split(":")[4]) != environment.account:
+        raise DeploymentError(
+            f"the shell's credentials are of account {account}, and {environment.name} is in account "
+            f"{environment.account}: nothing was done"
+        )
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    return _Outputs(stack, outputs)
 
 
 class _Outputs(dict[str, str]):

@@ -38,6 +38,7 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
     ]
     if not wanted:
         raise DeploymentError(f"{environment.name} has no such builder: see [[builders]] of its file")
+    stack_outputs(environment, "builders")  # else no builder is there, or another account's
     scaling = client(environment, "autoscaling")
     for architecture in wanted:
         name = naming.builder_group(environment, architecture)

@@ -31,6 +31,75 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
         outputs["ApiKeySecretArn"]
 
 
+COMMANDS = (
+    ["backups", "list"],
+    ["backups", "verify"],
+    ["backups", "now"],
+    ["disk-images", "build"],
+    ["disk-images", "list"],
+    ["reconcile"],
+    ["restore", "--to=latest"],
+    ["schedule", "iso", "DISTRI=a", "VERSION=1", "FLAVOR=b", "ARCH=c"],
+    ["smoke"],
+)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("deployed", [True, False])
+def test_credentials_of_another_account_do_nothing_there(
+    *, deployed: bool, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    account = load("fedora").account
+    with mock_aws():
+        cloudformation = boto3.client("cloudformation", region_name="us-east-1")
+        for part in ("storage", "database", "webui", "builders") if deployed else ():
+            cloudformation.create_stack(StackName=f"openqa-fedora-{part}", TemplateBody=TEMPLATE)
+        assert main(["--env=fedora", *words]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    if deployed:
+        assert f"are of account 123456789012, and fedora is in account {account}: nothing was done" in said
+    else:
+        assert said.startswith("cannot read the stack openqa-fedora-")
+        assert f"of account {account}, us-east-1: " in said
+        assert said.endswith("deploy it first, or see whether the shell's credentials are of that account")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html><body>Sign in first</body></html>",
+        b"no page at all",
+        b'<DescribeStacksResponse xmlns="x"><DescribeStacksResult/></DescribeStacksResponse>',
+    ],
+)
+def test_what_is_no_answer_of_awss_is_told(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        assert main(["--env=local", "smoke"]) == 1
+        server.shutdown()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "cannot read the stack openqa-local-webui of account 123456789012, us-east-1: no answer of AWS's"
+    )
+
+
 def test_an_api_key_of_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")

@@ -56,10 +56,17 @@ class Groups:
         self.desired[AutoScalingGroupName] = DesiredCapacity
 
 
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builders' stack is there."""
+    monkeypatch.setattr(disk_images, "stack_outputs", lambda *_: {})
+
+
 def run(directory: Path, *words: str) -> int:
     return main.main(["--env", "here", "--environments", str(directory), "disk-images", *words])
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_builder_is_started_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +81,7 @@ def test_a_builder_is_started_once(
     assert "here has no such builder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_builder_that_is_not_deployed(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,5 +115,5 @@ def test_a_profile_that_there_is_not_is_told(
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     assert run(directory, "build") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "cannot ask AWS's autoscaling by the shell's settings" in line
+    assert "cannot ask AWS's cloudformation by the shell's settings" in line
     assert "nobody" in line
