@@ -85,7 +85,8 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _archive(options: argparse.Namespace) -> None:
-    wanted = recipe.Recipe(options.name, options.os, options.arch, tuple(options.packages))
+    os = recipe.system(options.name, options.os)
+    wanted = recipe.Recipe(options.name, os, options.arch, tuple(options.packages))
     print(build.archive(wanted))
 
 

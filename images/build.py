@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from images import cache, recipe
@@ -37,8 +38,11 @@ def build(os: str, architecture: str) -> dict[str, Path]:
 
     Takes what :class:`images.recipe.Recipe` does, and raises what :func:`archive` does.
     """
-    names = recipe.IMAGES + recipe.ARTIFACTS
-    return {name: archive(Recipe(name, os, architecture)) for name in names}
+    wanted = [Recipe(name, os, architecture) for name in recipe.IMAGES + recipe.ARTIFACTS]
+    if not all(archive_path(one).exists() for one in wanted):
+        words = ("build", "--os", os, "--arch", architecture)
+        _refuse_elsewhere("images", architecture, words, archive_path(wanted[0]).parent)
+    return {one.name: archive(one) for one in wanted}
 
 
 def archive(wanted: Recipe) -> Path:
@@ -63,14 +67,19 @@ def archive_path(wanted: Recipe) -> Path:
     return cache.root() / "images" / f"{wanted.os}-{wanted.architecture}" / wanted.archive_name
 
 
-def _build(wanted: Recipe, final: Path) -> None:
+def _refuse_elsewhere(what: str, architecture: str, words: Sequence[str], place: Path) -> None:
     machine = platform.machine()
-    if wanted.architecture != machine:
-        command = shlex.join(["sudo", "python", "-m", "images", *wanted.words])
+    if architecture != machine:
+        # By its path, as sudo finds no other.
+        command = shlex.join(["sudo", ".venv/bin/python", "-m", "images", *words])
         raise BuildError(
-            f"cannot build {wanted.name} for {wanted.architecture} on {machine}: on such a machine, at the "
-            f"same commit, run {command}, and copy what it names from there to {final}"
+            f"cannot build {what} for {architecture} on {machine}: on such a machine, at the same commit, "
+            f"run {command}, and copy what it names from there to {place}"
         )
+
+
+def _build(wanted: Recipe, final: Path) -> None:
+    _refuse_elsewhere(wanted.name, wanted.architecture, wanted.words, final)
     name = wanted.name
     with cache.workspace() as folder:
         out = Bind(source=folder, target="/out", writable=True)

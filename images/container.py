@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,8 @@ _NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
 )
+# Of apt, dnf, git and podman.
+_COMPLAINT = re.compile(r"(E|[Ee]rror|[Ff]atal|No match for argument): ")
 _ENTER = Path(__file__).parent / "enter.sh"
 
 
@@ -83,6 +86,7 @@ def execute(command: Sequence[str], *, log: Path | None = None) -> None:
     if os.geteuid() != 0:
         raise BuildError("building needs root: run it with sudo")
     with _append_to(log) as output:
+        begun = output.tell() if log else 0
         try:
             done = subprocess.run(
                 [*_NAMESPACES, *command],
@@ -95,7 +99,7 @@ def execute(command: Sequence[str], *, log: Path | None = None) -> None:
         except FileNotFoundError as error:
             raise BuildError(f"{error.filename} is not installed on this machine") from None
     if done.returncode:
-        where = f"; its output is in {log}" if log else ""
+        where = f"{_reason(log, begun)}; its output is in {log}" if log else ""
         raise BuildError(f"{_short(command)} ended with {done.returncode}{where}")
 
 
@@ -121,6 +125,12 @@ def _short(command: Sequence[str]) -> str:
     """Returns what a command is about: what is run in the container, not how it is entered."""
     inner = command[command.index("--") + 1 :] if "--" in command else command
     return shlex.join(inner[:2])
+
+
+def _reason(log: Path, begun: int) -> str:
+    """Returns what a command complained of first, if that is to be seen: what follows from it comes later."""
+    lines = log.read_bytes()[begun:].decode(errors="replace").splitlines()
+    return next((f": {line.strip()}" for line in lines if _COMPLAINT.match(line)), "")
 
 
 @contextlib.contextmanager

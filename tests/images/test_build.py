@@ -118,8 +118,35 @@ def test_nothing_is_built_for_another_architecture(
 
 def test_how_to_build_it_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["archive", "worker", "--arch", ELSEWHERE, "--package=b", "--package=a"]) == 1
-    command = f"python -m images archive worker --os debian --arch {ELSEWHERE} --package=b --package=a"
-    assert command in capsys.readouterr().err
+    words = f"archive worker --os debian --arch {ELSEWHERE} --package=b --package=a"
+    assert f"run sudo .venv/bin/python -m images {words}, and" in capsys.readouterr().err
+
+
+def test_how_to_build_all_of_it_there_is_told_at_once(
+    podman: Podman, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "--arch", ELSEWHERE]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot build images for {ELSEWHERE} on {ARCHITECTURE}" in line
+    assert f"run sudo .venv/bin/python -m images build --os debian --arch {ELSEWHERE}, and" in line
+    assert line.endswith(f"to {tmp_path}/images/debian-{ELSEWHERE}")
+    assert podman.commands == []
+
+
+def test_what_was_copied_from_there_is_taken() -> None:
+    for name in recipe.IMAGES + recipe.ARTIFACTS:
+        path = build.archive_path(Recipe(name, "debian", ELSEWHERE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert main(["build", "--arch", ELSEWHERE]) == 0
+
+
+def test_what_is_fedoras_on_every_host_is_built_on_fedora(
+    podman: Podman, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["archive", "consumer"]) == 0
+    assert "/images/fedora-" in capsys.readouterr().out
+    assert ["podman", "pull", "fedora:44"] in podman.commands
 
 
 def test_packages_are_put_on_top_of_what_all_workers_have(podman: Podman) -> None:

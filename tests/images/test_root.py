@@ -110,6 +110,28 @@ def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("base")
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "Reading\nE: Unable to locate package x\nError: building at STEP",
+            ": E: Unable to locate package x",
+        ),
+        ("No match for argument: x\nError: Unable to find a match", ": No match for argument: x"),
+        ("fatal: unable to access", ": fatal: unable to access"),
+        ("W: Errors: none", ""),
+    ],
+)
+def test_what_a_command_complained_of_is_told(said: str, told: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("E: of an earlier build, with Ä\n")
+    with pytest.raises(root.BuildError) as caught:
+        root.run(root.base_root(), ["sh", "-c", f"echo '{said}' >&2; exit 100"], log=log)
+    assert str(caught.value).endswith(f"ended with 100{told}; its output is in {log}")
+    assert "earlier build" in log.read_text()
+
+
+@pytest.mark.usefixtures("base")
 def test_a_command_sees_the_same_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
