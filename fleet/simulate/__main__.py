@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections import defaultdict
@@ -69,6 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
         sample = SAMPLE_SECONDS if chosen.plot else None
         outcome = run(name, place, posts, seed=seed, days=days, sample_seconds=sample, progress=progress)
         answers[name], samples[name] = summary(outcome, place), outcome.samples
+        if outcome.unfinished:
+            print(
+                f"{name}: {outcome.unfinished} jobs had not ended when the play did; those that never had a "
+                "worker are in none of its waits",
+                file=sys.stderr,
+            )
     if chosen.plot:
         chosen.plot.write_text(plot.over_time(samples), encoding="utf-8")
     if chosen.json:
@@ -92,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=options.seed, default=1, help="another makes other days (%(default)s)")
     parser.add_argument(
-        "--policy", action="append", choices=[*SIMULATED, *IDEALS], help="again for more than one"
+        "--policy", action="append", choices=[*SIMULATED, *IDEALS], help="again for more than one (ours)"
     )
     parser.add_argument("--architecture", choices=["x86_64", "aarch64"], default="x86_64")
     parser.add_argument(
@@ -133,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--webui",
-        choices=sorted(catalogue.load()),
+        type=_instance_type,
         default=WEBUI,
         metavar="TYPE",
         help="the instance type of the web UI's host, from which all fetch assets (%(default)s)",
@@ -155,7 +162,19 @@ def _warm(text: str) -> tuple[str, Warm]:
 
 def _spare(text: str) -> tuple[str, float]:
     fleet, _, share = text.partition(" ")
-    return fleet, options.number(0, 2)(share)
+    try:
+        return fleet, options.number(0, 2)(share)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, after the name of a fleet") from None
+
+
+def _instance_type(text: str) -> str:
+    if catalogue.find(text) is None:
+        near = difflib.get_close_matches(text, catalogue.load(), n=4, cutoff=0)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no type of fleet/catalogue.toml, such as {', '.join(near)}"
+        )
+    return text
 
 
 def _ideal(name: str, place: Place, posts: list[Post], progress: Progress) -> dict[str, float]:

@@ -263,7 +263,8 @@ def test_fleets_launch_to_spare_what_the_operator_sets() -> None:
             "--warm names the fleet plain-7; allowed here are plain-24, plain-48,",
         ),
         ("--spare", "plain-7 1", "--spare names the fleet plain-7; allowed here are plain-24, plain-48,"),
-        ("--spare", "plain-48 3", "argument --spare: '3' is no number from 0 to 2"),
+        ("--spare", "plain-48 3", "--spare: '3' is no number from 0 to 2, after the name of a fleet"),
+        ("--spare", "plain-48", "--spare: '' is no number from 0 to 2, after the name of a fleet"),
     ],
 )
 def test_what_a_fleet_of_the_simulator_cannot_be_told(
@@ -291,6 +292,10 @@ def test_what_a_fleet_of_the_simulator_cannot_be_told(
         ("--policy clairvoyant,", "invalid choice: 'clairvoyant,' (choose from"),
         ("--plot /nope/x.svg", "--plot: '/nope' is no folder in which files may be written"),
         ("--plot /", "--plot: '/' is a folder; allowed is a file"),
+        (
+            "--webui m7i.2xlage",
+            "--webui: 'm7i.2xlage' is no type of fleet/catalogue.toml, such as m7i.2xlarge,",
+        ),
     ],
 )
 def test_words_that_are_refused_before_the_run(
@@ -408,6 +413,22 @@ def test_all_policies_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert list(answers) == names
     assert answers["clairvoyant"]["wait_p95"] == 0 < answers["clairvoyant-patient"]["wait_p95"] <= 180
     assert plot.read_text().startswith("<svg")
+
+
+def test_jobs_that_never_ended_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fedora's own fleet plays no longer than the days: what came last is cut off."""
+    workload = tmp_path / "workload.json"
+    document = documented()
+    document["arrivals"]["composes"][0]["start_utc"] = ["20:30"]
+    workload.write_text(json.dumps(document))
+    assert main([str(workload), "--days=1", "--json", "--policy=static", "--policy=ours"]) == 0
+    told = capsys.readouterr()
+    count = json.loads(told.out)["static"]["unfinished"]
+    assert count > 0
+    assert told.err == (
+        f"static: {count} jobs had not ended when the play did; those that never had a worker are in none of "
+        "its waits\n"
+    )
 
 
 def test_a_long_run_tells_how_far_it_is(
