@@ -48,20 +48,36 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
             f"{directory}: there is no such folder; allowed: one with NAME.toml for each environment"
         )
     known = names(directory)
+    folder = directory.name if directory == ENVIRONMENTS else str(directory)
     if name not in known:
-        there = ", ".join(known) or f"none, {directory.name}/ holds no *.toml"
+        there = ", ".join(known) or f"none, {folder} holds no *.toml"
         wrong = f"there is no environment {shown(name)}" if name else "no environment is named"
-        raise SettingsError(f"{directory.name}: {wrong}; allowed: {there}")
+        raise SettingsError(f"{folder}: {wrong}; allowed: {there}")
     path = directory / f"{name}.toml"
-    file = f"{directory.name}/{name}.toml"
+    file = f"{folder}/{name}.toml"
+    text = ""
     try:
         # With the mark that some editors put in front.
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
-        raise SettingsError(f"{file}: not valid TOML: {error}") from None
+        raise SettingsError(f"{file}: not valid TOML: {error}{_line(text, str(error))}") from None
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     return _validated(document, name=name, file=file)
+
+
+def _line(text: str, wrong: str) -> str:
+    """Quote the line that an error of TOML's is about, and tell what is allowed there."""
+    found = re.search(r"\(at line (\d+), column \d+\)$", wrong)
+    if found is None:
+        return ""
+    line = text.split("\n")[int(found[1]) - 1].strip()
+    quoted = "".join(one if one.isprintable() else "?" for one in line[:80])
+    choice = "KEY = VALUE, with text in straight quotes, and true or false in lowercase"
+    if wrong.startswith("Cannot"):
+        choice = "each key and each [table] once, but one [[table]] for each of a list"
+    return f": {quoted}; allowed: {choice}"
 
 
 def _validated(document: Mapping[str, Any], *, name: str, file: str) -> Environment:

@@ -31,7 +31,7 @@ def write(directory: Path, text: str) -> Path:
 def refusals(directory: Path, text: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         load("here", write(directory, text))
-    return [line.partition("/")[2] for line in str(caught.value).splitlines()]
+    return [line.removeprefix(f"{directory}/") for line in str(caught.value).splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def write(directory: Path, *edits: Edit, name: str = "here") -> Path:
 def refusal(directory: Path, *edits: Edit) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         load("here", write(directory, *edits))
-    return str(caught.value).splitlines()
+    return str(caught.value).replace(f"{directory}/", "").splitlines()
 
 
 def test_base_loads(tmp_path: Path) -> None:
@@ -1059,6 +1059,60 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     (folder / "here.toml").write_bytes(b"kind = '\xff'")
     with pytest.raises(SettingsError, match=r"environments/here\.toml: not valid TOML"):
         load("here", folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "os = debian",
+            "Invalid value (at line 2, column 6): os = debian; allowed: KEY = VALUE, with text in",
+        ),
+        ("public = True", "Invalid value (at line 2, column 10): public = True; allowed: KEY = VALUE, with"),
+        ("os = “debian”", "Invalid value (at line 2, column 6): os = “debian”; allowed: KEY = VALUE, with"),
+        (
+            'os = "debian',
+            "Illegal character '\\n' (at line 2, column 13): os = \"debian; allowed: KEY = VALUE",
+        ),
+        (
+            "os: debian",
+            "Expected '=' after a key in a key/value pair (at line 2, column 3): os: debian; allowed",
+        ),
+        ("os = \u2028\n", "Invalid value (at line 2, column 6): os =; allowed: KEY"),
+        (
+            'kind = "dev"',
+            'a value (at line 2, column 13): kind = "dev"; allowed: each key and each [table] once',
+        ),
+        (
+            "[a]\n[a]",
+            "(at line 3, column 3): [a]; allowed: each key and each [table] once, but one [[table]]",
+        ),
+        ("a" * 200, f"(at line 2, column 201): {'a' * 80}; allowed: KEY = VALUE"),
+        ("[", "Invalid initial character for a key part (at line 2, column 2): [; allowed: KEY = VALUE"),
+    ],
+)
+def test_what_is_no_toml_is_quoted(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "here.toml").write_text(f'kind = "dev" # \u2028\r\n{text}\n', newline="")
+    with pytest.raises(SettingsError) as caught:
+        load("here", tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path}/here.toml: not valid TOML: ")
+    assert said in line
+
+
+def test_a_folder_of_ones_own_is_named_as_it_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be called as the project's own, or by nothing but dots."""
+    monkeypatch.chdir(write(tmp_path).parent)
+    (Path.cwd() / "bad.toml").write_text("kind = 1")
+    for folder in (Path(), Path.cwd()):
+        with pytest.raises(SettingsError, match=f"^{re.escape(str(folder))}/bad.toml: kind = 1; allowed"):
+            load("bad", folder)
+        with pytest.raises(SettingsError, match=f"^{re.escape(str(folder))}: there is no environment"):
+            load("nowhere", folder)
+    with pytest.raises(SettingsError, match=r"^environments: there is no environment"):
+        load("nowhere")
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
