@@ -1,16 +1,29 @@
-"""The pages' links lead somewhere."""
+"""The pages' links lead somewhere, and what they name is there."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import images.__main__ as images
+import ops.__main__ as ops
+from tests.environments import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Of text, not of code.
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
+CODE = re.compile(r"```.*?```|`[^`]+`", re.DOTALL)
+FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir()]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def anchors(page: Path) -> set[str]:
@@ -19,7 +32,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def code(page: Path) -> str:
+    """All that stands in a page as code, a piece a line."""
+    return "\n".join(" ".join(piece.split()) for piece in CODE.findall(page.read_text()))
+
+
+@each_page
 def test_links(page: Path) -> None:
     for link in LINK.findall(page.read_text()):
         if link.startswith("https://"):
@@ -28,3 +46,98 @@ def test_links(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@each_page
+def test_files(page: Path) -> None:
+    """Words in capitals, such as NAME, stand for others."""
+    for path in re.findall(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]*", code(page)):
+        if not re.search(r"\b[A-Z]{2,}\b", path):
+            assert [*ROOT.glob(path.rstrip("./"))], path
+
+
+@each_page
+def test_tests(page: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert named - there == set()
+
+
+@each_page
+def test_units(page: Path) -> None:
+    there = {
+        path.name.removesuffix(".j2").replace(".container", ".service")
+        for path in (ROOT / "userdata" / "roles").rglob("*")
+    }
+    assert set(re.findall(r"[\w@-]+\.(?:service|timer|socket|target)\b", code(page))) - there == set()
+
+
+@each_page
+def test_make(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    lines = code(page).replace("`", "").replace("```sh ", "")
+    for words in re.findall(r"(?:^|sudo )make ((?:[a-z-]+ ?)+)", lines, re.MULTILINE):
+        assert set(words.split()) <= targets, words
+
+
+@each_page
+def test_modules(page: Path) -> None:
+    for module in re.findall(r"python3? -m ([\w.]+)", code(page)):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def commands(pattern: str) -> list[list[str]]:
+    """The words by which the pages name a program's commands, without what these are told."""
+    found = {match for page in PAGES for match in re.findall(rf"{pattern} ([a-z][a-z -]*)", code(page))}
+    return sorted(words.partition(" -")[0].split() for words in found)
+
+
+@pytest.mark.parametrize(
+    ("main", "pattern", "some"),
+    [
+        (ops.main, r"(?:python -m ops(?: --\w+ [A-Z]+)*|…)", ["disk-images", "list"]),
+        (images.main, "python -m images", ["clean"]),
+    ],
+)
+def test_commands(main: Callable[[list[str]], int], pattern: str, some: list[str]) -> None:
+    named = commands(pattern)
+    assert some in named
+    for words in named:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([*words, "--help"])
+
+
+def test_commands_of_the_local_cloud() -> None:
+    """In a process of its own, because the local cloud changes moto for the whole of one."""
+    program = [sys.executable, "-m", "localcloud", "--help"]
+    told = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = commands("python -m localcloud")
+    assert ["console"] in named
+    for command, *_ in named:
+        assert re.search(rf"^    {command}\b", told, re.MULTILINE), command
+
+
+def alarms(document: Any) -> Iterator[str]:
+    if isinstance(document, dict):
+        if document.get("Type") == "AWS::CloudWatch::Alarm":
+            yield document["Properties"]["AlarmName"]
+        document = [*document.values()]
+    if isinstance(document, list):
+        for inside in document:
+            yield from alarms(inside)
+
+
+@pytest.mark.parametrize("environment", SHIPPED)
+def test_alarms(environment: str) -> None:
+    snapshot = ROOT / "tests" / "templates" / "snapshots" / f"{environment}.json"
+    text = "\n".join(map(code, PAGES))
+    names = set(alarms(json.loads(snapshot.read_text())))
+    assert names
+    for name in names:
+        short = re.sub(r"-(x86_64|aarch64)$", "-ARCH", name.removeprefix(f"openqa-{environment}-"))
+        assert f"`openqa-NAME-{short}`" in text or f"`…-{short}`" in text, name
