@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore import xform_name
 
 import images.__main__ as images
 import ops.__main__ as ops
@@ -33,8 +35,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def code(page: Path) -> str:
-    """All that stands in a page as code, a piece a line."""
-    return "\n".join(" ".join(piece.split()) for piece in CODE.findall(page.read_text()))
+    """All that stands in a page as code: each piece, and each command of a block, in a line."""
+    return "\n".join(
+        re.sub(r"\\\n *", "", piece) if piece.startswith("```") else " ".join(piece.split())
+        for piece in CODE.findall(page.read_text())
+    )
 
 
 @each_page
@@ -79,7 +84,7 @@ def test_units(page: Path) -> None:
 @each_page
 def test_make(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    lines = code(page).replace("`", "").replace("```sh ", "")
+    lines = code(page).replace("`", "")
     for words in re.findall(r"(?:^|sudo )make ((?:[a-z-]+ ?)+)", lines, re.MULTILINE):
         assert set(words.split()) <= targets, words
 
@@ -120,6 +125,24 @@ def test_commands_of_the_local_cloud() -> None:
     assert ["console"] in named
     for command, *_ in named:
         assert re.search(rf"^    {command}\b", told, re.MULTILINE), command
+
+
+@each_page
+def test_commands_of_aws(page: Path) -> None:
+    """Operations of AWS's and their options; the command line's own are few."""
+    own = {"notification-endpoint", "output", "query"}  # the first is SNS's Endpoint there
+    session = botocore.session.get_session()
+    command = r"(?<![\w-])aws ([a-z0-9]+) ([a-z-]+)([^`|\n]*)"
+    for service, operation, words in re.findall(command, code(page)):
+        if (service, operation) in (("s3", "sync"), ("logs", "tail")):
+            continue
+        model = session.get_service_model(service)
+        there = {xform_name(name, "-"): name for name in model.operation_names}
+        assert operation in there, f"{service} {operation}"
+        shape = model.operation_model(there[operation]).input_shape
+        members = {xform_name(name, "-") for name in shape.members} if shape else set()
+        options = {option.removeprefix("no-") for option in re.findall(r"--([a-z-]+)", words)}
+        assert options - members - own == set(), f"{service} {operation}"
 
 
 def alarms(document: Any) -> Iterator[str]:
