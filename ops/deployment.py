@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import boto3
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from openqa_client.client import OpenQA_Client
-from openqa_client.exceptions import OpenQAClientError
+from openqa_client.exceptions import ConnectionError as Unreachable
+from openqa_client.exceptions import OpenQAClientError, RequestError
+from requests.adapters import HTTPAdapter
 
 from settings import Environment, naming
+
+# For a first connection to openQA.
+CONNECT_SECONDS = 10.0
 
 
 class DeploymentError(Exception):
@@ -75,6 +81,13 @@ class _Outputs(dict[str, str]):
         raise DeploymentError(f"the stack {self._stack} has no output {key}: deploy it first, and to its end")
 
 
+class _Patience(HTTPAdapter):
+    """Waits for a connection no longer than `CONNECT_SECONDS`, where the system would for minutes."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **arguments: Any) -> requests.Response:
+        return super().send(request, *args, **{**arguments, "timeout": (CONNECT_SECONDS, None)})
+
+
 class OpenQa:
     """openQA's REST API with the deployment's own API key."""
 
@@ -83,6 +96,7 @@ class OpenQa:
         self._client = OpenQA_Client(server=self.url, wait=5)
         self._client.session.headers["X-API-Key"] = key
         self._client.apisecret = secret
+        self._client.session.mount(f"{urlsplit(self.url).scheme}://", _Patience())
 
     def request(self, method: Literal["GET", "POST", "DELETE"], path: str, **arguments: Any) -> Any:
         """Sends one request to ``/api/v1/PATH``.
@@ -103,10 +117,21 @@ class OpenQa:
         try:
             return self._client.openqa_request(method, path, retries=retries, **arguments)
         except (OpenQAClientError, requests.RequestException, ValueError) as error:  # such as a host a..b
-            again = "" if method == "GET" else "; before it is tried again, look whether it was done"
             raise DeploymentError(
-                f"openQA at {self.url} does not do {method} {path}: {error}{again}"
+                f"openQA at {self.url} does not do {method} {path}: {_reason(error, method)}"
             ) from error
+
+
+def _reason(error: Exception, method: str) -> str:
+    """Tells why openQA did not do something, without pages of HTML, and whether it may have done it."""
+    if isinstance(error, Unreachable) and isinstance(error.err, requests.ConnectTimeout):
+        return f"no connection in {CONNECT_SECONDS:g} s; only ranges that trusted names are let in"
+    again = "" if method == "GET" else "; before it is tried again, look whether it was done"
+    if not isinstance(error, RequestError):
+        return f"{error}{again}"
+    text = " ".join(error.text.split())
+    said = f": {text[:500]}" if text and text[0] != "<" else ""
+    return f"it answered {error.status_code}{said}{again}"
 
 
 def connect(environment: Environment, *, url: str | None = None) -> OpenQa:

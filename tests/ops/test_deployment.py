@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -155,3 +156,47 @@ def test_only_questions_are_repeated(
         openqa.request(method, "isos")  # type: ignore[arg-type]
     assert ("look whether it was done" in str(raised.value)) == (method == "POST")
     assert busy.asked == [method] * times  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b"<html>\n<head><title>503 Service Temporarily Unavailable</title></head>\n</html>",
+            "it answered 503;",
+        ),
+        (b"", "it answered 503;"),
+        (b'{"error":\n"no such group"}', 'it answered 503: {"error": "no such group"};'),
+        (b"x" * 5000, f"it answered 503: {'x' * 500};"),
+    ],
+)
+def test_a_page_of_html_is_no_reason(body: bytes, said: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        openqa = OpenQa(url=f"http://127.0.0.1:{server.server_port}", key="k", secret="s")
+        with pytest.raises(DeploymentError) as raised:
+            openqa.request("POST", "jobs")
+        server.shutdown()
+    assert f"does not do POST jobs: {said} before it is tried again" in str(raised.value)
+
+
+def test_who_is_not_let_in_is_told_so_before_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A security group answers nothing; nor does a listener whose queue is full."""
+    monkeypatch.setattr(deployment, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        openqa = OpenQa(url=f"http://127.0.0.1:{address[1]}", key="k", secret="s")
+        with socket.create_connection(address), pytest.raises(DeploymentError) as raised:
+            openqa.request("POST", "jobs")
+    assert str(raised.value).endswith(
+        "does not do POST jobs: no connection in 0.1 s; only ranges that trusted names are let in"
+    )
