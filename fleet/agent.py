@@ -90,8 +90,7 @@ class Seen:
         busy: the workers that still run; none on hosts of another role.
         drain_seconds: since draining began; None before.
         heartbeat_seconds: since the last heartbeat; None before the first.
-        notice: what EC2 announced.
-        handed_back: the jobs were handed back.
+        notice: what EC2 announced; None once the jobs were handed back.
         left: the group was told that the host is of no more use.
     """
 
@@ -100,7 +99,6 @@ class Seen:
     drain_seconds: float | None
     heartbeat_seconds: float | None
     notice: Notice | None = None
-    handed_back: bool = False
     left: bool = False
 
 
@@ -109,7 +107,7 @@ def decide(seen: Seen) -> Step:
 
     Draining, once begun, goes on whatever the group says: the workers were told to go.
     """
-    if seen.notice is Notice.INTERRUPTION and not seen.handed_back:
+    if seen.notice is Notice.INTERRUPTION:
         return Step.HAND_BACK
     if seen.drain_seconds is None:
         return Step.DRAIN if seen.going or seen.notice else Step.WAIT
@@ -260,7 +258,7 @@ class HostWorkers(Workers):
         units = {self._unit(number): number for number in self._numbers}
         states = "--state=active,activating,deactivating"
         answer = run(["systemctl", "list-units", states, "--plain", "--no-legend", *units])
-        return [units[line.split()[0]] for line in answer.splitlines() if line]
+        return [units[line.split()[0]] for line in answer.splitlines()]
 
     def _tell(self, number: int) -> None:
         # The main process, and not its guests.
@@ -369,7 +367,6 @@ def watch(
                     drain_seconds=None if draining is None else now - draining,
                     heartbeat_seconds=None if beaten is None else now - beaten,
                     notice=None if handed_back else _asked(notice, None),
-                    handed_back=handed_back,
                     left=left,
                 )
             )

@@ -45,24 +45,24 @@ def test_decide(going: bool, busy: int, drain: float | None, heartbeat: float | 
 
 
 @pytest.mark.parametrize(
-    ("notice", "handed_back", "going", "busy", "drain", "left", "step"),
+    ("notice", "going", "busy", "drain", "left", "step"),
     [
-        (Notice.REBALANCE, False, False, 0, None, False, Step.DRAIN),
-        (Notice.REBALANCE, False, False, 2, 60.0, False, Step.LEAVE),
-        (Notice.REBALANCE, False, False, 2, 60.0, True, Step.WAIT),
-        (Notice.REBALANCE, False, True, 2, 60.0, False, Step.WAIT),
-        (Notice.REBALANCE, False, False, 0, 60.0, False, Step.LEAVE),
-        (Notice.REBALANCE, False, False, 0, 60.0, True, Step.WAIT),
-        (Notice.REBALANCE, False, True, 0, 60.0, True, Step.STOP),
-        (Notice.INTERRUPTION, False, False, 0, None, False, Step.HAND_BACK),
-        (Notice.INTERRUPTION, False, False, 2, 60.0, False, Step.HAND_BACK),
-        (Notice.INTERRUPTION, False, True, 2, 60.0, False, Step.HAND_BACK),
-        (Notice.INTERRUPTION, True, False, 0, 5.0, False, Step.LEAVE),
-        (Notice.INTERRUPTION, True, True, 0, 5.0, False, Step.STOP),
+        (Notice.REBALANCE, False, 0, None, False, Step.DRAIN),
+        (Notice.REBALANCE, False, 2, 60.0, False, Step.LEAVE),
+        (Notice.REBALANCE, False, 2, 60.0, True, Step.WAIT),
+        (Notice.REBALANCE, True, 2, 60.0, False, Step.WAIT),
+        (Notice.REBALANCE, False, 0, 60.0, False, Step.LEAVE),
+        (Notice.REBALANCE, False, 0, 60.0, True, Step.WAIT),
+        (Notice.REBALANCE, True, 0, 60.0, True, Step.STOP),
+        (Notice.INTERRUPTION, False, 0, None, False, Step.HAND_BACK),
+        (Notice.INTERRUPTION, False, 2, 60.0, False, Step.HAND_BACK),
+        (Notice.INTERRUPTION, True, 2, 60.0, False, Step.HAND_BACK),
+        (None, False, 0, 5.0, False, Step.LEAVE),
+        (None, True, 0, 5.0, False, Step.STOP),
     ],
 )
 def test_decide_on_a_spot_host(
-    notice: Notice, handed_back: bool, going: bool, busy: int, drain: float | None, left: bool, step: Step
+    notice: Notice | None, going: bool, busy: int, drain: float | None, left: bool, step: Step
 ) -> None:
     seen = Seen(
         going=going,
@@ -70,7 +70,6 @@ def test_decide_on_a_spot_host(
         drain_seconds=drain,
         heartbeat_seconds=0.0,
         notice=notice,
-        handed_back=handed_back,
         left=left,
     )
     assert decide(seen) is step
