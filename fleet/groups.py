@@ -17,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 EVENING_OUT = "AZRebalance"
 # Launches looked back on to tell how long they take.
 LAUNCHES = 8
-_DESCRIBED = 100  # the most that one call names; also of activities
+_NAMED = 50  # the most that one call names, where it asks for no larger pages
+_ACTIVITIES = 100  # the most that one call tells
 # How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, which
 # groups with several instance types show, and the sentences that the others do ("We currently do not have
 # sufficient m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity
@@ -174,7 +175,7 @@ class Groups:
             "describe_scaling_activities",
             self._autoscaling.describe_scaling_activities,
             AutoScalingGroupName=name,
-            MaxRecords=_DESCRIBED,
+            MaxRecords=_ACTIVITIES,
         )
         return judge(answer["Activities"], excused=self._excused)
 
@@ -323,7 +324,7 @@ def _version(template: Mapping[str, Any] | None) -> Version | None:
 
 
 def _chunks(names: Sequence[str]) -> Iterable[list[str]]:
-    return (list(names[i : i + _DESCRIBED]) for i in range(0, len(names), _DESCRIBED))
+    return (list(names[i : i + _NAMED]) for i in range(0, len(names), _NAMED))
 
 
 def _pages(client: Any, action: str, key: str, asked: Any) -> list[Mapping[str, Any]]:

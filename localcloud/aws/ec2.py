@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any, cast
 
 from moto.core.types import Base64EncodedString
 from moto.ec2 import urls
-from moto.ec2.models import EC2Backend, ec2_backends, elastic_network_interfaces
+from moto.ec2.models import EC2Backend, ec2_backends, elastic_network_interfaces, launch_templates
 from moto.ec2.models.elastic_block_store import Volume, VolumeAttachment
 from moto.ec2.models.elastic_network_interfaces import Attachment, NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceState, Reservation
+from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
@@ -20,6 +22,8 @@ from localcloud.aws.service import Refusal
 _moto_register_image = AmisResponse.register_image
 # The EC2 user guide: "two minutes before your Spot Instance is stopped or terminated".
 INTERRUPTION = timedelta(minutes=2)
+# The same: "User data is limited to 16 KB, in raw form, before it is base64-encoded".
+_USER_DATA_BYTES = 16384
 _CODES = {
     "pending": 0,
     "running": 16,
@@ -57,6 +61,21 @@ class _NetworkInterface(NetworkInterface):
 _NetworkInterface.__name__ = "NetworkInterface"
 
 
+class _LaunchTemplateVersion(LaunchTemplateVersion):
+    """A version whose user data an instance can have."""
+
+    def __init__(
+        self, template: launch_templates.LaunchTemplate, number: int, data: dict[str, Any], description: str
+    ) -> None:
+        _check_size(data.get("UserData"), "InvalidUserData.Malformed")
+        super().__init__(template, number, data, description)
+
+
+def _check_size(user_data: Base64EncodedString | str | None, code: str) -> None:
+    if user_data is not None and len(base64.b64decode(str(user_data))) > _USER_DATA_BYTES:
+        raise Refusal(code, f"User data is limited to {_USER_DATA_BYTES} bytes")
+
+
 def set_state(instance: Instance, state: str) -> None:
     """Put an instance into a state."""
     instance._state = InstanceState(state, _CODES[state])
@@ -91,6 +110,7 @@ class Backend(EC2Backend):
         """Instances are pending until the runtime has booted them."""
         if image_id and not self.describe_images(ami_ids=[image_id]):
             raise Refusal("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        _check_size(user_data, "InvalidParameterValue")
         reservation = super().run_instances(image_id, count, user_data, security_group_names, **kwargs)
         for instance in reservation.instances:
             set_state(instance, "pending")
@@ -367,8 +387,14 @@ def _get_console_output(self: General) -> Any:
     from moto.core.utils import utcnow
 
     instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
-    output = Base64EncodedString.from_encoded_bytes(_encoded(self.ec2_backend.consoles.get(instance.id, b"")))
-    return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
+    output = base64.b64encode(self.ec2_backend.consoles.get(instance.id, b""))
+    return ActionResult(
+        {
+            "InstanceId": instance.id,
+            "Timestamp": utcnow(),
+            "Output": Base64EncodedString.from_encoded_bytes(output),
+        }
+    )
 
 
 def _register_image(self: AmisResponse) -> Any:
@@ -380,17 +406,12 @@ def _register_image(self: AmisResponse) -> Any:
     return answer
 
 
-def _encoded(text: bytes) -> bytes:
-    import base64
-
-    return base64.b64encode(text)
-
-
 def install() -> None:
     """Put this EC2 in the place of moto's, which must not have been used yet."""
     ec2_backends.clear()
     ec2_backends.backend = Backend
     elastic_network_interfaces.NetworkInterface = _NetworkInterface  # type: ignore[misc]
+    launch_templates.LaunchTemplateVersion = _LaunchTemplateVersion  # type: ignore[misc]
     AmisResponse.register_image = _register_image  # type: ignore[method-assign]
     General.get_console_output = _get_console_output  # type: ignore[method-assign]
 

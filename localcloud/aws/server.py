@@ -20,7 +20,7 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import localcloud.aws.cloudformation.resources  # noqa: F401  (registers the types)
-from localcloud.aws import balancing, commands, ec2, s3
+from localcloud.aws import balancing, commands, ec2, parameters, s3
 from localcloud.aws.autoscaling.api import AutoScaling
 from localcloud.aws.cloud import LocalCloud
 from localcloud.aws.cloudformation.api import CloudFormation
@@ -65,6 +65,7 @@ class Server:
         ec2.install()
         s3.install()
         balancing.install()
+        parameters.install()
         run_command = commands.RunCommand(self.world)
         commands.install(run_command)
         self.cloud: Cloud = LocalCloud(self.world, self.autoscaling, run_command)

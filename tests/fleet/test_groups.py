@@ -116,9 +116,9 @@ def test_reads_groups_and_when_their_instances_were_launched(aws: Aws) -> None:
 
 
 def test_reads_page_after_page(aws: Aws) -> None:
-    names = [f"group-{n}" for n in range(130)]
+    names = [f"group-{n}" for n in range(80)]
     stub = aws.stubs["autoscaling"]
-    pages = ((names[:100], None, "more"), (names[:100], "more", None), (names[100:], None, None))
+    pages = ((names[:50], None, "more"), (names[:50], "more", None), (names[50:], None, None))
     for number, (asked, token, following) in enumerate(pages):
         group = described(AutoScalingGroupName=f"found-{number}")
         answer = {"AutoScalingGroups": [group]} | ({"NextToken": following} if following else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,43 @@ def test_listener_rules_are_refused(client: Client) -> None:
         client("elbv2").create_rule, ListenerArn="l", Conditions=[], Priority=1, Actions=[{"Type": "forward"}]
     )
     assert told == (400, "OperationNotPermitted", "Listener rules are not supported by the local cloud.")
+
+
+@pytest.mark.parametrize(("tier", "most"), [({}, 4096), ({"Tier": "Advanced"}, 8192)])
+def test_a_parameter_is_as_long_as_its_tier_allows(client: Client, tier: dict[str, str], most: int) -> None:
+    def put(value: str) -> None:
+        client("ssm").put_parameter(Name="/p", Type="String", Value=value, Overwrite=True, **tier)
+
+    put("x" * most)
+    for longer in ("x" * (most + 1), "\u00e4" * (most // 2 + 1)):
+        status, code, message = refused(put, value=longer)
+        assert (status, code) == (400, "ValidationException")
+        assert f"support a maximum parameter value of {most} characters" in message
+
+
+def test_user_data_is_as_long_as_an_instance_can_have(client: Client) -> None:
+    ec2 = client("ec2")
+    image = ec2.register_image(Name="own")["ImageId"]
+
+    def launch(size: int) -> None:
+        ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, UserData="x" * size)
+
+    def template(size: int) -> None:
+        data = {"UserData": base64.b64encode(b"x" * size).decode()}
+        ec2.create_launch_template(LaunchTemplateName=f"of-{size}", LaunchTemplateData=data)
+
+    def version(size: int) -> None:
+        data = {"UserData": base64.b64encode(b"x" * size).decode()}
+        ec2.create_launch_template_version(LaunchTemplateName="of-16384", LaunchTemplateData=data)
+
+    for make, code in (
+        (launch, "InvalidParameterValue"),
+        (template, "InvalidUserData.Malformed"),
+        (version, "InvalidUserData.Malformed"),
+    ):
+        make(16384)
+        assert refused(make, size=16385) == (400, code, "User data is limited to 16384 bytes")
+    assert len(ec2.describe_launch_templates()["LaunchTemplates"]) == 1
 
 
 def test_an_unsupported_type_is_rolled_back_with_its_reason(client: Client) -> None:
@@ -619,6 +657,36 @@ def test_a_new_template_version_reaches_the_group_but_no_instance(
     assert described["LaunchTemplate"]["Version"] == "2"
     assert described["Instances"][0]["LaunchTemplate"]["Version"] == "1"
     assert [instance.id for instance in aws.cloud.instances()] == [host.id]
+
+
+def test_groups_and_activities_are_told_page_by_page(client: Client, host: Instance) -> None:
+    scaling = client("autoscaling")
+    (own,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    sizes = {"MinSize": 0, "MaxSize": 9, "DesiredCapacity": 0, "VPCZoneIdentifier": own["VPCZoneIdentifier"]}
+    template = own["Instances"][0]["LaunchTemplate"]
+    del template["LaunchTemplateName"]
+    names = [f"group-{number}" for number in range(50)]
+    for name in names:
+        scaling.create_auto_scaling_group(AutoScalingGroupName=name, LaunchTemplate=template, **sizes)
+
+    def describe(**more: Any) -> tuple[int, str | None]:
+        answer = scaling.describe_auto_scaling_groups(**more)
+        return len(answer["AutoScalingGroups"]), answer.get("NextToken")
+
+    size, more = describe()
+    assert (size, describe(NextToken=more)) == (50, (1, None))
+    assert describe(MaxRecords=100) == (51, None)
+    assert describe(AutoScalingGroupNames=names) == (50, None)
+    assert describe(AutoScalingGroupNames=[*names, "g"], MaxRecords=51) == (51, None)
+    assert refused(describe, AutoScalingGroupNames=[*names, "g"])[1] == "ValidationError"
+    assert refused(describe, MaxRecords=101)[1] == "ValidationError"
+
+    activities = scaling.describe_scaling_activities
+    scaling.set_desired_capacity(AutoScalingGroupName="group-0", DesiredCapacity=3)
+    first = activities(AutoScalingGroupName="group-0", MaxRecords=2)
+    rest = activities(AutoScalingGroupName="group-0", MaxRecords=2, NextToken=first["NextToken"])
+    assert (len(first["Activities"]), len(rest["Activities"]), rest.get("NextToken")) == (2, 1, None)
+    assert refused(activities, MaxRecords=101)[1] == "ValidationError"
 
 
 def test_a_protected_instance_keeps_its_group(aws: Server, client: Client, host: Instance) -> None:

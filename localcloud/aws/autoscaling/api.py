@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -25,6 +25,7 @@ from localcloud.aws.service import Refusal
 from localcloud.aws.world import World
 
 Parameters = dict[str, Any]
+Found = TypeVar("Found")
 _PROCESSES = (
     "Launch",
     "Terminate",
@@ -58,6 +59,20 @@ _PROPERTIES = {
 
 def _invalid(message: str) -> Refusal:
     return Refusal("ValidationError", message)
+
+
+def _page_size(p: Parameters, default: int) -> int:
+    size = int(p.get("MaxRecords", default))
+    if not 1 <= size <= 100:
+        raise _invalid(f"Value '{size}' at 'maxRecords' must be between 1 and 100")
+    return size
+
+
+def _page(p: Parameters, found: list[Found], default: int) -> tuple[list[Found], str | None]:
+    """A page of what was found, and the token with which the next is asked for."""
+    start = int(p.get("NextToken") or 0)
+    end = start + _page_size(p, default)
+    return found[start:end], str(end) if end < len(found) else None
 
 
 class AutoScaling:
@@ -245,11 +260,16 @@ class AutoScaling:
 
     def describe_auto_scaling_groups(self, p: Parameters) -> Parameters:
         """Describe groups by name or tag; all without either."""
-        names = p.get("AutoScalingGroupNames")
+        names = p.get("AutoScalingGroupNames", [])
+        if len(names) > (most := _page_size(p, 50)):
+            raise _invalid(
+                f"With MaxRecords {most} no more than {most} AutoScalingGroupNames may be specified"
+            )
         groups = [group for group in self.groups.values() if not names or group.name in names]
         for entry in p.get("Filters", []):
             groups = [group for group in groups if _matches(group, entry["Name"], entry["Values"])]
-        return {"AutoScalingGroups": [self._describe(group) for group in groups]}
+        shown, more = _page(p, groups, 50)
+        return {"AutoScalingGroups": [self._describe(group) for group in shown], "NextToken": more}
 
     def _describe(self, group: Group) -> Parameters:
         subnets = self.world.client("ec2").describe_subnets(SubnetIds=group.subnets)["Subnets"]
@@ -284,15 +304,14 @@ class AutoScaling:
         name = p.get("AutoScalingGroupName")
         groups = [self.group(name)] if name else list(self.groups.values())
         wanted = p.get("ActivityIds")
-        limit = int(p.get("MaxRecords", 100))
-        return {
-            "Activities": [
-                _described_activity(group, activity)
-                for group in groups
-                for activity in group.activities
-                if not wanted or activity.id in wanted
-            ][:limit]
-        }
+        found = [
+            (group, activity)
+            for group in groups
+            for activity in group.activities
+            if not wanted or activity.id in wanted
+        ]
+        shown, more = _page(p, found, 100)
+        return {"Activities": [_described_activity(*entry) for entry in shown], "NextToken": more}
 
     def set_desired_capacity(self, p: Parameters) -> None:
         """Set how many instances there are to be."""
