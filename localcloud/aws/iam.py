@@ -151,7 +151,11 @@ _NEGATED = {
 
 
 def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
-    """Whether one condition holds; an operator that is not known here never does."""
+    """Whether one condition holds.
+
+    Raises:
+        NotImplementedError: The operator is not known here, where it must neither allow nor fail to deny.
+    """
     actual = need.context.get(key.lower())
     name = operator.lower()
     if name == "null":
@@ -161,7 +165,7 @@ def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
     negated = name in _NEGATED
     check = _OPERATORS.get(_NEGATED.get(name, name))
     if check is None:
-        return False
+        raise NotImplementedError(f"The local cloud knows no condition {operator} of policies.")
     if actual is None:
         return optional or negated or quantifier == "forallvalues"
 

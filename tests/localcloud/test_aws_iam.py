@@ -50,13 +50,20 @@ def test_actions_and_resources(statement: dict[str, Any], allowed: bool) -> None
         ({"Null": {"aws:ResourceTag/other": "true"}}, True),
         ({"Null": {"aws:ResourceTag/team": "true"}}, False),
         ({"StringEquals": {"aws:ResourceTag/team": "${aws:ResourceTag/team}"}}, True),
-        ({"DateGreaterThan": {"aws:ResourceTag/team": "2020-01-01"}}, False),
         ({"StringEquals": {"aws:ResourceTag/team": "qa"}, "Bool": {"aws:ResourceTag/team": "x"}}, False),
     ],
 )
 def test_conditions(condition: dict[str, Any], allowed: bool) -> None:
     asked = need(aws__resourcetag_team="qa")
     assert (judge([policy(Action="*", Condition=condition)], asked) == "allowed") is allowed
+
+
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_a_condition_that_is_not_known_is_not_passed_over(effect: str) -> None:
+    condition = {"DateGreaterThan": {"aws:ResourceTag/team": "2020-01-01"}}
+    denies = policy(Effect=effect, Action="*", Condition=condition)
+    with pytest.raises(NotImplementedError, match="no condition DateGreaterThan of policies"):
+        judge([policy(Action="*"), denies], need(aws__resourcetag_team="qa"))
 
 
 def test_a_deny_wins() -> None:
@@ -73,5 +80,6 @@ def test_principals_of_resource_policies() -> None:
         ({"AWS": "arn:aws:iam::1:root"}, "allowed"),
         ({"AWS": "arn:aws:iam::1:role/Other"}, "unmentioned"),
         ({"Service": "ec2.amazonaws.com"}, "unmentioned"),
+        ("arn:aws:iam::1:role/Host", "unmentioned"),
     ):
         assert judge([policy(Action="*", Principal=wanted)], need(), principal=session) == verdict
