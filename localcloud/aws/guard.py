@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 # Signing name to boto3's name and IAM's prefix, where they differ.
 _SERVICES = {"monitoring": ("cloudwatch", "cloudwatch"), "elasticloadbalancing": ("elbv2",) * 2}
 _FREE = {"sts:GetCallerIdentity"}
+_STRANGER = "The security token included in the request is invalid."
 Parameters = dict[str, Any]
 # ARNs, and what conditions see of each.
 Resources = list[tuple[str, dict[str, list[str]]]]
@@ -43,6 +44,7 @@ class Request:
         service: The signing name.
         action: The action; of S3 it is found out here.
         url: The URL as on AWS.
+        inside: It came by AWS's own names, as all do that instances send.
     """
 
     service: str
@@ -52,6 +54,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     access_key: str | None
+    inside: bool
 
 
 class Guard:
@@ -77,12 +80,14 @@ class Guard:
     def refusal(self, request: Request) -> str | None:
         """Why a request is refused; None if it may pass."""
         session = self._session(request)
+        if session is None and request.inside:
+            return _STRANGER if request.access_key else "Request is missing Authentication Token"
         if session is None:
             principal = f"arn:aws:iam::{self._world.account}:root"
         else:
             principal = session.arn
             if session.session_token != request.headers.get("X-Amz-Security-Token"):
-                return "The security token included in the request is invalid."
+                return _STRANGER
         if session is None and request.service != "s3":
             return None
         instance = session.session_name if session else None

@@ -142,7 +142,8 @@ class Server:
     def _respond(
         self, method: str, action: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, Mapping[str, Any], bytes]:
-        if urlparse(url).path == INTERRUPT and not headers.get("Host", "").endswith(".amazonaws.com"):
+        inside = _is_of_aws(headers)
+        if urlparse(url).path == INTERRUPT and not inside:
             return self._interrupt(url)
         if action == "LookupEvents":  # the CLI asks for it after a failed deployment
             return 200, {"Content-Type": "application/x-amz-json-1.1"}, b'{"Events": []}'
@@ -155,6 +156,7 @@ class Server:
             headers=headers,
             body=body,
             access_key=access_key,
+            inside=inside,
         )
         with self.world.changed:
             why = self._guard.refusal(request)
@@ -208,11 +210,14 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
+def _is_of_aws(headers: Mapping[str, str]) -> bool:
+    """Whether a request came by a name of AWS's, which only instances resolve to this server."""
+    return headers.get("Host", "").split(":")[0].endswith(".amazonaws.com")
+
+
 def _url(environ: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     """The request's URL as on AWS: by its Host if that is AWS's, else by the scope of its signature."""
-    host = headers.get("Host", "").split(":")[0]
-    if not host.endswith(".amazonaws.com"):
-        host = _host(environ, headers)
+    host = headers["Host"].split(":")[0] if _is_of_aws(headers) else _host(environ, headers)
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI") or "/"
     return f"https://{host}{raw if raw.startswith('/') else '/'}"
 

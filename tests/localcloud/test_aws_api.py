@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -821,6 +823,34 @@ def test_an_instances_key_is_of_no_use_without_its_token(
     sts = client("sts", key=credentials.access_key, secret=credentials.secret_key, token=token)
     status, _, message = refused(sts.get_caller_identity)
     assert (status, message) == (403, "The security token included in the request is invalid.")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("Credential=AKIANOBODY/20260101/us-east-1/{}/aws4_request", "The security token included in the"),
+        (None, "Request is missing Authentication Token"),
+    ],
+)
+@pytest.mark.parametrize("service", ["sts", "s3"])
+def test_by_its_own_names_aws_answers_no_strangers(
+    server: tuple[Server, str], service: str, key: str | None, message: str
+) -> None:
+    """Those are the names that instances use, each with its role's credentials; operators use another."""
+    query = "Action=GetCallerIdentity&Version=2011-06-15" if service == "sts" else ""
+    signature = {"Authorization": f"AWS4-HMAC-SHA256 {key.format(service)}, Signature=0"} if key else {}
+    told = {}
+    for host in (f"{service}.us-east-1.amazonaws.com", "localhost"):
+        request = urllib.request.Request(f"{server[1]}/?{query}", headers={"Host": host, **signature})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                told[host] = (answer.status, "")
+        except urllib.error.HTTPError as error:
+            told[host] = (error.code, error.read().decode())
+    status, text = told[f"{service}.us-east-1.amazonaws.com"]
+    assert status == 403
+    assert message in text
+    assert told["localhost"][0] == 200
 
 
 def test_who_copies_a_file_must_be_allowed_to_read_it(aws: Server, client: Client, host: Instance) -> None:
