@@ -46,10 +46,17 @@ def test_actions_and_resources(statement: dict[str, Any], allowed: bool) -> None
         ({"StringNotEquals": {"aws:ResourceTag/team": "ops"}}, True),
         ({"StringLike": {"aws:ResourceTag/team": "q*"}}, True),
         ({"StringEquals": {"aws:ResourceTag/other": "qa"}}, False),
-        ({"StringEqualsIfExists": {"aws:ResourceTag/other": "qa"}}, True),
+        ({"StringNotEquals": {"aws:ResourceTag/other": "qa"}}, True),
+        ({"StringNotEquals": {"aws:ResourceTag/team": ["ops", "qa"]}}, False),
+        ({"ForAllValues:StringEquals": {"aws:ResourceTag/other": "qa"}}, True),
+        ({"ForAllValues:StringEquals": {"aws:ResourceTag/team": ["ops", "qa"]}}, True),
+        ({"ForAllValues:StringEquals": {"aws:ResourceTag/team": "ops"}}, False),
+        ({"ArnLike": {"aws:ResourceTag/team": "q?"}}, True),
+        ({"Bool": {"aws:ResourceTag/team": "QA"}}, True),
         ({"Null": {"aws:ResourceTag/other": "true"}}, True),
         ({"Null": {"aws:ResourceTag/team": "true"}}, False),
         ({"StringEquals": {"aws:ResourceTag/team": "${aws:ResourceTag/team}"}}, True),
+        ({"StringLike": {"aws:ResourceTag/team": "${aws:ResourceTag/other}"}}, False),
         ({"StringEquals": {"aws:ResourceTag/team": "qa"}, "Bool": {"aws:ResourceTag/team": "x"}}, False),
     ],
 )
@@ -59,11 +66,11 @@ def test_conditions(condition: dict[str, Any], allowed: bool) -> None:
 
 
 @pytest.mark.parametrize("effect", ["Allow", "Deny"])
-def test_a_condition_that_is_not_known_is_not_passed_over(effect: str) -> None:
-    condition = {"DateGreaterThan": {"aws:ResourceTag/team": "2020-01-01"}}
-    denies = policy(Effect=effect, Action="*", Condition=condition)
-    with pytest.raises(NotImplementedError, match="no condition DateGreaterThan of policies"):
-        judge([policy(Action="*"), denies], need(aws__resourcetag_team="qa"))
+@pytest.mark.parametrize("operator", ["DateGreaterThan", "ForAnyValue:StringEquals", "StringEqualsIfExists"])
+def test_a_condition_that_is_not_known_is_not_passed_over(operator: str, effect: str) -> None:
+    other = policy(Effect=effect, Action="*", Condition={operator: {"aws:ResourceTag/team": "qa"}})
+    with pytest.raises(NotImplementedError, match=f"no condition {operator} of policies"):
+        judge([policy(Action="*"), other], need(aws__resourcetag_team="qa"))
 
 
 def test_a_deny_wins() -> None:
