@@ -60,6 +60,8 @@ def told(*more: Job) -> dict[tuple[str, str], float]:
         for datum in data
     }
     assert len(found) == len(data)
+    units = {"OldestWait": "Seconds", "CostPerHour": "None"}
+    assert all(datum["Unit"] == units.get(datum["MetricName"], "Count") for datum in data)
     return found
 
 
@@ -84,6 +86,16 @@ def test_a_fleet() -> None:
         "NoCapacity": 0,
         "CostPerHour": 1.6,
     }
+
+
+def test_a_fleet_has_no_hosts_of_another() -> None:
+    found = told()
+    for name in ("SlotsBusy", "SlotsIdle", "SlotsUnfit", "HostsBooting", "HostsReady", "HostsDraining"):
+        assert found[name, "dry"] == 0
+
+
+def test_jobs_without_a_class_have_a_name_as_cloudwatch_takes_none_that_is_empty() -> None:
+    assert told(Job(id=8, classes=frozenset(), since=NOW))["JobsWaiting", "none"] == 1
 
 
 def test_jobs_that_no_fleet_can_run() -> None:
