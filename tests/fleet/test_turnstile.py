@@ -152,15 +152,15 @@ def fetch(server: tuple[str, int], tmp_path: Path) -> Iterator[Fetch]:
         with pytest.raises(asyncio.CancelledError):
             loop.run_until_complete(task)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     clients: list[socket.socket] = []
 
-    def ask(what: str, method: str = "GET") -> socket.socket:
+    def ask(what: str, method: str = "GET", end: str = "\r\n\r\n") -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(20)
         client.connect(path)
-        client.sendall(f"{method} /{what} HTTP/1.0\r\n\r\n".encode())
+        client.sendall(f"{method} /{what} HTTP/1.0{end}".encode())
         clients.append(client)
         return client
 
@@ -168,7 +168,8 @@ def fetch(server: tuple[str, int], tmp_path: Path) -> Iterator[Fetch]:
     for client in clients:
         client.close()
     loop.call_soon_threadsafe(task.cancel)
-    thread.join()
+    thread.join(20)
+    assert not thread.is_alive(), "it is caught in a loop"
     listener.close()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
@@ -218,6 +219,25 @@ def test_what_is_small_needs_no_turn(fetch: Fetch, what: str, method: str) -> No
     begun(holder)
     assert rest(fetch(what, method))
     assert rest(holder)
+
+
+def test_who_goes_away_before_it_has_asked_holds_up_nobody(fetch: Fetch) -> None:
+    fetch("large", end="").close()
+    assert body(rest(fetch("small"))) == SMALL
+
+
+def test_who_never_comes_to_the_end_of_its_request_holds_up_nobody(fetch: Fetch) -> None:
+    slow = fetch("large", end="\r\nA: ")
+    assert body(rest(fetch("large"))) == LARGE
+    slow.sendall(b"b\r\n\r\n")
+    assert body(rest(slow)) == LARGE
+
+
+def test_a_request_without_end_is_not_read_for_ever(fetch: Fetch) -> None:
+    asking = fetch("small", end="\r\nA: ")
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        for _ in range(1000):
+            asking.sendall(b"b" * (1 << 16))
 
 
 def test_who_goes_away_leaves_the_turn(fetch: Fetch) -> None:
