@@ -20,7 +20,7 @@ from moto import mock_aws
 from fleet import agent
 from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Notice, Seen, Step, decide, watch
 from tests.userdata import machine
-from userdata.host import names
+from userdata.host import aws, names
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.metadata import Metadata
@@ -419,6 +419,11 @@ def test_the_agent_does_what_the_group_waits_for(
 ) -> None:
     host, given = machine.host(tmp_path, name), dict[str, Any]()
     said: list[tuple[str, ...]] = []
+
+    def keep(host: Host) -> bool:
+        said.append(("keep",))
+        return True
+
     monkeypatch.setattr(agent, "_host", lambda metadata: host)
     monkeypatch.setattr(agent, "watch", lambda **more: given.update(more))
     monkeypatch.setattr(Metadata, "find", lambda self, path: path)
@@ -426,13 +431,22 @@ def test_the_agent_does_what_the_group_waits_for(
         note = partialmethod(lambda self, action, *words: said.append((action, *words)), action)
         monkeypatch.setattr(Signals, action, note)
     monkeypatch.setattr(names, "release", lambda host: said.append(("release",)))
+    monkeypatch.setattr(names, "keep", keep)
+    monkeypatch.setattr(agent, "Told", lambda url, instance: lambda: (url, instance))
+    monkeypatch.setattr(agent.Workers, "close", lambda self, told: said.append(("close", *told)))
     assert agent.main([]) == 0
+    assert isinstance(given["role"], agent.ContainerWorkers if name == "worker" else agent.Stateful)
     assert given["target"]() == "autoscaling/target-lifecycle-state"
     assert given["notice"]() is noticed
     for action in ("heartbeat", "unfit", "complete"):
         given[action]()
     released = [("release",)] if name == "worker" else []
     assert said == [("heartbeat", "drain"), ("unhealthy",), *released, ("complete", "drain", "CONTINUE")]
+    said.clear()
+    given["keep"]()
+    given["tend"]()
+    told = ("close", f"http://{host.document.webui_host}", host.instance)
+    assert said == ([("keep",), told] if name == "worker" else [])
 
 
 def test_no_round_waits_for_an_aws_that_does_not_answer(
@@ -444,17 +458,28 @@ def test_no_round_waits_for_an_aws_that_does_not_answer(
     assert made
     config = made.client("autoscaling").meta.config
     assert config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout) <= 30
-    asked: list[str] = []
+    asked, given = list[str](), dict[str, Any]()
 
     class Silent:
         def record_lifecycle_action_heartbeat(self, **_: object) -> None:
             asked.append("heartbeat")
             raise EndpointConnectionError(endpoint_url="https://autoscaling")
 
-    signals = Signals(made.document, made.instance, lambda _: Silent(), attempts=1, sleep=lambda _: None)
+    monkeypatch.setattr(aws, "client", lambda *_, **more: Silent())
+    monkeypatch.setattr(agent, "watch", lambda **more: given.update(more))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    agent.main([])
     with pytest.raises(HostError, match="record_lifecycle_action_heartbeat failed"):
-        signals.heartbeat("drain")
+        given["heartbeat"]()
     assert asked == ["heartbeat"]
+
+
+def test_a_host_that_cannot_be_known_yet_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> Host:
+        raise HostError("the metadata do not answer")
+
+    monkeypatch.setattr(agent, "this_host", unknown)
+    assert agent._host(Metadata()) is None
 
 
 def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
