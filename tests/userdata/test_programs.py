@@ -505,6 +505,45 @@ def test_the_cache_begins_anew_with_a_damaged_database(tmp_path: Path, damage: s
     ]
 
 
+# A worker's job with a TPM whose QEMU is killed, and the next one: openQA empties the pool between them.
+_TPM = """
+mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /var/lib/openqa; mount -t tmpfs tmpfs /dev
+mkdir -p /var/lib/openqa/pool/2
+mknod /dev/null c 1 3; mknod /dev/random c 1 8; mknod /dev/urandom c 1 9
+perl -I /usr/share/openqa/lib -I /usr/lib/os-autoinst -e '
+use OpenQA::Worker;
+use OpenQA::Worker::Settings;
+use backend::qemu;
+my $settings = OpenQA::Worker::Settings->new(2)->global_settings;
+%bmwqemu::vars = (%$settings, QEMUTPM => 1, WORKER_INSTANCE => 2);
+my $socket;
+*backend::qemu::sp = sub { $socket = $1 if $_[1] =~ /path=(.*)/ };  # what QEMU is told
+my $worker = bless {pool_directory => "/var/lib/openqa/pool/2"}, "OpenQA::Worker";
+for my $job (1, 2) {
+  backend::qemu->setup_tpm;
+  my $state = $socket =~ s/swtpm-sock$/tpm2-00.permall/r;
+  print -s $state ? "used" : "new", " ";
+  my $pid = fork // die;
+  exec qw(qemu-system-x86_64 -S -display none -m 64 -chardev), "socket,id=tpm,path=$socket",
+    qw(-tpmdev emulator,id=tpm0,chardev=tpm -device tpm-tis,tpmdev=tpm0) unless $pid;
+  for (1 .. 300) { last if -s $state; select undef, undef, undef, 0.1 }
+  die "no TPM" unless -s $state;
+  kill KILL => $pid;
+  waitpid $pid, 0;
+  $worker->_clean_pool_directory;
+}
+'
+"""
+
+
+def test_no_job_gets_the_tpm_of_one_that_was_killed(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "worker/run/openqa-on-aws/config/workers.ini", tmp_path)
+    alone = "unshare --pid --fork --kill-child --mount-proc --propagation unchanged"
+    (tmp_path / "tpm.sh").write_text(_TPM)
+    script = f"export OPENQA_CONFIG=/mnt; {alone} sh -e /mnt/tpm.sh"
+    assert inside(golden_root(), tmp_path, f"{script} 2>/dev/null").split() == ["new", "new"]
+
+
 # A tap host and a guest: the guest knocks at the host's ports.
 _KNOCK = """
 unshare --net sleep infinity & guest=$!
