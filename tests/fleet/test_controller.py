@@ -20,7 +20,7 @@ from fleet.facts import Facts, FactsError, parse
 from fleet.groups import AwsError, Group, Launches, Member, Version
 from fleet.reading import ListedJob, ListedWorker, OpenQaError, Queue
 from tests.userdata.machine import DOCUMENTS
-from userdata.host import aws
+from userdata.host import aws, document
 from userdata.host.layout import Layout
 
 NOW = 1_800_000_000.0
@@ -272,6 +272,24 @@ def test_data_that_gets_old_while_it_is_acted_on() -> None:
     assert len(world.calls) == 1
 
 
+def test_data_that_got_old_with_the_last_act_closes_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(desired=1)
+    world.arrive(1)
+    control = world.controller()
+    control.round()
+    world.now += 100
+    terminate, told = world.terminate, len(world.told)
+
+    def slow(instance: str, *, decrement: bool) -> None:
+        world.now += 130
+        terminate(instance, decrement=decrement)
+
+    monkeypatch.setattr(world, "terminate", slow)
+    control.round()
+    assert world.calls == ["terminate i-1"]
+    assert len(world.told) == told
+
+
 def test_the_oldest_of_what_is_known_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(desired=2)
     world.arrive(1)
@@ -414,6 +432,34 @@ def test_a_database_that_is_away_is_no_other_controller(
     _on_a_host(World(), tmp_path, monkeypatch)
     assert controller.main(["--once"]) == 1
     assert capsys.readouterr().err.endswith("Nothing is done without the lock.\n")
+
+
+def test_without_credentials_it_ends_to_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _on_a_host(World(), tmp_path, monkeypatch)
+    monkeypatch.setattr(aws, "has_credentials", lambda: False)
+    assert controller.main(["--once", "--dry-run"]) == 1
+    assert "tell no credentials" in caplog.text
+
+
+def test_what_one_round_could_not_see_is_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(now=time.time())
+    _on_a_host(world, tmp_path, monkeypatch)
+    assert controller.main(["--once", "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith("\nNothing to do.\n")
+    world.openqa_fails = "It is away."
+    assert controller.main(["--once", "--dry-run"]) == 1
+    assert capsys.readouterr().out == "Nothing is changed: It is away.\n"
+
+
+def test_no_call_goes_on_until_what_was_seen_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = _on_a_host(World(), tmp_path, monkeypatch)
+    config = controller._client("autoscaling", document.load(layout.document)).meta.config
+    longest = config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout)
+    assert longest <= policy.DEFAULT_RULES.stale_seconds
 
 
 def test_nonsense_changes_nothing() -> None:

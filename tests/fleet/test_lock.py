@@ -151,7 +151,11 @@ def test_a_session_is_only_with_a_database_that_proves_who_it_is(
     )
     assert (asked["host"], asked["sslmode"]) == ("db.internal", "verify-full")
     assert (asked["password"], asked["sslrootcert"]) == ("secret", str(tmp_path / "certificate"))
+    assert (asked["dbname"], asked["user"]) == ("openqa", "openqa")
     assert made.autocommit, "or the session would be one transaction without end"
+    # Else a session of a host that died would hold the lock for hours.
+    assert asked["options"] == lock._SERVER
+    assert asked.items() >= lock._CLIENT.items()
 
 
 def test_a_session_that_died_is_given_up_within_half_a_minute_at_both_ends() -> None:
