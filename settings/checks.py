@@ -38,7 +38,7 @@ from userdata.host.document import TAP_PREFIX
 # is below six.
 TEXTS_BYTES = 10_000
 # What a fleet's lists share of its SSM parameter, which takes 4 KiB and names each type twice.
-FLEET_BYTES = 2_500
+FLEET_BYTES = 2_400
 # Of the 60 rules that a security group takes, if AWS grants no more, what its own traffic leaves:
 # docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
 GROUP_RULES = 55

@@ -55,6 +55,8 @@ ZONE_LETTERS = "abcdefgh"
 LOCAL_ACCOUNT = "123456789012"
 LOCAL_REGION = "us-east-1"
 RDS_DAYS = 35  # for which RDS keeps its own backups, at most
+# The workers' template has up to 13 KB of user data for each, and CloudFormation takes a million bytes of it.
+FLEETS = 30
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = sizing.SYSTEM_GIB
 RootGib = Field(
@@ -431,9 +433,9 @@ class Environment(Settings):
     timetable: Annotated[
         tuple[Entry, ...], Field(description="a [[timetable]] table with at and post for each build")
     ] = ()
-    # The workers' template has up to 16 KiB of user data for each, and CloudFormation takes 1 MB of it.
     fleets: Annotated[
-        tuple[Fleet, ...], Field(max_length=40, description="a [[fleets]] table for each fleet, up to 40")
+        tuple[Fleet, ...],
+        Field(max_length=FLEETS, description=f"a [[fleets]] table for each fleet, up to {FLEETS}"),
     ]
     builders: Annotated[
         tuple[Builder, ...], Field(description="a [[builders]] table for each architecture")

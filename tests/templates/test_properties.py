@@ -14,7 +14,8 @@ from constructs.security_groups import ANYWHERE, flows
 import settings
 from fleet import catalogue
 from settings.checks import FLEET_BYTES, TEXTS_BYTES, texts
-from tests.templates.synthesis import Json, Synthesized, document, synthesize, user_data, walk
+from settings.model import FLEETS, ZONE_LETTERS, Environment
+from tests.templates.synthesis import Json, Synthesized, document, rendered, synthesize, user_data, walk
 
 USER_DATA_LIMIT = 16 * 1024
 RULES_LIMIT = 60
@@ -186,39 +187,59 @@ def test_user_data_is_small_complete_and_free_of_secrets(environment: Synthesize
             assert arn is None or re.fullmatch(r"\$\{ImportValue openqa-[\w-]+-storage:\w+\}", arn)
 
 
-def test_as_many_fleets_as_settings_allow_fit(tmp_path: Path) -> None:
-    asked = settings.load("production")
-    names = [f"fleet-{number:02}-named-so" for number in range(40)]
-    longest = {
-        "name": "x" * 16,
-        "region": "us-gov-west-1",
-        "fleets": tuple(asked.fleets[0].model_copy(update={"name": name}) for name in names),
-    }
-    synthesized = synthesize(asked.model_copy(update=longest), tmp_path, check=False)
+def largest(name: str) -> Environment:
+    """Returns a shipped environment with the longest names and lists, all zones and all fleets."""
+    asked = settings.load(name)
+    region = "us-gov-west-1"
+    zones = tuple(region + letter for letter in ZONE_LETTERS)
+    types = sorted(catalogue.load(), key=len)[-40:]  # the most, with the longest names
+    lists = json.dumps({"classes": [""], "instance_types": types, "warm": []})
+    fleet = asked.fleets[0].model_copy(
+        update={
+            "classes": ("x" * (FLEET_BYTES - len(lists)),),
+            "instance_types": tuple(types),
+            "workers_per_host": None,
+            "warm": (),
+            "spare": 2 / 3,
+            "spot_share": 0.5,
+            "network": "tap",
+            "tap_topology": "mesh",
+        }
+    )
+    names = [f"fleet-{number:02}-named-so" for number in range(FLEETS)]
+    network = asked.network.model_copy(update={"availability_zones": zones, "zone": zones[0]})
+    rest = sum(len(json.dumps(text)) for text in texts(asked).values())
+    packages = tuple(f"{number:02}-{'x' * 57}" for number in range(100))
+    content = asked.content.model_copy(
+        update={"download_domains": ("x" * (TEXTS_BYTES - rest),), "worker_packages": packages}
+    )
+    return asked.model_copy(
+        update={
+            "name": "x" * 16,
+            "region": region,
+            "network": network,
+            "content": content,
+            "fleets": tuple(fleet.model_copy(update={"name": name}) for name in names),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["production", "fedora"])
+def test_as_much_as_settings_allow_fits(tmp_path: Path, name: str) -> None:
+    synthesized = synthesize(largest(name), tmp_path, check=False)
     for role in synthesized.properties("AWS::IAM::Role"):
         written = json.dumps([policy["PolicyDocument"] for policy in role["Policies"]])
         assert len(re.sub(r"\s", "", re.sub(INTRINSIC, "x" * REFERENCE_LENGTH, written))) < POLICIES_LIMIT
-    (workers,) = synthesized.directory.glob("*-workers.template.json")
-    assert workers.stat().st_size < TEMPLATE_LIMIT
-
-
-def test_the_longest_texts_fit(tmp_path: Path) -> None:
-    asked = settings.load("fedora")
-    types = sorted(catalogue.load(), key=len)[-40:]  # the most, with the longest names
-    lists = json.dumps({"classes": [""], "instance_types": types, "warm": []})
-    fleet = {"classes": ("x" * (FLEET_BYTES - len(lists)),), "instance_types": tuple(types), "warm": ()}
-    rest = sum(len(json.dumps(text)) for text in texts(asked).values())
-    longest = asked.model_copy(
-        update={
-            "content": asked.content.model_copy(update={"download_domains": ("x" * (TEXTS_BYTES - rest),)}),
-            "fleets": tuple(made.model_copy(update=fleet) for made in asked.fleets),
-        }
-    )
-    synthesized = synthesize(longest, tmp_path, check=False)
     for template in launch_templates(synthesized):
         assert filled(user_data(template)) < USER_DATA_LIMIT
-    for parameter in synthesized.properties("AWS::SSM::Parameter", "workers"):
-        assert len(parameter["Value"]) <= PARAMETER_LIMIT
+    parameters = synthesized.properties("AWS::SSM::Parameter", "workers")
+    assert len(parameters) == FLEETS
+    for parameter in parameters:
+        value = re.sub(r"\$\{ImportValue [^}]*\}", "subnet-0123456789abcdef0", rendered(parameter["Value"]))
+        assert len(json.loads(value)["subnets"]) == len(ZONE_LETTERS)
+        assert len(value) <= PARAMETER_LIMIT
+    for file in synthesized.directory.glob("*.template.json"):
+        assert file.stat().st_size <= TEMPLATE_LIMIT
 
 
 def test_instance_metadata(environment: Synthesized) -> None:

@@ -33,6 +33,7 @@ from settings import (
 )
 from settings.fields import Settings, Text
 from settings.messages import Build
+from settings.model import FLEETS
 from settings.problem import allowed
 from tests.environments import SHIPPED
 
@@ -762,7 +763,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [
             'fleets.nested.classes = ["qemu_x86_64", "xxx',
             "...: 3079 bytes with instance_types and warm, for which an SSM parameter has no room",
-            "2500 bytes",
+            "2400 bytes",
         ],
     ),
     "a volume below the machine image, of types with disks": (
@@ -1563,12 +1564,12 @@ def test_asset_limits_that_no_volume_holds_are_told(tmp_path: Path) -> None:
         assert ["webui.volume_gib = 100; wanted: 75 in all" in line for line in lines] == [True] * told
 
 
-def test_no_more_fleets_than_the_controllers_role_can_name(tmp_path: Path) -> None:
+def test_no_more_fleets_than_a_template_has_room_for(tmp_path: Path) -> None:
     fleet = BASE.rpartition("[[fleets]]")[2]
-    more = "".join(f"[[fleets]]{fleet.replace('metal', f'metal{n}', 1)}" for n in range(40))
+    more = "".join(f"[[fleets]]{fleet.replace('metal', f'metal{n}', 1)}" for n in range(FLEETS))
     (line,) = refusal(tmp_path, ("[[fleets]]" + fleet, more))
     assert line.startswith("environments/here.toml: fleets")
-    assert "a [[fleets]] table for each fleet, up to 40" in line
+    assert "a [[fleets]] table for each fleet, up to 30" in line
 
 
 def test_no_more_types_than_a_group_takes(tmp_path: Path) -> None:
