@@ -90,6 +90,8 @@ class ManagedDatabase(Construct):
             delete_automated_backups=environment.disposable,
             copy_tags_to_snapshot=True,
             deletion_protection=not environment.disposable,
+            # Into a group that RDS makes, with no end (docs/backups.md): one of ours would have to be there
+            # before, under the instance's name, and a name given later would replace the instance.
             enable_cloudwatch_logs_exports=["postgresql"],
             tags=[{"key": "Name", "value": name}],
         )
