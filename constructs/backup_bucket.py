@@ -75,6 +75,7 @@ class BackupBucket(Construct):
             self,
             "Replication",
             description="copies backups to another bucket",
+            # Without a source: S3 documents none here, and a bucket takes roles of its own account alone.
             assume_role_policy_document=assumed_by("s3.amazonaws.com"),
         )
         iam.CfnRolePolicy(
