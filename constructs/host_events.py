@@ -46,9 +46,7 @@ class HostEvents(Construct):
                             "Action": "logs:PutLogEvents",
                             "Resource": f"{place}:*",
                             "Condition": {
-                                "ArnEquals": {
-                                    "aws:SourceArn": arn(environment, "events", f"rule/{rule_name}")
-                                }
+                                "ArnLike": {"aws:SourceArn": arn(environment, "events", f"rule/{rule_name}")}
                             },
                         },
                     ]

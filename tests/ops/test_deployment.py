@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from typing import Literal
 
 import boto3
 import pytest
@@ -30,6 +32,31 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
     assert outputs["Url"] == "https://x"
     with pytest.raises(DeploymentError, match="openqa-local-webui has no output ApiKeySecretArn"):
         outputs["ApiKeySecretArn"]
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Plays a server with one answer: its address, and the methods with which it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.command)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
 
 
 COMMANDS = (
@@ -81,20 +108,9 @@ def test_what_is_no_answer_of_awss_is_told(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    with answering(200, answer) as (url, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         assert main(["--env=local", "smoke"]) == 1
-        server.shutdown()
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
         "cannot read the stack openqa-local-webui of account 123456789012, us-east-1: no answer of AWS's"
@@ -123,39 +139,16 @@ def test_an_endpoint_that_is_no_address_is_told(
     assert said == "cannot ask AWS's cloudformation by the shell's settings: Invalid endpoint: foo"
 
 
-@pytest.fixture
-def busy() -> Iterator[HTTPServer]:
-    """A proxy that gave up on openQA; counts."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.command)
-            self.send_response(504)
-            self.end_headers()
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = asked  # type: ignore[attr-defined]
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
 @pytest.mark.parametrize(("method", "times"), [("GET", 4), ("POST", 1)])
 def test_only_questions_are_repeated(
-    busy: HTTPServer, method: str, times: int, monkeypatch: pytest.MonkeyPatch
+    method: Literal["GET", "POST"], times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openqa_client.client.time.sleep", lambda seconds: None)
-    openqa = OpenQa(url=f"http://127.0.0.1:{busy.server_port}", key="k", secret="s")
-    with pytest.raises(DeploymentError, match="504") as raised:
-        openqa.request(method, "isos")  # type: ignore[arg-type]
+    # A proxy that gave up on openQA.
+    with answering(504, b"") as (url, asked), pytest.raises(DeploymentError, match="504") as raised:
+        OpenQa(url=url, key="k", secret="s").request(method, "isos")
     assert ("look whether it was done" in str(raised.value)) == (method == "POST")
-    assert busy.asked == [method] * times  # type: ignore[attr-defined]
+    assert asked == [method] * times
 
 
 @pytest.mark.parametrize(
@@ -171,21 +164,8 @@ def test_only_questions_are_repeated(
     ],
 )
 def test_a_page_of_html_is_no_reason(body: bytes, said: str) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(503)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        openqa = OpenQa(url=f"http://127.0.0.1:{server.server_port}", key="k", secret="s")
-        with pytest.raises(DeploymentError) as raised:
-            openqa.request("POST", "jobs")
-        server.shutdown()
+    with answering(503, body) as (url, _), pytest.raises(DeploymentError) as raised:
+        OpenQa(url=url, key="k", secret="s").request("POST", "jobs")
     assert f"does not do POST jobs: {said} before it is tried again" in str(raised.value)
 
 

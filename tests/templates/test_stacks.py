@@ -838,7 +838,7 @@ def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environmen
         "logs:PutLogEvents",
     ]
     assert {statement["Resource"].partition(":logs:")[2] for statement in (opens, writes)} == {f"{log}:*"}
-    source = writes["Condition"]["ArnEquals"]["aws:SourceArn"]
+    source = writes["Condition"]["ArnLike"]["aws:SourceArn"]
     assert source.partition(":events:")[2] == f"{place}:rule/{rule['Name']}"
 
 
