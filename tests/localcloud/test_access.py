@@ -1,4 +1,4 @@
-"""Who reaches whom while a job runs, and developer mode: one deployment with two worker hosts of two workers.
+"""Who reaches whom while a job runs, who signs in, and developer mode: two worker hosts of two workers.
 
 The job stands still before its last module (os-autoinst's PAUSE_AT), so that its VNC and its command server
 are there for as long as the tests look at them; the last test lets it go on to its end.
@@ -15,25 +15,47 @@ from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from localcloud.addresses import DEVELOPER, OUTSIDE
+from localcloud.authority import Authority
 from localcloud.cloud import RunningCloud
 from ops.deployment import DeploymentError, OpenQa
 from tests.localcloud import websocket
-from tests.localcloud.deployed import JOB_SECONDS, ROOT, SAMPLE, Deployment, deployed, until
+from tests.localcloud.deployed import JOB_SECONDS, SAMPLE, Deployment, deployed, until
 from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
 from userdata.host.roles import CACHE_SOCKET
 
+# Who signs in comes from a provider outside the VPC.
+SIGN_IN = f"""\
+method = "OAuth2"
+provider = "custom"
+authorize_url = "https://{OUTSIDE}/authorize?response_type=code"
+token_url = "https://{OUTSIDE}/token"
+user_url = "https://{OUTSIDE}/user"
+token_scope = "openid profile"
+token_label = "Bearer"
+id_from = "id"
+nickname_from = "nickname"
+unique_name = "example"
+administrators = ["alice", "bob@example.org"]
+"""
+CLIENT = {"key": "openQA access", "secret": r"""a;b #c="d"'e'%f\g$h"""}
+CALLBACK = "https://localhost/login"  # as the environment's domain has it
+PROVIDER = Path(__file__).with_name("provider.py")
+CONFIGURE = "PYTHONPATH=/opt/openqa-on-aws python3 -m userdata.host configure"
+TRUST = "cat >/usr/local/share/ca-certificates/provider.crt && update-ca-certificates"
 CHANGES = {
+    'method = "Fake"\n': SIGN_IN,
     'trusted = ["127.0.0.0/8"]\n': f'trusted = ["127.0.0.0/8"]\ndevelopers = ["{DEVELOPER}/32"]\n',
     "workers_per_host = 1\n": "workers_per_host = 2\n",
     "min = 1\n": "min = 2\n",
 }
-ADMINISTRATORS = ROOT / "tests/userdata/golden/webui/run/openqa-on-aws/administrator/administrator.sql"
 JOB = json.loads((SAMPLE / "job.json").read_text())
 LAST_MODULE = "screen"
 
@@ -136,13 +158,48 @@ def idle_workers(openqa: OpenQa) -> list[Any] | None:
     return idle if len(idle) == 4 else None
 
 
+def enter_client(made: Deployment, webui: str) -> None:
+    """Does what the manual has the operator do, who need not replace the host for a test."""
+    secret = f"openqa/{made.name}/sign-in"
+    made.cloud.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=json.dumps(CLIENT))
+    made.run(webui, "sh", "-c", f"{CONFIGURE} && systemctl restart openqa-webui.service")
+
+
+@contextmanager
+def provider(made: Deployment, webui: str, folder: Path) -> Iterator[None]:
+    """A provider outside, whose authority the web UI's container trusts as it does public ones."""
+    authority = Authority()
+    trust = ("podman", "exec", "--interactive", "--user=root", "openqa-webui", "sh", "-c", TRUST)
+    made.run(webui, *trust, stdin=authority.certificate.decode())
+    (folder / "provider.pem").write_bytes(authority.issue([str(OUTSIDE)]))
+    (folder / "client.json").write_text(json.dumps(CLIENT | {"callback": CALLBACK}))
+    arguments = [str(OUTSIDE), str(folder / "provider.pem"), str(folder / "client.json")]
+    command = shlex.join(["ip", "netns", "exec", "outside", sys.executable, str(PROVIDER), *arguments])
+    server = subprocess.Popen(
+        ["nsenter", f"--target={made.cloud.pid}", "--mount", "--net", "sh", "-c", f"exec {command}"]
+    )
+    try:
+        connects = probe(str(OUTSIDE), 443)
+        until(
+            "the provider listens",
+            lambda: made.run(webui, *connects, check=False).returncode == OPEN or None,
+            seconds=60,
+        )
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[Hosts]:
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     with deployed("access", CHANGES) as made:
-        until("four idle workers", lambda: idle_workers(made.openqa), seconds=300)
         (database,), (webui,) = instances(made, "database"), instances(made, "webui")
+        enter_client(made, webui.id)
+        until("four idle workers", lambda: idle_workers(made.openqa), seconds=300)
         first, second = instances(made, "fleet-small", count=2)
-        yield Hosts(made.cloud, made.openqa, database, webui, (first, second))
+        with provider(made, webui.id, tmp_path_factory.mktemp("provider")):
+            yield Hosts(made.cloud, made.openqa, database, webui, (first, second))
 
 
 @dataclass(frozen=True)
@@ -213,20 +270,6 @@ def listen(container: Container, port: int) -> None:
         lambda: container.host.reach(container.address, port) == OPEN or None,
         seconds=20,
     )
-
-
-@pytest.mark.access
-def test_who_administers_is_there_before_the_first_sign_in(hosts: Hosts) -> None:
-    """What a host with ``sign_in.administrators`` says at every start, to openQA's own tables."""
-    rendered = ADMINISTRATORS.read_text().split(";")
-    said = [statement for statement in rendered if "'oauth2@example'" in statement]
-    select = "select username, is_operator, is_admin from users where provider = 'oauth2@example' order by 1"
-    psql = "podman exec openqa-database psql -h /run/postgresql -U postgres -d openqa -qAtX -c"
-    for _ in range(2):
-        assert hosts.database.output(*psql.split(), ";".join([*said, select])).split() == [
-            "alice|1|1",
-            "bob@example.org|1|1",
-        ]
 
 
 @pytest.mark.access
@@ -391,13 +434,19 @@ class TestContainers:
             assert "cache not available" not in journal
 
 
-def signed_in(hosts: Hosts) -> requests.Session:
-    """A browser whose user signed in as an operator."""
+def signed_in(hosts: Hosts, person: str) -> requests.Session:
+    """A browser in which somebody signed in: from openQA to the provider, and back with what that said."""
     browser = requests.Session()
     browser.verify = str(hosts.cloud.certificate)
-    answer = browser.get(f"{hosts.cloud.url}/login", allow_redirects=False, timeout=30)
+    sent = browser.get(f"{hosts.cloud.url}/login", allow_redirects=False, timeout=30)
+    assert sent.status_code == 302, sent.text
+    # This machine reaches the provider from outside the VPC alone.
+    ask = ("curl", "--silent", "--insecure", "--cookie", f"person={person}", "--write-out", "%{redirect_url}")
+    inner = shlex.join(["ip", "netns", "exec", "outside", *ask, sent.headers["Location"]])
+    back = enter(f"--target={hosts.cloud.pid}", "--mount", "--net", "sh", "-c", inner).stdout
+    assert back.startswith(f"{CALLBACK}?"), back
+    answer = browser.get(f"{hosts.cloud.url}/login?{urlsplit(back).query}", timeout=30, allow_redirects=False)
     assert answer.status_code == 302, answer.text
-    assert "Logged in as Demo" in browser.get(hosts.cloud.url, timeout=30).text
     return browser
 
 
@@ -414,6 +463,27 @@ def status_in(connection: websocket.WebSocket, condition: Callable[[dict[str, An
         if message["what"] == "cmdsrvmsg" and condition(data):
             return data
     raise AssertionError(seen)
+
+
+@pytest.mark.access
+class TestSignIn:
+    def test_who_administers_does_from_the_first_time(self, hosts: Hosts) -> None:
+        browser = signed_in(hosts, "alice")
+        assert "Logged in as alice" in browser.get(hosts.cloud.url, timeout=30).text
+        users = browser.get(f"{hosts.cloud.url}/admin/users", timeout=30)
+        assert (users.status_code, "bob@example.org" in users.text) == (200, True)
+
+    def test_others_may_look(self, hosts: Hosts) -> None:
+        browser = signed_in(hosts, "mallory")
+        assert "Logged in as mallory" in browser.get(hosts.cloud.url, timeout=30).text
+        assert browser.get(f"{hosts.cloud.url}/admin/users", timeout=30).status_code == 403
+
+    def test_a_guessed_code_lets_nobody_in(self, hosts: Hosts) -> None:
+        browser = requests.Session()
+        browser.verify = str(hosts.cloud.certificate)
+        refused = browser.get(f"{hosts.cloud.url}/login", params={"code": "guessed"}, timeout=30)
+        assert refused.status_code == 403
+        assert "Logged in as" not in browser.get(hosts.cloud.url, timeout=30).text
 
 
 @contextmanager
@@ -458,12 +528,12 @@ class TestDeveloperMode:
 
     # The last test: the job ends.
     def test_an_operator_lets_the_paused_job_go_on(self, hosts: Hosts, job: PausedJob) -> None:
-        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in signed_in(hosts).cookies)
+        cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in signed_in(hosts, "alice").cookies)
         url = developer_mode(hosts, job)
         with websocket.connect(url, authority=hosts.cloud.certificate, cookie=cookie) as connection:
             status = status_in(connection, lambda data: "running" in data)
             assert status["running"] == LAST_MODULE
-            assert status["developer_name"] == "Demo"
+            assert status["developer_name"] == "alice"
             connection.send({"cmd": "resume_test_execution"})
             status_in(connection, lambda data: "resume_test_execution" in data)
 
