@@ -1,7 +1,8 @@
 """A RabbitMQ with the rules of Fedora's public broker, and a message archive, outside the VPC.
 
-Who signs in does so with a client certificate. The user ``fedora`` may have queues that are named as UUIDs,
-bind them to ``amq.topic`` and read them, and nothing else; a policy bounds such queues in size and time.
+Who signs in does so with a client certificate or, as at openSUSE's, with a password. The user ``fedora`` may
+have queues that are named as UUIDs, bind them to ``amq.topic`` and read them, and nothing else; a policy
+bounds such queues in size and time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.prerequisites import missing
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 PORT = 5671
 VIRTUAL_HOST = "/public_pubsub"
+PASSWORD = "the fedora user's"
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 START_SECONDS = 90
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -34,8 +36,9 @@ ssl_options.cacertfile = {folder}/ca.pem
 ssl_options.certfile = {folder}/broker.pem
 ssl_options.keyfile = {folder}/broker.key
 ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = true
+ssl_options.fail_if_no_peer_cert = false
 auth_mechanisms.1 = EXTERNAL
+auth_mechanisms.2 = PLAIN
 ssl_cert_login_from = common_name
 load_definitions = {folder}/definitions.json
 # Its own entry in /proc is not there for it, as /proc is that of other processes.
@@ -44,7 +47,10 @@ log.console = true
 log.file = false
 """
 DEFINITIONS = {
-    "users": [{"name": name, "password_hash": "", "tags": []} for name in ("fedora", "publisher")],
+    "users": [
+        {"name": "fedora", "password": PASSWORD, "tags": []},
+        {"name": "publisher", "password_hash": "", "tags": []},
+    ],
     "vhosts": [{"name": VIRTUAL_HOST}],
     "permissions": [
         {

@@ -14,7 +14,7 @@ import pytest
 
 from localcloud.addresses import OUTSIDE
 from settings import messages
-from tests.localcloud.content.broker import PORT, VIRTUAL_HOST, Outside
+from tests.localcloud.content.broker import PASSWORD, PORT, VIRTUAL_HOST, Outside
 from tests.localcloud.content.templates import load_templates
 from tests.localcloud.deployed import Deployment, until
 from userdata.messages.memory import SAVE_SECONDS
@@ -71,6 +71,14 @@ class Scheduling:
     webui: str
     outside: Outside
 
+    def sign_in(self, secret: dict[str, str]) -> None:
+        """Enters what the operator does, and has this host do what the next one would."""
+        self.made.cloud.client("secretsmanager").put_secret_value(
+            SecretId=f"openqa/{self.made.name}/broker", SecretString=json.dumps(secret)
+        )
+        self.made.run(self.webui, "sh", "-c", CONFIGURE)
+        self.made.run(self.webui, "systemctl", "restart", UNIT)
+
     def publish(self, *published: dict[str, Any]) -> None:
         """Publishes messages; a body that is no text becomes JSON."""
         texts = [
@@ -112,13 +120,8 @@ def scheduling(content: Deployment, tmp_path_factory: pytest.TempPathFactory) ->
         outside.start_broker()
         (webui,) = content.serving("webui")
         load_templates(content, VERSION)
-        content.cloud.client("secretsmanager").put_secret_value(
-            SecretId=f"openqa/{content.name}/broker", SecretString=json.dumps(outside.secret("fedora"))
-        )
-        # As the operator's next host does.
-        content.run(webui, "sh", "-c", CONFIGURE)
-        content.run(webui, "systemctl", "restart", UNIT)
         made = Scheduling(content, webui, outside)
+        made.sign_in(outside.secret("fedora"))
         made.says(f"listening on {OUTSIDE}")
         yield made
     finally:
@@ -255,6 +258,16 @@ def test_the_consumer_has_no_more_than_it_needs(scheduling: Scheduling, first: i
         "curl -sm 2 -X PUT -H X-aws-ec2-metadata-token-ttl-seconds:60 http://169.254.169.254/latest/api/token"
     )
     assert made.run(scheduling.webui, *inside, "sh", "-c", token, check=False).returncode == 28
+
+
+def test_a_password_signs_in_as_well(scheduling: Scheduling, first: int) -> None:
+    authority = scheduling.outside.secret("fedora")["ca"]
+    scheduling.sign_in({"ca": authority, "password": "not the fedora user's"})
+    scheduling.says("ACCESS_REFUSED")
+    scheduling.sign_in({"ca": authority, "password": PASSWORD})
+    until("the queue is there again", lambda: scheduling.outside.queues() or None, seconds=SECONDS)
+    scheduling.publish(message("by-password"))
+    scheduling.cancel(scheduling.scheduled("by-password"))
 
 
 def test_the_job_passes(scheduling: Scheduling, first: int) -> None:
