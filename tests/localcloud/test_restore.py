@@ -31,6 +31,8 @@ systemctl stop --job-mode=replace-irreversibly openqa-on-aws.target srv-data.mou
 ! findmnt /srv/data && blkdiscard --force "$device"
 """
 ROWS = re.compile(r"^(\d+)\|([\d.]+)$", re.MULTILINE)
+# Uploaded by hand: what no job makes again.
+ASSET = "/srv/data/openqa/share/factory/hdd/fixed/golden.img"
 FOREIGN_KEY = "FEDCBA9876543210"
 
 
@@ -105,6 +107,8 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
         until("it runs", lambda: made.run(worker, *begun, check=False).returncode == 0 or None)
         # However quick the machine is, it must not end before all is lost.
         made.run(worker, "pkill", "--signal=STOP", *begun[1:])
+        made.run(old["webui"], "sh", "-c", f"echo golden >{ASSET} && chown 601:601 {ASSET}")
+        made.run(old["webui"], "systemctl", "start", "backup-assets.service")
         assert story.ops("backups", "now") == 0
         assert "base backup" in capsys.readouterr().out
         destroyed = time.time()
@@ -151,6 +155,14 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
     )
     assert ended["clone_id"]
     assert not story.sql(f"select from api_keys where key = '{FOREIGN_KEY}'")
+
+
+def test_fixed_assets_come_back_by_themselves(story: Story) -> None:
+    """On an empty volume the unit that keeps them restores them first."""
+    (webui,) = story.deployed.serving("webui")
+    story.deployed.run(webui, "systemctl", "start", "backup-assets.service")
+    seen = story.deployed.run(webui, "stat", "--format=%u %a", ASSET).stdout.split()
+    assert (story.deployed.run(webui, "cat", ASSET).stdout, seen) == ("golden\n", ["601", "644"])
 
 
 def test_a_healthy_database_stays(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
