@@ -11,10 +11,9 @@ from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 from constructs.host_role import HostRole
-from constructs.published_files import PublishedFile
+from constructs.published_files import PublishedBundle
 from constructs.role_document import Document
 
-from images.bundle import Bundle
 from settings import Environment
 
 BOOT_SCRIPT = Path(__file__).parent.parent / "userdata" / "boot.sh"
@@ -44,8 +43,7 @@ class HostLaunchTemplate(Construct):
         role: HostRole,
         security_groups: Sequence[str],
         document: Document,
-        bundle: Bundle,
-        published_bundle: PublishedFile,
+        bundle: PublishedBundle,
         root_gib: int,
         nested_virtualization: bool = False,
         detailed_monitoring: bool = False,
@@ -64,7 +62,6 @@ class HostLaunchTemplate(Construct):
             security_groups: the ids of the groups that say who may talk to them.
             document: what the instances are.
             bundle: what the instances run.
-            published_bundle: where it is.
             root_gib: the root volume's size in GiB.
             nested_virtualization: ask for KVM inside the instance; never for metal types, which refuse it.
             detailed_monitoring: metrics every minute instead of every five.
@@ -114,8 +111,8 @@ class HostLaunchTemplate(Construct):
                         {
                             # Ids and ARNs that CloudFormation fills in hold nothing that JSON would escape.
                             "DOCUMENT": json.dumps(document),
-                            "BUNDLE_BUCKET": published_bundle.bucket,
-                            "BUNDLE_KEY": published_bundle.key,
+                            "BUNDLE_BUCKET": bundle.bucket,
+                            "BUNDLE_KEY": bundle.key,
                             "BUNDLE_SHA256": bundle.sha256,
                             "REGION": environment.region,
                         }

@@ -9,10 +9,9 @@ from constructs import Construct
 from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
-from constructs.published_files import PublishedFile
+from constructs.published_files import PublishedBundle
 from constructs.role_document import builder_document, host_document
 
-from images.bundle import Bundle
 from settings import Builder, Environment
 from settings.naming import builder_group, host_tags, images_prefix, metric_namespace
 
@@ -38,8 +37,7 @@ class ImageBuilder(Construct):
         security_group: str,
         machine_image: str,
         bucket: str,
-        bundle: Bundle,
-        published_bundle: PublishedFile,
+        bundle: PublishedBundle,
     ) -> None:
         """Makes the builder.
 
@@ -53,7 +51,6 @@ class ImageBuilder(Construct):
             machine_image: the id of the AMI that it boots.
             bucket: the name of the bucket of disk images.
             bundle: what instances run.
-            published_bundle: where it is.
         """
         super().__init__(scope, id)
         name = builder_group(environment, builder.architecture)
@@ -62,7 +59,7 @@ class ImageBuilder(Construct):
         role.allow_empty_own_group(name)
         role.allow_publish_images(bucket=bucket, prefix=images_prefix(builder.architecture))
         role.allow_publish_metrics(metric_namespace(environment))
-        role.allow_read_files([published_bundle])
+        role.allow_read_files([bundle])
         tags = host_tags(environment, "builder")
         template = HostLaunchTemplate(
             self,
@@ -86,7 +83,6 @@ class ImageBuilder(Construct):
                 **builder_document(builder, bucket=bucket),
             },
             bundle=bundle,
-            published_bundle=published_bundle,
             root_gib=builder.volume_gib,
             nested_virtualization=builder.virtualization == "nested",
             tags=tags,

@@ -21,7 +21,14 @@ class PublishedFile:
     key: str
 
 
-def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedFile:
+@dataclass(frozen=True, kw_only=True)
+class PublishedBundle(PublishedFile):
+    """What instances run, and the SHA-256 by which they know it, in hexadecimal digits."""
+
+    sha256: str
+
+
+def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedBundle:
     """Publishes the bundle of what instances run, which lies in the app's output folder."""
     location = stack.synthesizer.add_file_asset(
         source_hash=bundle.sha256,
@@ -29,7 +36,7 @@ def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedFile:
         packaging=FileAssetPackaging.FILE,
         display_name="What instances run",
     )
-    return PublishedFile(bucket=location.bucket_name, key=location.object_key)
+    return PublishedBundle(bucket=location.bucket_name, key=location.object_key, sha256=bundle.sha256)
 
 
 def publish_recipes(

@@ -22,12 +22,11 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.machine_image import machine_image
-from constructs.published_files import PublishedFile, publish_bundle
+from constructs.published_files import PublishedBundle, PublishedFile
 from constructs.retained_state import RetainedState
 from constructs.role_document import Document, backup_document, host_document, state_document
 
 from fleet import catalogue
-from images.bundle import Bundle
 from settings import Environment, StatefulHost
 from settings.naming import Role, backup_prefix, host_tags, stateful_group
 
@@ -65,7 +64,7 @@ class SelfHealingHost(Construct):
         backups: str,
         images: Mapping[str, PublishedFile | None],
         secrets: Mapping[str, str | None],
-        bundle: Bundle,
+        bundle: PublishedBundle,
         document: Document,
         target_groups: Sequence[str] = (),
     ) -> None:
@@ -91,7 +90,6 @@ class SelfHealingHost(Construct):
         stack = Stack.of(self)
         name = stateful_group(environment, role)
         architecture = catalogue.load()[host.instance_type].architecture
-        published_bundle = publish_bundle(stack, bundle)
 
         self.role = HostRole(self, "Role", environment=environment, description=f"{name}: the host")
         self.role.allow_own_group(name)
@@ -99,7 +97,7 @@ class SelfHealingHost(Construct):
         self.role.allow_attach(volume=state.volume, interface=state.interface, group=name)
         self.role.allow_backups(bucket=backups, prefix=backup_prefix(role))
         self.role.allow_read_secrets(filter(None, secrets.values()))
-        self.role.allow_read_files([published_bundle, *filter(None, images.values())])
+        self.role.allow_read_files([bundle, *filter(None, images.values())])
 
         tags = host_tags(environment, role)
         self.group = autoscaling.CfnAutoScalingGroup(
@@ -148,7 +146,6 @@ class SelfHealingHost(Construct):
                 **document,
             },
             bundle=bundle,
-            published_bundle=published_bundle,
             root_gib=host.root_gib,
             detailed_monitoring=True,
             tags=tags,

@@ -12,11 +12,10 @@ from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.mesh_group import MeshGroup
-from constructs.published_files import PublishedFile
+from constructs.published_files import PublishedBundle, PublishedFile
 from constructs.role_document import fleet_facts, host_document, worker_document
 
 from fleet import facts
-from images.bundle import Bundle
 from settings import Environment, Fleet
 from settings.naming import fleet_group, host_tags
 
@@ -46,8 +45,7 @@ class WorkerFleet(Construct):
         container_image: PublishedFile | None,
         api_key: str,
         names: HostNames,
-        bundle: Bundle,
-        published_bundle: PublishedFile,
+        bundle: PublishedBundle,
     ) -> None:
         """Makes the fleet.
 
@@ -64,7 +62,6 @@ class WorkerFleet(Construct):
             api_key: the ARN of the secret with which workers talk to the web UI.
             names: where hosts lease their names.
             bundle: what instances run.
-            published_bundle: where it is.
         """
         super().__init__(scope, id)
         name = fleet_group(environment, fleet.name)
@@ -77,7 +74,7 @@ class WorkerFleet(Construct):
             mesh = MeshGroup(self, "Mesh", environment=environment, fleet=fleet, vpc=vpc)
             security_groups.append(mesh.group_id)
         role.allow_read_secrets([api_key])
-        role.allow_read_files([published_bundle, *filter(None, [container_image])])
+        role.allow_read_files([bundle, *filter(None, [container_image])])
         network = environment.network
         tags = {
             **host_tags(environment, "worker"),
@@ -106,7 +103,6 @@ class WorkerFleet(Construct):
                 **worker_document(environment, fleet, names=names.table),
             },
             bundle=bundle,
-            published_bundle=published_bundle,
             root_gib=fleet.volume_size,
             nested_virtualization=fleet.virtualization == "nested",
             tags=tags,

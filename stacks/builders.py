@@ -40,7 +40,7 @@ class BuildersStack(EnvironmentStack):
         super().__init__(
             scope, "builders", environment=environment, description="the builders of disk images"
         )
-        published_bundle = publish_bundle(self, bundle)
+        published = publish_bundle(self, bundle)
         for builder in environment.builders:
             name = f"Builder{builder.architecture.replace('_', '').title()}"
             ImageBuilder(
@@ -54,7 +54,6 @@ class BuildersStack(EnvironmentStack):
                     self, image=environment.image_of(builder), architecture=builder.architecture
                 ),
                 bucket=bucket,
-                bundle=bundle,
-                published_bundle=published_bundle,
+                bundle=published,
             )
         DiskImageAlarms(self, "Alarms", environment=environment)

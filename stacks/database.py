@@ -7,7 +7,7 @@ from constructs import Construct
 from constructs.database_alarms import DatabaseAlarms
 from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
 from constructs.managed_database import ManagedDatabase
-from constructs.published_files import publish_recipes
+from constructs.published_files import publish_bundle, publish_recipes
 from constructs.retained_state import RetainedState
 from constructs.role_document import database_document
 from constructs.self_healing_host import SelfHealingHost
@@ -98,7 +98,7 @@ class DatabaseStack(EnvironmentStack):
                 self, ["database"], environment=environment, architecture=facts.architecture
             ),
             secrets={"database": storage.secrets.database},
-            bundle=bundle,
+            bundle=publish_bundle(self, bundle),
             document=database_document(memory_mib=int(facts.memory_gib * 1024)),
         )
         host.role.allow_write_parameter(database_ca_parameter(environment))

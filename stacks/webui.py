@@ -9,7 +9,7 @@ from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
 from constructs.host_commands import PROGRESS, RECONCILE, SCHEDULE, HostCommands
 from constructs.minion_alarms import MinionAlarms
-from constructs.published_files import PublishedFile, publish_recipe, publish_recipes
+from constructs.published_files import PublishedFile, publish_bundle, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_alarms import ScheduleAlarms
 from constructs.schedule_document import schedule_document
@@ -90,7 +90,7 @@ class WebUiStack(EnvironmentStack):
                 "sign_in": secrets.sign_in,
                 **({"broker": secrets.broker} if secrets.broker else {}),
             },
-            bundle=bundle,
+            bundle=publish_bundle(self, bundle),
             document={
                 **webui_document(
                     environment,

@@ -37,7 +37,7 @@ class WorkersStack(EnvironmentStack):
             bundle: what instances run.
         """
         super().__init__(scope, "workers", environment=environment, description="the worker fleets")
-        published_bundle = publish_bundle(self, bundle)
+        published = publish_bundle(self, bundle)
         machine_images: dict[Architecture, str] = {}
         container_images: dict[Architecture, PublishedFile | None] = {}
         for architecture in dict.fromkeys(fleet.architecture for fleet in environment.fleets):
@@ -63,6 +63,5 @@ class WorkersStack(EnvironmentStack):
                 container_image=container_images[fleet.architecture],
                 api_key=storage.secrets.worker_key,
                 names=names,
-                bundle=bundle,
-                published_bundle=published_bundle,
+                bundle=published,
             )
