@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aws_cdk import CfnDeletionPolicy, SecretValue
+from aws_cdk import RemovalPolicy, SecretValue
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 from constructs.acknowledged import acknowledge
@@ -95,9 +95,9 @@ class ManagedDatabase(Construct):
             enable_cloudwatch_logs_exports=["postgresql"],
             tags=[{"key": "Name", "value": name}],
         )
-        policy = CfnDeletionPolicy.DELETE if environment.disposable else CfnDeletionPolicy.SNAPSHOT
-        instance.cfn_options.deletion_policy = policy
-        instance.cfn_options.update_replace_policy = policy
+        instance.apply_removal_policy(
+            RemovalPolicy.DESTROY if environment.disposable else RemovalPolicy.SNAPSHOT
+        )
         self.endpoint = instance.attr_endpoint_address
         acknowledge(
             instance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from aws_cdk import CfnDeletionPolicy, CfnTag
+from aws_cdk import CfnTag, RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
@@ -43,6 +43,7 @@ class RetainedState(Construct):
         security_group: str,
         zone_id: str,
         zone_name: str,
+        removal_policy: RemovalPolicy,
     ) -> None:
         """Makes them.
 
@@ -58,6 +59,7 @@ class RetainedState(Construct):
             security_group: the id of the group that says who may talk to the address.
             zone_id: the private hosted zone's id.
             zone_name: the private hosted zone's name.
+            removal_policy: what becomes of the volume with its stack.
         """
         super().__init__(scope, id)
         network = environment.network
@@ -75,12 +77,7 @@ class RetainedState(Construct):
             encrypted=True,
             tags=[*tags, CfnTag(key=SNAPSHOTS, value=name)],
         )
-        delete, keep = CfnDeletionPolicy.DELETE, CfnDeletionPolicy.RETAIN
-        options = volume.cfn_options
-        options.deletion_policy = (
-            delete if environment.disposable else CfnDeletionPolicy.RETAIN_EXCEPT_ON_CREATE
-        )
-        options.update_replace_policy = delete if environment.disposable else keep
+        volume.apply_removal_policy(removal_policy)
         acknowledge(volume, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
         self.volume = volume.ref
         interface = ec2.CfnNetworkInterface(

@@ -67,6 +67,7 @@ class StorageStack(EnvironmentStack):
                 security_group=network.security_groups.database,
                 zone_id=network.zone_id,
                 zone_name=private_zone(environment),
+                removal_policy=policy,
             )
             # A database host that goes still imports them while this stack is deployed.
             self.export_value(self.database.volume)
@@ -83,6 +84,7 @@ class StorageStack(EnvironmentStack):
             security_group=network.security_groups.webui,
             zone_id=network.zone_id,
             zone_name=private_zone(environment),
+            removal_policy=policy,
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
         # By this scope CloudFormation knows both: "Default" is no part of a logical id, and these stay.
