@@ -33,9 +33,9 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
     """Adds an environment's stacks to an app, in the order in which they deploy."""
     bundle = write_bundle(Path(app.outdir))
     domain = environment.domain
-    zone = domain.hosted_zone_id if domain else None
-    if domain and not zone:
-        zone = DnsStack(app, environment=environment, zone_name=domain.hosted_zone).zone
+    hosted_zone_id = domain.hosted_zone_id if domain else None
+    if domain and not hosted_zone_id:
+        hosted_zone_id = DnsStack(app, environment=environment, hosted_zone=domain.hosted_zone).hosted_zone_id
     network = NetworkStack(app, environment=environment)
     storage = StorageStack(app, environment=environment, network=network)
     database = DatabaseStack(app, environment=environment, network=network, storage=storage, bundle=bundle)
@@ -44,7 +44,7 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
         environment=environment,
         network=network,
         storage=storage,
-        zone=zone,
+        hosted_zone_id=hosted_zone_id,
         database=database.endpoint,
         bundle=bundle,
     )

@@ -40,7 +40,7 @@ class FrontDoor(Construct):
         subnets: Sequence[str],
         security_group: str,
         logs: str,
-        zone: str | None,
+        hosted_zone_id: str | None,
     ) -> None:
         """Makes it.
 
@@ -52,7 +52,7 @@ class FrontDoor(Construct):
             subnets: the ids of public subnets, in two zones at least.
             security_group: the id of the group that says who may talk to it.
             logs: the name of the bucket of its access logs.
-            zone: the id of the domain's public hosted zone; None: there is no domain, and no HTTPS.
+            hosted_zone_id: the id of the domain's public hosted zone; None: there is no domain, and no HTTPS.
         """
         super().__init__(scope, id)
         attributes = {
@@ -117,14 +117,14 @@ class FrontDoor(Construct):
             periods=15,
         )
         forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
-        if environment.domain is None or zone is None:
+        if environment.domain is None or hosted_zone_id is None:
             self.url = f"http://{self._balancer.attr_dns_name}"
             self._listener("Http", port=80, action=forward)
         else:
             domain = environment.domain.name
             self.url = f"https://{domain}"
-            self._record(domain, zone)
-            certificate = self._certificate(domain, zone)
+            self._record(domain, hosted_zone_id)
+            certificate = self._certificate(domain, hosted_zone_id)
             self._certificate_alarm(environment, certificate)
             self._listener("Https", port=443, action=forward, certificate=certificate)
             redirect = elb.CfnListener.RedirectConfigProperty(
@@ -152,11 +152,11 @@ class FrontDoor(Construct):
             ssl_policy=TLS_POLICY if certificate else None,
         )
 
-    def _record(self, domain: str, zone: str) -> None:
+    def _record(self, domain: str, hosted_zone_id: str) -> None:
         route53.CfnRecordSet(
             self,
             "Record",
-            hosted_zone_id=zone,
+            hosted_zone_id=hosted_zone_id,
             name=f"{domain}.",
             type="A",
             alias_target=route53.CfnRecordSet.AliasTargetProperty(
@@ -165,7 +165,7 @@ class FrontDoor(Construct):
             ),
         )
 
-    def _certificate(self, domain: str, zone: str) -> str:
+    def _certificate(self, domain: str, hosted_zone_id: str) -> str:
         """Returns the certificate's ARN; its deployment waits until ACM has seen its record in the zone."""
         return acm.CfnCertificate(
             self,
@@ -173,7 +173,9 @@ class FrontDoor(Construct):
             domain_name=domain,
             validation_method="DNS",
             domain_validation_options=[
-                acm.CfnCertificate.DomainValidationOptionProperty(domain_name=domain, hosted_zone_id=zone)
+                acm.CfnCertificate.DomainValidationOptionProperty(
+                    domain_name=domain, hosted_zone_id=hosted_zone_id
+                )
             ],
         ).ref
 

@@ -11,7 +11,7 @@ from constructs import Construct
 from constructs.acknowledged import EXPLICIT_ZONES, acknowledge
 
 from settings import Environment
-from settings.naming import SNAPSHOTS, Role, stateful_group
+from settings.naming import SNAPSHOTS, Role, private_zone, stateful_group
 
 
 class RetainedState(Construct):
@@ -41,8 +41,7 @@ class RetainedState(Construct):
         volume_mibps: int | None = None,
         subnet: str,
         security_group: str,
-        zone_id: str,
-        zone_name: str,
+        private_zone_id: str,
         removal_policy: RemovalPolicy,
     ) -> None:
         """Makes them.
@@ -57,8 +56,7 @@ class RetainedState(Construct):
             volume_mibps: its throughput in MiB/s; None: gp3's least, 125.
             subnet: the id of the private subnet in the hosts' zone.
             security_group: the id of the group that says who may talk to the address.
-            zone_id: the private hosted zone's id.
-            zone_name: the private hosted zone's name.
+            private_zone_id: the private hosted zone's id.
             removal_policy: what becomes of the volume with its stack.
         """
         super().__init__(scope, id)
@@ -93,8 +91,8 @@ class RetainedState(Construct):
         route53.CfnRecordSet(
             self,
             "Record",
-            hosted_zone_id=zone_id,
-            name=f"{role}.{zone_name}.",
+            hosted_zone_id=private_zone_id,
+            name=f"{role}.{private_zone(environment)}.",
             type="A",
             ttl="60",
             # The interface's own word: a name never leads to an address that no interface has yet.

@@ -17,27 +17,27 @@ class DnsStack(EnvironmentStack):
     web UI can be validated.
 
     Attributes:
-        zone: the hosted zone's id.
+        hosted_zone_id: its id.
     """
 
-    zone: str
+    hosted_zone_id: str
 
-    def __init__(self, scope: Construct, *, environment: Environment, zone_name: str) -> None:
+    def __init__(self, scope: Construct, *, environment: Environment, hosted_zone: str) -> None:
         """Makes the stack.
 
         Args:
             scope: the app.
             environment: the settings.
-            zone_name: the zone's name, without a dot at its end.
+            hosted_zone: the zone's name, without a dot at its end.
         """
         super().__init__(
             scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
         )
-        zone = route53.CfnHostedZone(self, "Zone", name=f"{zone_name}.")
+        zone = route53.CfnHostedZone(self, "Zone", name=f"{hosted_zone}.")
         # Its parent zone names its name servers: one made anew has others and is not found, and whoever gets
         # one of these for a zone of this name has the name.
         zone.apply_removal_policy(state_policy(environment))
-        self.zone = zone.ref
+        self.hosted_zone_id = zone.ref
         CfnOutput(
             self,
             "NameServers",

@@ -23,7 +23,7 @@ class NetworkStack(EnvironmentStack):
         host_subnets: by zone, the id of the subnet that hosts boot in.
         private_subnets: by zone, the id of the subnet of fixed interfaces.
         security_groups: all security groups.
-        zone_id: the private hosted zone's id.
+        private_zone_id: the private hosted zone's id.
     """
 
     vpc: str
@@ -31,7 +31,7 @@ class NetworkStack(EnvironmentStack):
     host_subnets: Mapping[str, str]
     private_subnets: Mapping[str, str]
     security_groups: SecurityGroups
-    zone_id: str
+    private_zone_id: str
 
     def __init__(self, scope: Construct, *, environment: Environment) -> None:
         super().__init__(scope, "network", environment=environment, description="the network")
@@ -47,7 +47,7 @@ class NetworkStack(EnvironmentStack):
         self.security_groups = SecurityGroups(
             self, "SecurityGroups", environment=environment, vpc=network.vpc
         )
-        self.zone_id = route53.CfnHostedZone(
+        self.private_zone_id = route53.CfnHostedZone(
             self,
             "Zone",
             name=f"{private_zone(environment)}.",

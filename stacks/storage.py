@@ -13,7 +13,6 @@ from constructs.retained_state import RetainedState
 from constructs.snapshots import Snapshots
 
 from settings import Environment
-from settings.naming import private_zone
 from stacks.environment_stack import EnvironmentStack, state_policy
 from stacks.network import NetworkStack
 
@@ -65,8 +64,7 @@ class StorageStack(EnvironmentStack):
                 volume_gib=host.volume_gib,
                 subnet=subnet,
                 security_group=network.security_groups.database,
-                zone_id=network.zone_id,
-                zone_name=private_zone(environment),
+                private_zone_id=network.private_zone_id,
                 removal_policy=policy,
             )
             # A database host that goes still imports them while this stack is deployed.
@@ -82,8 +80,7 @@ class StorageStack(EnvironmentStack):
             volume_mibps=environment.webui.volume_mibps,
             subnet=subnet,
             security_group=network.security_groups.webui,
-            zone_id=network.zone_id,
-            zone_name=private_zone(environment),
+            private_zone_id=network.private_zone_id,
             removal_policy=policy,
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)

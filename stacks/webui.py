@@ -34,7 +34,7 @@ class WebUiStack(EnvironmentStack):
         environment: Environment,
         network: NetworkStack,
         storage: StorageStack,
-        zone: str | None,
+        hosted_zone_id: str | None,
         database: str | None,
         bundle: Bundle,
     ) -> None:
@@ -45,7 +45,7 @@ class WebUiStack(EnvironmentStack):
             environment: the settings.
             network: the network's stack.
             storage: the storage's stack.
-            zone: the id of the domain's hosted zone; None: there is no domain.
+            hosted_zone_id: the id of the domain's hosted zone; None: there is no domain.
             database: the name of RDS's server; None: the database is a host of ours.
             bundle: what instances run.
         """
@@ -70,7 +70,7 @@ class WebUiStack(EnvironmentStack):
             subnets=[network.public_subnets[zone] for zone in environment.network.availability_zones],
             security_group=network.security_groups.load_balancer,
             logs=storage.logs,
-            zone=zone,
+            hosted_zone_id=hosted_zone_id,
         )
         host = SelfHealingHost(
             self,
