@@ -10,6 +10,7 @@ from settings.content import ARCHITECTURES, KNOWN_CLASSES, SAMPLE
 from settings.messages import Build
 from settings.model import FETCH_GBPS, PRIVATE_NETWORKS, Environment
 from settings.problem import shown
+from userdata.messages.rules import fields
 from userdata.messages.sources import FETCHED
 
 # Where AWS's public parameters have Debian's images.
@@ -40,6 +41,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_ids_that_are_not_read(environment),
         *_fetches_that_are_refused(environment),
         *_fetches_without_a_way(environment),
+        *_fetches_of_the_first_build(environment),
         *_builds_without_scenarios(environment),
         *_builds_of_other_tests(environment),
         *_builds_without_hosts(environment),
@@ -230,6 +232,20 @@ def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
                 yield (
                     f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: the web UI's host "
                     f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
+                )
+
+
+def _fetches_of_the_first_build(environment: Environment) -> Iterator[str]:
+    """openQA fetches no file whose name it has (lib/OpenQA/Utils.pm, create_downloads_list)."""
+    for key, build, post in _posts(environment):
+        for name, template in post.items():
+            asset = name.removesuffix("_URL").removesuffix("_DECOMPRESS")
+            file = post.get(asset) or template.partition("?")[0].rpartition("/")[2]
+            if FETCHED.fullmatch(name) and not fields(file):
+                yield (
+                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: openQA fetches "
+                    f"nothing whose name it has, and {shown(file)} is that of every build; wanted: "
+                    f"{asset} with a {{field}} that is another for each"
                 )
 
 

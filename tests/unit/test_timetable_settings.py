@@ -155,12 +155,32 @@ def test_fetches_that_openqa_refuses_are_told(tmp_path: Path) -> None:
 def test_fetches_from_ports_that_the_host_does_not_reach_are_told(
     tmp_path: Path, port: str, told: bool
 ) -> None:
-    fetching = f'ISO_URL = "https://cd.example.org{port}/a:8080.iso"\n'
+    fetching = f'ISO_URL = "https://cd.example.org{port}/{{date}}:8080.iso"\n'
     lines = [line for line in warnings(tmp_path, ENTRY + fetching, ("example.org",)) if "ISO_URL" in line]
     end = (
         "the web UI's host reaches no port 8080, and the build's jobs fail; wanted: an address without a port"
     )
     assert [line.partition('.iso": ')[2] for line in lines] == [end] * told
+
+
+@pytest.mark.parametrize(
+    ("fetching", "asset", "told"),
+    [
+        ('ISO_URL = "https://cd.example.org/{date}/a.iso"', "ISO", '"a.iso"'),
+        ('ISO_URL = "https://cd.example.org/a.iso?of={date}"', "ISO", '"a.iso"'),
+        ('ISO_URL = "https://cd.example.org/{date}.iso"\nISO = "b.iso"', "ISO", '"b.iso"'),
+        ('HDD_1_DECOMPRESS_URL = "https://cd.example.org/a.gz"', "HDD_1", '"a.gz"'),
+        ('ISO_URL = "https://cd.example.org/a.iso"\nISO = "{date}.iso"', "", ""),
+        ('HDD_1_DECOMPRESS_URL = "https://cd.example.org/a.gz"\nHDD_1 = "{date}.img"', "", ""),
+        ('MIRROR_URL = "https://cd.example.org/a"', "", ""),
+    ],
+)
+def test_fetches_of_what_openqa_has_since_the_first_build_are_told(
+    tmp_path: Path, fetching: str, asset: str, told: str
+) -> None:
+    lines = warnings(tmp_path, f"{ENTRY}{fetching}\n", ("example.org",), loader="openqa")
+    end = f"{told} is that of every build; wanted: {asset} with a {{field}} that is another for each"
+    assert [line.partition("it has, and ")[2] for line in lines] == [end] * bool(told)
 
 
 def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
