@@ -39,6 +39,7 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_images_that_do_not_fit(environment),
         *_assets_without_room(environment),
         *_ids_that_are_not_read(environment),
+        *_sign_ins_that_are_refused(environment),
         *_fetches_that_are_refused(environment),
         *_fetches_without_a_way(environment),
         *_fetches_of_the_first_build(environment),
@@ -206,6 +207,16 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
         yield (
             f"{environment.name}: sign_in.id_from = {shown(field)}: Debian's openQA knows people by the "
             'provider\'s field "id", and lets in nobody who has none; wanted: "id", or os = "fedora"'
+        )
+
+
+def _sign_ins_that_are_refused(environment: Environment) -> Iterator[str]:
+    """openQA adds all that OAuth2 wants in this address but the kind of answer (RFC 6749, 4.1.1)."""
+    address = environment.sign_in.authorize_url
+    if address and "response_type=" not in address:
+        yield (
+            f"{environment.name}: sign_in.authorize_url = {shown(address)}: openQA does not say by itself "
+            "what providers shall answer with, and most then refuse; wanted: ?response_type=code at its end"
         )
 
 

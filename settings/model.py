@@ -174,7 +174,10 @@ class SignIn(Settings):
     # openQA makes its first user an administrator, but that is the deployment's own. These appoint others.
     administrators: Annotated[
         tuple[Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]*$")], ...],
-        Field(description="a list of people by what the provider's id_from says, such as account names"),
+        Field(
+            description="a list of people by what the provider's id_from says, in quotes, such as account "
+            "names"
+        ),
     ] = ()
 
     @model_validator(mode="before")

@@ -1247,6 +1247,14 @@ def test_refs_that_decide_nothing_are_told(tmp_path: Path, ref: str, key: str) -
     assert settings.warnings(load("here", write(tmp_path, ('profile = "sample"', there)))) == ()
 
 
+def test_a_sign_in_that_providers_refuse_is_told(tmp_path: Path) -> None:
+    asked = 'id_from = "id"\nauthorize_url = "https://example.org/authorize'
+    (line,) = settings.warnings(load("here", write(tmp_path, ('id_from = "id"', f'{asked}"'))))
+    assert line.endswith("most then refuse; wanted: ?response_type=code at its end")
+    there = write(tmp_path, ('id_from = "id"', f'{asked}?a=b&response_type=code"'))
+    assert settings.warnings(load("here", there)) == ()
+
+
 def test_emulation_where_there_is_kvm_is_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", write(tmp_path, ("max = 2", "max = 2\nkvm = false"))))
     assert line.startswith("here: fleets.nested.kvm = false: jobs run in software emulation")
