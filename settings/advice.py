@@ -111,7 +111,7 @@ def _unknown_classes(environment: Environment) -> Iterator[str]:
                 yield (
                     f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: no job asks for it "
                     f"that content {shown(profile)} has; known: {', '.join(sorted(known))}; others go into "
-                    "content.classes"
+                    "content.classes, each with the jobs of its largest cluster"
                 )
 
 
@@ -261,13 +261,15 @@ def _fetches_of_the_first_build(environment: Environment) -> Iterator[str]:
 
 
 def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
-    if environment.content.loader != "scenarios":
+    content = environment.content
+    if content.loader != "scenarios":
         return
     for key, _, post in _posts(environment):
         if not any(name.startswith("SCENARIO_DEFINITIONS_YAML") for name in post):
             yield (
                 f"{environment.name}: {key}.post has no SCENARIO_DEFINITIONS_YAML_FILE: with content.loader "
-                '"scenarios" openQA has no job templates but those made by hand, and without makes no jobs'
+                '"scenarios" openQA has no job templates but those made by hand, and without makes no jobs; '
+                f"wanted: /var/lib/openqa/share/tests/{content.distri}/ and the file's name"
             )
 
 

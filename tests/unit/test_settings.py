@@ -1287,7 +1287,8 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", folder))
     assert line == (
         'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
-        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde; others go into content.classes"
+        "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde; others go into content.classes, each with "
+        "the jobs of its largest cluster"
     )
 
 

@@ -186,6 +186,7 @@ def test_fetches_of_what_openqa_has_since_the_first_build_are_told(
 def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
     (line,) = warnings(tmp_path, ENTRY, ())
     assert "timetable.1.post has no SCENARIO_DEFINITIONS_YAML_FILE" in line
+    assert line.endswith("wanted: /var/lib/openqa/share/tests/sample/ and the file's name")
     assert warnings(tmp_path, ENTRY + 'SCENARIO_DEFINITIONS_YAML_FILE = "/a.yaml"\n', ()) == ()
     assert warnings(tmp_path, ENTRY, (), loader="openqa") == ()
 
