@@ -395,13 +395,24 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
             wrong = f"{facts.architecture}, but the {kind} is {hosts.architecture}"
             yield Problem(key, name, wrong, f"types with architecture {hosts.architecture}")
         if hosts.virtualization == "metal" and not facts.metal:
-            yield Problem(key, name, 'not a metal type, but virtualization = "metal"', "metal types")
+            wrong = 'not a metal type, but virtualization = "metal"'
+            yield Problem(key, name, wrong, f"metal types, such as {_metal_like(name, hosts.architecture)}")
         if hosts.virtualization == "nested" and facts.metal:
             wrong = 'a metal type, but virtualization = "nested"'
             yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
-        if hosts.virtualization == "nested" and not facts.metal and not facts.nested:
+        # Of aarch64 no type has it, which is told already.
+        x86 = hosts.architecture == "x86_64"
+        if hosts.virtualization == "nested" and x86 and not facts.metal and not facts.nested:
             allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
             yield Problem(key, name, "no nested virtualization", allowed)
+
+
+def _metal_like(name: str, architecture: Architecture) -> str:
+    """Name the metal types of an architecture that are called most like a type."""
+    metal = [
+        one for one, facts in catalogue.load().items() if facts.metal and facts.architecture == architecture
+    ]
+    return ", ".join(difflib.get_close_matches(name, metal, n=3, cutoff=0))
 
 
 def _other(architecture: Architecture) -> Architecture:

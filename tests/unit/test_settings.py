@@ -1421,6 +1421,17 @@ def test_tests_of_ones_own_may_be_for_aarch64_alone(tmp_path: Path) -> None:
     assert "x86_64 jobs that no fleet serves" in refusal(tmp_path, *edits)[0]
 
 
+def test_aarch64_is_led_to_its_metal_types(tmp_path: Path) -> None:
+    own = ('profile = "sample"', 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"')
+    edits = [own, ARM_IMAGE, _ARM_JOBS, ('"m8i.2xlarge"', '"m7g.4xlarge"')]
+    (line,) = refusal(tmp_path, *edits)
+    assert line.endswith('aarch64 instances have no nested virtualization; allowed: "metal"')
+    (line,) = refusal(tmp_path, *edits, set_to("virtualization", '"nested"', '"metal"'))
+    metal = line.partition("allowed: metal types, such as ")[2].split(", ")
+    assert metal[0] == "m7g.metal"
+    assert {catalogue.load()[name].architecture for name in metal} == {"aarch64"}
+
+
 def test_fleets_that_serve_nobody_are_told_behind_what_is_wrong_with_one(tmp_path: Path) -> None:
     own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
     lines = refusal(tmp_path, ('profile = "sample"', own), ARM_IMAGE, ARM_FLEET)
