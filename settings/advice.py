@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from fleet import catalogue
 from settings.content import ARCHITECTURES, KNOWN_CLASSES, SAMPLE
@@ -220,44 +221,61 @@ def _sign_ins_that_are_refused(environment: Environment) -> Iterator[str]:
         )
 
 
+class Fetch(NamedTuple):
+    """A file that openQA fetches for a build."""
+
+    key: str  # where its address is said
+    address: str
+    asset: str  # the parameter that names it
+    file: str
+
+
+def _fetches(environment: Environment) -> Iterator[Fetch]:
+    for key, build, post in _posts(environment):
+        for name, address in post.items():
+            if FETCHED.fullmatch(name):
+                asset = name.removesuffix("_URL").removesuffix("_DECOMPRESS")
+                file = post.get(asset) or address.partition("?")[0].rpartition("/")[2]
+                yield Fetch(f"{key}.{build.place(name)}", address, asset, file)
+
+
 def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
     domains = environment.content.download_domains
-    for key, build, post in _posts(environment):
-        for name, template in post.items():
-            where = _source(template)
-            if FETCHED.fullmatch(name) and not any(f".{where}".endswith(f".{domain}") for domain in domains):
-                if domains and (where is None or "{" in where):
-                    continue  # a message says where, or it is no address
-                source = "nowhere" if not domains else f"{', '.join(domains)} and below alone"
-                yield (
-                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: openQA "
-                    f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
-                )
+    for fetch in _fetches(environment):
+        where = _source(fetch.address)
+        if not any(f".{where}".endswith(f".{domain}") for domain in domains):
+            if domains and (where is None or "{" in where):
+                continue  # a message says where, or it is no address
+            source = "nowhere" if not domains else f"{', '.join(domains)} and below alone"
+            yield (
+                f"{environment.name}: {fetch.key} = {shown(fetch.address)}: openQA "
+                f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
+            )
 
 
 def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
-    for key, build, post in _posts(environment):
-        for name, template in post.items():
-            port = re.match(r"https?://[^/?#]*:(\d+)(?=[/?#]|$)", template)
-            if FETCHED.fullmatch(name) and port and int(port[1]) not in (80, 443):
-                yield (
-                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: the web UI's host "
-                    f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
-                )
+    for fetch in _fetches(environment):
+        port = re.match(r"https?://[^/?#]*:(\d+)(?=[/?#]|$)", fetch.address)
+        if port and int(port[1]) not in (80, 443):
+            yield (
+                f"{environment.name}: {fetch.key} = {shown(fetch.address)}: the web UI's host "
+                f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
+            )
 
 
 def _fetches_of_the_first_build(environment: Environment) -> Iterator[str]:
     """openQA fetches no file whose name it has (lib/OpenQA/Utils.pm, create_downloads_list)."""
-    for key, build, post in _posts(environment):
-        for name, template in post.items():
-            asset = name.removesuffix("_URL").removesuffix("_DECOMPRESS")
-            file = post.get(asset) or template.partition("?")[0].rpartition("/")[2]
-            if FETCHED.fullmatch(name) and not fields(file):
-                yield (
-                    f"{environment.name}: {key}.{build.place(name)} = {shown(template)}: openQA fetches "
-                    f"nothing whose name it has, and {shown(file)} is that of every build; wanted: "
-                    f"{asset} with a {{field}} that is another for each"
-                )
+    first: dict[tuple[str, str], str] = {}
+    for fetch in _fetches(environment):
+        same = first.setdefault((fetch.key, fetch.file), fetch.address) == fetch.address
+        if same and fields(fetch.file):
+            continue
+        builds = "every build" if same else "another build at once"
+        yield (
+            f"{environment.name}: {fetch.key} = {shown(fetch.address)}: openQA fetches nothing whose name "
+            f"it has, and {shown(fetch.file)} is that of {builds}; wanted: {fetch.asset} with a {{field}} "
+            "that is another for each"
+        )
 
 
 def _builds_without_scenarios(environment: Environment) -> Iterator[str]:

@@ -183,6 +183,27 @@ def test_fetches_of_what_openqa_has_since_the_first_build_are_told(
     assert [line.partition("it has, and ")[2] for line in lines] == [end] * bool(told)
 
 
+@pytest.mark.parametrize(
+    ("fetching", "told"),
+    [
+        ('ISO_URL = "https://cd.example.org/{ARCH}/{date}.iso"', ["aarch64"]),
+        ('ISO_URL = "https://cd.example.org/{ARCH}/{date}.iso"\nISO = "{ARCH}-{date}.iso"', []),
+        ('ISO_URL = "https://cd.example.org/{date}.iso"', []),
+    ],
+)
+def test_fetches_of_which_builds_at_once_would_share_the_first_are_told(
+    tmp_path: Path, fetching: str, told: list[str]
+) -> None:
+    text = each('ARCH = ["x86_64", "aarch64"]') + f"{fetching}\n"
+    lines = [line for line in warnings(tmp_path, text, ("example.org",), loader="openqa") if "_URL" in line]
+    assert lines == [
+        f'x: timetable.1.post.ISO_URL = "https://cd.example.org/{arch}/{{date}}.iso": openQA fetches nothing '
+        'whose name it has, and "{date}.iso" is that of another build at once; wanted: ISO with a {field} '
+        "that is another for each"
+        for arch in told
+    ]
+
+
 def test_builds_of_which_openqa_makes_no_jobs_are_told(tmp_path: Path) -> None:
     (line,) = warnings(tmp_path, ENTRY, ())
     assert "timetable.1.post has no SCENARIO_DEFINITIONS_YAML_FILE" in line
