@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
-from constructs.private_network import PrivateNetwork
 from constructs.security_groups import SecurityGroups
+from constructs.vpc import Vpc
 
 from settings import Environment
 from settings.naming import private_zone
@@ -35,7 +35,7 @@ class NetworkStack(EnvironmentStack):
 
     def __init__(self, scope: Construct, *, environment: Environment) -> None:
         super().__init__(scope, "network", environment=environment, description="the network")
-        network = PrivateNetwork(self, "Network", environment=environment)
+        network = Vpc(self, "Network", environment=environment)
         self.vpc = network.vpc
         self.public_subnets = network.public_subnets
         self.host_subnets = network.host_subnets

@@ -20,7 +20,7 @@ from settings.naming import arn, prefix
 TIME_SERVICE = "169.254.169.123"
 
 
-class PrivateNetwork(Construct):
+class Vpc(Construct):
     """The VPC with its subnets, its way to the internet and its flow logs.
 
     Attributes:
