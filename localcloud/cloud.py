@@ -43,7 +43,7 @@ _NAMESPACES = (
     *("unshare", "--mount", "--propagation", "private", "--net"),
     *("--pid", "--fork", "--kill-child"),
 )
-_STOP_SECONDS = 30
+_END_SECONDS = 30
 # Where a cloud, or a machine while it starts, has file systems of its own.
 _HIDDEN = ("/proc", "/run", "/sys", "/tmp")  # noqa: S108
 
@@ -196,7 +196,7 @@ def unproxied() -> dict[str, str]:
 
 
 def find(name: str) -> RunningCloud | None:
-    """The running cloud of this name; None if there is none. Needs no root.
+    """The running cloud of this name; None if there is none, or it is not ready yet. Needs no root.
 
     Args:
         name: The cloud's name.
@@ -205,6 +205,12 @@ def find(name: str) -> RunningCloud | None:
         CloudError: The name is not allowed.
     """
     _check_name(name)
+    cloud = _living(name)
+    return cloud if cloud is not None and cloud.certificate.exists() else None
+
+
+def _living(name: str) -> RunningCloud | None:
+    """The cloud of this name, ready or not."""
     try:
         with (_state(name) / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -272,10 +278,9 @@ def starting(name: str, *, api_port: int, web_port: int, internet: bool = False)
 
 
 def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bool) -> RunningCloud:
-    with _lock(name) as lock, contextlib.ExitStack() as stack:
-        if lock is None:
-            raise CloudError(f"The local cloud {name!r} is already running.")
-        _clean(name)
+    if find(name) is not None:
+        raise CloudError(f"The local cloud {name!r} is already running.")
+    with _ended(name) as lock, contextlib.ExitStack() as stack:
         api = stack.enter_context(_listen(api_port, "AWS API", "--api-port"))
         web = stack.enter_context(_listen(web_port, "web UI", "--web-port"))
         (_state(name) / "work").symlink_to(_own_work(name))
@@ -350,19 +355,14 @@ def stop(name: str) -> bool:
         CloudError: It did not end.
     """
     _check_root()
-    cloud = find(name)
+    _check_name(name)
+    cloud = _living(name)
     if cloud is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(cloud.pid, signal.SIGKILL)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while time.monotonic() < deadline:
-        with _lock(name) as free:
-            if free and not _populated(name):
-                _clean(name)
-                shutil.rmtree(_state(name))
-                return cloud is not None
-        time.sleep(0.05)
-    raise CloudError(f"The local cloud {name!r} did not end within {_STOP_SECONDS} seconds.")
+    with _ended(name):
+        shutil.rmtree(_state(name))
+    return cloud is not None
 
 
 def _check_name(name: str) -> None:
@@ -421,6 +421,26 @@ def _clean(name: str) -> None:
         cache.remove(work)
     for file in ("state.json", "ca.pem", "log", "work"):
         (_state(name) / file).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _ended(name: str) -> Iterator[int]:
+    """Wait for the end of a cloud, remove what it left behind and take its lock.
+
+    One that was killed ends when its machines have, and one whose launcher was, when it has loaded enough to
+    notice.
+    """
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        with _lock(name) as lock:
+            if lock is not None and not _populated(name):
+                _clean(name)
+                yield lock
+                return
+        time.sleep(0.05)
+    raise CloudError(
+        f"The local cloud {name!r} starts elsewhere, or did not end within {_END_SECONDS} seconds."
+    )
 
 
 @contextlib.contextmanager

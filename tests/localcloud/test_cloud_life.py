@@ -133,6 +133,18 @@ def test_it_goes_with_the_command_that_starts_it() -> None:
     cloud.stop(name)
 
 
+def test_a_new_one_waits_for_the_end_of_one_whose_start_was_killed() -> None:
+    require_machine()
+    name = f"test-waits-{os.getpid()}"
+    with subprocess.Popen([sys.executable, "-c", START, name], cwd=REPOSITORY) as starter:
+        wait_until((cloud.STATES / name / "state.json").exists, seconds=20)
+        starter.kill()
+    assert cloud.find(name) is None
+    again = cloud.start(name, api_port=0, web_port=0)
+    assert cloud.find(name) == again
+    assert cloud.stop(name)
+
+
 def test_what_a_killed_run_left_goes_at_the_next_one(lab: Lab) -> None:
     with subprocess.Popen(["/bin/true"]) as ended:
         pass
