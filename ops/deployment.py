@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import boto3
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 from openqa_client.client import OpenQA_Client
 from openqa_client.exceptions import ConnectionError as Unreachable
 from openqa_client.exceptions import OpenQAClientError, RequestError
@@ -24,16 +23,37 @@ class DeploymentError(Exception):
     """Something about the deployment keeps a command from doing its work; the text is one sentence."""
 
 
+class _AnswerError(BotoCoreError):  # type: ignore[misc]
+    """What came is not what AWS sent."""
+
+    fmt = "{why}"
+
+
 def client(environment: Environment, service: str) -> Any:
     """Returns a client of one of AWS's services in the environment's region.
+
+    Its calls raise botocore's errors also where botocore would make something of a proxy's page.
 
     Raises:
         DeploymentError: the shell's settings are none, such as an AWS_ENDPOINT_URL that is no address.
     """
     try:
-        return boto3.client(service, region_name=environment.region)
+        made = boto3.client(service, region_name=environment.region)
     except (BotoCoreError, ValueError) as error:
         raise DeploymentError(f"cannot ask AWS's {service} by the shell's settings: {error}") from error
+    made.meta.events.register("before-parse", _check_sender)
+    return made
+
+
+def _check_sender(response_dict: dict[str, Any], **_: object) -> None:
+    """Refuses an answer that is not AWS's, which all have an id, or that was cut off."""
+    headers, body = response_dict["headers"], response_dict["body"]
+    if not any(name in headers for name in ("x-amzn-requestid", "x-amz-request-id")):
+        if response_dict["status_code"] < 500:
+            raise _AnswerError(why="no answer of AWS's, but a proxy's, say")
+        response_dict["body"] = b""  # and botocore tries again by the status alone
+    elif isinstance(body, bytes) and len(body) < int(headers.get("content-length", 0)):
+        raise _AnswerError(why="the answer was cut off")
 
 
 def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
@@ -58,8 +78,6 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
         if isinstance(error, ClientError) and "does not exist" in str(error):
             hint = "; deploy it first, or see whether the shell's credentials are of that account"
         raise DeploymentError(f"cannot read the stack {stack} of {where}: {error}{hint}") from error
-    except (ResponseParserError, LookupError) as error:  # a proxy's page, say
-        raise DeploymentError(f"cannot read the stack {stack} of {where}: no answer of AWS's") from error
     # An environment of this name may be in both.
     if (account := found["StackId"].split(":")[4]) != environment.account:
         raise DeploymentError(

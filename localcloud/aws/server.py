@@ -9,6 +9,7 @@ import re
 import socket as sockets
 import ssl
 import threading
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qs, urlparse
@@ -298,6 +299,7 @@ def _send(
         sent.setdefault("content-length", "0")
     elif status not in (204, 304):
         sent["content-length"] = str(len(body))
+    sent.setdefault("x-amzn-requestid", str(uuid.uuid4()))  # which all of AWS's answers have
     start_response(f"{status} {'OK' if status < 400 else 'Error'}", list(sent.items()))
     return [body]
 

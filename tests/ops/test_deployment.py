@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import boto3
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
 from ops import deployment
@@ -35,7 +37,9 @@ def test_an_output_that_is_not_there_yet_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
+def answering(
+    status: int, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, list[str]]]:
     """Plays a server with one answer: its address, and the methods with which it was asked."""
     asked: list[str] = []
 
@@ -43,6 +47,8 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
         def do_GET(self) -> None:
             asked.append(self.command)
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -113,8 +119,52 @@ def test_what_is_no_answer_of_awss_is_told(
         assert main(["--env=local", "smoke"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
-        "cannot read the stack openqa-local-webui of account 123456789012, us-east-1: no answer of AWS's"
+        "cannot read the stack openqa-local-webui of account 123456789012, us-east-1: "
+        "no answer of AWS's, but a proxy's, say"
     )
+
+
+CALLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("autoscaling", "set_desired_capacity", {"AutoScalingGroupName": "group", "DesiredCapacity": 1}),
+    ("s3", "get_object", {"Bucket": "bucket", "Key": "key"}),
+    ("s3", "list_objects_v2", {"Bucket": "bucket"}),
+    ("secretsmanager", "get_secret_value", {"SecretId": "secret"}),
+    ("ssm", "send_command", {"DocumentName": "document", "InstanceIds": ["i-1"]}),
+)
+PAGE = b"<!DOCTYPE html>\n<html><meta charset=utf-8><br></html>"
+CUT = {"x-amzn-requestid": "1", "content-length": "100"}
+
+
+@pytest.mark.parametrize(("service", "method", "arguments"), CALLS, ids=[call[1] for call in CALLS])
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "said"),
+    [
+        (200, PAGE, {}, "no answer of AWS's, but a proxy's, say|Internal Server Error"),
+        (200, b"<html></html>", {}, "no answer of AWS's, but a proxy's, say"),
+        (200, b"[1]", {}, "no answer of AWS's, but a proxy's, say|Internal Server Error"),
+        (403, PAGE, {}, "no answer of AWS's, but a proxy's, say"),
+        (502, PAGE, {}, r"\(502\).*Bad Gateway"),
+        (502, b"no upstream", {}, r"\(502\).*Bad Gateway"),
+        (200, b"<a>", CUT, "the answer was cut off|Connection broken"),
+    ],
+)
+def test_calls_fail_in_botocores_way_whatever_answers(
+    status: int,
+    body: bytes,
+    headers: dict[str, str],
+    said: str,
+    service: str,
+    method: str,
+    arguments: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_MAX_ATTEMPTS"):
+        monkeypatch.setenv(name, "1")
+    with answering(status, body, headers) as (url, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises((BotoCoreError, ClientError), match=said):
+            answer = getattr(deployment.client(load("local"), service), method)(**arguments)
+            answer["Body"].read()
 
 
 def test_an_api_key_of_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

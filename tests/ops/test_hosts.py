@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 from constructs import host_commands
@@ -78,7 +77,7 @@ def ssm(monkeypatch: pytest.MonkeyPatch) -> Ssm:
     made = Ssm(lines=["unpacking", "replaying", "done"])
     monkeypatch.setattr(hosts, "stack_outputs", lambda *_: OUTPUTS)
     monkeypatch.setattr(hosts, "POLL_SECONDS", 0)
-    monkeypatch.setattr(boto3, "client", lambda service, **_: made if service == "ssm" else Groups())
+    monkeypatch.setattr(hosts, "client", lambda _, service: made if service == "ssm" else Groups())
     return made
 
 

@@ -71,7 +71,7 @@ def test_a_builder_is_started_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     groups = Groups("openqa-here-builder-x86_64")
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: groups)
+    monkeypatch.setattr(disk_images, "client", lambda *_: groups)
     assert run(directory, "build") == 0
     assert groups.desired == {"openqa-here-builder-x86_64": 1}
     assert "x86_64: a builder comes up" in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_a_builder_is_started_once(
 def test_a_builder_that_is_not_deployed(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: Groups())
+    monkeypatch.setattr(disk_images, "client", lambda *_: Groups())
     assert run(directory, "build") == 1
     assert "here is not deployed with a builder of x86_64" in capsys.readouterr().err
 
