@@ -33,6 +33,7 @@ DRIP_BYTES = 1 << 10
 # Who gets less than this over so long, for whatever reason, keeps nobody else waiting. (Who takes nothing at
 # all loses its connection: nginx's send_timeout, a minute.)
 SLOW_BYTES, SLOW_SECONDS = 50_000_000, 10.0
+HEAD_SECONDS = 60.0  # for a whole request: nginx sends one that it has
 _CHUNK_BYTES = 1 << 18
 _MOST_HEAD_BYTES = 1 << 16
 _FIRST_SOCKET = 3  # where systemd passes a unit's sockets: sd_listen_fds(3)
@@ -134,7 +135,8 @@ class Turnstile:
 
     async def _relay(self, client: socket.socket, server: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        request = await _head(client)
+        async with asyncio.timeout(HEAD_SECONDS):
+            request = await _head(client)
         await loop.sock_sendall(server, request)
         answer = await _head(server)
         await loop.sock_sendall(client, answer)

@@ -233,6 +233,13 @@ def test_who_never_comes_to_the_end_of_its_request_holds_up_nobody(fetch: Fetch)
     assert body(rest(slow)) == LARGE
 
 
+def test_who_stops_within_its_request_is_not_waited_for(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turnstile, "HEAD_SECONDS", 0.1)
+    assert rest(fetch("small", end="\r\nA: ")) == b""
+
+
 def test_a_request_without_end_is_not_read_for_ever(fetch: Fetch) -> None:
     asking = fetch("small", end="\r\nA: ")
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
