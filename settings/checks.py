@@ -34,8 +34,8 @@ from settings.naming import partition
 from settings.problem import Problem, allowed, shown
 from userdata.host.document import TAP_PREFIX
 
-# What [content], [sign_in] and rules share of the web UI host's user data: EC2 takes 16 KiB, and all else
-# is below six.
+# What [content], [sign_in], [schedule] and the timetable share of the web UI host's user data: EC2 takes
+# 16 KiB, and all else is below six.
 TEXTS_BYTES = 10_000
 # What a fleet's lists share of its SSM parameter, which takes 4 KiB and names each type twice.
 FLEET_BYTES = 2_400
@@ -260,7 +260,7 @@ def texts(environment: Environment) -> dict[str, object]:
     """Collect, by key, what shares `TEXTS_BYTES` of the web UI host's user data."""
     tables = environment.model_dump(
         mode="json",
-        include={"content": True, "sign_in": True, "schedule": {"rules"}, "timetable": True},
+        include={"content": True, "sign_in": True, "schedule": True, "timetable": True},
         exclude={"content": {"worker_packages"}},  # of workers' user data, which has none of the others
     )
     return {"timetable": tables.pop("timetable")} | {
@@ -272,7 +272,7 @@ def _size_problems(environment: Environment) -> Iterator[Problem]:
     sizes = {key: len(json.dumps(value)) for key, value in texts(environment).items()}
     largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
     if total > TEXTS_BYTES:
-        whole = f"the {total} bytes of [content], [sign_in], rules and timetable"
+        whole = f"the {total} bytes of [content], [sign_in], [schedule] and timetable"
         wrong = f"has {sizes[largest]} of {whole}, for which user data has no room"
         yield Problem(largest, texts(environment)[largest], wrong, f"{TEXTS_BYTES} bytes in all")
     for fleet in environment.fleets:

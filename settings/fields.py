@@ -64,19 +64,35 @@ DnsName = Annotated[
         description="a DNS name in lowercase, without a dot at its end, such as openqa.example.org",
     ),
 ]
+# docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
+_PARAMETER_NAME = 1011
 ImageName = Field(
+    max_length=_PARAMETER_NAME,
     pattern=r"^(ami-([0-9a-f]{8}|[0-9a-f]{17})|/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)$",
-    description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /)",
+    description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /, and "
+    f"has up to {_PARAMETER_NAME} characters)",
 )
 # What cannot be seen, for patterns' classes: without spaces, what is left is what str.isprintable() takes.
 UNSEEN = r"\s\p{C}"
+# More would fill up the hosts' user data, and is none of these.
+_LINE = 500
 # The hosts' security groups let 443 out.
 WebAddress = Field(
+    max_length=_LINE,
     pattern=rf"^https://[^{UNSEEN}/:]+(:443)?(/[^{UNSEEN}]*)?$",
-    description="an https:// address, without a port: hosts reach no other than 443",
+    description=f"an https:// address of up to {_LINE} characters, without a port: hosts reach no other than "
+    "443",
 )
-BrowserAddress = Field(pattern=rf"^https://[^{UNSEEN}/]+(/[^{UNSEEN}]*)?$", description="an https:// address")
-Text = Field(pattern=rf"^ *[^{UNSEEN}](?:[^{UNSEEN}]| )*$", description="one line of text")
+BrowserAddress = Field(
+    max_length=_LINE,
+    pattern=rf"^https://[^{UNSEEN}/]+(/[^{UNSEEN}]*)?$",
+    description=f"an https:// address of up to {_LINE} characters",
+)
+Text = Field(
+    max_length=_LINE,
+    pattern=rf"^ *[^{UNSEEN}](?:[^{UNSEEN}]| )*$",
+    description=f"one line of text of up to {_LINE} characters",
+)
 
 
 class Settings(BaseModel):

@@ -56,6 +56,19 @@ def refusals(directory: Path, text: str) -> list[str]:
         (BASE, "m8i.large", "m7g.metal", "aarch64, but the builder is x86_64"),
         (BASE, '"nested"', '"metal"', 'not a metal type, but virtualization = "metal"'),
         (BASE, "[[builders]]", "[[builders]]\nhours = 48", "hours = 48; allowed: a whole number of hours"),
+        (
+            BASE,
+            "[[builders]]",
+            f'[[builders]]\nref = "{"x" * 501}"',
+            "one line of text of up to 500 characters",
+        ),
+        (BASE, "[[builders]]", f'[[builders]]\nimage = "/{"x" * 1011}"', "and has up to 1011 characters"),
+        (
+            BASE,
+            "[[builders]]",
+            f'[[builders]]\ngit = "https://{"x" * 500}"',
+            "an https:// address of up to 500 characters",
+        ),
         (BASE, "[[builders]]", "[[builders]]\nnumber = 2", "number = 2: unknown key"),
     ],
 )

@@ -69,8 +69,18 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
             BROKER + RULE + 'iso = "a"\n',
             'schedule.rules.1.post.iso = "a": the table has no such keys; allowed: a table: openQA',
         ),
-        (BROKER + RULE + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
-        (BROKER + RULE + f'ISO = "{"é" * 1700}"\n', "rules and timetable, for which user data has no room"),
+        (
+            BROKER + RULE + f'ISO = "{"x" * 10_000}"\n',
+            "[schedule] and timetable, for which user data has no room",
+        ),
+        (
+            BROKER + RULE + f'ISO = "{"é" * 1700}"\n',
+            "[schedule] and timetable, for which user data has no room",
+        ),
+        (
+            BROKER.replace("pubsub", "x" * 10_000) + RULE,
+            "[schedule] and timetable, for which user data has no room",
+        ),
         (
             BROKER + RULE.replace("topic", "topics"),
             "unknown key, perhaps topic; allowed: post, each, topic, filter",

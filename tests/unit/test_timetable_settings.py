@@ -87,7 +87,7 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (each('FLAVOR = ["b"]', keep="FLAVOR"), 'timetable.1.post.FLAVOR = "b": it is in each, too'),
         (each(f"ARCH = {[str(n) for n in range(101)]}"), "101 builds at once; allowed: up to 100"),
         (ENTRY + ENTRY, "timetable.2.post.BUILD"),
-        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "rules and timetable, for which user data has no room"),
+        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "[schedule] and timetable, for which user data has no room"),
     ],
 )
 def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
