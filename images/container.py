@@ -25,6 +25,8 @@ _NAMESPACES = (
 )
 # Of apt, dnf, git and podman.
 _COMPLAINT = re.compile(r"(E|[Ee]rror|[Ff]atal|No match for argument): ")
+# Of dpkg and others, before complaints that do not say so.
+_FULL = re.compile("no space left on device", re.IGNORECASE)
 _ENTER = Path(__file__).parent / "enter.sh"
 
 
@@ -130,7 +132,10 @@ def _short(command: Sequence[str]) -> str:
 def _reason(log: Path, begun: int) -> str:
     """Returns what a command complained of first, if that is to be seen: what follows from it comes later."""
     lines = log.read_bytes()[begun:].decode(errors="replace").splitlines()
-    return next((f": {line.strip()}" for line in lines if _COMPLAINT.match(line)), "")
+    told = [line for line in lines if _FULL.search(line)] or [
+        line for line in lines if _COMPLAINT.match(line)
+    ]
+    return f": {told[0].strip()}" if told else ""
 
 
 @contextlib.contextmanager

@@ -119,6 +119,10 @@ def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
         ),
         ("No match for argument: x\nError: Unable to find a match", ": No match for argument: x"),
         ("fatal: unable to access", ": fatal: unable to access"),
+        (
+            "E: Sub-process failed\n cannot write: No space left on device",
+            ": cannot write: No space left on device",
+        ),
         ("W: Errors: none", ""),
     ],
 )
