@@ -76,13 +76,17 @@ def main(arguments: list[str] | None = None) -> int:
                 "worker are in none of its waits",
                 file=sys.stderr,
             )
-    if chosen.plot:
-        chosen.plot.write_text(plot.over_time(samples), encoding="utf-8")
     if chosen.json:
         print(json.dumps(answers, indent=2))
     else:
         for name, numbers in answers.items():
             print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in numbers.items()))
+    if chosen.plot:
+        try:
+            chosen.plot.write_text(plot.over_time(samples), encoding="utf-8")
+        except OSError as error:
+            print(f"{chosen.plot} cannot be written: {error.strerror}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -404,6 +404,13 @@ def test_a_workload_of_another_architecture_is_refused(
     assert "has no trigger that ends in -x86_64; its triggers: snapshot-ppc64le" in refused(workload, capsys)
 
 
+def test_a_plot_that_cannot_be_written_costs_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fedora", "--days=0.05", "--plot=/dev/full"]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("ours: dollars ")
+    assert told.err == "/dev/full cannot be written: No space left on device\n"
+
+
 def test_all_policies_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "x.svg"
     names = [*SIMULATED, *IDEALS]
