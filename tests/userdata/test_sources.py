@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +13,7 @@ from userdata.messages import sources
 from userdata.messages.openqa import UnavailableError
 
 MONDAY = "Mon, 02 Mar 2026 10:00:00 GMT"
+NO_HTTP, SILENCE = 1, 2  # instead of a status
 
 
 class Server(ThreadingHTTPServer):
@@ -27,6 +29,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         found = self.server.files.get(self.path, 404)
+        if found == NO_HTTP:
+            self.wfile.write(b"no HTTP\r\n")
+            return
+        if found == SILENCE:
+            time.sleep(0.5)
+            return
         self.send_response(found if isinstance(found, int) else 302 if "Location" in found else 200)
         for name, value in ({} if isinstance(found, int) else found).items():
             self.send_header(name, value)
@@ -96,10 +104,15 @@ def test_who_does_not_say_when_has_no_stamp(server: Server) -> None:
     assert sources.stamp({"ISO_URL": address(server)}) is None
 
 
-@pytest.mark.parametrize("status", [404, 503])
-def test_a_file_that_is_not_to_be_had(server: Server, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"), [(404, "HTTP 404"), (503, "HTTP 503"), (NO_HTTP, "no HTTP"), (SILENCE, "timed out")]
+)
+def test_a_file_that_is_not_to_be_had(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int, words: str
+) -> None:
+    monkeypatch.setattr(sources, "_SECONDS", 0.2)
     server.files["/a.iso"] = status
-    with pytest.raises(UnavailableError, match=rf"^HEAD http://\S+/a.iso: HTTP {status}$"):
+    with pytest.raises(UnavailableError, match=rf"^HEAD http://\S+/a.iso: {words}\s*$"):
         sources.stamp({"ISO_URL": address(server)})
 
 
@@ -108,3 +121,8 @@ def test_a_server_that_is_away(server: Server) -> None:
     server.server_close()
     with pytest.raises(UnavailableError, match=r"^HEAD http://\S+: "):
         sources.stamp({"ISO_URL": url})
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(UnavailableError, match=r"^HEAD http://\[none: "):
+        sources.stamp({"ISO_URL": "http://[none"})
