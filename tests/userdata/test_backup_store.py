@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -280,11 +281,14 @@ def test_a_file_that_changes_while_it_is_archived_has_no_manifest(
     assert not list(mount.rglob("*.json"))
 
 
-def test_a_segment_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-20])])
+def test_a_segment_without_its_manifest_does_not_exist(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
     mount, name = tmp_path / "mount", "000000010000000000000001"
     archive_all(tmp_path, mount, name)
     for manifest in (mount / names.wal_folder(SYSTEM, name)).glob("*.json"):
-        manifest.unlink()
+        change(manifest)
     assert not archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
     archive_all(tmp_path, mount, name)
     assert archive.fetch(name, tmp_path / "fetched", system=SYSTEM, mount=mount)
@@ -294,12 +298,14 @@ def test_a_gap_is_named(tmp_path: Path) -> None:
     mount = tmp_path / "mount"
     # The next group, too: a group has 1024 segments of 4 MiB.
     archive_all(tmp_path, mount, "0000000100000000000003FE", "000000010000000100000000")
+    # What a timeline that was left ends with, and the next: PostgreSQL asks for its segment all the same.
+    archive_all(tmp_path, mount, "000000010000000100000001.partial", "000000020000000100000001")
     with pytest.raises(
         GapError, match="0000000100000000000003FF is missing, but 000000010000000100000000 is"
     ):
         archive.fetch("0000000100000000000003FF", tmp_path / "x", system=SYSTEM, mount=mount)
     assert not archive.fetch("000000010000000100000001", tmp_path / "x", system=SYSTEM, mount=mount)
-    assert not archive.fetch("000000020000000000000001", tmp_path / "x", system=SYSTEM, mount=mount)
+    assert not archive.fetch("000000030000000000000001", tmp_path / "x", system=SYSTEM, mount=mount)
 
 
 def test_a_gap_within_a_group_is_named(tmp_path: Path) -> None:
@@ -467,6 +473,7 @@ def test_base_backups_are_those_with_a_manifest(tmp_path: Path) -> None:
     put(base(4), None)
     put(base(5), manifests.encode(base(5))[:-20])
     put(base(6), manifests.encode(base(7)))  # another attempt's
+    put(base(8), manifests.encode(replace(base(8), system=OTHER)))  # another cluster's
     assert store.find_bases(tmp_path) == [early, late, elsewhere]
 
 

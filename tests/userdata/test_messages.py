@@ -345,6 +345,9 @@ def test_openqas_answer() -> None:
     assert posted({"error": "it is away"}) == Posted(ids=(), failed=(), error="it is away")
 
 
+NO_HTTP = 0  # instead of a status
+
+
 class Server(HTTPServer):
     """Answers what it is told to, and keeps what it is asked."""
 
@@ -365,8 +368,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         self.server.asked.append((f"{self.path} {body}".strip(), dict(self.headers)))
         code, answer = self.server.answers.pop(0)
-        self.send_response(code)
-        self.end_headers()
+        if code != NO_HTTP:
+            self.send_response(code)
+            self.end_headers()
         self.wfile.write(answer)
 
     do_POST = do_GET  # noqa: N815
@@ -379,7 +383,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as made:
         made.answers, made.asked = [], []
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
         made.shutdown()
 
@@ -445,6 +449,7 @@ def test_what_openqa_fails_with_keeps_no_other_message_waiting_for_ever(
         (400, b"{}", RefusedError, "HTTP 400"),
         (400, b"[]", RefusedError, "HTTP 400"),
         (414, b"<html>", RefusedError, "HTTP 414"),  # what a message says may be long
+        (NO_HTTP, b"hello", UnavailableError, "isos: hello"),
         (200, b"<html>", UnavailableError, "isos"),
         (200, b"[]", UnavailableError, "no JSON object"),
     ],
@@ -455,6 +460,14 @@ def test_openqas_refusals(
     server.answers = [(code, answer)]
     with pytest.raises(expected, match=reason):
         OpenQa(url=server.url, key="K", secret="S").post(POST)
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"jobs": null}', b'{"jobs": [{"id": "x"}]}'])
+def test_an_answer_that_lists_no_jobs_is_none(server: Server, answer: bytes) -> None:
+    """Else what is scheduled already would be scheduled again."""
+    server.answers = [(200, answer)]
+    with pytest.raises(UnavailableError, match="lists no jobs"):
+        OpenQa(url=server.url, key="K", secret="S").job_of(POST)
 
 
 def test_an_archive_is_read_page_by_page(server: Server) -> None:
@@ -475,7 +488,14 @@ def test_an_archive_knows_no_patterns(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [(500, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"raw_messages": []}'), (200, b"[" * 100_000)],
+    [
+        (500, b""),
+        (NO_HTTP, b"hello"),
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b'{"raw_messages": []}'),
+        (200, b"[" * 100_000),
+    ],
 )
 def test_an_archive_that_is_none(server: Server, answer: tuple[int, bytes]) -> None:
     server.answers = [answer]

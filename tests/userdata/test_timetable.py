@@ -93,6 +93,8 @@ def test_times_of_the_week() -> None:
     assert moments("thu 12:00", "tue 06:00", **week) == ["20260303 0600", "20260305 1200"]
     # Said twice, it is one time.
     assert moments("mon 01:00", "mon-tue 01:00", **week) == ["20260302 0100", "20260303 0100"]
+    together = [Entry(at=("mon 01:00",), post=POST | {"BUILD": build}) for build in ("a", "b")]
+    assert len(due(together, **week)) == 2
 
 
 def test_a_span_has_its_end_and_not_its_begin() -> None:
