@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,8 +29,9 @@ from settings.model import SYSTEM_GIB
 from tests.prerequisites import missing
 from tests.userdata import machine
 from userdata.host import __main__ as main
-from userdata.host import certificates, commands, document, images, kvm, ready, secrets, sizing
+from userdata.host import certificates, commands, document, images, kvm, rds, ready, secrets, sizing
 from userdata.host.certificates import Certificates
+from userdata.host.content import templates
 from userdata.host.errors import HostError
 from userdata.host.metadata import Metadata
 from userdata.host.signals import Signals
@@ -38,7 +40,7 @@ from userdata.host.signals import Signals
 @pytest.fixture
 def metadata_service() -> Iterator[tuple[str, dict[str, Any]]]:
     """An instance metadata service that wants tokens and forgets them once."""
-    state: dict[str, Any] = {"tokens": 0, "valid": "", "failures": 0}
+    state: dict[str, Any] = {"tokens": 0, "valid": "", "failures": 0, "half": False}
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -50,6 +52,8 @@ def metadata_service() -> Iterator[tuple[str, dict[str, Any]]]:
             if state["failures"]:
                 state["failures"] -= 1
                 self.reply(500, "")
+            elif state["half"]:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
             elif self.headers["X-aws-ec2-metadata-token"] != state["valid"]:
                 self.reply(401, "")
             elif self.path == "/latest/meta-data/instance-id":
@@ -94,6 +98,25 @@ def test_metadata_tells_missing_from_broken(metadata_service: tuple[str, dict[st
     state["failures"] = 100
     with pytest.raises(HostError, match="cannot be read: HTTP 500"):
         metadata.get("instance-id")
+
+
+def test_half_an_answer_is_none(
+    tmp_path: Path, metadata_service: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server that ends meanwhile: Python has an error of its own for it, which is no OSError."""
+    endpoint, state = metadata_service
+    state["half"] = True
+    with pytest.raises(HostError, match="instance-id cannot be read: IncompleteRead"):
+        Metadata(endpoint, sleep=lambda _: None).get("instance-id")
+    with pytest.raises(OSError, match=f"{endpoint}: IncompleteRead"):
+        ready.get(endpoint)
+    monkeypatch.setattr(rds, "url", lambda region: endpoint)
+    with pytest.raises(HostError, match=f"{endpoint}: IncompleteRead"):
+        rds.certificates(machine.REGION, kept=tmp_path / "none")
+    opened = urllib.request.urlopen
+    monkeypatch.setattr(urllib.request, "urlopen", lambda _, timeout: opened(endpoint, timeout=timeout))
+    with pytest.raises(HostError, match="openQA: machines: IncompleteRead"):
+        templates.is_empty()
 
 
 @given(value=st.text(min_size=1, max_size=200).filter(lambda text: "\x00" not in text and "\r" not in text))

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 
 from userdata.host.errors import HostError
 
@@ -53,7 +54,7 @@ class Metadata:
                 if error.code == 401:
                     self._token = ""
                 reason = f"HTTP {error.code}"
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 reason = str(error)
         raise HostError(f"instance metadata: {path} cannot be read: {reason}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from userdata.host.errors import HostError
@@ -33,7 +34,7 @@ def certificates(region: str, *, kept: Path) -> str:
     try:
         with urllib.request.urlopen(url(region), timeout=_SECONDS) as answer:  # noqa: S310  # https
             text: str = answer.read().decode("ascii")
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         if kept.exists():
             return kept.read_text(encoding="ascii")
         raise HostError(f"{url(region)}: {getattr(error, 'reason', error)}") from error

@@ -8,6 +8,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from http.client import HTTPException
 from typing import Any
 
 from userdata.host import tap
@@ -219,6 +220,9 @@ def get(url: str) -> str:
     Raises:
         OSError: it does not, or with an error.
     """
-    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own http:// addresses
-        body: bytes = response.read()
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own http:// addresses
+            body: bytes = response.read()
+    except HTTPException as error:
+        raise OSError(f"{url}: {error}") from error
     return body.decode()

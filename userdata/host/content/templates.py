@@ -6,6 +6,7 @@ import hashlib
 import json
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -229,5 +230,5 @@ def _get(path: str) -> Any:
         address = f"http://127.0.0.1/api/v1/{path}"
         with urllib.request.urlopen(address, timeout=_ANSWER_SECONDS) as answer:
             return json.loads(answer.read())
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise HostError(f"openQA: {path}: {error}") from error
