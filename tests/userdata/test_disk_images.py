@@ -221,6 +221,14 @@ def test_a_failing_image_keeps_its_last_good_state(bucket: Any, builder: Host, w
     assert manifest.checked == good.checked
 
 
+def test_what_a_first_build_could_make_is_shown(bucket: Any, builder: Host, webui: Host) -> None:
+    program = Program(builder, {"disk_a.img": b"one", "disk_b.img": b"two"}, failing={"disk_b.img"})
+    with pytest.raises(HostError, match="some images are still missing"):
+        build.build(builder, program=program)
+    fetch.fetch(webui)
+    assert shown(webui) == {"disk_a.img": b"one"}
+
+
 def test_no_image_at_all_is_no_result(bucket: Any, builder: Host) -> None:
     build.build(builder, program=Program(builder, {"disk_a.img": b"one"}))
     with pytest.raises(HostError, match="made no image"):
@@ -372,6 +380,7 @@ def test_a_full_volume_is_left_alone(
         lambda data: data.replace(b'"disk_a.img"', b'"passwd"'),
         lambda data: data.replace(b'"bytes": 3', b'"bytes": "3"'),
         lambda data: data.replace(b'"modified"', b'"more"'),
+        lambda data: data.replace(b'"checked"', b'"more"'),
         lambda data: data.replace(b"+00:00", b""),
         lambda data: b"[]",
     ],
