@@ -291,7 +291,7 @@ def test_buckets_are_encrypted_and_private(environment: Synthesized) -> None:
     for bucket in (resource["Properties"] for resource in buckets.values()):
         (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
-        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert list(bucket["PublicAccessBlockConfiguration"].values()) == [True] * 4
     insecure = ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
     secure = [
         policy["Bucket"]["Ref"]
@@ -303,6 +303,10 @@ def test_buckets_are_encrypted_and_private(environment: Synthesized) -> None:
         ]
     ]
     assert sorted(secure) == sorted(name.split("/")[1] for name in buckets)
+    for _, statement in environment.statements(kind="AWS::S3::BucketPolicy"):
+        if statement["Effect"] == "Allow":  # a service, for what it does for this environment
+            assert set(statement["Principal"]) == {"Service"}
+            assert statement["Condition"]
 
 
 def test_hooks_in_every_group(environment: Synthesized) -> None:

@@ -17,7 +17,7 @@ from botocore.response import StreamingBody
 from urllib3.exceptions import ProtocolError
 
 from tests.userdata import machine
-from userdata.host import aws, kvm, roles
+from userdata.host import aws, figures, kvm, roles
 from userdata.host.disk_images import build, fetch
 from userdata.host.disk_images.manifest import Image, Manifest, ManifestError, decode, encode
 from userdata.host.disk_images.store import Store, sha256
@@ -108,13 +108,22 @@ def other(host: Host, architecture: str) -> Host:
     return replace(host, document=replace(host.document, builder=changed))
 
 
-def test_images_arrive_whole(bucket: Any, builder: Host, webui: Host) -> None:
+def test_images_arrive_whole(
+    bucket: Any, builder: Host, webui: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(figures, "put", lambda host, **values: told.append(values))
     content = {"disk_a.img": b"a" * 100, "disk_b.qcow2": b"b" * 100, "notes.txt": b"not an image"}
     build.build(builder, program=Program(builder, content))
     fetch.fetch(webui)
     del content["notes.txt"]
     assert shown(webui) == content
     assert {path.stat().st_mode & 0o777 for path in fixed(webui).iterdir()} == {0o644}
+    (age,) = told
+    assert age["architecture"] == "x86_64"
+    assert 0 <= age["ImagesAgeSeconds"] < 60, "since all of them were found to be current"
+    monkeypatch.setattr(Store, "fetch", None)  # of no use any more: they are there
+    fetch.fetch(webui)
 
 
 def test_an_image_is_on_the_disk_before_it_is_shown(
