@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from ipaddress import IPv4Interface
@@ -576,9 +577,8 @@ def test_guests_on_taps_reach_of_their_host_the_command_servers_alone(tmp_path: 
     assert said.split() == [*map(str, servers), "ping"]
 
 
-# A tap host's bridge, and two guests in VLANs of their own, with the same addresses. The second one, which
-# says what the first one said, is heard before the host answers both.
-_CLAIM = """
+# Open vSwitch, in userspace.
+_SWITCH = """
 mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /dev
 mkdir /run/openvswitch /dev/net
 mknod /dev/net/tun c 10 200; mknod /dev/null c 1 3; mknod /dev/random c 1 8; mknod /dev/urandom c 1 9
@@ -586,6 +586,11 @@ ovsdb-tool create /run/conf.db /usr/share/openvswitch/vswitch.ovsschema
 ovsdb-server /run/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach --no-chdir
 ovs-vsctl --no-wait init
 ovs-vswitchd --pidfile --detach --no-chdir --log-file=/run/log 2>/dev/null
+"""
+# A tap host's bridge, and two guests in VLANs of their own, with the same addresses. The second one, which
+# says what the first one said, is heard before the host answers both.
+_CLAIM = """
+. /mnt/switch.sh
 ovs-vsctl add-br br0 -- set bridge br0 datapath_type=netdev 'other_config:hwaddr="02:00:0a:00:02:02"'
 ip address add 10.0.2.2/15 dev br0
 ip link set br0 up
@@ -642,11 +647,80 @@ def test_no_guest_gets_anothers_replies_by_its_hardware_address(tmp_path: Path) 
     # These speak UDP, the workers' command servers TCP.
     text = (USERDATA / "roles/tap/tap.nft").read_text()
     (tmp_path / "tap.nft").write_text(text.replace("tcp dport", "udp dport"))
-    for name, text in (("claim.sh", _CLAIM), ("ask.py", _ASK), ("claim.py", _ANSWER)):
+    for name, text in (
+        *(("switch.sh", _SWITCH), ("claim.sh", _CLAIM)),
+        *(("ask.py", _ASK), ("claim.py", _ANSWER)),
+    ):
         (tmp_path / name).write_text(text)
     alone = "unshare --net --mount --pid --fork --kill-child --mount-proc --propagation unchanged"
     said = inside(golden_root(), tmp_path, f"{alone} sh -e /mnt/claim.sh 2>&1").splitlines()
     assert said[-1] == "10.1.0.7, 10.1.1.7, to 0, to 1"
+
+
+# Four guests: of one cluster are the first two; the third one never got a VLAN, the fourth one has none any
+# more. Those two hear each other.
+_ASIDE = """
+. /mnt/switch.sh
+for number in 0 1 2 3; do
+  unshare --net sleep infinity & guest=$!
+  while [ "$(readlink /proc/$guest/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+  ip link add tap$number type veth peer name eth0 netns $guest
+  ip link set tap$number up
+  nsenter --target=$guest --net ip link set eth0 up
+  guests="$guests $guest"
+done
+. /mnt/commands
+python3 /mnt/hear.py $guests
+"""
+# Each guest speaks to all, as it is and in the cluster's VLAN; who hears whom.
+_HEAR = """
+import os, socket, sys, time
+guests = []
+for pid in sys.argv[1:]:
+    os.setns(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY))
+    guests.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x88b5)))
+    guests[-1].bind(("eth0", 0x88b5))
+for number, guest in enumerate(guests):
+    for vlan in (b"", bytes.fromhex("81000007")):
+        addresses = b"\\xff" * 6 + bytes([2, 0, 0, 0, 0, number])
+        guest.send(addresses + vlan + b"\\x88\\xb5%d" % number + bytes(60))
+time.sleep(1)
+for number, guest in enumerate(guests):
+    guest.setblocking(False)
+    try:
+        while True:
+            said, about = guest.recvfrom(99)
+            if about[2] != socket.PACKET_OUTGOING:
+                print(number, "hears", said[14:15].decode())
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_a_guest_without_a_vlan_hears_nobody_who_has_one(tmp_path: Path) -> None:
+    network = tap.TapNetwork(IPv4Interface("10.0.2.2/15"))
+    done: list[Sequence[str]] = [
+        command
+        for command in tap.commands(network, workers=4, kernel_datapath=False, existing=())
+        if command[0] == "ovs-vsctl"
+    ]
+
+    def run(command: Sequence[str]) -> str:
+        if "list-ports" in command:
+            return "tap0 tap1 tap3"
+        done.append(command)
+        return ""
+
+    served = switch.Switch("br0", run)
+    assert [served.set_vlan(name, 7)[0] for name in ("tap0", "tap1", "tap3")] == [0, 0, 0]
+    assert served.unset_vlan("tap3", 7)[0] == 0
+    (tmp_path / "commands").write_text("\n".join(map(shlex.join, done)))
+    for name, text in (("switch.sh", _SWITCH), ("aside.sh", _ASIDE), ("hear.py", _HEAR)):
+        (tmp_path / name).write_text(text)
+    alone = "unshare --net --mount --pid --fork --kill-child --mount-proc --propagation unchanged"
+    said = inside(golden_root(), tmp_path, f"{alone} sh -e /mnt/aside.sh 2>&1")
+    hear = {line for line in said.splitlines() if " hears " in line}
+    assert hear == {"0 hears 1", "1 hears 0", "2 hears 3", "3 hears 2"}
 
 
 # A host with guests before it and a server outside behind it. One guest has two of three addresses, and asks

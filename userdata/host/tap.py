@@ -102,7 +102,9 @@ def commands(
         f'other_config:hwaddr="{network.mac}"',
     ]
     for tap in taps:
+        # Without a mode it would be a trunk, on which a guest has all VLANs before it has one of its own.
         ovs += ["--", "--may-exist", "add-port", bridge, tap]
+        ovs += ["--", "set", "port", tap, "vlan_mode=dot1q-tunnel"]
     return [
         *(
             ["ip", "tuntap", "add", "dev", tap, "mode", "tap", "user", USER]
