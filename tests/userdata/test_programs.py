@@ -506,6 +506,22 @@ def test_the_cache_begins_anew_with_a_damaged_database(tmp_path: Path, damage: s
     ]
 
 
+@pytest.mark.parametrize("name", ["worker", "worker-tap"])
+def test_each_boot_empties_the_cache(tmp_path: Path, name: str) -> None:
+    """After a reset its database may name an asset that had not been written yet."""
+    shutil.copytree(GOLDEN / name / "etc/tmpfiles.d", tmp_path / "etc/tmpfiles.d")
+    worker = tmp_path / "var/lib/openqa"
+    (worker / "cache/webui").mkdir(parents=True)
+    (worker / "cache/cache.sqlite").touch()
+    (worker / "pool/1").mkdir(parents=True)
+    # Packages' scripts run it while workers work.
+    inside(golden_root(), tmp_path, "systemd-tmpfiles --root=/mnt --create --remove --clean")
+    assert (worker / "cache/cache.sqlite").exists()
+    inside(golden_root(), tmp_path, "systemd-tmpfiles --root=/mnt --create --remove --boot")
+    assert [path.name for path in worker.iterdir()] == ["pool"]
+    assert (worker / "pool/1").is_dir()
+
+
 # A worker's job with a TPM whose QEMU is killed, and the next one: openQA empties the pool between them.
 _TPM = """
 mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /var/lib/openqa; mount -t tmpfs tmpfs /dev
