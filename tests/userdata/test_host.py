@@ -675,7 +675,7 @@ def test_an_upgrade_that_fails_again_and_again_ends_its_host(
 def test_an_upgrade_is_known_by_its_program(tmp_path: Path) -> None:
     host = machine.host(tmp_path, "webui")
     machine.program("pgrep")
-    assert f"\n{ready.UPGRADE} --init_database" in (
+    assert f"$({ready.UPGRADE} --init_database" in (
         machine.REPOSITORY / "userdata/roles/webui/bin/setup.sh"
     ).read_text(encoding="utf-8")
     assert not ready.upgrades(host)

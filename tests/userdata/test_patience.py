@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.userdata import machine
 from userdata.host import ready, volume
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,6 +44,15 @@ def test_a_unit_outlasts_the_upgrade_that_its_host_waits_for() -> None:
     (seconds,) = re.findall(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)
     # Before it, setup.sh tries for five minutes to log in to the database.
     assert int(seconds) >= 300 + ready.UPGRADE_SECONDS
+
+
+def test_an_upgrade_that_does_not_get_its_locks_ends_its_host_before_its_stack_is_told_of_success() -> None:
+    script = (machine.REPOSITORY / "userdata/roles/webui/bin/setup.sh").read_text()
+    unit = (GOLDEN / "webui/etc/containers/systemd/openqa-setup.container").read_text()
+    (lock,) = re.findall(r"lock_timeout=(\d+)s", script)
+    (pause,) = re.findall(r"^RestartSec=(\d+)$", unit, re.MULTILINE)
+    starts = 30  # of a container, and of initdb
+    assert ready.RESTARTS * (int(lock) + int(pause) + starts) < ready.SECONDS
 
 
 @pytest.mark.parametrize(

@@ -522,6 +522,31 @@ def test_each_boot_empties_the_cache(tmp_path: Path, name: str) -> None:
     assert (worker / "pool/1").is_dir()
 
 
+# The web UI's setup with a database of which another keeps a table.
+_UPGRADE = """
+mount -t tmpfs tmpfs /usr/share/openqa/script
+printf '#!/bin/sh
+echo "ERROR: canceling statement due to lock timeout: $PGOPTIONS" >&2
+echo "A guard went out of scope. Rolling back." >&2
+exit 255
+' >/usr/share/openqa/script/initdb
+chmod +x /usr/share/openqa/script/initdb
+psql() { :; }
+. /mnt/setup.sh
+"""
+
+
+def test_why_an_upgrade_failed_is_the_last_that_is_said(tmp_path: Path) -> None:
+    """It is told of a host that is gone."""
+    shutil.copy(USERDATA / "roles/webui/bin/setup.sh", tmp_path)
+    (tmp_path / "upgrade.sh").write_text(_UPGRADE)
+    said = inside(golden_root(), tmp_path, "! bash /mnt/upgrade.sh 2>&1 >/dev/null")
+    assert said == (
+        "the database's schema could not be deployed: exit code 255: "
+        "ERROR: canceling statement due to lock timeout: -c lock_timeout=90s\n"
+    )
+
+
 # A worker's job with a TPM whose QEMU is killed, and the next one: openQA empties the pool between them.
 _TPM = """
 mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /var/lib/openqa; mount -t tmpfs tmpfs /dev

@@ -26,11 +26,15 @@ if [[ ${DATABASE_MOVED:-} ]]; then
   fi
 fi
 
+# Who keeps a table from an upgrade, such as a forgotten session of a person, might do so for ever: after five attempts
+# the host fails and tells the reason (userdata/host/ready.py), while a stack's update still waits for it.
+export PGOPTIONS="-c lock_timeout=90s"
 code=0
-/usr/share/openqa/script/initdb --init_database || code=$?
+said=$(/usr/share/openqa/script/initdb --init_database 2>&1) || code=$?
+echo "$said"
 # 4: the schema is up to date.
 if ((code != 0 && code != 4)); then
-  echo "the database's schema could not be deployed: exit code $code" >&2
+  echo "the database's schema could not be deployed: exit code $code: ${said%%$'\n'*}" >&2
   exit 1
 fi
 psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 </etc/openqa-administrator/administrator.sql
