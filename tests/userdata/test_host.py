@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -600,6 +601,8 @@ class Upgrading:
     now: float = 0.0
     held: list[float] = field(default_factory=list)
     refusals: int = 0
+    answer: str = '{"jobs": []}'
+    refusal: OSError = field(default_factory=lambda: ConnectionRefusedError("refused"))
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr("time.monotonic", lambda: self.now)
@@ -608,8 +611,8 @@ class Upgrading:
 
     def get(self, _: str) -> str:
         if self.now < self.seconds + 60:
-            raise ConnectionRefusedError("refused")
-        return '{"jobs": []}'
+            raise self.refusal
+        return self.answer
 
     def run(self, arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 300) -> str:
         if arguments[0] == "pgrep":
@@ -641,6 +644,26 @@ def test_a_host_outlasts_an_upgrade_of_the_schema(
     assert all(later - earlier <= ready.SECONDS + ready.PAUSE for earlier, later in pairwise(moments))
     # A stack's update that fails after a short upgrade goes back, as after none.
     assert all(moment >= ready.SECONDS for moment in world.held)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_workers_host_outlasts_an_upgrade_where_the_web_uis_host_is_there(
+    tmp_path: Path, programs: machine.Programs, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Its successor would wait for the same. Who gets no answer at all may be cut off itself."""
+    host = machine.host(tmp_path, "worker-emulated")
+    workers = [registered(host.instance, host.name, 1, status="idle")]
+    world = Upgrading(7200, programs, answer=json.dumps({"workers": workers}))
+    world.install(monkeypatch)
+    world.refusal = URLError(ConnectionRefusedError("refused") if there else TimeoutError("timed out"))
+    if there:
+        ready.await_ready(host, hold=world.hold, sleep=world.sleep)
+        assert 7260 <= world.now < 7260 + 2 * ready.PAUSE
+        assert len(world.held) == 7260 // ready.SECONDS
+    else:
+        with pytest.raises(HostError, match=r"for the worker to work; the last check said: .*timed out"):
+            ready.await_ready(host, hold=never, sleep=world.sleep)
+        assert world.now < ready.SECONDS + 2 * ready.PAUSE
 
 
 def test_who_cannot_be_told_of_an_upgrade_is_told_in_the_next_round(
@@ -697,8 +720,9 @@ def test_the_group_and_the_stack_hear_of_a_long_upgrade(
     monkeypatch.setattr(ready, "await_ready", lambda host, *, hold: hold())
     host.layout.state.mkdir(parents=True)
     assert main.main(["ready"], host.layout) == 0
-    assert "openQA upgrades the database's schema" in capsys.readouterr().out
+    assert "the database's schema is upgraded: this host waits" in capsys.readouterr().out
     assert services.actions() == [
+        "record_lifecycle_action_heartbeat",
         *("record_lifecycle_action_heartbeat", "signal_resource"),
         *("complete_lifecycle_action", "signal_resource"),
     ]

@@ -196,9 +196,11 @@ def _ready(_: argparse.Namespace, host: Host) -> None:
     signals = _signals(host)
 
     def hold() -> None:
-        _say("openQA upgrades the database's schema, and this host waits for that")
+        _say("openQA is not up, most likely as the database's schema is upgraded: this host waits for that")
         signals.holds()
 
+    # A boot may have taken much of the time after which the group gives a host up, unheard.
+    signals.heartbeat(host.document.launch_hook)
     ready.await_ready(host, hold=hold)
     if host.layout.awaits_restore.exists():
         _say(host.layout.awaits_restore.read_text(encoding="utf-8"))

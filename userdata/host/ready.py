@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
 from typing import Any
+from urllib.error import URLError
 
 from userdata.host import tap
 from userdata.host.commands import run
@@ -49,8 +50,8 @@ def await_ready(
 
     Args:
         host: this host.
-        hold: tells that this host is not to be given up yet, as openQA's schema is upgraded; called every
-            ``seconds`` while that takes longer than those.
+        hold: tells that this host is not to be given up yet, as openQA's schema is upgraded, here or most
+            likely on the web UI's host; called every ``seconds`` while that takes longer than those.
         seconds: how long to wait, beside as long as such an upgrade runs.
         sleep: waits; takes seconds.
 
@@ -72,7 +73,7 @@ def await_ready(
         now = time.monotonic()
         if hopeless := {**_failed_units(), **_ending_units()}:
             raise HostError("; ".join(f"{unit} {how}: {_last_words(unit)}" for unit, how in hopeless.items()))
-        if now < began + UPGRADE_SECONDS and upgrades(host):
+        if now < began + UPGRADE_SECONDS and (upgrades(host) or _refused_by_webui(host, reason)):
             end = now + seconds
         if now >= end:
             waited = f"waited {now - began:.0f} s for the {role} to work"
@@ -170,6 +171,15 @@ def upgrades(host: Host) -> bool:
         return bool(run(["pgrep", "--full", UPGRADE]))
     except HostError:  # no process is called so
         return False
+
+
+def _refused_by_webui(host: Host, reason: Exception) -> bool:
+    """Whether the web UI's host is there and openQA is not, which is no fault of a worker's host.
+
+    Its successor would wait for the same, and the controller take the fleet for one that cannot come up.
+    """
+    cause = reason.reason if isinstance(reason, URLError) else None
+    return host.document.role == "worker" and isinstance(cause, ConnectionRefusedError)
 
 
 def _builder(host: Host) -> None:
