@@ -582,8 +582,10 @@ def test_readiness_ends_when_a_unit_is_hopeless(
     monkeypatch.setattr(ready, "get", refuse)
     programs.answers[command] = answer
     programs.answers["journalctl"] = "\n".join(
-        json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": text})
-        for identity, text in (
+        json.dumps({"SYSLOG_IDENTIFIER": identity, "MESSAGE": message})
+        for identity, message in (
+            # With a colour.
+            ("openqa-setup", list(b"\x1b[0mconnecting")),
             ("openqa-setup", "the database takes no login"),
             ("podman", "container remove"),
         )

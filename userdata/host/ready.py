@@ -216,12 +216,20 @@ def _ending_units() -> dict[str, str]:
 
 
 def _last_words(unit: str) -> str:
-    journal = run(["journalctl", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
+    # Without --all, what is longer than 4096 bytes would be null.
+    journal = run(["journalctl", "--all", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
     entries = [json.loads(line) for line in journal.splitlines()]
-    said = [entry["MESSAGE"].strip() for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME]
+    said = [
+        _text(entry["MESSAGE"]).strip() for entry in entries if entry.get("SYSLOG_IDENTIFIER") not in _RUNTIME
+    ]
     return next(
         (text for text in reversed(said) if text and not _CONTAINER_ID.fullmatch(text)), "it said nothing"
     )
+
+
+def _text(message: str | list[int]) -> str:
+    """What is not printable, as a colour, comes as bytes: systemd.io/JOURNAL_EXPORT_FORMATS."""
+    return message if isinstance(message, str) else bytes(message).decode(errors="replace")
 
 
 def get(url: str) -> str:
