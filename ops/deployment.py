@@ -46,9 +46,10 @@ def client(environment: Environment, service: str) -> Any:
 
 
 def _check_sender(response_dict: dict[str, Any], **_: object) -> None:
-    """Refuses an answer that is not AWS's, which all have an id, or that was cut off."""
+    """Refuses an answer that is not AWS's, which have an id in a header or in their XML, or was cut off."""
     headers, body = response_dict["headers"], response_dict["body"]
-    if not any(name in headers for name in ("x-amzn-requestid", "x-amz-request-id")):
+    has_id = any(name in headers for name in ("x-amzn-requestid", "x-amz-request-id"))
+    if not (has_id or (isinstance(body, bytes) and b"equestId>" in body)):
         if response_dict["status_code"] < 500:
             raise _AnswerError(why="no answer of AWS's, but a proxy's, say")
         response_dict["body"] = b""  # and botocore tries again by the status alone

@@ -167,6 +167,15 @@ def test_calls_fail_in_botocores_way_whatever_answers(
             answer["Body"].read()
 
 
+def test_an_answer_with_its_id_in_the_text_is_awss(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with answering(200, b"<R><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></R>") as (url, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        _, method, arguments = CALLS[0]
+        getattr(deployment.client(load("local"), "autoscaling"), method)(**arguments)
+
+
 def test_an_api_key_of_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
