@@ -142,6 +142,8 @@ class StatefulHost:
             f"{command} on {instance}",
             self._ssm.send_command,
             DocumentName=document,
+            # CloudFormation says that a new version becomes the default, and was seen to leave the old one.
+            DocumentVersion="$LATEST",
             InstanceIds=[instance],
             Parameters={name: [value] for name, value in parameters.items() if value},
         )

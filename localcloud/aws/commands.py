@@ -69,7 +69,8 @@ class RunCommand:
 
     def send_command(self, p: dict[str, Any]) -> dict[str, Any]:
         """Accept a command."""
-        if unknown := p.keys() - {"Comment", "DocumentName", "InstanceIds", "Parameters"}:
+        known = {"Comment", "DocumentName", "DocumentVersion", "InstanceIds", "Parameters"}
+        if unknown := p.keys() - known:
             raise Refusal("InvalidAction", f"The local cloud does not support {', '.join(sorted(unknown))}.")
         if len(p.get("InstanceIds", [])) != 1:
             raise Refusal("InvalidAction", "The local cloud sends a command to one instance at a time.")
@@ -77,7 +78,7 @@ class RunCommand:
         found = ec2.backend(self._world.account, self._world.region).get_instance_by_id(instance)
         if found is None or found.state != "running":
             raise Refusal("InvalidInstanceId", f"Instances [{instance}] not in a valid state for account")
-        content = self._document(p["DocumentName"])
+        content = self._document(p["DocumentName"], p.get("DocumentVersion"))
         script, seconds = fill(content, p.get("Parameters", {}))
         now = self._world.clock()
         command = Command(id=str(uuid.uuid4()), instance=instance, script=script, seconds=seconds)
@@ -157,12 +158,12 @@ class RunCommand:
             found.status, found.details = "TimedOut", "DeliveryTimedOut"
         return found
 
-    def _document(self, name: str) -> dict[str, Any]:
+    def _document(self, name: str, version: str | None) -> dict[str, Any]:
         backend = ssm_backends[self._world.account][self._world.region]
         documents = backend._documents.get(name)
         if documents is None:
             raise Refusal("InvalidDocument", f"Document with name {name} does not exist.")
-        document = documents.get_default_version()
+        document = documents.find(version)
         if document.document_type != "Command":
             raise Refusal("InvalidDocument", f"Document {name} is no Command.")
         return dict(document.content_json)

@@ -99,6 +99,23 @@ def test_what_is_refused(
         send(ssm, instance or running, **more)
 
 
+def test_the_default_stays_when_a_document_changes(aws: tuple[Server, Any, str]) -> None:
+    server, ssm, instance = aws
+
+    def content(line: str) -> str:
+        step = {**RESTORE["mainSteps"][0], "inputs": {"runCommand": [line]}}
+        return json.dumps({**RESTORE, "mainSteps": [step]})
+
+    ssm.create_document(Name="changed", DocumentType="Command", Content=content("old"))
+    ssm.update_document(Name="changed", DocumentVersion="$LATEST", Content=content("new"))
+    scripts = []
+    for more in ({}, {"DocumentVersion": "$LATEST"}):
+        sent = send(ssm, instance, DocumentName="changed", **more)
+        scripts += [command.script for command in server.cloud.commands()]
+        server.cloud.command_started(sent)
+    assert scripts == ["old", "new"]
+
+
 @pytest.mark.parametrize(
     ("code", "status"), [(0, "Success"), (1, "Failed"), (200, "Failed"), (None, "TimedOut")]
 )

@@ -30,6 +30,7 @@ class Ssm:
     error: str = ""
     agent: bool = True
     sent: list[tuple[str, Mapping[str, list[str]]]] = field(default_factory=list)
+    versions: set[str | None] = field(default_factory=set)
     asked: int = 0
     kept: int = 24_000
 
@@ -39,6 +40,7 @@ class Ssm:
     def send_command(self, **p: Any) -> Any:
         if not self.agent:
             raise ClientError({"Error": {"Code": "InvalidInstanceId", "Message": "none"}}, "SendCommand")
+        self.versions.add(p.get("DocumentVersion"))
         self.sent.append((p["DocumentName"], p["Parameters"]))
         return {"Command": {"CommandId": str(len(self.sent) - 1)}}
 
@@ -87,6 +89,11 @@ def test_progress_is_shown_once_as_it_comes(ssm: Ssm, capsys: pytest.CaptureFixt
     assert ssm.asked == 3
     names = {parameters["Run"][0] for _, parameters in ssm.sent}
     assert len(names) == 1
+
+
+def test_commands_are_as_the_stack_has_them_now(ssm: Ssm) -> None:
+    assert main.main(["--env=dev", "backups", "now"]) == 0
+    assert ssm.versions == {"$LATEST"}
 
 
 def test_the_end_of_a_long_output_is_shown(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:

