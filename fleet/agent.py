@@ -353,9 +353,8 @@ def watch(
     draining: float | None = None
     beaten: float | None = None
     stopped: float | None = None
-    drained = 0.0
     going = handed_back = left = False
-    kept = float("-inf")
+    kept = drained = float("-inf")
     while True:
         now = clock()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fleet import warm
@@ -59,7 +59,7 @@ class Facts:
     prices: Mapping[str, float]
     boot_seconds: float
     one_host: bool
-    warm: tuple[Warm, ...] = field(default=())
+    warm: tuple[Warm, ...] = ()
     spare: float | None = None
 
     @property

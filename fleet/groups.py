@@ -153,13 +153,16 @@ class Groups:
         at = self._clock()
         described: list[Mapping[str, Any]] = []
         for chunk in _chunks(names):
-            described += _pages(self._autoscaling, "describe_auto_scaling_groups", "AutoScalingGroups", chunk)
+            asked = {"AutoScalingGroupNames": chunk}
+            described += _pages(
+                self._autoscaling, "describe_auto_scaling_groups", "AutoScalingGroups", **asked
+            )
         ids = [instance["InstanceId"] for group in described for instance in group["Instances"]]
         facts: dict[str, Mapping[str, Any]] = {}
         for chunk in _chunks(ids):
             # A filter and not ids: an instance that is gone already must not refuse the whole call.
             filters = [{"Name": "instance-id", "Values": chunk}]
-            for reservation in _pages(self._ec2, "describe_instances", "Reservations", filters):
+            for reservation in _pages(self._ec2, "describe_instances", "Reservations", Filters=filters):
                 facts |= {instance["InstanceId"]: instance for instance in reservation["Instances"]}
         groups = {group["AutoScalingGroupName"]: _group(group, facts) for group in described}
         self._excuse(_old_launches(groups.values()))
@@ -327,16 +330,10 @@ def _chunks(names: Sequence[str]) -> Iterable[list[str]]:
     return (list(names[i : i + _NAMED]) for i in range(0, len(names), _NAMED))
 
 
-def _pages(client: Any, action: str, key: str, asked: Any) -> list[Mapping[str, Any]]:
-    arguments = {"AutoScalingGroupNames": asked} if key == "AutoScalingGroups" else {"Filters": asked}
-    found: list[Mapping[str, Any]] = []
-    token: dict[str, str] = {}
-    while True:
-        answer = _call(action, getattr(client, action), **arguments, **token)
-        found += answer[key]
-        if not answer.get("NextToken"):
-            return found
-        token = {"NextToken": answer["NextToken"]}
+def _pages(client: Any, action: str, key: str, **asked: Any) -> list[Mapping[str, Any]]:
+    pages = client.get_paginator(action).paginate(**asked)
+    found: list[Mapping[str, Any]] = _call(action, lambda: [entry for page in pages for entry in page[key]])
+    return found
 
 
 def _call(what: str, function: Callable[..., Any], **arguments: Any) -> Any:

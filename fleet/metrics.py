@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.facts import namespace
@@ -80,7 +80,7 @@ def of_rounds(*, rounds: int, blind: int, acted: int, failed: int) -> list[Datum
     return [_datum(name, value) for name, value in numbers.items()]
 
 
-def put(client: Any, environment: str, data: Iterable[Datum]) -> None:
+def put(client: Any, environment: str, data: Sequence[Datum]) -> None:
     """Send metrics to CloudWatch.
 
     Args:
@@ -88,10 +88,8 @@ def put(client: Any, environment: str, data: Iterable[Datum]) -> None:
         environment: The environment's name.
         data: The metrics.
     """
-    left = list(data)
-    while left:
-        batch, left = left[:_BATCH], left[_BATCH:]
-        client.put_metric_data(Namespace=namespace(environment), MetricData=batch)
+    for begin in range(0, len(data), _BATCH):
+        client.put_metric_data(Namespace=namespace(environment), MetricData=data[begin : begin + _BATCH])
 
 
 def _datum(name: str, value: float, *, unit: str = "Count", **dimensions: str) -> Datum:
