@@ -40,11 +40,11 @@ class Memory:
         since: Until then every message was dealt with, in seconds since the epoch.
     """
 
-    since: float
-
     def __init__(self, path: Path, *, now: float) -> None:
         self._path = path
-        self.since, self._ids, self._last = now, {}, {}
+        self.since = now
+        self._ids: dict[str, float] = {}
+        self._last: dict[str, str] = {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             ids = {str(name): float(at) for name, at in data["ids"].items()}
@@ -56,9 +56,6 @@ class Memory:
             # At once: who looks now and then would begin anew each time.
             self._save()
         self._saved = self.since
-
-    _ids: dict[str, float]
-    _last: dict[str, str]
 
     def knows(self, message: str) -> bool:
         """Tell whether a message, by its id, was dealt with."""

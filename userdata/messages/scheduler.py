@@ -82,8 +82,6 @@ class Scheduler:
                 made = False
                 log.warning("message %s on %s: nothing is scheduled: %s", message.id, message.topic, error)
         self._memory.add(message.id, now=self._clock())
-        for tried in [tried for tried in self._tries if tried[0] == message.id]:
-            del self._tries[tried]
         return made
 
     @contextmanager
