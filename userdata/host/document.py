@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from userdata.host.errors import HostError
+
+T = TypeVar("T")
 
 ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
@@ -302,41 +304,37 @@ def _parse(data: Mapping[str, Any]) -> Document:
         },
         secrets={name: arn for name, arn in data["secrets"].items() if arn},
         volume=(data.get("volume") or {}).get("id"),
-        interface=_interface(data.get("interface")),
-        backup=_backup(data.get("backup")),
-        database=_database(data.get("database")),
-        webui=_webui(data.get("webui")),
-        worker=_worker(data.get("worker")),
-        disk_images=_disk_images(data.get("disk_images")),
-        builder=_builder(data.get("builder")),
-        schedule=_schedule(data.get("schedule")),
+        interface=_optional(_interface, data.get("interface")),
+        backup=_optional(_backup, data.get("backup")),
+        database=_optional(_database, data.get("database")),
+        webui=_optional(_webui, data.get("webui")),
+        worker=_optional(_worker, data.get("worker")),
+        disk_images=_optional(_disk_images, data.get("disk_images")),
+        builder=_optional(_builder, data.get("builder")),
+        schedule=_optional(_schedule, data.get("schedule")),
         timetable=tuple(data.get("timetable") or ()),
     )
 
 
-def _interface(data: Mapping[str, Any] | None) -> Interface | None:
-    if not data:
-        return None
+def _optional(make: Callable[[Mapping[str, Any]], T], data: Mapping[str, Any] | None) -> T | None:
+    return make(data) if data else None
+
+
+def _interface(data: Mapping[str, Any]) -> Interface:
     return Interface(
         id=data["id"], address=data["address"], prefix=int(data["prefix"]), gateway=data["gateway"]
     )
 
 
-def _backup(data: Mapping[str, Any] | None) -> Backup | None:
-    if not data:
-        return None
+def _backup(data: Mapping[str, Any]) -> Backup:
     return Backup(bucket=data["bucket"], prefix=data["prefix"], keep_days=int(data["keep_days"]))
 
 
-def _database(data: Mapping[str, Any] | None) -> Database | None:
-    if not data:
-        return None
+def _database(data: Mapping[str, Any]) -> Database:
     return Database(name=data["name"], user=data["user"], memory_mib=int(data["memory_mib"]))
 
 
-def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
-    if not data:
-        return None
+def _webui(data: Mapping[str, Any]) -> WebUi:
     return WebUi(
         url=data["url"],
         sign_in=data["sign_in"],
@@ -346,15 +344,11 @@ def _webui(data: Mapping[str, Any] | None) -> WebUi | None:
     )
 
 
-def _disk_images(data: Mapping[str, Any] | None) -> DiskImages | None:
-    if not data:
-        return None
+def _disk_images(data: Mapping[str, Any]) -> DiskImages:
     return DiskImages(bucket=data["bucket"], architectures=tuple(data["architectures"]))
 
 
-def _builder(data: Mapping[str, Any] | None) -> Builder | None:
-    if not data:
-        return None
+def _builder(data: Mapping[str, Any]) -> Builder:
     return Builder(
         architecture=data["architecture"],
         program=data["program"],
@@ -371,11 +365,11 @@ def _content(data: Mapping[str, Any]) -> Content:
     return Content(
         distri=data["distri"],
         more_distris=tuple(data["more_distris"]),
-        tests=_source(data["tests"]),
-        needles=_source(data["needles"]),
+        tests=_optional(_source, data["tests"]),
+        needles=_optional(_source, data["needles"]),
         loader=data["loader"],
         templates=tuple(data["templates"]),
-        templates_repository=_source(data["templates_repository"]),
+        templates_repository=_optional(_source, data["templates_repository"]),
         group_names=dict(data["group_names"]),
         refresh_minutes=int(data["refresh_minutes"]),
         asset_limits={name: int(limit) for name, limit in data["asset_limits"].items()},
@@ -383,15 +377,11 @@ def _content(data: Mapping[str, Any]) -> Content:
     )
 
 
-def _source(data: Mapping[str, Any] | None) -> Source | None:
-    if not data:
-        return None
+def _source(data: Mapping[str, Any]) -> Source:
     return Source(address=data["address"], ref=data["ref"])
 
 
-def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
-    if not data:
-        return None
+def _schedule(data: Mapping[str, Any]) -> Schedule:
     return Schedule(
         program=data["program"],
         broker=data["broker"],
@@ -404,9 +394,7 @@ def _schedule(data: Mapping[str, Any] | None) -> Schedule | None:
     )
 
 
-def _worker(data: Mapping[str, Any] | None) -> Worker | None:
-    if not data:
-        return None
+def _worker(data: Mapping[str, Any]) -> Worker:
     return Worker(
         fleet=data["fleet"],
         classes=tuple(data["classes"]),
