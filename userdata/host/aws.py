@@ -53,6 +53,12 @@ def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
         raise HostError(f"{what}: {error}") from error
 
 
+def refusal(error: HostError) -> str:
+    """Returns AWS's code for why it refused what :func:`call` called; empty where it did not answer."""
+    cause = error.__cause__
+    return str(cause.response["Error"]["Code"]) if isinstance(cause, ClientError) else ""
+
+
 def wait(
     what: str,
     ready: Callable[[], T | None],

@@ -16,9 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from userdata.host.aws import call
+from userdata.host.aws import call, refusal
 from userdata.host.document import Worker
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -128,11 +126,7 @@ def _changed(write: Callable[..., Any], **arguments: Any) -> bool:
     try:
         call("host name", write, **arguments)
     except HostError as error:
-        cause = error.__cause__
-        if (
-            isinstance(cause, ClientError)
-            and cause.response["Error"]["Code"] == "ConditionalCheckFailedException"
-        ):
+        if refusal(error) == "ConditionalCheckFailedException":
             return False
         raise
     return True

@@ -49,35 +49,30 @@ def render(folder: Path, context: Mapping[str, Any]) -> list[File]:
         file
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        for file in _render(environment, path.relative_to(folder), context)
+        for file in _render(environment, folder, path.relative_to(folder), context)
     ]
 
 
-def write(
-    files: Iterable[File], folder: Path, *, mode: int, uid: int | None = None, gid: int | None = None
-) -> None:
+def write(files: Iterable[File], folder: Path, *, mode: int, owner: int | None = None) -> None:
     """Writes rendered files below a folder.
 
     Args:
         files: what to write.
         folder: made where missing.
         mode: the files' permissions.
-        uid: their owner; None: this process's.
-        gid: their group; None: this process's.
+        owner: their user and group; None: this process's.
     """
     for file in files:
         path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, file.text, mode=mode, uid=uid, gid=gid)
+        write_private(path, file.text, mode=mode, uid=owner, gid=owner)
 
 
-def _render(environment: jinja2.Environment, path: Path, context: Mapping[str, Any]) -> list[File]:
+def _render(
+    environment: jinja2.Environment, folder: Path, path: Path, context: Mapping[str, Any]
+) -> list[File]:
     if path.suffix != SUFFIX:
-        loader = environment.loader
-        if loader is None:  # never: it is given above
-            return []
-        text, _, _ = loader.get_source(environment, path.as_posix())
-        return [File(path, text)]
+        return [File(path, (folder / path).read_text(encoding="utf-8"))]
     target = path.with_suffix("")
     try:
         template = environment.get_template(path.as_posix())

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from userdata.host import (
     certificates,
     factory,
@@ -32,7 +30,7 @@ from userdata.host import (
     vde,
     volume,
 )
-from userdata.host.aws import await_running, call, wait
+from userdata.host.aws import await_running, call, refusal, wait
 from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
@@ -133,11 +131,10 @@ def configure(host: Host) -> None:
     }[host.document.role](host, values)
     user = USERS[host.document.role]
     users.make_folder(host.layout.runtime, host.layout.config.name, user=user, mode=0o750)
-    for folder in folders(host.document):
-        files = render.render(_roles(host) / folder / "config", context)
-        render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
     files = messages.fedora_files(host, "config", context)
-    render.write(files, host.layout.config, mode=0o600, uid=_owner(user), gid=_owner(user))
+    for folder in folders(host.document):
+        files += render.render(_roles(host) / folder / "config", context)
+    render.write(files, host.layout.config, mode=0o600, owner=_owner(user))
 
 
 def renew_certificate(host: Host) -> None:
@@ -262,12 +259,8 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     _write_administrator(host, found)
     host.layout.closings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
-    secrets.write_private(
-        host.layout.config / "database-ca.crt",
-        certificate,
-        uid=_owner(USERS["webui"]),
-        gid=_owner(USERS["webui"]),
-    )
+    owner = _owner(USERS["webui"])
+    secrets.write_private(host.layout.config / "database-ca.crt", certificate, uid=owner, gid=owner)
     return found
 
 
@@ -276,7 +269,7 @@ def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
     users.make_folder(host.layout.runtime, folder.name, user=user, mode=0o750)
     files = render.render(_roles(host) / "webui" / folder.name, context)
     # The group is that of containers which ask openQA nothing but what they are for.
-    render.write(files, folder, mode=0o640, uid=_owner(user), gid=_owner(user))
+    render.write(files, folder, mode=0o640, owner=_owner(user))
 
 
 def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
@@ -375,12 +368,13 @@ def _database_ca(host: Host) -> str:
     ssm = host.client("ssm")
 
     def published() -> str | None:
+        name = host.document.certificate_parameter
         try:
-            answer = ssm.get_parameter(Name=host.document.certificate_parameter)
-        except ssm.exceptions.ParameterNotFound:
-            return None
-        except (ClientError, BotoCoreError) as error:
-            raise HostError(f"parameter {host.document.certificate_parameter}: {error}") from error
+            answer = call(f"parameter {name}", ssm.get_parameter, Name=name)
+        except HostError as error:
+            if refusal(error) == "ParameterNotFound":
+                return None
+            raise
         value: str = answer["Parameter"]["Value"]
         # What is there may be of a database host that is gone with its volume.
         return value if postgres_tls.trusted(value, host=host.document.database_host) else None

@@ -15,7 +15,7 @@ from typing import IO, Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from userdata.host.aws import call
+from userdata.host.aws import call, refusal
 from userdata.host.backup import names
 from userdata.host.disk_images import manifest as manifests
 from userdata.host.disk_images.manifest import Image, Manifest, ManifestError
@@ -66,15 +66,18 @@ class Store:
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
-            self._s3.put_object(
-                Bucket=self._bucket, Key=self._prefix + MANIFEST, Body=manifests.encode(manifest), **condition
+            call(
+                self._name(MANIFEST),
+                self._s3.put_object,
+                Bucket=self._bucket,
+                Key=self._prefix + MANIFEST,
+                Body=manifests.encode(manifest),
+                **condition,
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "PreconditionFailed":
+        except HostError as error:
+            if refusal(error) == "PreconditionFailed":
                 raise HostError(f"{self._name(MANIFEST)}: another builder has written it") from error
-            raise HostError(f"{self._name(MANIFEST)}: {error}") from error
-        except BotoCoreError as error:
-            raise HostError(f"{self._name(MANIFEST)}: {error}") from error
+            raise
 
     def stored(self, image: Image) -> datetime | None:
         """Returns since when the bucket has an image; None: it has it no more.
@@ -82,14 +85,13 @@ class Store:
         Raises:
             HostError: S3 does not tell.
         """
+        key = self._prefix + image.key
         try:
-            answer = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + image.key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            answer = call(self._name(image.key), self._s3.head_object, Bucket=self._bucket, Key=key)
+        except HostError as error:
+            if refusal(error) in ("404", "NoSuchKey"):
                 return None
-            raise HostError(f"{self._name(image.key)}: {error}") from error
-        except BotoCoreError as error:
-            raise HostError(f"{self._name(image.key)}: {error}") from error
+            raise
         since: datetime = answer["LastModified"]
         return since
 
