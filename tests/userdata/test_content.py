@@ -66,7 +66,7 @@ class OpenQa:
         return self._git(*at, "rev-parse", "HEAD")
 
     def run(
-        self, *words: str, user: str = repository._USER, folder: str = repository.INSIDE, seconds: int = 0
+        self, *words: str, user: str = repository.USER, folder: str = repository.INSIDE, seconds: int = 0
     ) -> str:
         """Plays the container: git and find are themselves, and what is for openQA is noted."""
         if words[0] == "find":
@@ -609,7 +609,7 @@ def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(open
 def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
 
-    def run(*words: str, user: str = repository._USER, **_: Any) -> str:
+    def run(*words: str, user: str = repository.USER, **_: Any) -> str:
         found.append(user)
         return ""
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ from userdata.host.content.repository import INSIDE, Repository
 from userdata.host.document import Content
 from userdata.host.errors import HostError
 from userdata.host.host import Host
+from userdata.host.progress import Report
 from userdata.host.secrets import write_private
 
-Report = Callable[[str], None]
 SAMPLE = "sample"
 
 

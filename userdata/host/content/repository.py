@@ -12,7 +12,7 @@ from userdata.host.errors import HostError
 CONTAINER = "openqa-gru"
 INSIDE = "/var/lib/openqa/content"
 # Without the group it would be root's. git takes a file for changed when its owner or group is another.
-_USER = f"{users.TESTS}:{users.TESTS}"
+USER = f"{users.TESTS}:{users.TESTS}"
 # Who may read the administrator's key.
 _CONFIG = "/etc/openqa-administrator"
 ADMINISTRATOR = f"{users.ADMINISTRATOR}:{users.ADMINISTRATOR}"
@@ -24,7 +24,7 @@ _CANDIDATE = "refs/openqa/candidate"
 _LOADED = "refs/openqa/loaded"
 
 
-def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 300) -> str:
+def inside(*words: str, user: str = USER, folder: str = INSIDE, seconds: int = 300) -> str:
     """Runs a command in the container and returns what it printed.
 
     Args:
@@ -47,6 +47,11 @@ def inside(*words: str, user: str = _USER, folder: str = INSIDE, seconds: int = 
         ],
         seconds=seconds + 60,
     )
+
+
+def reason(error: HostError) -> str:
+    """Returns what a command said last that failed; of one that did not end, the whole error."""
+    return str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
 
 
 @dataclass(frozen=True)
@@ -115,5 +120,4 @@ class Repository:
                 seconds=_SECONDS,
             )
         except HostError as error:
-            reason = str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
-            raise HostError(f"{self.name} from {self.address} at {self.ref}: {reason}") from error
+            raise HostError(f"{self.name} from {self.address} at {self.ref}: {reason(error)}") from error

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from userdata.host import users
-from userdata.host.content.repository import ADMINISTRATOR, inside
+from userdata.host.content.repository import ADMINISTRATOR, USER, inside, reason
 from userdata.host.errors import HostError
 
 OPENQA = "/usr/share/openqa"
@@ -217,12 +217,11 @@ def _api(*words: str) -> None:
     _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user=ADMINISTRATOR)
 
 
-def _run(what: str, *words: str, folder: str = "/", user: str | None = None) -> str:
+def _run(what: str, *words: str, folder: str = "/", user: str = USER) -> None:
     try:
-        return inside(*words, folder=folder, seconds=_SECONDS, **({"user": user} if user else {}))
+        inside(*words, folder=folder, seconds=_SECONDS, user=user)
     except HostError as error:
-        reason = str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
-        raise HostError(f"{what}: {reason}") from error
+        raise HostError(f"{what}: {reason(error)}") from error
 
 
 def _get(path: str) -> Any:
