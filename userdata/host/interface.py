@@ -20,7 +20,7 @@ def attach(ec2: Any, *, interface: str, instance: str, sleep: Callable[[float], 
     Raises:
         HostError: another instance kept it, or attaching failed.
     """
-    if _holder(ec2, interface) == instance:
+    if _attachment(ec2, interface).get("InstanceId") == instance:
         return
     wait(
         f"interface {interface} to be released by the instance that has it",
@@ -67,7 +67,7 @@ def find_link(
 
 def detach(ec2: Any, *, interface: str, instance: str) -> None:
     """Asks EC2 to detach the interface from this instance. Never by force."""
-    attachment = _describe(ec2, interface).get("Attachment") or {}
+    attachment = _attachment(ec2, interface)
     if attachment.get("InstanceId") == instance and attachment.get("Status") != "detaching":
         call(
             f"interface {interface}",
@@ -85,10 +85,8 @@ def _describe(ec2: Any, interface: str) -> dict[str, Any]:
     return found
 
 
-def _holder(ec2: Any, interface: str) -> str | None:
-    attachment = _describe(ec2, interface).get("Attachment") or {}
-    holder: str | None = attachment.get("InstanceId")
-    return holder
+def _attachment(ec2: Any, interface: str) -> dict[str, Any]:
+    return _describe(ec2, interface).get("Attachment") or {}
 
 
 def _address(link: Path) -> str:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from userdata.host.commands import run
 from userdata.host.document import Document, Schedule
 from userdata.host.errors import HostError
 from userdata.host.host import Host
+from userdata.host.progress import Report
 from userdata.host.secrets import write_private
 from userdata.messages import memory
 
@@ -28,7 +29,6 @@ _STATE = "state.json"
 # It asks Fedora's servers for what is in a compose.
 _BY_HAND_SECONDS = 900
 _TLS = {"authority": "ca", "certificate": "certificate", "key": "key"}
-
 
 _PRODUCTION = "org.fedoraproject.prod"
 _SCHEDULER_KEYS = (
@@ -166,7 +166,7 @@ def _lag(host: Host, name: str) -> float:
         raise HostError(f"{path}: does not say until when all was dealt with: {error!r}") from error
 
 
-def schedule_by_hand(host: Host, kind: str, what: str, report: Callable[[str], None]) -> None:
+def schedule_by_hand(host: Host, kind: str, what: str, report: Report) -> None:
     """Has fedora_openqa schedule a compose or an update, in its scheduler's container.
 
     It waits while openQA's templates change: of half of them came half the jobs.
@@ -215,7 +215,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
         host.layout.templates_lock.touch(mode=0o644)
         users.make_folder(host.layout.data, "schedule", user=users.OPENQA, mode=0o700)
     if host.document.timetable:
-        _tell(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})
+        _write_settings(host, "timetable", {"timetable": list(host.document.timetable), "openqa": openqa})
         users.make_folder(host.layout.data, "timetable", user=users.MESSAGES, mode=0o700)
     else:
         _forget(host, "timetable")
@@ -237,13 +237,15 @@ def _configure_rules(
         "password": given.get("password"),
         **{name: f"{name}.pem" if given.get(there) else None for name, there in _TLS.items()},
     }
-    folder = _tell(host, "messages", {"listen": listen, "openqa": openqa, "rules": list(schedule.rules)})
+    folder = _write_settings(
+        host, "messages", {"listen": listen, "openqa": openqa, "rules": list(schedule.rules)}
+    )
     for name, there in _TLS.items():
         _write(folder / f"{name}.pem", given.get(there, ""))
     users.make_folder(host.layout.data, "schedule", user=users.MESSAGES, mode=0o700)
 
 
-def _tell(host: Host, name: str, data: Mapping[str, Any]) -> Path:
+def _write_settings(host: Host, name: str, data: Mapping[str, Any]) -> Path:
     """Writes the settings of ``python3 -m userdata.messages`` into a folder of its own, which it returns."""
     folder = host.layout.runtime / name
     users.make_folder(host.layout.runtime, name, user=users.MESSAGES, mode=0o700)

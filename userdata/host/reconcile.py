@@ -97,11 +97,7 @@ def _interrupted() -> int:
     ended = _ids(
         f"select id from jobs where {marked} and state = 'done' and clone_id is null order by id"  # noqa: S608
     )
-    restarted = 0
-    for job in ended:
-        answer = _api("POST", f"jobs/{job}/restart")
-        restarted += bool(answer.get("result"))
-    return restarted
+    return sum(bool(_api("POST", f"jobs/{job}/restart").get("result")) for job in ended)
 
 
 def _without_assets() -> int:

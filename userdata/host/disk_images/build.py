@@ -58,21 +58,19 @@ def build(host: Host, *, program: Program | None = None) -> Manifest:
     await_turn(host)
     before, tag = store.read()
     stored = {image: store.stored(image) for image in (before.images if before else ())}
-    kept = [image for image, since in stored.items() if since is not None]
-    marks = place(host.layout.images, kept)
+    kept = {image.name: (image, since) for image, since in stored.items() if since is not None}
+    marks = place(host.layout.images, (image for image, _ in kept.values()))
     current = update(program or _program(host, builder))
     images = []
     for path in sorted(host.layout.images.iterdir()):
         if not NAME.fullmatch(path.name):
             continue
-        old = next((image for image in kept if image.name == path.name), None)
-        if old is None or marks[old.name] != _mark(path):
+        if marks.get(path.name) == _mark(path):
+            image, since = kept[path.name]
+            images.append(store.renew(image) if datetime.now(UTC) - since > RENEW else image)
+        else:
             log.info("publishing %s", path.name)
             images.append(store.put(path))
-        else:
-            since = stored[old]
-            due = since is not None and datetime.now(UTC) - since > RENEW
-            images.append(store.renew(old) if due else old)
     if not images:
         raise HostError(f"the program of the builder made no image: {builder.program}")
     before_checked = before.checked if before else None
