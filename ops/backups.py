@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError, client, stack_outputs
 from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
 from ops.reading import Reader
 from settings import Environment
-from userdata.host.backup import manifests, names
-from userdata.host.backup.manifests import Base, ManifestError, Wal
+from userdata.host.backup import names
+from userdata.host.backup.manifests import Base, Wal
 
 # The database host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = f"database/{names.CLUSTERS}/"
@@ -132,26 +131,24 @@ class Bucket:
     """
 
     def __init__(self, environment: Environment) -> None:
-        self.name = stack_outputs(environment, "storage")["BackupBucket"]
-        self._s3 = client(environment, "s3")
-        self.reader = Reader(self._s3, self.name)
-        self.assets = KeptAssets(self._s3, self.name)
-        self._listed: Sequence[str] | None = None
+        name = stack_outputs(environment, "storage")["BackupBucket"]
+        self.reader = Reader(client(environment, "s3"), name)
+        self.assets = KeptAssets(self.reader)
         self._read: dict[str, Found | None] = {}
 
     def found(self) -> list[Found]:
         """Returns all that has a manifest: of weeks of the log that takes very many requests."""
-        return [found for found in self.reader.each(self._found, self._keys()) if found]
+        return [found for found in self.reader.each(self._found, self._keys) if found]
 
     def bases(self) -> list[Base]:
         """Returns the base backups, the oldest first."""
-        read = [self._found(key) for key in self._keys() if _BASE.fullmatch(key.removeprefix(PREFIX))]
+        read = [self._found(key) for key in self._keys if _BASE.fullmatch(key.removeprefix(PREFIX))]
         bases = [found.manifest for found in read if found and isinstance(found.manifest, Base)]
         return sorted(bases, key=lambda base: base.end)
 
     def newest_segment(self, system: str) -> Wal | None:
         """Returns what of a cluster's log was archived last; None: nothing was."""
-        matches = (_WAL.fullmatch(key.removeprefix(PREFIX)) for key in self._keys())
+        matches = (_WAL.fullmatch(key.removeprefix(PREFIX)) for key in self._keys)
         own = [match for match in matches if match and match["system"] == system]
         # The names of attempts begin with the time.
         for match in sorted(own, key=lambda match: (match["attempt"][:16], match["name"]), reverse=True):
@@ -181,33 +178,13 @@ class Bucket:
 
     def _decoded(self, key: str) -> Found | None:
         place = key.removeprefix(PREFIX)
-        manifest: Base | Wal
-        try:
-            if _BASE.fullmatch(place):
-                manifest = manifests.decode(Base, self._get(key))
-            elif _WAL.fullmatch(place):
-                manifest = manifests.decode(Wal, self._get(key))
-            else:
-                return None
-        except ManifestError:
-            # An attempt that was not completed.
-            return None
-        return Found(key, f"{key.rpartition('/')[0]}/{manifest.object}", manifest)
+        manifest: Base | Wal | None = None
+        if _BASE.fullmatch(place):
+            manifest = self.reader.manifest(Base, key)
+        elif _WAL.fullmatch(place):
+            manifest = self.reader.manifest(Wal, key)
+        return Found(key, f"{key.rpartition('/')[0]}/{manifest.object}", manifest) if manifest else None
 
-    def _keys(self) -> Sequence[str]:
-        if self._listed is None:
-            try:
-                pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=PREFIX)
-                self._listed = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-            except (BotoCoreError, ClientError) as error:
-                raise DeploymentError(f"cannot list the bucket {self.name}: {error}") from error
-        return self._listed
-
-    def _get(self, key: str) -> bytes:
-        try:
-            body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
-        except self._s3.exceptions.NoSuchKey as error:
-            raise ManifestError("it is gone since it was listed") from error
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {key} of {self.name}: {error}") from error
-        return body
+    @cached_property
+    def _keys(self) -> list[str]:
+        return self.reader.keys(PREFIX)

@@ -117,7 +117,7 @@ class OpenQa:
         self._client.apisecret = secret
         self._client.session.mount(f"{urlsplit(self.url).scheme}://", _Patience())
 
-    def request(self, method: Literal["GET", "POST", "DELETE"], path: str, **arguments: Any) -> Any:
+    def request(self, method: Literal["GET", "POST"], path: str, **arguments: Any) -> Any:
         """Sends one request to ``/api/v1/PATH``.
 
         Args:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ops.deployment import DeploymentError
 from ops.reading import Reader
-from userdata.host.backup import manifests, names
-from userdata.host.backup.manifests import Asset, Inventory, M, ManifestError
+from userdata.host.backup import names
+from userdata.host.backup.manifests import Asset, Inventory
 
 # The web UI host's part of the bucket: settings/naming.py, backup_prefix.
 PREFIX = "webui/"
@@ -23,14 +17,13 @@ class KeptAssets:
         DeploymentError: by every method: the bucket cannot be read.
     """
 
-    def __init__(self, s3: Any, bucket: str) -> None:
-        self._s3, self._bucket = s3, bucket
-        self._reader = Reader(s3, bucket)
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
     def inventory(self) -> Inventory | None:
         """Returns the newest inventory; None: there is none."""
-        for key in sorted(self._keys(f"{PREFIX}{names.INVENTORIES}/"), reverse=True):
-            if (found := self._manifest(Inventory, key)) is not None:
+        for key in sorted(self._reader.keys(f"{PREFIX}{names.INVENTORIES}/"), reverse=True):
+            if (found := self._reader.manifest(Inventory, key)) is not None:
                 return found
         return None
 
@@ -57,8 +50,8 @@ class KeptAssets:
     def _content_damage(self, sha256: str) -> str | None:
         folder = f"{PREFIX}{names.ASSETS}/{sha256}"
         reason: str | None = f"{folder}: is missing"
-        for key in self._keys(f"{folder}/"):
-            manifest = self._manifest(Asset, key) if key.endswith(".json") else None
+        for key in self._reader.keys(f"{folder}/"):
+            manifest = self._reader.manifest(Asset, key) if key.endswith(".json") else None
             if manifest is not None:
                 reason = self._object_damage(f"{folder}/{manifest.object}", sha256)
                 if reason is None:
@@ -70,20 +63,3 @@ class KeptAssets:
         if read is None:
             return f"{key}: is missing"
         return None if read[0] == sha256 else f"{key}: is not what was written"
-
-    def _manifest(self, kind: type[M], key: str) -> M | None:
-        try:
-            return manifests.decode(kind, self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        except (ManifestError, self._s3.exceptions.NoSuchKey):
-            # An attempt that was not completed, or one that has expired since it was listed.
-            return None
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
-
-    def _keys(self, prefix: str) -> Iterator[str]:
-        try:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", []))
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot list the bucket {self._bucket}: {error}") from error

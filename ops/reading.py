@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deployment import DeploymentError
+from userdata.host.backup import manifests
+from userdata.host.backup.manifests import M, ManifestError
 
 # No more than a client of botocore's has connections.
 AT_ONCE = 10
@@ -39,6 +41,23 @@ class Reader:
                 # An operator who interrupts it does not wait for the large objects that are read.
                 self._over.set()
                 raise
+
+    def keys(self, prefix: str) -> list[str]:
+        """Returns the keys that begin with a prefix, in their order."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        try:
+            return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot list the bucket {self._bucket}: {error}") from error
+
+    def manifest(self, kind: type[M], key: str) -> M | None:
+        """Returns a manifest; None: its attempt was not completed, or it is gone since it was listed."""
+        try:
+            return manifests.decode(kind, self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        except (ManifestError, self._s3.exceptions.NoSuchKey):
+            return None
+        except (BotoCoreError, ClientError) as error:
+            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
 
     def digest(self, key: str) -> tuple[str, int] | None:
         """Returns an object's SHA-256 and size; None: there is none."""

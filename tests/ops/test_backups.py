@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from moto import mock_aws
 
 import settings
 from ops import __main__ as main
-from ops import backups, kept_assets, reading
+from ops import backups, reading
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.manifests import Asset, Base, Inventory, Wal
 
@@ -113,13 +113,13 @@ def test_a_listing_reads_no_more_than_it_shows(
     """A segment each half minute: weeks of them must not be read by who is about to restore."""
     put(s3, tmp_path, *(f"0000000100000000{number:08X}" for number in range(3, 40)))
     read: list[str] = []
-    get = backups.Bucket._get
+    manifest = reading.Reader.manifest
 
-    def noted(self: backups.Bucket, key: str) -> bytes:
+    def noted(self: reading.Reader, kind: Any, key: str) -> Any:
         read.append(key)
-        return get(self, key)
+        return manifest(self, kind, key)
 
-    monkeypatch.setattr(backups.Bucket, "_get", noted)
+    monkeypatch.setattr(reading.Reader, "manifest", noted)
     assert run("list") == 0
     assert "the log's newest segment, 000000010000000000000027" in capsys.readouterr().out
     assert len(read) == 2
@@ -162,10 +162,10 @@ def test_what_expires_while_all_is_read_is_not_missing(
 ) -> None:
     put(s3, tmp_path, "000000010000000000000003", "000000010000000000000004")
     folder = f"database/postgres/{SYSTEM}/wal/0000000100000000"
-    listed, found = backups.Bucket._keys, backups.Bucket.found
+    listed, found = reading.Reader.keys, backups.Bucket.found
 
-    def then_a_manifest_is_gone(self: backups.Bucket) -> Sequence[str]:
-        keys = listed(self)
+    def then_a_manifest_is_gone(self: reading.Reader, prefix: str) -> list[str]:
+        keys = listed(self, prefix)
         s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000004/a.json")
         return keys
 
@@ -175,7 +175,7 @@ def test_what_expires_while_all_is_read_is_not_missing(
             s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000003/{name}")
         return all_of_it
 
-    monkeypatch.setattr(backups.Bucket, "_keys", then_a_manifest_is_gone)
+    monkeypatch.setattr(reading.Reader, "keys", then_a_manifest_is_gone)
     monkeypatch.setattr(backups.Bucket, "found", then_both_are_gone)
     assert run("verify") == 0
     assert "2 objects, 0 of them" in capsys.readouterr().out
@@ -243,13 +243,13 @@ def test_an_asset_of_which_an_older_attempt_expires_is_there(
 ) -> None:
     put(s3, tmp_path, "000000010000000000000003")
     key = put_asset(s3, b"image")
-    listed = kept_assets.KeptAssets._keys
+    listed = reading.Reader.keys
 
-    def then_one_is_gone(self: kept_assets.KeptAssets, prefix: str) -> Iterator[str]:
+    def then_one_is_gone(self: reading.Reader, prefix: str) -> list[str]:
         older = f"{key.removesuffix('/a')}/0.json"
-        yield from [older, *listed(self, prefix)] if prefix in older else listed(self, prefix)
+        return [older, *listed(self, prefix)] if older.startswith(prefix) else listed(self, prefix)
 
-    monkeypatch.setattr(kept_assets.KeptAssets, "_keys", then_one_is_gone)
+    monkeypatch.setattr(reading.Reader, "keys", then_one_is_gone)
     assert run("verify") == 0
 
 
