@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
     except (BuildError, ValueError, OSError) as error:
-        print(f"images: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("images: interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 

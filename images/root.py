@@ -8,21 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from images import build, cache, recipe
-from images.container import Bind, change, execute, log_path, run
+from images.container import Bind, change, execute, log_path
 from images.debian import DebianRoot
-from images.errors import BuildError
-
-__all__ = [
-    "BASE",
-    "Bind",
-    "BuildError",
-    "base_root",
-    "golden_path",
-    "golden_root",
-    "plain_path",
-    "plain_root",
-    "run",
-]
 
 # What Debian's own cloud image brings, as far as it matters to a host (no kernel and no boot loader).
 BASE = DebianRoot(
@@ -66,15 +53,6 @@ _INSTALL_SOURCES = (
 )
 
 
-def base_root() -> Path:
-    """Returns a root that stands in for Debian's cloud image, made on first use.
-
-    Raises:
-        BuildError: it could not be made.
-    """
-    return BASE.make()
-
-
 def plain_root() -> Path:
     """Returns the base root with what nothing that runs on it could install: the stand-in for mount-s3.
 
@@ -84,7 +62,7 @@ def plain_root() -> Path:
     final = plain_path()
     with cache.locked(cache.root() / "plain.lock"):
         if not final.exists():
-            base = base_root()
+            base = BASE.make()
             with cache.step("root plain"), cache.workspace() as folder:
                 _copy(base, folder / "root", log=log_path("root-plain"))
                 _put_mountpoint(folder / "root")
@@ -98,21 +76,16 @@ def plain_path() -> Path:
     return cache.root() / "roots" / f"plain-{recipe.digest(inputs)}"
 
 
-def golden_root(os: str = "debian") -> Path:
+def golden_root() -> Path:
     """Returns the plain root after ``userdata/install.sh``: packages and container images are in it.
 
-    Args:
-        os: the hosts' operating system; only ``debian`` has a base root.
-
     Raises:
-        BuildError: there is no base root for the system, or the installation failed.
+        BuildError: it could not be made, or the installation failed.
     """
-    if os != "debian":
-        raise BuildError(f"no golden root for {os}: only for debian")
     final = golden_path()
     with cache.locked(cache.root() / "golden.lock"):
         if not final.exists():
-            archives = build.build(os, platform.machine())
+            archives = build.build("debian", platform.machine())
             plain = plain_root()
             with cache.step("root golden"), cache.workspace() as folder:
                 copy = folder / "root"

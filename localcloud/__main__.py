@@ -12,7 +12,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from images import root
-from images.root import BuildError
+from images.errors import BuildError
 from localcloud import cloud, deploy
 from localcloud.cloud import CloudError, RunningCloud
 from settings import ENVIRONMENTS, SettingsError

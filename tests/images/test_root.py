@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from images import build, cache, recipe, root
+from images.container import Bind, run
 from images.debian import DebianRoot
+from images.errors import BuildError
 from tests.prerequisites import missing
 
 USERDATA = Path(recipe.__file__).parent.parent / "userdata"
@@ -84,7 +86,7 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
         (base.path / "usr/bin").mkdir(parents=True)
         return base.path
 
-    def install(copy: Path, command: Sequence[str], *, name: str, binds: list[root.Bind], log: Path) -> None:
+    def install(copy: Path, command: Sequence[str], *, name: str, binds: list[Bind], log: Path) -> None:
         seen.update({bind.target: sorted(path.name for path in bind.source.iterdir()) for bind in binds})
 
     monkeypatch.setattr(build, "build", lambda os, architecture: archives)
@@ -99,10 +101,10 @@ def test_the_installation_sees_the_archives_of_today_and_only_those(
 
 @pytest.mark.usefixtures("base")
 def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
-    base = root.base_root()
+    base = root.BASE.make()
     log = tmp_path / "log"
-    out = root.Bind(source=tmp_path, target="/out", writable=True)
-    root.run(base, ["sh", "-c", "rm -r /usr/bin/sudo; touch /new /out/kept; echo done"], binds=[out], log=log)
+    out = Bind(source=tmp_path, target="/out", writable=True)
+    run(base, ["sh", "-c", "rm -r /usr/bin/sudo; touch /new /out/kept; echo done"], binds=[out], log=log)
     assert (base / "usr/bin/sudo").exists()
     assert not (base / "new").exists()
     assert (tmp_path / "kept").exists()
@@ -129,8 +131,8 @@ def test_what_a_command_does_is_thrown_away(tmp_path: Path) -> None:
 def test_what_a_command_complained_of_is_told(said: str, told: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("E: of an earlier build, with Ä\n")
-    with pytest.raises(root.BuildError) as caught:
-        root.run(root.base_root(), ["sh", "-c", f"echo '{said}' >&2; exit 100"], log=log)
+    with pytest.raises(BuildError) as caught:
+        run(root.BASE.make(), ["sh", "-c", f"echo '{said}' >&2; exit 100"], log=log)
     assert str(caught.value).endswith(f"ended with 100{told}; its output is in {log}")
     assert "earlier build" in log.read_text()
 
@@ -139,7 +141,7 @@ def test_what_a_command_complained_of_is_told(said: str, told: str, tmp_path: Pa
 def test_a_command_sees_the_same_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        root.run(root.base_root(), ["sh", "-c", "umask; stat --format=%a /"], log=tmp_path / "log")
+        run(root.BASE.make(), ["sh", "-c", "umask; stat --format=%a /"], log=tmp_path / "log")
     finally:
         os.umask(before)
     assert (tmp_path / "log").read_text() == "0022\n755\n"
@@ -152,16 +154,16 @@ def test_a_command_uses_the_machines_proxies(tmp_path: Path, monkeypatch: pytest
     for name in names:
         monkeypatch.setenv(name, f"the machine's {name}")
     monkeypatch.delenv("HTTP_PROXY")
-    root.run(root.base_root(), ["env"], log=tmp_path / "log")
+    run(root.BASE.make(), ["env"], log=tmp_path / "log")
     said = {line for line in (tmp_path / "log").read_text().splitlines() if "proxy" in line.lower()}
     assert said == {f"{name}=the machine's {name}" for name in names if name != "HTTP_PROXY"}
 
 
 @pytest.mark.usefixtures("base")
 def test_a_file_shown_is_not_writable_unless_said(tmp_path: Path) -> None:
-    bind = root.Bind(source=tmp_path, target="/in")
-    with pytest.raises(root.BuildError, match="touch /in/new ended with 1; its output is in"):
-        root.run(root.base_root(), ["touch", "/in/new"], binds=[bind], log=tmp_path / "log")
+    bind = Bind(source=tmp_path, target="/in")
+    with pytest.raises(BuildError, match="touch /in/new ended with 1; its output is in"):
+        run(root.BASE.make(), ["touch", "/in/new"], binds=[bind], log=tmp_path / "log")
 
 
 @pytest.mark.usefixtures("base")
@@ -176,7 +178,7 @@ def test_a_killed_run_leaves_no_process_and_no_mount(
     # A shell's background commands ignore Ctrl-C, and so would this one's.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        f"from images import root; root.run(root.base_root(), ['sleep', '{duration}'])"
+        f"from images import container, root; container.run(root.BASE.make(), ['sleep', '{duration}'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
@@ -188,7 +190,7 @@ def test_a_killed_run_leaves_no_process_and_no_mount(
         process.kill()
     _wait_until(lambda: not _is_running(duration))
     assert workspace.name not in Path("/proc/self/mounts").read_text()
-    root.run(root.base_root(), ["true"])
+    run(root.BASE.make(), ["true"])
     assert list((tmp_path / "building").iterdir()) == []
     assert list(Path("/sys/fs/cgroup").rglob(workspace.name)) == []
 

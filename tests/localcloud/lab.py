@@ -139,7 +139,7 @@ def make_lab(running: RunningCloud) -> Lab:
         allow(running, groups["server"], 8080, {"UserIdGroupPairs": [{"GroupId": groups[source]}]})
     allow(running, groups["balancer"], 443, {"IpRanges": [{"CidrIp": "127.0.0.0/8"}]})
     _make_role(running)
-    image = running.add_image(root.base_root())
+    image = running.add_image(root.BASE.make())
     return Lab(cloud=running, image=image, subnets=(subnets[0], subnets[1]), groups=groups)
 
 
