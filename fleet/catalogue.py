@@ -15,6 +15,7 @@ from typing import Literal
 
 from userdata.host.sizing import POOL_GIB
 
+# A table for each type, its keys the fields of `InstanceType`.
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 
 VCPU_PER_WORKER = 2
@@ -79,16 +80,9 @@ class InstanceType:
 
 
 @cache
-def load(path: Path = CATALOGUE) -> Mapping[str, InstanceType]:
-    """Read the catalogue.
-
-    Args:
-        path: The TOML file: a table for each type, its keys the fields of `InstanceType`.
-
-    Returns:
-        The types by name, in the file's order.
-    """
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
+def load() -> Mapping[str, InstanceType]:
+    """Read the catalogue: the types by name, in the file's order."""
+    document = tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))
     return MappingProxyType({name: InstanceType(name=name, **facts) for name, facts in document.items()})
 
 

@@ -15,6 +15,7 @@ from fleet.view import View
 # Sets of worker classes with a metric of their own: each metric has its price.
 MOST_CLASSES = 20
 _BATCH = 500  # PutMetricData takes 1000
+_UNITS = {"OldestWait": "Seconds", "CostPerHour": "None"}
 
 Datum = Mapping[str, Any]
 
@@ -29,9 +30,9 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
     data = [
         _datum("JobsWaiting", len(waiting)),
         _datum("JobsBlocked", len(seen.jobs) - len(waiting)),
-        _datum("OldestWait", max((seen.now - job.since for job in waiting), default=0.0), unit="Seconds"),
+        _datum("OldestWait", max((seen.now - job.since for job in waiting), default=0.0)),
         _datum("JobsUnserved", unserved(seen).total()),
-        _datum("CostPerHour", sum(view.hourly.values()), unit="None"),
+        _datum("CostPerHour", sum(view.hourly.values())),
         _datum("BreakersOpen", sum(broken.values())),
         _datum("FleetsWithoutCapacity", len(without_capacity)),
         _datum("HostsLost", len(view.lost)),
@@ -56,7 +57,7 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
             "NoCapacity": float(fleet.name in without_capacity),
             "CostPerHour": view.hourly[fleet.name],
         }
-        data += [_datum(name, value, unit=_unit(name), Fleet=fleet.name) for name, value in numbers.items()]
+        data += [_datum(name, value, Fleet=fleet.name) for name, value in numbers.items()]
     return data
 
 
@@ -92,16 +93,12 @@ def put(client: Any, environment: str, data: Sequence[Datum]) -> None:
         client.put_metric_data(Namespace=namespace(environment), MetricData=data[begin : begin + _BATCH])
 
 
-def _datum(name: str, value: float, *, unit: str = "Count", **dimensions: str) -> Datum:
+def _datum(name: str, value: float, **dimensions: str) -> Datum:
     # Dimensions are printable ASCII: the CloudWatch API reference, "Dimension".
     dimensions = {key: re.sub("[^ -~]", "?", text)[:1024] for key, text in dimensions.items()}
     return {
         "MetricName": name,
         "Value": float(value),
-        "Unit": unit,
+        "Unit": _UNITS.get(name, "Count"),
         "Dimensions": [{"Name": key, "Value": text} for key, text in dimensions.items()],
     }
-
-
-def _unit(name: str) -> str:
-    return "None" if name == "CostPerHour" else "Count"

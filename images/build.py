@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from images import cache, recipe
-from images.cache import step
 from images.container import Bind, log_path, run
 from images.debian import DebianRoot
 from images.errors import BuildError
@@ -84,7 +83,7 @@ def _build(wanted: Recipe, final: Path) -> None:
     with cache.workspace() as folder:
         out = Bind(source=folder, target="/out", writable=True)
         if name in recipe.ARTIFACTS:
-            with step(name):
+            with cache.step(name):
                 sources = Bind(source=wanted.sources, target="/build")
                 run(
                     BUILDER.make(),
@@ -94,7 +93,7 @@ def _build(wanted: Recipe, final: Path) -> None:
                 )
         else:
             _build_image(wanted)
-            with step(f"{name}, export"):
+            with cache.step(f"{name}, export"):
                 save = ("save", "--quiet", "--format=oci-archive", f"--output=/out/{name}")
                 _podman(*save, wanted.reference, bind=out)
         cache.publish(folder / name, final)
@@ -108,7 +107,7 @@ def _build_image(wanted: Recipe) -> None:
         base = wanted.parent.reference
     else:
         base = _distribution(wanted.os)
-    with step(wanted.name):
+    with cache.step(wanted.name):
         _podman(
             *("build", "--isolation=chroot", "--network=host", "--pull=never", *_LIMITS),
             *(f"--build-arg={argument}" for argument in (f"BASE={base}", *_packages(wanted))),
@@ -135,7 +134,7 @@ def _distribution(os: str) -> str:
         return distribution
     root = CONTAINER.make()
     reference = f"localhost/openqa-distribution:{root.name.removeprefix('container-')}"
-    with step("import"):
+    with cache.step("import"):
         run(
             BUILDER.make(),
             # Podman writes its own /etc/resolv.conf, which must not be a link.

@@ -179,11 +179,8 @@ class StatefulHost:
 def _call(what: str, function: Any, **arguments: Any) -> Any:
     try:
         return function(**arguments)
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "InvalidInstanceId":
-            raise DeploymentError(
-                f"{what}: Systems Manager knows no agent there; the environment needs session_manager = true"
-            ) from error
-        raise DeploymentError(f"{what}: {error}") from error
-    except BotoCoreError as error:
-        raise DeploymentError(f"{what}: {error}") from error
+    except (BotoCoreError, ClientError) as error:
+        why = str(error)
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "InvalidInstanceId":
+            why = "Systems Manager knows no agent there; the environment needs session_manager = true"
+        raise DeploymentError(f"{what}: {why}") from error

@@ -15,6 +15,7 @@ from userdata.host.errors import HostError
 DEVICE = Path("/dev/kvm")
 SECONDS = 120  # a new volume still reads itself from its snapshot
 MARK = "K"
+_FAILED = "KVM does not work here, yet the environment says kvm = true"
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def group() -> int:
     try:
         return DEVICE.stat().st_gid
     except OSError as error:
-        raise HostError(
-            f"KVM does not work here, yet the environment says kvm = true: {DEVICE}: {error.strerror}"
-        ) from error
+        raise HostError(f"{_FAILED}: {DEVICE}: {error.strerror}") from error
 
 
 def prove(image: str, *, architecture: str, folder: Path) -> None:
@@ -141,6 +140,6 @@ def _judge(command: list[str]) -> None:
     except HostError as error:
         # The reason alone: the command is longer than a line of a console.
         why = str(error).removeprefix(f"{' '.join(command)}: ")
-        raise HostError(f"KVM does not work here, yet the environment says kvm = true: {why}") from error
+        raise HostError(f"{_FAILED}: {why}") from error
     if MARK not in output:
-        raise HostError("KVM does not work here, yet the environment says kvm = true: the guest said nothing")
+        raise HostError(f"{_FAILED}: the guest said nothing")
