@@ -254,24 +254,6 @@ def test_old_data_is_not_acted_on() -> None:
     assert world.calls == []
 
 
-def test_data_that_gets_old_while_it_is_acted_on() -> None:
-    world = World(jobs=[], desired=2)
-    world.arrive(1)
-    world.arrive(2)
-    control = world.controller()
-    control.round()
-    world.now += 100
-
-    class Slow(World):
-        def terminate(self, instance: str, *, decrement: bool) -> None:
-            world.now += 130
-            World.terminate(world, instance, decrement=decrement)
-
-    control._groups = Slow(**vars(world))  # type: ignore[assignment]
-    control.round()
-    assert len(world.calls) == 1
-
-
 def test_data_that_got_old_with_the_last_act_closes_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(desired=1)
     world.arrive(1)
