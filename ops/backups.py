@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ops.deployment import DeploymentError, client, stack_outputs
+from ops.deployment import client, stack_outputs
 from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
 from ops.reading import Reader
@@ -99,10 +99,7 @@ def take(environment: Environment, options: argparse.Namespace) -> int:
     Raises:
         DeploymentError: there is no host, or it failed.
     """
-    host = StatefulHost(environment, "database")
-    if (instance := host.instance()) is None:
-        raise DeploymentError(f"{environment.name} has no database host in service")
-    host.run(instance, "backup")
+    StatefulHost(environment, "database").run("backup")
     return 0
 
 

@@ -88,30 +88,20 @@ class StatefulHost:
         ]
         return found[0] if found else None
 
-    def await_instance(self, *, seconds: float) -> str:
-        """Waits for an instance in service and returns its id.
-
-        Args:
-            seconds: how long at most.
-        """
-        end = time.monotonic() + seconds
-        while (found := self.instance()) is None:
-            if time.monotonic() >= end:
-                raise DeploymentError(f"the {self.part} host is not in service after {seconds:.0f} s")
-            time.sleep(POLL_SECONDS)
-        return found
-
-    def run(self, instance: str, command: str, parameters: Mapping[str, str] | None = None) -> None:
+    def run(
+        self, command: str, parameters: Mapping[str, str] | None = None, *, wait_seconds: float = 0
+    ) -> None:
         """Has the host run a command, and prints what that says as it goes on.
 
         Args:
-            instance: the host.
             command: the name of the command, such as ``restore``.
             parameters: the document's; those that are empty are left out.
+            wait_seconds: how long it is waited for a host in service.
 
         Raises:
             DeploymentError: it failed; the text is the host's own.
         """
+        instance = self._await_instance(wait_seconds)
         name, shown = uuid.uuid4().hex, 0
         started = self._send(instance, command, {"Run": name, **(parameters or {})})
         while (answer := self._answer(instance, started)) is None:
@@ -125,6 +115,15 @@ class StatefulHost:
             print(_SPEAKER.sub("", line), flush=True)
         if not answer.done:
             raise DeploymentError(f"{command} on the {self.part} host {instance}: {answer.reason}")
+
+    def _await_instance(self, seconds: float) -> str:
+        end = time.monotonic() + seconds
+        while (found := self.instance()) is None:
+            if time.monotonic() >= end:
+                waited = f" after {seconds:.0f} s" if seconds else ""
+                raise DeploymentError(f"{self._environment.name} has no {self.part} host in service{waited}")
+            time.sleep(POLL_SECONDS)
+        return found
 
     def _print_progress(self, instance: str, name: str, shown: int) -> int:
         """Prints what is new of a command's progress; returns how many lines."""

@@ -64,15 +64,12 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         target = choose.parse_target(options.to, timeline=options.timeline)
     except HostError as error:
         raise DeploymentError(str(error)) from error
-    host = StatefulHost(environment, "database")
-    if (instance := host.instance()) is None:
-        raise DeploymentError(f"{environment.name} has no database host in service")
     parameters = {
         "To": target.time.isoformat() if target.time else "latest",
         "Timeline": f"--timeline={target.timeline}" if target.timeline is not None else "",
         "Overwrite": "--yes-overwrite" if options.yes_overwrite else "",
     }
-    host.run(instance, "restore", parameters)
+    StatefulHost(environment, "database").run("restore", parameters)
     return 0 if options.database_only else reconcile(environment, options)
 
 
@@ -89,6 +86,5 @@ def reconcile(environment: Environment, options: argparse.Namespace) -> int:
     Raises:
         DeploymentError: refused or failed.
     """
-    host = StatefulHost(environment, "webui")
-    host.run(host.await_instance(seconds=_WEBUI_SECONDS), "reconcile")
+    StatefulHost(environment, "webui").run("reconcile", wait_seconds=_WEBUI_SECONDS)
     return 0

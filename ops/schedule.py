@@ -89,10 +89,7 @@ def run_fedora(environment: Environment, options: argparse.Namespace) -> int:
         )
     if not _PATTERN[options.kind].fullmatch(options.what):
         raise DeploymentError(f"{options.what!r} is no {options.kind}; allowed: {_WHAT[options.kind]}")
-    host = StatefulHost(environment, "webui")
-    if (instance := host.instance()) is None:
-        raise DeploymentError(f"{environment.name} has no web UI host in service")
-    host.run(instance, "schedule", {"Kind": options.kind, "What": options.what})
+    StatefulHost(environment, "webui").run("schedule", {"Kind": options.kind, "What": options.what})
     return 0
 
 

@@ -9,27 +9,23 @@ import pytest
 from ops import __main__ as main
 from ops import restore
 
-DATABASE = ("database", "i-database", "restore")
-RECONCILED: tuple[object, ...] = ("webui", "i-webui", "reconcile", {})
+DATABASE = ("database", "restore")
+RECONCILED: tuple[object, ...] = ("webui", "reconcile", {}, 1200)
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """What hosts were told to do, each with one instance in service."""
+    """What hosts were told to do, and for how long who is not there yet is waited for."""
     told: list[tuple[object, ...]] = []
 
     class Host:
         def __init__(self, environment: object, part: str) -> None:
             self.part = part
 
-        def instance(self) -> str:
-            return f"i-{self.part}"
-
-        def await_instance(self, *, seconds: float) -> str:
-            return self.instance()
-
-        def run(self, instance: str, command: str, parameters: Mapping[str, str] | None = None) -> None:
-            told.append((self.part, instance, command, parameters or {}))
+        def run(
+            self, command: str, parameters: Mapping[str, str] | None = None, *, wait_seconds: float = 0
+        ) -> None:
+            told.append((self.part, command, parameters or {}, wait_seconds))
 
     monkeypatch.setattr(restore, "StatefulHost", Host)
     return told
@@ -41,14 +37,14 @@ def run(*words: str) -> int:
 
 def test_all_there_is_is_restored_and_openqa_brought_in_line(done: list[tuple[object, ...]]) -> None:
     assert run("restore", "--to", "latest") == 0
-    assert done == [(*DATABASE, {"To": "latest", "Timeline": "", "Overwrite": ""}), RECONCILED]
+    assert done == [(*DATABASE, {"To": "latest", "Timeline": "", "Overwrite": ""}, 0), RECONCILED]
 
 
 def test_the_operator_says_when_by_which_timeline_and_over_what(done: list[tuple[object, ...]]) -> None:
     words = ("--to", "2026-01-31T03:00:00Z", "--timeline", "2", "--yes-overwrite", "--database-only")
     assert run("restore", *words) == 0
     told = {"To": "2026-01-31T03:00:00+00:00", "Timeline": "--timeline=2", "Overwrite": "--yes-overwrite"}
-    assert done == [(*DATABASE, told)]
+    assert done == [(*DATABASE, told, 0)]
 
 
 def test_openqa_may_be_brought_in_line_alone(done: list[tuple[object, ...]]) -> None:
