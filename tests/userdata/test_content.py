@@ -595,14 +595,14 @@ def test_templates_are_files_of_their_repository(tmp_path: Path, name: str) -> N
 
 def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(openqa: OpenQa) -> None:
     files = ["a.json", "b.json"]
-    templates.check(Path("/"), "/inner", files, loader="fifloader")
+    templates.check(Path("/"), "/inner", files, loader="fifloader", group_names={})
     assert openqa.asked == ["python3 fifloader.py --clean a.json b.json"]
-    templates.load("/inner", files, loader="fifloader", changed=["b.json"])
+    templates.load("/inner", files, loader="fifloader", changed=["b.json"], group_names={})
     assert openqa.asked[1:] == [
         "python3 fifloader.py --load --clean --loader=/opt/bin/load-templates.sh "
         "--host=http://localhost:9526 a.json b.json"
     ]
-    templates.load("/inner", files, loader="fifloader", changed=[])
+    templates.load("/inner", files, loader="fifloader", changed=[], group_names={})
     assert len(openqa.asked) == 2
 
 
@@ -614,9 +614,9 @@ def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return ""
 
     monkeypatch.setattr(templates, "inside", run)
-    templates.check(tmp_path, "/inner", ["a.json"], loader="fifloader")
+    templates.check(tmp_path, "/inner", ["a.json"], loader="fifloader", group_names={})
     assert found == ["605:605"]
-    templates.load("/inner", ["a.json"], loader="fifloader", changed=["a.json"])
+    templates.load("/inner", ["a.json"], loader="fifloader", changed=["a.json"], group_names={})
     assert found == ["605:605", "606:606"]
 
 
@@ -631,14 +631,14 @@ def test_nobody_else_in_the_container_configures_who_acts_there(monkeypatch: pyt
 def test_a_changed_program_loads_anew(tmp_path: Path) -> None:
     for name in ("a.json", templates.FIFLOADER):
         (tmp_path / name).write_text(name)
-    before = templates.digests(tmp_path, ["a.json"], loader="fifloader")
+    before = templates.digests(tmp_path, ["a.json"], loader="fifloader", group_names={})
     (tmp_path / templates.FIFLOADER).write_text("another")
-    assert templates.digests(tmp_path, ["a.json"], loader="fifloader") != before
+    assert templates.digests(tmp_path, ["a.json"], loader="fifloader", group_names={}) != before
 
 
 def test_tables_are_loaded_before_the_job_groups_that_name_them(openqa: OpenQa) -> None:
     files = ["group.yaml", "tables.json"]
-    templates.load("/inner", files, loader="openqa", changed=files)
+    templates.load("/inner", files, loader="openqa", changed=files, group_names={})
     loaded = [line for line in openqa.asked if "template" in line]
     assert ["tables.json" in line for line in loaded] == [True, False]
 
@@ -654,17 +654,17 @@ def test_job_groups_are_called_as_their_files_or_otherwise(openqa: OpenQa) -> No
 def test_a_group_that_is_called_otherwise_is_loaded_under_its_new_name(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("{}")
 
-    def digest(**names: Any) -> str:
-        return templates.digests(tmp_path, ["one.yaml"], loader="openqa", **names)["one.yaml"]
+    def digest(names: dict[str, str]) -> str:
+        return templates.digests(tmp_path, ["one.yaml"], loader="openqa", group_names=names)["one.yaml"]
 
-    assert digest() == digest(group_names={"two.yaml": "Two"}) != digest(group_names={"one.yaml": "One"})
+    assert digest({}) == digest({"two.yaml": "Two"}) != digest({"one.yaml": "One"})
 
 
 def test_no_job_group_is_of_two_files(openqa: OpenQa) -> None:
     """openQA would drop the job templates of the first."""
     files = ["x86_64/one.yaml", "aarch64/one.yaml"]
     with pytest.raises(HostError, match=r"x86_64/one\.yaml and aarch64/one\.yaml are both job group one:"):
-        templates.check(Path("/"), "/inner", files, loader="openqa")
+        templates.check(Path("/"), "/inner", files, loader="openqa", group_names={})
     assert openqa.asked == []
     templates.check(Path("/"), "/inner", files, loader="openqa", group_names={files[1]: "one (aarch64)"})
     assert len(openqa.asked) == 1

@@ -13,8 +13,8 @@ CONTAINER = "openqa-gru"
 INSIDE = "/var/lib/openqa/content"
 # Without the group it would be root's. git takes a file for changed when its owner or group is another.
 USER = f"{users.TESTS}:{users.TESTS}"
-# Who may read the administrator's key.
 _CONFIG = "/etc/openqa-administrator"
+# Who may read the administrator's key, which is there.
 ADMINISTRATOR = f"{users.ADMINISTRATOR}:{users.ADMINISTRATOR}"
 
 _SECONDS = 3600

@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from userdata.host import users
@@ -29,7 +28,6 @@ _TABLES: Mapping[str, frozenset[str]] = {
     "Products": frozenset({"arch", "distri", "flavor", "version"}),
     "JobTemplates": frozenset(),
 }
-_AS_FILES: Mapping[str, str] = MappingProxyType({})
 _SECONDS = 1800
 _ANSWER_SECONDS = 60
 
@@ -53,7 +51,7 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def digests(
-    tree: Path, files: Iterable[str], *, loader: str, group_names: Mapping[str, str] = _AS_FILES
+    tree: Path, files: Iterable[str], *, loader: str, group_names: Mapping[str, str]
 ) -> dict[str, str]:
     """Returns the SHA-256 of each file that decides what is loaded, with the name that its group is given."""
     names = [*files, *(find(tree, [FIFLOADER]) if loader == "fifloader" else [])]
@@ -72,7 +70,7 @@ def check(
     files: Sequence[str],
     *,
     loader: str,
-    group_names: Mapping[str, str] = _AS_FILES,
+    group_names: Mapping[str, str],
 ) -> None:
     """Checks templates with what openQA and their own repository have for it; loads nothing.
 
@@ -145,7 +143,7 @@ def load(
     *,
     loader: str,
     changed: Iterable[str],
-    group_names: Mapping[str, str] = _AS_FILES,
+    group_names: Mapping[str, str],
 ) -> None:
     """Has openQA take templates.
 
