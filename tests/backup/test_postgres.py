@@ -610,8 +610,12 @@ def test_everything_but_the_bucket_is_lost(host: BareHost) -> None:
     host.lose_everything_but_the_bucket()
     lost = time.time()
     host.start()
-    # No new database: the host waits, and says for what.
+    # No new database: the host waits, and says for what, also after a restore that failed.
     assert not works(host)
+    host.output("mv /srv/data/certificates/server.key /srv/data/certificates/kept")
+    failed = host.host("restore --to latest")
+    host.output("mv /srv/data/certificates/kept /srv/data/certificates/server.key")
+    assert failed.returncode == 1
     assert "restore --to latest" in host.output("cat /run/openqa-on-aws/awaits-restore")
     began = time.monotonic()
     print(host.does("restore --to latest"))

@@ -188,7 +188,7 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
     old = data.with_name(REPLACED)
     awaits = host.layout.awaits_restore
     report("putting it in the place of the old one")
-    was_awaited = awaits.exists()
+    awaited = awaits.read_text(encoding="utf-8") if awaits.exists() else None
     had_old = data.exists()
     try:
         run(["systemctl", "stop", UNIT], seconds=300)
@@ -207,8 +207,8 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
             old.rename(data)
         if had_old:
             run(["systemctl", "start", "--no-block", UNIT])
-        elif was_awaited:
-            awaits.touch()
+        elif awaited is not None:
+            awaits.write_text(awaited, encoding="utf-8")
         raise
     if had_old and keep:
         report(f"the old database is kept in {_keep(old)}")
