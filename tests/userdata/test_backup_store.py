@@ -442,8 +442,9 @@ def test_the_timeline_that_was_written_to_last_is_followed(
     assert followed() == 2
     archive_all(tmp_path, mount, "000000010000000000000004")
     assert recovery.plan(Target(), mount)[0] == Target(timeline=1)
-    # The next restore's is another, and becomes the one that is written to.
+    # The next restore's is another, and becomes the one that is written to: one more gives way to it.
     history(tmp_path, mount, 3)
+    history(tmp_path, mount, 4)
     archive_all(tmp_path, mount, "000000030000000000000004")
     assert followed() == 3
     later = replace(base(timeline=1), attempt="20260131T130000Z-00000000")

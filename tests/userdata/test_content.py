@@ -82,7 +82,8 @@ class OpenQa:
             if "load-templates" in words[0]:
                 self.machines = ["64bit"]
             if "job_groups" in words:
-                self.groups.append({"id": 1, "name": words[-1].removeprefix("name="), "size_limit_gb": None})
+                group = {"id": len(self.groups) + 1, "name": words[-1].removeprefix("name=")}
+                self.groups.append(group | {"size_limit_gb": None})
             return ""
         there = (word.replace(repository.INSIDE, str(self.inside)) for word in words[1:])
         return self._git(*there, **_as(user))
@@ -676,11 +677,12 @@ def test_limits_are_told_where_they_differ(openqa: OpenQa) -> None:
         {"id": 2, "name": "other", "size_limit_gb": None},
         {"id": 3, "name": "left alone", "size_limit_gb": 1},
     ]
-    templates.limit_assets({"same": 5, "other": 7})
-    assert len(openqa.asked) == 1
-    assert openqa.asked[0].endswith(
-        "--host=http://localhost:9526 --method=PUT job_groups/2 name=other size_limit_gb=7"
-    )
+    templates.limit_assets({"same": 5, "other": 7, "missing": 9})
+    assert [line.partition("--host=http://localhost:9526 ")[2] for line in openqa.asked] == [
+        "--method=POST job_groups name=missing",
+        "--method=PUT job_groups/2 name=other size_limit_gb=7",
+        "--method=PUT job_groups/4 name=missing size_limit_gb=9",
+    ]
 
 
 def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(

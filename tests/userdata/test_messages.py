@@ -562,7 +562,7 @@ def test_nothing_is_told_of_messages_that_is_not_known(
     assert [list(values) for values in told] == [["TimetableLagSeconds"]]
 
 
-def caught_up(server: Server, memory: Memory, *, now: float, jobs: tuple[str, ...] = ()) -> list[str]:
+def caught_up(server: Server, memory: Memory, *, now: float, jobs: tuple[str | None, ...] = ()) -> list[str]:
     consumed: list[str] = []
     fedora.catch_up(
         memory,
@@ -580,17 +580,21 @@ def test_what_fedoras_consumer_missed(server: Server, memory: Memory) -> None:
         return {"id": identifier, "topic": "a.b", "body": body}
 
     found = [
+        {"id": "none"},
+        listed("neither", {"stream": "stable"}),
         listed("compose", {"compose_id": "F-1"}),
         listed("compose that has jobs", {"compose_id": "F-2"}),
         listed("new", {"update": {"alias": "FEDORA-1"}}),
         listed("had", {"update": {"alias": "FEDORA-2"}}),
-        {"id": "none"},
     ]
     assert caught_up(server, memory, now=fedora.YOUNG_SECONDS) == []
     assert server.asked == []
     server.answers = [(200, json.dumps({"raw_messages": found, "pages": 1}).encode())] * 2
     now = 5000.0
-    assert caught_up(server, memory, now=now, jobs=("Update-FEDORA-2", "F-2")) == ["compose", "new"]
+    # Asked for the jobs of no build, openQA tells of all that it has.
+    jobs = ("Update-FEDORA-2", "F-2", None)
+    assert caught_up(server, memory, now=now, jobs=jobs) == ["neither", "compose", "new"]
+    assert "start=-900&" in server.asked[0][0]
     assert memory.since == now - fedora.YOUNG_SECONDS
     assert caught_up(server, memory, now=now + 60) == []
 
