@@ -44,7 +44,7 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
         if not paths:
             raise HostError(f"templates: there is no file {pattern}")
         for path in paths:
-            if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(tree.resolve()):
+            if not path.is_file() or not path.resolve().is_relative_to(tree.resolve()):
                 raise HostError(f"templates: {path.relative_to(tree)} is no file of the repository")
         found += [str(path.relative_to(tree)) for path in paths]
     return list(dict.fromkeys(found))
