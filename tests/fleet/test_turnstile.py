@@ -105,7 +105,7 @@ def test_everyone_gets_one_turn_and_never_too_many_at_a_time(most: int, steps: l
 
 
 LARGE = os.urandom(LARGE_BYTES + 12345)
-SMALL = b"small" * 1000
+SMALL = b"small" * 100_000  # more than is read with the head
 DRIP_SECONDS, SLOW_SECONDS = 0.05, 0.2
 
 Fetch = Callable[..., socket.socket]
