@@ -167,7 +167,9 @@ def test_only_what_is_due_is_made_and_stored(bucket: Any, builder: Host, webui: 
     assert build.build(builder, program=again).images == first.images
     assert (again.calls, again.made, keys(bucket)) == (["check"], [], before)
     # Of an image that is published only size and time are there.
-    assert (builder.layout.images / "disk_a.img").read_bytes() == bytes(3)
+    build.place(builder.layout.images, [replace(first.images[0], modified=1)])
+    stand_in = builder.layout.images / "disk_a.img"
+    assert (stand_in.read_bytes(), stand_in.stat().st_mtime) == (bytes(3), 1)
     later = Program(builder, {"disk_a.img": b"new", "disk_b.img": b"two"})
     later.outdated = {"disk_a.img"}
     made = build.build(builder, program=later)
@@ -326,14 +328,20 @@ def test_an_image_for_every_architecture_is_the_first_ones(bucket: Any, builder:
     build.build(builder, program=Program(builder, {"disk_new.img": b"x86"}))
     fetch.fetch(webui)
     assert shown(webui) == {"disk_new.img": b"x86", "disk_full.img": b"arm", "disk_arm.img": b"arm"}
+    # What somebody has removed or cut off comes back.
+    (fixed(webui) / "disk_new.img").unlink()
+    os.truncate(fixed(webui) / "disk_full.img", 1)
+    fetch.fetch(webui)
+    assert shown(webui) == {"disk_new.img": b"x86", "disk_full.img": b"arm", "disk_arm.img": b"arm"}
 
 
 def test_an_image_stays_while_its_own_builders_manifest_cannot_be_read(
     bucket: Any, builder: Host, webui: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for host, text in ((builder, b"one"), (other(builder, "aarch64"), b"another")):
-        build.build(host, program=Program(host, {"disk_common.img": text}))
+    build.build(builder, program=Program(builder, {"disk_common.img": b"one"}))
     fetch.fetch(webui)
+    arm = other(builder, "aarch64")
+    build.build(arm, program=Program(arm, {"disk_common.img": b"another", "disk_arm.img": b"arm"}))
     read = Store.read
 
     def refused(store: Store) -> Any:
@@ -345,7 +353,7 @@ def test_an_image_stays_while_its_own_builders_manifest_cannot_be_read(
         patch.setattr(Store, "read", refused)
         with pytest.raises(HostError, match="SlowDown"):
             fetch.fetch(webui)
-    assert shown(webui) == {"disk_common.img": b"one"}
+    assert shown(webui) == {"disk_common.img": b"one", "disk_arm.img": b"arm"}
 
 
 def test_no_image_goes_or_comes_through_a_link(
@@ -492,6 +500,17 @@ def test_how_it_went_is_told(aws: None, tmp_path: Path, monkeypatch: pytest.Monk
     )["Datapoints"]
     assert point["Sum"] == (0.0 if built else 1.0)
     assert left == [True]
+
+
+def test_a_builder_that_cannot_tell_how_it_went_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(host: Host, *, failed: bool) -> None:
+        raise HostError("throttled")
+
+    monkeypatch.setattr(build, "tell", refuse)
+    group = Group()
+    host = replace(machine.host(tmp_path, "builder"), client=lambda _: group)
+    build.over(host, Told("InService"))  # type: ignore[arg-type]
+    assert group.desired == 0
 
 
 def test_nothing_is_made_while_another_builder_is_left(
