@@ -273,7 +273,6 @@ class Group:
         self._begin_termination(member, now, cause)
 
     def _begin_termination(self, member: Member, now: datetime, cause: str) -> None:
-        member.state = "Terminating"
         member.protected = False
         member.activity = self._activity(f"Terminating EC2 instance: {member.id}", cause, now)
         self._await(member, TERMINATING, now)
@@ -323,7 +322,6 @@ class Group:
             if not any(self._launch(subnet, machines, now) for subnet in self._emptiest()):
                 self.retry = now + RETRY
                 return
-        self.retry = None
 
     def _launch(self, subnet: str, machines: Machines, now: datetime) -> bool:
         size = len(self.counting())
