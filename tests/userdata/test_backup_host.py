@@ -87,6 +87,8 @@ def test_an_empty_volume_awaits_a_word_where_there_are_backups(host: Host) -> No
 def test_a_database_that_is_there_starts(host: Host, folder: str) -> None:
     """Also one whose restore was killed before another was in its place."""
     put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
+    roles.configure(host)
+    assert host.layout.awaits_restore.exists()
     version = host.layout.data / "postgres" / folder / "PG_VERSION"
     version.parent.mkdir(parents=True)
     version.touch()
@@ -111,6 +113,7 @@ def test_an_empty_database_is_made_only_where_one_is_awaited(
         awaiting.initialise(host)
     put(f"{PREFIX}postgres/1/base/attempt/{names.MANIFEST}")
     roles.configure(host)
+    assert not may_initialise(host)
     awaiting.initialise(host)
     assert may_initialise(host)
     assert not host.layout.awaits_restore.exists()
