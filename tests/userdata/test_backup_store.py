@@ -453,12 +453,18 @@ def test_the_timeline_that_was_written_to_last_is_followed(
 
 def test_a_damaged_history_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mount = tmp_path / "mount"
+    monkeypatch.setattr(names, "attempt", iter(["20260131T120000Z-0", "20260131T120001Z-0"]).__next__)
     history(tmp_path, mount, 2)
     (damaged,) = mount.rglob("00000002.history/*.gz")
     damaged.write_bytes(b"x")
     monkeypatch.setattr(store, "find_bases", lambda mount: [base(system=OTHER), base(timeline=2)])
     with pytest.raises(HostError, match="history"):
         recovery.plan(Target(), mount)
+    # Unless there is a good copy.
+    history(tmp_path, mount, 2)
+    found = recovery.lineage(SYSTEM, Target(), [base(timeline=2)], mount)
+    assert found is not None
+    assert found.timeline == 2
 
 
 def test_base_backups_are_those_with_a_manifest(tmp_path: Path) -> None:
