@@ -267,8 +267,7 @@ def parse(data: Mapping[str, Any]) -> Document:
         raise HostError(f"host document: the key {error.args[0]!r} is missing") from error
     if document.role not in ROLES:
         raise HostError(f"host document: role is {document.role!r}, allowed are {', '.join(ROLES)}")
-    if getattr(document, document.role) is None:
-        raise HostError(f"host document: the key {document.role!r} is missing")
+    required(getattr(document, document.role), document.role)
     if document.worker is not None and document.worker.network not in NETWORKS:
         raise HostError(
             f"host document: worker.network is {document.worker.network!r}, allowed are {', '.join(NETWORKS)}"
@@ -279,6 +278,17 @@ def parse(data: Mapping[str, Any]) -> Document:
             f"allowed are {', '.join(TOPOLOGIES)}"
         )
     return document
+
+
+def required(part: T | None, key: str) -> T:
+    """Returns a part of the host document that not every host has, to one that must.
+
+    Raises:
+        HostError: it has none.
+    """
+    if part is None:
+        raise HostError(f"host document: the key {key!r} is missing")
+    return part
 
 
 def _parse(data: Mapping[str, Any]) -> Document:

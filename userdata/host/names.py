@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 
 from userdata.host.aws import call, refusal
-from userdata.host.document import Worker
+from userdata.host.document import Worker, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
@@ -141,6 +141,4 @@ def _number(host: Host) -> int:
 
 
 def _worker(host: Host) -> Worker:
-    if host.document.worker is None:
-        raise HostError("host document: the key 'worker' is missing")
-    return host.document.worker
+    return required(host.document.worker, "worker")

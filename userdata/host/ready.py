@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 from userdata.host import tap
 from userdata.host.commands import run
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -117,9 +118,7 @@ def check_database(host: Host) -> None:
     Raises:
         HostError: it does not let anyone in.
     """
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     password = (host.layout.secrets / "database").read_text(encoding="ascii")
     # Through TCP on the loopback, verifying the name that clients use.
     run(
@@ -152,9 +151,7 @@ def check_webui(host: Host) -> None:
 
 
 def _worker(host: Host) -> None:
-    worker = host.document.worker
-    if worker is None:
-        raise HostError("host document: the key 'worker' is missing")
+    worker = required(host.document.worker, "worker")
     if worker.network == "tap":
         tap.check(host)
     workers = json.loads(get(f"http://{host.document.webui_host}/api/v1/workers?limit=10000"))["workers"]

@@ -35,7 +35,7 @@ from userdata.host.backup import awaiting
 from userdata.host.certificates import Certificates
 from userdata.host.commands import run
 from userdata.host.content import refresh
-from userdata.host.document import Document
+from userdata.host.document import Document, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -220,9 +220,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
 
 
 def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     _password(values)
     users.make_folder(host.layout.data, "postgres", user=users.DATABASE, mode=0o700)
     awaiting.decide(host)
@@ -273,9 +271,7 @@ def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
 
 
 def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
-    webui = host.document.webui
-    if webui is None:
-        raise HostError("host document: the key 'webui' is missing")
+    webui = required(host.document.webui, "webui")
     key, secret = _api_key(values, "api_key")
     worker_key, worker_secret = _api_key(values, "worker_key")
     return context(
@@ -293,9 +289,7 @@ def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
-    worker = host.document.worker
-    if worker is None:
-        raise HostError("host document: the key 'worker' is missing")
+    worker = required(host.document.worker, "worker")
     key, secret = _api_key(values, "api_key")
     count = worker.count(host.instance_type)
     # Root's: where workers run in no container, their units have root give them their pools at every start.

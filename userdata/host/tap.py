@@ -12,7 +12,7 @@ from typing import ClassVar
 from userdata.host import switch
 from userdata.host.aws import wait
 from userdata.host.commands import run
-from userdata.host.document import Document
+from userdata.host.document import Document, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -56,9 +56,7 @@ def network_of(document: Document) -> TapNetwork:
     Raises:
         HostError: the document is another host's.
     """
-    if document.worker is None or document.worker.tap_address is None:
-        raise HostError("host document: the key 'tap_address' is missing")
-    return TapNetwork(document.worker.tap_address)
+    return TapNetwork(required(required(document.worker, "worker").tap_address, "tap_address"))
 
 
 def devices(workers: int) -> tuple[str, ...]:
@@ -232,7 +230,5 @@ def await_working(host: Host) -> None:
 
 
 def _workers(host: Host) -> int:
-    worker = host.document.worker
-    if worker is None:
-        raise HostError("host document: the key 'worker' is missing")
+    worker = required(host.document.worker, "worker")
     return worker.count(host.instance_type)

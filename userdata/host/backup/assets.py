@@ -19,6 +19,7 @@ from userdata.host import factory, figures, roles, users
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.base import alone
 from userdata.host.backup.manifests import Asset, Inventory
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -278,6 +279,4 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _keep_days(host: Host) -> int:
-    if host.document.backup is None:
-        raise HostError("host document: the key 'backup' is missing")
-    return host.document.backup.keep_days
+    return required(host.document.backup, "backup").keep_days

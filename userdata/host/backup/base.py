@@ -15,6 +15,7 @@ from typing import IO
 from userdata.host import figures
 from userdata.host.backup import choose, manifests, names, server, store
 from userdata.host.backup.manifests import Base
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -54,9 +55,7 @@ def take(host: Host) -> Base:
         HostError: it is not complete; what is in the bucket of it counts as nothing.
     """
     store.require_mount()
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     about = cluster()
     rows, newest = counts(database.name)
     attempt, started = names.attempt(), manifests.now()

@@ -12,7 +12,7 @@ from userdata.host.backup import server
 from userdata.host.backup.base import alone
 from userdata.host.backup.recovery import POSTGRES, START_SECONDS, UNIT, Report
 from userdata.host.commands import ended_in_order, run
-from userdata.host.document import Database
+from userdata.host.document import Database, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
@@ -55,9 +55,7 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     """
     if not _TARGET.fullmatch(target):
         raise HostError(f"--to {target}: no server; allowed: NAME or NAME:PORT")
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     owner = POSTGRES if os.geteuid() == 0 else None
     write_private(host.layout.config / _CA, certificates, uid=owner, gid=owner)
     began = time.monotonic()

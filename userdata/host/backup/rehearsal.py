@@ -7,6 +7,7 @@ from userdata.host.backup import base as base_backups
 from userdata.host.backup import recovery, store
 from userdata.host.backup.choose import Target
 from userdata.host.backup.recovery import Report
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -27,9 +28,7 @@ def rehearse(host: Host, report: Report = print) -> None:
 
 
 def _rehearse(host: Host, report: Report) -> None:
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     store.require_mount()
     target, (base, *_) = recovery.plan(Target())
     with recovery.recovered(

@@ -25,6 +25,7 @@ from userdata.host.backup.recovery import (
     Scratch,
 )
 from userdata.host.commands import ended_in_order, run
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -95,9 +96,7 @@ def _in_the_way(host: Host, data: Path) -> str | None:
     """Why an operator's word is needed; None: nothing would be lost."""
     if not data.exists():
         return None
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     try:
         rows, _ = base_backups.counts(database.name)
     except HostError:
@@ -140,9 +139,7 @@ def _await_archive(end: float) -> None:
 
 
 def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Report) -> None:
-    database = host.document.database
-    if database is None:
-        raise HostError("host document: the key 'database' is missing")
+    database = required(host.document.database, "database")
     folder = host.layout.data / "restore"
     with recovery.recovered(host, base, target, folder=folder, container=CONTAINER, report=report) as scratch:
         report("checking what was restored")

@@ -17,7 +17,7 @@ from userdata.host.backup.base import alone
 from userdata.host.commands import run
 from userdata.host.content import templates, trees
 from userdata.host.content.repository import INSIDE, Repository
-from userdata.host.document import Content
+from userdata.host.document import Content, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.progress import Report
@@ -270,9 +270,7 @@ def _make_cloudinit(host: Host) -> None:
 
 
 def _content(host: Host) -> Content:
-    if host.document.webui is None:
-        raise HostError("host document: the key 'webui' is missing")
-    return host.document.webui.content
+    return required(host.document.webui, "webui").content
 
 
 def _tests(host: Host) -> Path:

@@ -22,7 +22,7 @@ from userdata.host.aws import call, wait
 from userdata.host.backup import manifests as times
 from userdata.host.disk_images.manifest import NAME, Image, Manifest
 from userdata.host.disk_images.store import Store
-from userdata.host.document import Builder
+from userdata.host.document import Builder, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.metadata import Metadata
@@ -86,11 +86,9 @@ def settings(host: Host) -> Builder:
     """Returns what the document says of this builder.
 
     Raises:
-        HostError: nothing.
+        HostError: the document is another host's.
     """
-    if host.document.builder is None:
-        raise HostError("host document: the key 'builder' is missing")
-    return host.document.builder
+    return required(host.document.builder, "builder")
 
 
 def await_service(host: Host) -> None:

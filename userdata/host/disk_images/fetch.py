@@ -15,7 +15,7 @@ from userdata.host import factory, figures
 from userdata.host.backup.manifests import moment
 from userdata.host.disk_images.manifest import Image, Manifest
 from userdata.host.disk_images.store import Store
-from userdata.host.document import DiskImages
+from userdata.host.document import DiskImages, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
@@ -48,9 +48,7 @@ def fetch(host: Host) -> None:
     Raises:
         HostError: something of it failed; the rest was done.
     """
-    wanted = host.document.disk_images
-    if wanted is None:
-        raise HostError("host document: the key 'disk_images' is missing")
+    wanted = required(host.document.disk_images, "disk_images")
     places = _places(host)
     shutil.rmtree(places.partial, ignore_errors=True)
     places.partial.mkdir(parents=True)
