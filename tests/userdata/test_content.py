@@ -21,6 +21,7 @@ import pytest
 from tests.userdata import machine
 from userdata.host import roles, space
 from userdata.host.backup.base import alone
+from userdata.host.commands import CommandError
 from userdata.host.content import refresh, repository, templates, trees
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -78,7 +79,7 @@ class OpenQa:
             line = " ".join(words)
             self.asked.append(line)
             if self.refuses and self.refuses in line:
-                raise HostError(f"podman exec: exit code 1: {self.refuses} is refused")
+                raise CommandError("podman exec: exit code 1", f"{self.refuses} is refused")
             if "load-templates" in words[0]:
                 self.machines = ["64bit"]
             if "job_groups" in words:
@@ -109,7 +110,7 @@ class OpenQa:
             **options,
         )
         if done.returncode:
-            raise HostError(f"git: exit code {done.returncode}: {done.stderr.strip()}")
+            raise CommandError(f"git: exit code {done.returncode}", done.stderr.strip())
         return str(done.stdout.strip())
 
 

@@ -32,6 +32,7 @@ from tests.userdata import machine
 from userdata.host import __main__ as main
 from userdata.host import certificates, commands, document, images, kvm, rds, ready, secrets, sizing
 from userdata.host.certificates import Certificates
+from userdata.host.commands import CommandError
 from userdata.host.content import templates
 from userdata.host.errors import HostError
 from userdata.host.metadata import Metadata
@@ -467,7 +468,7 @@ def test_the_guest_runs(tmp_path: Path, architecture: str) -> None:
 
 def test_a_host_without_kvm_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> str:
-        raise HostError("podman run: exit code 1: QEMU exit code 124")
+        raise CommandError("podman run: exit code 1", "QEMU exit code 124")
 
     monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
     with pytest.raises(HostError, match=r"KVM does not work here.*No such file"):

@@ -14,6 +14,19 @@ from userdata.host.errors import HostError
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
+class CommandError(HostError):
+    """A program failed.
+
+    Args:
+        command: it, and how it ended.
+        reason: what it said last, or why it did not end or begin.
+    """
+
+    def __init__(self, command: str, reason: str) -> None:
+        super().__init__(f"{command}: {reason}")
+        self.reason = reason
+
+
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """Has a signal raise SystemExit, so that who is ended puts back what was begun; a second one is ignored.
@@ -51,17 +64,17 @@ def run(arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 
         seconds: when to give up.
 
     Raises:
-        HostError: the program is missing, failed or took too long; with its last line of error.
+        CommandError: the program is missing, failed or took too long; with its last line of error.
     """
     try:
         result = subprocess.run(
             list(arguments), input=stdin, capture_output=True, text=True, timeout=seconds, check=False
         )
     except OSError as error:
-        raise HostError(f"{arguments[0]}: {error.strerror}") from error
+        raise CommandError(arguments[0], str(error.strerror)) from error
     except subprocess.TimeoutExpired as error:
-        raise HostError(f"{' '.join(arguments)}: no end after {seconds:.0f} s") from error
+        raise CommandError(" ".join(arguments), f"no end after {seconds:.0f} s") from error
     if result.returncode:
         lines = (result.stderr.strip() or result.stdout.strip() or "no message").splitlines()
-        raise HostError(f"{' '.join(arguments)}: exit code {result.returncode}: {lines[-1]}")
+        raise CommandError(f"{' '.join(arguments)}: exit code {result.returncode}", lines[-1])
     return result.stdout

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from userdata.host.commands import run
+from userdata.host.commands import CommandError, run
 from userdata.host.errors import HostError
 
 DEVICE = Path("/dev/kvm")
@@ -137,9 +137,8 @@ def _qemu(guest: Guest, program: str) -> list[str]:
 def _judge(command: list[str]) -> None:
     try:
         output = run(command, seconds=SECONDS + 30)
-    except HostError as error:
+    except CommandError as error:
         # The reason alone: the command is longer than a line of a console.
-        why = str(error).removeprefix(f"{' '.join(command)}: ")
-        raise HostError(f"{_FAILED}: {why}") from error
+        raise HostError(f"{_FAILED}: {error.reason}") from error
     if MARK not in output:
         raise HostError(f"{_FAILED}: the guest said nothing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from userdata.host import users
-from userdata.host.commands import run
+from userdata.host.commands import CommandError, run
 from userdata.host.errors import HostError
 
 # It has git and openQA's tools; the user can read no configuration there, so no key either.
@@ -34,7 +34,7 @@ def inside(*words: str, user: str = USER, folder: str = INSIDE, seconds: int = 3
         seconds: when it is killed.
 
     Raises:
-        HostError: it failed; with its last line.
+        CommandError: it failed; with its last line.
     """
     return run(
         [
@@ -47,11 +47,6 @@ def inside(*words: str, user: str = USER, folder: str = INSIDE, seconds: int = 3
         ],
         seconds=seconds + 60,
     )
-
-
-def reason(error: HostError) -> str:
-    """Returns what a command said last that failed; of one that did not end, the whole error."""
-    return str(error).rsplit(": exit code ", 1)[-1].partition(": ")[2] or str(error)
 
 
 @dataclass(frozen=True)
@@ -119,5 +114,5 @@ class Repository:
                 *("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words),
                 seconds=_SECONDS,
             )
-        except HostError as error:
-            raise HostError(f"{self.name} from {self.address} at {self.ref}: {reason(error)}") from error
+        except CommandError as error:
+            raise HostError(f"{self.name} from {self.address} at {self.ref}: {error.reason}") from error

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from userdata.host import users
-from userdata.host.content.repository import ADMINISTRATOR, USER, inside, reason
+from userdata.host.commands import CommandError
+from userdata.host.content.repository import ADMINISTRATOR, USER, inside
 from userdata.host.errors import HostError
 
 OPENQA = "/usr/share/openqa"
@@ -218,8 +219,8 @@ def _api(*words: str) -> None:
 def _run(what: str, *words: str, folder: str = "/", user: str = USER) -> None:
     try:
         inside(*words, folder=folder, seconds=_SECONDS, user=user)
-    except HostError as error:
-        raise HostError(f"{what}: {reason(error)}") from error
+    except CommandError as error:
+        raise HostError(f"{what}: {error.reason}") from error
 
 
 def _get(path: str) -> Any:
