@@ -22,7 +22,7 @@ python -c "
 from pathlib import Path
 from userdata.host import certificates
 tls = certificates.Certificates(Path('{HOME}/tls'))
-certificates.ensure(tls, name='managed.test', address='127.0.0.1', uid=603)"
+certificates.ensure(tls, name='managed.test', address='127.0.0.1', user=603)"
 chown -R 603:603 {HOME}/data {HOME}/tls
 echo 'hostssl all all all scram-sha-256' >{HOME}/hba
 echo 'local all postgres trust' >>{HOME}/hba

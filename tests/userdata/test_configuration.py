@@ -289,7 +289,7 @@ def test_webui_of_rds_verifies_its_name_with_amazons_certificates(
     machine.store_secrets("test")
     machine.keep_sample(host)
     issued = certificates.Certificates(tmp_path / "amazon")
-    certificates.ensure(issued, name="name.rds.amazonaws.com", address="10.0.0.1", uid=0)
+    certificates.ensure(issued, name="name.rds.amazonaws.com", address="10.0.0.1", user=0)
     assert rds.url("us-east-1").startswith("https://truststore.pki.rds.amazonaws.com/us-east-1/")
     monkeypatch.setattr(rds, "url", lambda region: issued.ca.as_uri())
     roles.configure(host)

@@ -376,7 +376,7 @@ def test_certificates_verify_and_are_renewed(tmp_path: Path, monkeypatch: pytest
 
     def ensure(address: str = "10.0.0.1") -> bool:
         return certificates.ensure(
-            made, name="database.test.openqa.internal", address=address, uid=os.getuid()
+            made, name="database.test.openqa.internal", address=address, user=os.getuid()
         )
 
     assert ensure()
@@ -405,7 +405,7 @@ def test_a_renewal_that_is_killed_between_key_and_certificate_is_made_up_for(
     made = Certificates(tmp_path)
 
     def ensure() -> bool:
-        return certificates.ensure(made, name="localhost", address="127.0.0.1", uid=os.getuid())
+        return certificates.ensure(made, name="localhost", address="127.0.0.1", user=os.getuid())
 
     def killed(path: Path, text: str, **more: Any) -> None:
         if path == made.server:
@@ -430,7 +430,7 @@ def test_a_lost_authority_is_made_anew_only_where_clients_are_told(
 
     def ensure(*, new_authority: bool) -> bool:
         return certificates.ensure(
-            made, name="localhost", address="127.0.0.1", uid=os.getuid(), new_authority=new_authority
+            made, name="localhost", address="127.0.0.1", user=os.getuid(), new_authority=new_authority
         )
 
     assert ensure(new_authority=True)

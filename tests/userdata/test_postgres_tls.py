@@ -22,7 +22,7 @@ REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 def authority(folder: Path) -> Certificates:
     folder.mkdir()
     made = Certificates(folder)
-    certificates.ensure(made, name="localhost", address="127.0.0.1", uid=0)
+    certificates.ensure(made, name="localhost", address="127.0.0.1", user=0)
     return made
 
 

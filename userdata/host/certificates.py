@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import tempfile
 import time
@@ -48,7 +47,7 @@ class Certificates:
 
 
 def ensure(
-    certificates: Certificates, *, name: str, address: str, uid: int, new_authority: bool = True
+    certificates: Certificates, *, name: str, address: str, user: int, new_authority: bool = True
 ) -> bool:
     """Makes what is missing and renews what is due; returns whether the server has a new certificate.
 
@@ -56,7 +55,7 @@ def ensure(
         certificates: the folder; made where missing.
         name: the DNS name that clients verify.
         address: the IP address they may verify instead.
-        uid: PostgreSQL's user, who must read the server's key.
+        user: PostgreSQL's user, who must read the server's key.
         new_authority: whether a CA that is needed and not complete is made anew, which no client knows yet.
 
     Raises:
@@ -73,7 +72,7 @@ def ensure(
         )
     if lacking:
         _make_ca(certificates)
-    _make_server(certificates, name=name, address=address, uid=uid)
+    _make_server(certificates, name=name, address=address, user=user)
     return True
 
 
@@ -102,7 +101,7 @@ def _make_ca(certificates: Certificates) -> None:
         write_private(certificates.ca, certificate.read_text(encoding="ascii"), mode=0o644)
 
 
-def _make_server(certificates: Certificates, *, name: str, address: str, uid: int) -> None:
+def _make_server(certificates: Certificates, *, name: str, address: str, user: int) -> None:
     with tempfile.TemporaryDirectory(dir=certificates.folder) as scratch:
         key, request, certificate = (Path(scratch) / part for part in ("key", "request", "certificate"))
         run(["openssl", "req", *_EC, "-keyout", str(key), "-out", str(request), "-subj", f"/CN={name}"])
@@ -121,8 +120,7 @@ def _make_server(certificates: Certificates, *, name: str, address: str, uid: in
                 *("-CA", str(certificates.ca), "-CAkey", str(certificates.ca_key)),
             ]
         )
-        owner = uid if os.geteuid() == 0 else None
-        write_private(certificates.server_key, key.read_text(encoding="ascii"), uid=owner)
+        write_private(certificates.server_key, key.read_text(encoding="ascii"), user=user)
         write_private(certificates.server, certificate.read_text(encoding="ascii"), mode=0o644)
 
 

@@ -266,5 +266,4 @@ def _given(broker: str | None) -> Mapping[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    owner = users.MESSAGES if os.geteuid() == 0 else None
-    write_private(path, text, uid=owner, gid=owner)
+    write_private(path, text, user=users.MESSAGES)

@@ -53,19 +53,19 @@ def render(folder: Path, context: Mapping[str, Any]) -> list[File]:
     ]
 
 
-def write(files: Iterable[File], folder: Path, *, mode: int, owner: int | None = None) -> None:
+def write(files: Iterable[File], folder: Path, *, mode: int, user: int | None = None) -> None:
     """Writes rendered files below a folder.
 
     Args:
         files: what to write.
         folder: made where missing.
         mode: the files' permissions.
-        owner: their user and group; None: this process's.
+        user: their owner and group, where this process is root; None: this process's.
     """
     for file in files:
         path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, file.text, mode=mode, uid=owner, gid=owner)
+        write_private(path, file.text, mode=mode, user=user)
 
 
 def _render(

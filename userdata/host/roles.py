@@ -134,7 +134,7 @@ def configure(host: Host) -> None:
     files = messages.fedora_files(host, "config", context)
     for folder in folders(host.document):
         files += render.render(_roles(host) / folder / "config", context)
-    render.write(files, host.layout.config, mode=0o600, owner=_owner(user))
+    render.write(files, host.layout.config, mode=0o600, user=user)
 
 
 def renew_certificate(host: Host) -> None:
@@ -257,8 +257,7 @@ def _configure_webui(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     _write_administrator(host, found)
     host.layout.closings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     host.layout.config.mkdir(mode=0o750, parents=True, exist_ok=True)
-    owner = _owner(USERS["webui"])
-    secrets.write_private(host.layout.config / "database-ca.crt", certificate, uid=owner, gid=owner)
+    secrets.write_private(host.layout.config / "database-ca.crt", certificate, user=USERS["webui"])
     return found
 
 
@@ -267,7 +266,7 @@ def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
     users.make_folder(host.layout.runtime, folder.name, user=user, mode=0o750)
     files = render.render(_roles(host) / "webui" / folder.name, context)
     # The group is that of containers which ask openQA nothing but what they are for.
-    render.write(files, folder, mode=0o640, owner=_owner(user))
+    render.write(files, folder, mode=0o640, user=user)
 
 
 def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
@@ -351,7 +350,7 @@ def _ensure_certificate(host: Host, *, new_authority: bool) -> None:
         _certificates(host),
         name=host.document.database_host,
         address=fixed.address if fixed else host.address,
-        uid=USERS["database"],
+        user=USERS["database"],
         new_authority=new_authority,
     )
 
@@ -413,7 +412,3 @@ def _active(*units: str) -> list[str]:
 
 def _roles(host: Host) -> Path:
     return host.layout.bundle / "userdata/roles"
-
-
-def _owner(user: int) -> int | None:
-    return user if os.geteuid() == 0 else None

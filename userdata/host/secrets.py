@@ -34,24 +34,21 @@ def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str
     return values
 
 
-def write_private(
-    path: Path, text: str, *, mode: int = 0o600, uid: int | None = None, gid: int | None = None
-) -> None:
+def write_private(path: Path, text: str, *, mode: int = 0o600, user: int | None = None) -> None:
     """Replaces a file in one step, also should the machine lose its power; at no time can others read it.
 
     Args:
         path: the file.
         text: its new content.
         mode: its permissions, in the end.
-        uid: its owner; None: this process's.
-        gid: its group; None: this process's.
+        user: its owner and group, where this process is root; None: this process's.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        if uid is not None or gid is not None:
-            os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
+        if user is not None and os.geteuid() == 0:
+            os.fchown(descriptor, user, user)
         os.fchmod(descriptor, mode)
         file.write(text)
         file.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
@@ -56,8 +55,7 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
     if not _TARGET.fullmatch(target):
         raise HostError(f"--to {target}: no server; allowed: NAME or NAME:PORT")
     database = required(host.document.database, "database")
-    owner = POSTGRES if os.geteuid() == 0 else None
-    write_private(host.layout.config / _CA, certificates, uid=owner, gid=owner)
+    write_private(host.layout.config / _CA, certificates, user=POSTGRES)
     began = time.monotonic()
     with alone(host, "move"), ended_in_order():
         # A restore that was killed leaves it stopped.
