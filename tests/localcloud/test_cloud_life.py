@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -35,8 +36,11 @@ def traces(name: str, pid: int) -> list[str]:
             found += [path for path in (file.read_text(),) if f"clouds/{name}" in path]
         except OSError:
             continue  # cleared in between
-    for events in Path("/sys/fs/cgroup").glob(f"**/openqa-on-aws/{name}/cgroup.events"):
-        found += [str(events)] if "populated 1" in events.read_text() else []
+    # Where cgroup2 is the only hierarchy, and where it is one of several.
+    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        events = Path(mount, "openqa-on-aws", name, "cgroup.events")
+        with contextlib.suppress(OSError):
+            found += [str(events)] if "populated 1" in events.read_text() else []
     return [*found, f"process {pid}"] if Path(f"/proc/{pid}").exists() else found
 
 

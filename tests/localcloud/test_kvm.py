@@ -145,9 +145,7 @@ def test_a_host_without_kvm_is_replaced_and_never_gets_a_worker_or_a_name(made: 
     launch(made, NO_KVM, 3)
     for instance in launched(made, NO_KVM)[:2]:
         until(f"{instance} is gone", lambda: instance not in made.instances(NO_KVM) or None)  # noqa: B023
-        assert f"{REFUSAL}: exit code 1: QEMU exit code" in made.cloud.console(instance).read_text(
-            errors="replace"
-        )
+        assert f"{REFUSAL}: QEMU exit code" in made.cloud.console(instance).read_text(errors="replace")
     # One after the other: a failed launch never makes more hosts than the fleet has.
     assert len(made.instances(NO_KVM)) <= 2
     assert not [worker for worker in workers(made) if worker["host"].startswith("nokvm")]
