@@ -299,7 +299,7 @@ def _send(
         sent.setdefault("content-length", "0")
     elif status not in (204, 304):
         sent["content-length"] = str(len(body))
-    sent.setdefault("x-amzn-requestid", str(uuid.uuid4()))  # which all of AWS's answers have
+    sent.setdefault("x-amzn-requestid", str(uuid.uuid4()))  # as AWS's answers have
     start_response(f"{status} {'OK' if status < 400 else 'Error'}", list(sent.items()))
     return [body]
 

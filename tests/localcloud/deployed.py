@@ -28,6 +28,8 @@ Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "userdata/content/sample"
+# As docs/operating.md has it, "Secrets".
+ANEW = "systemctl restart openqa-configure && systemctl start openqa-on-aws.target"
 JOB_SECONDS = 900
 HOST_SECONDS = 900
 
@@ -121,6 +123,19 @@ class Deployment:
         )
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
+
+    def enter_secret(self, name: str, value: Mapping[str, str]) -> None:
+        """Enters a secret of the web UI's as an operator does, and has everything that uses it start anew.
+
+        Args:
+            name: The secret's, without ``openqa/ENVIRONMENT/``.
+            value: What becomes JSON.
+        """
+        self.cloud.client("secretsmanager").put_secret_value(
+            SecretId=f"openqa/{self.name}/{name}", SecretString=json.dumps(value)
+        )
+        (webui,) = self.serving("webui")
+        self.run(webui, "sh", "-c", ANEW)
 
     def told(self, metric: str, statistic: str, *, period: int = 60, **dimensions: str) -> list[float]:
         """What CloudWatch was told of one of the environment's metrics in the last hours.

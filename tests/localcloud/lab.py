@@ -50,6 +50,12 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
     return value
 
 
+def outside(cloud: RunningCloud, *words: str) -> list[str]:
+    """The command that runs a command at the addresses outside the VPC, as the same process."""
+    inner = shlex.join(["exec", "ip", "netns", "exec", "outside", *words])
+    return ["nsenter", f"--target={cloud.pid}", "--mount", "--net", "sh", "-c", inner]
+
+
 def device(volume: str) -> str:
     """Where a volume is in a machine."""
     return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
@@ -103,7 +109,7 @@ class Lab:
         leader = self.cloud.leader(instance)
         if leader is None:
             return subprocess.CompletedProcess(script, 255, "", "it does not run")
-        return _enter(f"--target={leader}", "--all", "--wd=/", "sh", "-c", script)
+        return _run(["nsenter", f"--target={leader}", "--all", "--wd=/", "sh", "-c", script])
 
     def output(self, instance: str, script: str) -> str:
         """What a shell script prints in an instance; it must succeed."""
@@ -113,14 +119,11 @@ class Lab:
 
     def outside(self, script: str) -> subprocess.CompletedProcess[str]:
         """Runs a shell script at an address outside the VPC."""
-        inner = f"ip netns exec outside sh -c {shlex.quote(script)}"
-        return _enter(f"--target={self.cloud.pid}", "--mount", "--net", "sh", "-c", inner)
+        return _run(outside(self.cloud, "sh", "-c", script))
 
 
-def _enter(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["nsenter", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
-    )
+def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
 
 
 def make_lab(running: RunningCloud) -> Lab:

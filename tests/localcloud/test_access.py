@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from localcloud.cloud import RunningCloud
 from ops.deployment import DeploymentError, OpenQa
 from tests.localcloud import websocket
 from tests.localcloud.deployed import JOB_SECONDS, SAMPLE, Deployment, deployed, until
+from tests.localcloud.lab import outside
 from tests.localcloud.probe import OPEN, PROBE_SECONDS, SILENCE, probe
 from userdata.host.roles import CACHE_SOCKET
 
@@ -48,7 +48,6 @@ administrators = ["alice", "bob@example.org"]
 CLIENT = {"key": "openQA access", "secret": r"""a;b #c="d"'e'%f\g$h"""}
 CALLBACK = "https://localhost/login"  # as the environment's domain has it
 PROVIDER = Path(__file__).with_name("provider.py")
-CONFIGURE = "PYTHONPATH=/opt/openqa-on-aws python3 -m userdata.host configure"
 TRUST = "cat >/usr/local/share/ca-certificates/provider.crt && update-ca-certificates"
 CHANGES = {
     'method = "Fake"\n': SIGN_IN,
@@ -75,10 +74,8 @@ except OSError:
 """
 
 
-def enter(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["nsenter", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
-    )
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Instance:
         """Runs a command in it, as root."""
         leader = self.cloud.leader(self.id)
         assert leader is not None
-        return enter(f"--target={leader}", "--all", "--wd=/", *words)
+        return run(["nsenter", f"--target={leader}", "--all", "--wd=/", *words])
 
     def output(self, *words: str) -> str:
         """What a command prints; it must succeed."""
@@ -138,9 +135,8 @@ class Hosts:
 
     def from_outside(self, source: object, host: str, port: int) -> subprocess.CompletedProcess[str]:
         """Connects from an address outside the VPC; prints the first bytes that come."""
-        words = ["ip", "netns", "exec", "outside", sys.executable, "-c", FROM_ADDRESS]
-        inner = shlex.join([*words, str(source), host, str(port)])
-        return enter(f"--target={self.cloud.pid}", "--mount", "--net", "sh", "-c", inner)
+        words = (sys.executable, "-c", FROM_ADDRESS, str(source), host, str(port))
+        return run(outside(self.cloud, *words))
 
 
 def instances(made: Deployment, group: str, *, count: int = 1) -> list[Instance]:
@@ -158,13 +154,6 @@ def idle_workers(openqa: OpenQa) -> list[Any] | None:
     return idle if len(idle) == 4 else None
 
 
-def enter_client(made: Deployment, webui: str) -> None:
-    """Does what the manual has the operator do, who need not replace the host for a test."""
-    secret = f"openqa/{made.name}/sign-in"
-    made.cloud.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=json.dumps(CLIENT))
-    made.run(webui, "sh", "-c", f"{CONFIGURE} && systemctl restart openqa-webui.service")
-
-
 @contextmanager
 def provider(made: Deployment, webui: str, folder: Path) -> Iterator[None]:
     """A provider outside, whose authority the web UI's container trusts as it does public ones."""
@@ -174,10 +163,7 @@ def provider(made: Deployment, webui: str, folder: Path) -> Iterator[None]:
     (folder / "provider.pem").write_bytes(authority.issue([str(OUTSIDE)]))
     (folder / "client.json").write_text(json.dumps(CLIENT | {"callback": CALLBACK}))
     arguments = [str(OUTSIDE), str(folder / "provider.pem"), str(folder / "client.json")]
-    command = shlex.join(["ip", "netns", "exec", "outside", sys.executable, str(PROVIDER), *arguments])
-    server = subprocess.Popen(
-        ["nsenter", f"--target={made.cloud.pid}", "--mount", "--net", "sh", "-c", f"exec {command}"]
-    )
+    server = subprocess.Popen(outside(made.cloud, sys.executable, str(PROVIDER), *arguments))
     try:
         connects = probe(str(OUTSIDE), 443)
         until(
@@ -195,7 +181,8 @@ def provider(made: Deployment, webui: str, folder: Path) -> Iterator[None]:
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     with deployed("access", CHANGES) as made:
         (database,), (webui,) = instances(made, "database"), instances(made, "webui")
-        enter_client(made, webui.id)
+        # Who administers is said again, as at every start.
+        made.enter_secret("sign-in", CLIENT)
         until("four idle workers", lambda: idle_workers(made.openqa), seconds=300)
         first, second = instances(made, "fleet-small", count=2)
         with provider(made, webui.id, tmp_path_factory.mktemp("provider")):
@@ -442,8 +429,7 @@ def signed_in(hosts: Hosts, person: str) -> requests.Session:
     assert sent.status_code == 302, sent.text
     # This machine reaches the provider from outside the VPC alone.
     ask = ("curl", "--silent", "--insecure", "--cookie", f"person={person}", "--write-out", "%{redirect_url}")
-    inner = shlex.join(["ip", "netns", "exec", "outside", *ask, sent.headers["Location"]])
-    back = enter(f"--target={hosts.cloud.pid}", "--mount", "--net", "sh", "-c", inner).stdout
+    back = run(outside(hosts.cloud, *ask, sent.headers["Location"])).stdout
     assert back.startswith(f"{CALLBACK}?"), back
     answer = browser.get(f"{hosts.cloud.url}/login?{urlsplit(back).query}", timeout=30, allow_redirects=False)
     assert answer.status_code == 302, answer.text

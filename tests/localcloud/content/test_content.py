@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import pytest
 
 from localcloud.addresses import DEVELOPER
 from tests.localcloud.deployed import SAMPLE, Deployment, until
+from tests.localcloud.lab import outside
+from tests.localcloud.probe import OPEN, probe
 
 pytestmark = pytest.mark.content
 
@@ -105,14 +106,12 @@ class Pushed:
     def serve(self) -> None:
         """Answers at port 80 of an address outside the VPC."""
         words = [sys.executable, "-m", "http.server", f"--bind={DEVELOPER}", f"--directory={self.served}"]
-        command = f"exec ip netns exec outside {shlex.join([*words, '80'])}"
-        enter = ["nsenter", f"--target={self.made.cloud.pid}", "--mount", "--net", "sh", "-c"]
         with (self.served.parent / "server.log").open("wb") as log:
-            self._server = subprocess.Popen([*enter, command], stdout=log, stderr=log)
-        probe = f"ip netns exec outside bash -c ': </dev/tcp/{DEVELOPER}/80'"
+            self._server = subprocess.Popen(outside(self.made.cloud, *words, "80"), stdout=log, stderr=log)
+        connects = outside(self.made.cloud, *probe(str(DEVELOPER), 80))
 
         def listening() -> bool | None:
-            return subprocess.run([*enter, probe], capture_output=True).returncode == 0 or None
+            return subprocess.run(connects, capture_output=True).returncode == OPEN or None
 
         until("the repository is served", listening, seconds=60)
 

@@ -25,7 +25,6 @@ TOPIC = "org.example.prod.compose.status.change"
 VERSION = "messages"
 UNIT = "openqa-messages.service"
 SECONDS = 60
-CONFIGURE = "PYTHONPATH=/opt/openqa-on-aws python3 -m userdata.host configure"
 # Runs on the web UI's host, which has the library. Reads the address, what signs in, and messages.
 PUBLISH = f"""
 import json, pathlib, ssl, sys, tempfile
@@ -71,14 +70,6 @@ class Scheduling:
     webui: str
     outside: Outside
 
-    def sign_in(self, secret: dict[str, str]) -> None:
-        """Enters what the operator does, and has this host do what the next one would."""
-        self.made.cloud.client("secretsmanager").put_secret_value(
-            SecretId=f"openqa/{self.made.name}/broker", SecretString=json.dumps(secret)
-        )
-        self.made.run(self.webui, "sh", "-c", CONFIGURE)
-        self.made.run(self.webui, "systemctl", "restart", UNIT)
-
     def publish(self, *published: dict[str, Any]) -> None:
         """Publishes messages; a body that is no text becomes JSON."""
         texts = [
@@ -121,7 +112,7 @@ def scheduling(content: Deployment, tmp_path_factory: pytest.TempPathFactory) ->
         (webui,) = content.serving("webui")
         load_templates(content, VERSION)
         made = Scheduling(content, webui, outside)
-        made.sign_in(outside.secret("fedora"))
+        content.enter_secret("broker", outside.secret("fedora"))
         made.says(f"listening on {OUTSIDE}")
         yield made
     finally:
@@ -262,9 +253,9 @@ def test_the_consumer_has_no_more_than_it_needs(scheduling: Scheduling, first: i
 
 def test_a_password_signs_in_as_well(scheduling: Scheduling, first: int) -> None:
     authority = scheduling.outside.secret("fedora")["ca"]
-    scheduling.sign_in({"ca": authority, "password": "not the fedora user's"})
+    scheduling.made.enter_secret("broker", {"ca": authority, "password": "not the fedora user's"})
     scheduling.says("ACCESS_REFUSED")
-    scheduling.sign_in({"ca": authority, "password": PASSWORD})
+    scheduling.made.enter_secret("broker", {"ca": authority, "password": PASSWORD})
     until("the queue is there again", lambda: scheduling.outside.queues() or None, seconds=SECONDS)
     scheduling.publish(message("by-password"))
     scheduling.cancel(scheduling.scheduled("by-password"))
