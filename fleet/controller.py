@@ -24,15 +24,16 @@ from typing import Any, Protocol
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fleet import closings, lock, metrics, policy, view
+from fleet import acts, closings, lock, metrics, policy, view
 from fleet import facts as fleet_facts
+from fleet.acts import Act, LetGo
 from fleet.closings import Closings
 from fleet.facts import Facts, FactsError
 from fleet.groups import AwsError, Groups, Launches
 from fleet.lock import Lock
 from fleet.policy import Decision, Fleet, Host
 from fleet.reading import OpenQaApi, OpenQaError, Queue
-from fleet.view import Act, Memory, View
+from fleet.view import Memory, View
 from userdata.host import aws, document
 from userdata.host.document import Document
 from userdata.host.errors import HostError
@@ -159,7 +160,7 @@ class Controller:
         return Round(
             view=seen,
             decision=decision,
-            acts=view.acts(decision, seen, groups, self._facts),
+            acts=acts.acts(decision, seen, groups, self._facts),
             unusable=decision.unusable,
         )
 
@@ -202,7 +203,7 @@ class Controller:
                 return done
             self._do(act)
         if self._may_act(done.view):
-            self._close(view.closings(done.decision, done.view))
+            self._close(acts.closings(done.decision, done.view))
         return done
 
     def _close(self, wanted: Closings) -> None:
@@ -217,21 +218,15 @@ class Controller:
 
     def _do(self, act: Act) -> None:
         try:
-            if act.instance is not None:
-                self._groups.terminate(act.instance, decrement=act.decrement)
-                self._memory.told[act.instance] = self._clock()
-            elif act.desired is not None:
-                self._groups.set_desired(act.group, act.desired)
-            elif act.subnets:
-                self._groups.use_subnets(act.group, act.subnets)
-            else:
-                self._groups.keep_uneven(act.group)
+            act.carry_out(self._groups)
         except AwsError as error:
             self._counts.failed += 1
-            self._say(f"act {act.group}", f"{act.text} failed: {error}")
+            self._say(f"act {act.fleet}", f"{act.text} failed: {error}")
         else:
+            if isinstance(act, LetGo):
+                self._memory.told[act.instance] = self._clock()
             self._counts.acted += 1
-            self._said.pop(f"act {act.group}", None)
+            self._said.pop(f"act {act.fleet}", None)
             log.info("%s", act.text)
 
     def _may_act(self, seen: View) -> bool:

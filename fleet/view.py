@@ -1,4 +1,4 @@
-"""From what openQA and AWS tell to what the policy looks at, and from its decision to what is to be done.
+"""From what openQA and AWS tell to what the policy looks at.
 
 Pure functions, but for `Memory`: what only who has watched for a while can know.
 """
@@ -16,7 +16,7 @@ from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
 from fleet.openqa import Classes, Job
-from fleet.policy import DEFAULT_RULES, Decision, Fleet, Host, Running, Seen, State
+from fleet.policy import DEFAULT_RULES, Fleet, Host, Running, Seen, State
 from fleet.reading import ListedJob, ListedWorker, Queue
 
 # A host in service without a connected worker, or one worker that is away: after so many seconds nobody
@@ -389,129 +389,4 @@ def _clusters(jobs: Mapping[int, ListedJob]) -> dict[int, int]:
                     front.append(other)
         if len(members) > 1:
             found |= dict.fromkeys(members, start)
-    return found
-
-
-def closings(decision: Decision, view: View) -> Closings:
-    """Choose the workers that shall take no jobs: broken ones, then those that are not there, idle, busy.
-
-    All of a host that goes are among them.
-
-    Args:
-        decision: The policy's, which tells how many of each host's workers shall take jobs.
-        view: What it rests on.
-    """
-    found = {}
-    # A host that goes must start no worker on the way.
-    going = dict.fromkeys((*decision.drain, *decision.release, *view.given_up, *view.told), 0)
-    for host, count in (dict(decision.open) | going).items():
-        rows = sorted(
-            view.workers.get(host, ()),
-            key=lambda row: (row.connected, not row.broken, row.job is not None, -row.number),
-        )
-        if len(rows) > count:
-            found[host] = frozenset(row.number for row in rows[: len(rows) - count])
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Act:
-    """One call to AWS: a host goes, the desired capacity or the subnets are set, or else zones stay uneven.
-
-    Attributes:
-        fleet: The fleet's name.
-        group: Its group.
-        why: For the log.
-        instance: The host that shall go.
-        decrement: No other takes its place.
-        desired: The desired capacity.
-        subnets: Where hosts shall boot.
-    """
-
-    fleet: str
-    group: str
-    why: str
-    instance: str | None = None
-    decrement: bool = False
-    desired: int | None = None
-    subnets: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """What it does, for the log."""
-        if self.instance is not None:
-            return f"{self.fleet}: {self.instance} drains and goes ({self.why})"
-        if self.desired is not None:
-            return f"{self.fleet}: {self.desired} hosts wanted ({self.why})"
-        if self.subnets:
-            return f"{self.fleet}: hosts boot in {', '.join(self.subnets)} ({self.why})"
-        return f"{self.fleet}: zones are not evened out ({self.why})"
-
-
-def acts(decision: Decision, view: View, groups: Mapping[str, Group], facts: Sequence[Facts]) -> list[Act]:
-    """List what a decision asks for.
-
-    A host goes through its group's terminating hook, which waits for its jobs. Desired capacity is lowered
-    with a host that goes, or where there is no host yet: which one goes is never the group's choice.
-
-    Args:
-        decision: The policy's.
-        view: What it rests on.
-        groups: The groups, by name.
-        facts: The fleets.
-    """
-    if decision.unusable:
-        return []
-    reasons = dict.fromkeys(view.given_up, "its workers are lost")
-    reasons |= dict.fromkeys(decision.release, "idle") | dict.fromkeys(decision.drain, "to be emptied")
-    resting = {
-        fleet.name
-        for fleet in view.seen.fleets
-        if fleet.name in decision.held and fleet.failures >= DEFAULT_RULES.breaker_failures
-    }
-    found: list[Act] = []
-    for fleet in facts:
-        group = groups.get(fleet.group)
-        if group is None:
-            continue
-        if group.evens_out:
-            found.append(Act(fleet=fleet.name, group=group.name, why="which would launch hosts without work"))
-        wide = group.name in view.wide
-        subnets = fleet.subnets if wide else fleet.subnets[:1]
-        if subnets and group.subnets != frozenset(subnets):
-            why = "the web UI's zone has none" if wide else "the web UI's zone, again"
-            found.append(Act(fleet=fleet.name, group=group.name, why=why, subnets=subnets))
-        # Auto Scaling shows what it was told with some delay.
-        members = [member for member in group.members if member.counts and member.id not in view.told]
-        # Lost hosts are capacity to the group, but not to the policy.
-        lost = sum(member.id in view.lost and member.id not in reasons for member in members)
-        wanted = decision.desired[fleet.name] + lost
-        if fleet.name in resting:
-            # Each that fails would be replaced by the group. Its minimum is: no host is called off for that.
-            kept = {*reasons, *(host.id for host in view.seen.hosts if host.running)}
-            boots = [member.id for member in members if member.pending and member.id not in kept]
-            called_off = boots[: max(0, wanted - group.min)]
-            reasons |= dict.fromkeys(called_off, "hosts of its fleet do not come up")
-            wanted -= len(called_off)
-        going = [member for member in members if member.id in reasons]
-        staying = [member for member in members if member.id not in reasons]
-        wanted = max(wanted, len(staying), group.min)
-        wanted = min(wanted, group.max)
-        desired = group.desired
-        for member in going:
-            decrement = desired > wanted
-            desired -= decrement
-            found.append(
-                Act(
-                    fleet=fleet.name,
-                    group=group.name,
-                    why=reasons[member.id],
-                    instance=member.id,
-                    decrement=decrement,
-                )
-            )
-        if desired != wanted:
-            found.append(
-                Act(fleet=fleet.name, group=group.name, why=f"{group.desired} before", desired=wanted)
-            )
     return found

@@ -1,97 +1,19 @@
-"""What the controller makes of what it reads, and what it does about a decision."""
+"""What the controller makes of what it reads."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fleet import view
-from fleet.facts import Facts
-from fleet.groups import Group, Launches, Member, Version
-from fleet.policy import DEFAULT_RULES, Decision, Host, State, decide, find_fault
-from fleet.reading import ListedJob, ListedWorker, Queue
-from fleet.view import Act, Memory, View
+from fleet.acts import acts, closings
+from fleet.groups import Launches
+from fleet.policy import DEFAULT_RULES, Decision, State, decide, find_fault
+from fleet.reading import ListedWorker, Queue
+from fleet.view import Memory
 from fleet.warm import parse
-
-NOW = 1_800_000_000.0
-OLD, NEW = Version(template="lt-1", number="1"), Version(template="lt-1", number="2")
-PLAIN = frozenset({"qemu_x86_64"})
-FACTS = Facts(
-    name="small",
-    group="group",
-    subnets=("near", "far"),
-    classes=PLAIN,
-    workers={"c8i.xlarge": 2},
-    prices={"c8i.xlarge": 0.2, "c8i.2xlarge": 0.4},
-    boot_seconds=180.0,
-    one_host=False,
-)
-
-
-def member(id: str, state: str = "InService", **changes: Any) -> Member:
-    made = Member(
-        id=id,
-        state=state,
-        healthy=True,
-        type="c8i.xlarge",
-        version=NEW,
-        launched=NOW - 1000,
-    )
-    return replace(made, **changes)
-
-
-def group(*members: Member, **changes: Any) -> Group:
-    made = Group(
-        name="group",
-        min=0,
-        max=9,
-        desired=len(members),
-        version=NEW,
-        members=members,
-        subnets=frozenset({"near"}),
-    )
-    return replace(made, **changes)
-
-
-def job(id: int, **changes: Any) -> ListedJob:
-    made = ListedJob(id=id, scheduled=True, priority=50, classes=PLAIN, kind=("base", "", "", ""))
-    return replace(made, **changes)
-
-
-def worker(id: int, *, number: int = 1, **changes: Any) -> ListedWorker:
-    """One of host i-NUMBER; each host has worker 1 unless told."""
-    return replace(ListedWorker(id=id, instance=f"i-{number}", number=1, connected=True), **changes)
-
-
-def look(
-    *members: Member,
-    jobs: tuple[ListedJob, ...] = (),
-    workers: tuple[ListedWorker, ...] = (),
-    memory: Memory | None = None,
-    now: float = NOW,
-    launches: Launches | None = None,
-    facts: Facts = FACTS,
-    subnets: tuple[str, ...] = ("near",),
-    least: int = 0,
-) -> View:
-    return view.look(
-        now=now,
-        queue=Queue(at=now, jobs=jobs, workers=workers),
-        groups={"group": group(*members, subnets=frozenset(subnets), min=least)},
-        groups_at=now,
-        facts=[facts],
-        launches={"group": launches} if launches else {},
-        memory=memory if memory is not None else Memory(),
-    )
-
-
-def only(found: View) -> Host:
-    (host,) = found.seen.hosts
-    return host
+from tests.fleet.moments import FACTS, NOW, OLD, PLAIN, group, job, look, member, only, worker
 
 
 @pytest.mark.parametrize(
@@ -247,7 +169,7 @@ def test_several_hosts_do_not_lose_their_workers_at_once_but_openqa() -> None:
     assert found.seen.doubt == "openQA hears no worker of any of the 3 hosts in service."
     decision = decide(found.seen)
     assert decision.unusable == found.seen.doubt
-    assert view.acts(decision, found, {"group": group(*members)}, [FACTS]) == []
+    assert acts(decision, found, {"group": group(*members)}, [FACTS]) == []
     heard = (*away[:2], replace(away[2], connected=True))
     # Not all are heard at the same moment again.
     found = look(*members, workers=heard, memory=memory, now=NOW + 1200)
@@ -275,17 +197,7 @@ def test_a_host_that_ec2_has_ended_takes_no_room() -> None:
         assert found.seen.hosts == []
         assert found.lost == ({"i-1"} if ended.counts else set())
         # Its group replaces it by itself.
-        assert view.acts(decide(found.seen), found, {"group": group(ended, desired=1, max=1)}, [FACTS]) == []
-
-
-def test_a_host_that_ec2_has_ended_is_still_capacity_to_its_group() -> None:
-    """As long as its group counts it, a host more must be desired for the job that waits."""
-    ended = member("i-1", gone=True)
-    found = look(ended, jobs=(job(1),))
-    decision = decide(found.seen)
-    assert brief(view.acts(decision, found, {"group": group(ended)}, [FACTS])) == [
-        (None, False, decision.desired["small"] + 1)
-    ]
+        assert acts(decide(found.seen), found, {"group": group(ended, desired=1, max=1)}, [FACTS]) == []
 
 
 def test_a_host_whose_workers_are_all_closed_is_idle_and_not_lost() -> None:
@@ -299,38 +211,6 @@ def test_a_host_whose_workers_are_all_closed_is_idle_and_not_lost() -> None:
     for now in (NOW, NOW + 2 * view.LOST_SECONDS):
         found = look(member("i-1"), workers=rows, memory=memory, now=now)
     assert only(found).state is State.DRAINING
-
-
-def test_idle_workers_are_closed_before_busy_ones_and_closed_ones_stay_so() -> None:
-    rows = tuple(
-        replace(worker(number), number=number, connected=number != 2, job=7 if number == 4 else None)
-        for number in (1, 2, 3, 4)
-    )
-    found = look(member("i-1"), workers=rows)
-
-    def closed(workers: int) -> set[int]:
-        return set(view.closings(Decision(desired={}, open={"i-1": workers}), found).get("i-1", ()))
-
-    assert [closed(workers) for workers in (4, 3, 2, 1, 0)] == [set(), {2}, {2, 3}, {1, 2, 3}, {1, 2, 3, 4}]
-    assert closed(5) == set(), "openQA does not know all of them yet"
-    assert view.closings(Decision(desired={}), found) == {}
-    for going in (Decision(desired={}, drain=("i-1",)), Decision(desired={}, release=("i-1",))):
-        assert view.closings(going, found) == {"i-1": {1, 2, 3, 4}}, "it starts none on the way"
-    assert view.closings(Decision(desired={}), replace(found, given_up=("i-1",))) == {"i-1": {1, 2, 3, 4}}
-
-
-def test_a_host_that_goes_before_openqa_knows_it_has_no_workers_to_close() -> None:
-    found = look(member("i-1", "Pending:Wait"))
-    assert view.closings(Decision(desired={}, release=("i-1",)), found) == {}
-
-
-def test_a_broken_worker_is_not_the_one_that_is_opened() -> None:
-    rows = tuple(
-        replace(worker(number), number=number, connected=number == 3, broken=number == 1, job=None)
-        for number in (1, 2, 3)
-    )
-    found = look(member("i-1"), workers=rows)
-    assert view.closings(Decision(desired={}, open={"i-1": 2}), found) == {"i-1": {1}}
 
 
 @pytest.mark.parametrize("changes", [{"connected": False}, {"connected": False, "broken": True}])
@@ -420,7 +300,7 @@ def test_a_host_that_drains_for_hours_has_still_been_told() -> None:
     memory = Memory(told={"i-1": NOW})
     found = look(member("i-1", "Terminating:Wait"), workers=(worker(1),), memory=memory, now=NOW + 7200)
     assert found.told == {"i-1"}
-    assert view.closings(Decision(desired={}), found) == {"i-1": {1}}
+    assert closings(Decision(desired={}), found) == {"i-1": {1}}
 
 
 def test_parallel_jobs_are_one_cluster_however_they_hang_together() -> None:
@@ -553,174 +433,4 @@ def test_a_fleet_without_a_group_does_not_count_yet() -> None:
         memory=Memory(),
     )
     assert found.seen.fleets == []
-    assert view.acts(decide(found.seen), found, {}, [FACTS]) == []
-
-
-# -- acts
-
-
-def moment(**changes: Any) -> View:
-    empty = look().seen
-    made = View(
-        seen=empty,
-        given_up=(),
-        lost=frozenset(),
-        told=frozenset(),
-        hourly={},
-        workers={},
-        wide=frozenset(),
-    )
-    return replace(made, **changes)
-
-
-def acts(decision: Decision, *members: Member, at: View | None = None, **changes: Any) -> list[Act]:
-    return view.acts(decision, at or moment(), {"group": group(*members, **changes)}, [FACTS])
-
-
-def brief(found: list[Act]) -> list[tuple[str | None, bool, int | None]]:
-    return [(act.instance, act.decrement, act.desired) for act in found]
-
-
-def test_launches_are_a_desired_capacity() -> None:
-    assert brief(acts(Decision(desired={"small": 3}), member("i-1"))) == [(None, False, 3)]
-
-
-def test_acts_say_what_they_do_and_why() -> None:
-    acted = acts(Decision(desired={"small": 2}, release=("i-1",)), member("i-1"))
-    assert [act.text for act in acted] == [
-        "small: i-1 drains and goes (idle)",
-        "small: 2 hosts wanted (1 before)",
-    ]
-
-
-def test_nothing_to_do_is_nothing_done() -> None:
-    assert acts(Decision(desired={"small": 1}), member("i-1")) == []
-
-
-def test_a_release_takes_the_host_and_its_place() -> None:
-    decision = Decision(desired={"small": 1}, release=("i-2",))
-    assert brief(acts(decision, member("i-1"), member("i-2"))) == [("i-2", True, None)]
-
-
-def test_an_old_host_is_replaced_where_the_fleet_shall_not_shrink() -> None:
-    decision = Decision(desired={"small": 1}, drain=("i-1",))
-    assert brief(acts(decision, member("i-1"))) == [("i-1", False, None)]
-
-
-def test_never_below_the_groups_minimum_or_above_its_maximum() -> None:
-    assert brief(acts(Decision(desired={"small": 0}, release=("i-1",)), member("i-1"), min=1)) == [
-        ("i-1", False, None)
-    ]
-    assert brief(acts(Decision(desired={"small": 50}), member("i-1"))) == [(None, False, 9)]
-
-
-def test_launches_that_nobody_needs_any_more_are_called_off_while_there_is_no_host_yet() -> None:
-    assert brief(acts(Decision(desired={"small": 1}), member("i-1"), desired=4)) == [(None, False, 1)]
-
-
-def test_a_group_is_told_once_to_leave_its_zones_uneven() -> None:
-    uneven = acts(Decision(desired={"small": 1}), member("i-1"), evens_out=True)
-    assert brief(uneven) == [(None, False, None)]
-    assert uneven[0].text == "small: zones are not evened out (which would launch hosts without work)"
-    assert acts(Decision(desired={"small": 1}), member("i-1"), evens_out=False) == []
-
-
-def test_a_group_is_told_where_hosts_shall_boot() -> None:
-    stay = Decision(desired={"small": 1})
-    (act,) = acts(stay, member("i-1"), at=moment(wide=frozenset({"group"})))
-    assert (act.subnets, act.desired) == (("near", "far"), None)
-    assert act.text == "small: hosts boot in near, far (the web UI's zone has none)"
-    spread = frozenset({"far", "near"})
-    assert acts(stay, member("i-1"), at=moment(wide=frozenset({"group"})), subnets=spread) == []
-    (act,) = acts(stay, member("i-1"), subnets=spread)
-    assert (act.subnets, act.text) == (("near",), "small: hosts boot in near (the web UI's zone, again)")
-    assert acts(stay, member("i-1")) == []
-
-
-def test_a_group_whose_subnets_are_not_told_keeps_those_it_has() -> None:
-    untold = replace(FACTS, subnets=())
-    short = Launches(no_capacity_at=NOW - 20)
-    for subnets in (("near",), ("far", "near")):
-        found = look(member("i-1"), launches=short, facts=untold, subnets=subnets)
-        groups = {"group": group(member("i-1"), subnets=frozenset(subnets))}
-        assert view.acts(Decision(desired={"small": 1}), found, groups, [untold]) == []
-        (fleet,) = found.seen.fleets
-        assert fleet.no_capacity_at == NOW - 20
-
-
-def test_no_host_is_left_to_the_groups_choice() -> None:
-    assert acts(Decision(desired={"small": 0}), member("i-1"), member("i-2")) == []
-
-
-def test_a_host_that_was_told_to_go_is_not_replaced_by_accident() -> None:
-    at = moment(told=frozenset({"i-1"}))
-    assert acts(Decision(desired={"small": 0}), member("i-1"), at=at, desired=0) == []
-
-
-def test_a_lost_host_still_is_capacity_to_its_group() -> None:
-    at = moment(lost=frozenset({"i-1"}))
-    assert brief(acts(Decision(desired={"small": 1}), member("i-1"), at=at)) == [(None, False, 2)]
-
-
-def test_a_lost_host_that_is_given_up_goes() -> None:
-    at = moment(lost=frozenset({"i-1"}), given_up=("i-1",))
-    assert brief(acts(Decision(desired={"small": 0}), member("i-1"), at=at)) == [("i-1", True, None)]
-
-
-def test_a_host_that_goes_already_is_left_alone() -> None:
-    decision = Decision(desired={"small": 0}, release=("i-1",))
-    assert acts(decision, member("i-1", "Terminating:Wait"), desired=0) == []
-
-
-def test_a_fleet_whose_hosts_do_not_come_up_has_none_that_its_group_would_replace() -> None:
-    booting = (member("i-1"), member("i-2", "Pending:Wait"), member("i-3", "Pending"))
-    at = moment(seen=look(*booting, launches=Launches(failures=3, last_failure=NOW)).seen)
-    decision = Decision(desired={"small": 3}, held={"small": "3 hosts in a row did not come up."})
-    assert brief(acts(decision, *booting, at=at)) == [("i-2", True, None), ("i-3", True, None)]
-    # The minimum is the group's own affair: to call off what it must launch again would never end.
-    assert brief(acts(decision, *booting, at=at, min=2)) == [("i-2", True, None)]
-    assert acts(decision, *booting, at=at, min=3) == []
-    assert brief(acts(decision, *booting, at=at, min=4)) == [(None, False, 4)]
-    # After its rest it is tried again.
-    assert acts(Decision(desired={"small": 3}), *booting, at=at) == []
-
-
-def test_hosts_that_boot_are_not_called_off_where_aws_has_no_more() -> None:
-    at = moment(seen=look(launches=Launches(failures=2, last_failure=NOW, no_capacity_at=NOW)).seen)
-    decision = Decision(desired={"small": 1}, held={"small": "AWS has no capacity for it."})
-    assert acts(decision, member("i-1", "Pending:Wait"), at=at) == []
-
-
-def test_a_host_that_boots_and_has_a_job_already_is_not_called_off() -> None:
-    booting = member("i-1", "Pending:Wait", launched=NOW - 100)
-    held = Launches(failures=3, last_failure=NOW - 10)
-    found = look(booting, workers=(worker(1, job=7),), jobs=(job(8),), launches=held)
-    assert view.acts(decide(found.seen), found, {"group": group(booting)}, [FACTS]) == []
-
-
-def test_what_cannot_be_used_changes_nothing() -> None:
-    decision = Decision(desired={"small": 9}, release=("i-1",), unusable="It is too old.")
-    assert acts(decision, member("i-1")) == []
-
-
-@given(
-    states=st.lists(st.sampled_from(["Pending:Wait", "InService", "Terminating:Wait"]), max_size=6),
-    desired=st.integers(min_value=0, max_value=9),
-    least=st.integers(min_value=0, max_value=3),
-    wanted=st.integers(min_value=0, max_value=9),
-    going=st.sets(st.integers(min_value=0, max_value=5)),
-)
-def test_a_group_never_has_to_choose_a_host(
-    states: list[str], desired: int, least: int, wanted: int, going: set[int]
-) -> None:
-    members = [member(f"i-{n}", state) for n, state in enumerate(states)]
-    decision = Decision(desired={"small": wanted}, release=tuple(f"i-{n}" for n in going))
-    left, capacity = [found for found in members if found.counts], max(desired, least)
-    for act in acts(decision, *members, min=least, desired=capacity):
-        if act.instance is not None:
-            left = [found for found in left if found.id != act.instance]
-            capacity -= act.decrement
-        if act.desired is not None:
-            capacity = act.desired
-        assert least <= capacity <= 9
-    assert capacity >= len(left)
+    assert acts(decide(found.seen), found, {}, [FACTS]) == []
