@@ -83,6 +83,19 @@ RESTORE = HostCommand(
 RECONCILE = HostCommand(
     name="reconcile", description="brings openQA in line with a restored database", words="reconcile"
 )
+CONTENT = HostCommand(
+    name="content",
+    description="brings tests, needles and job templates up to date",
+    words="content {{ Rewritten }} {{ Again }}",
+    parameters={
+        "Rewritten": Parameter(
+            pattern="^(--rewritten)?$", default="", description="the word to take a rewritten history"
+        ),
+        "Again": Parameter(
+            pattern="^(--again)?$", default="", description="the word to load all job templates again"
+        ),
+    },
+)
 SCHEDULE = HostCommand(
     name="schedule",
     description="schedules a compose or an update of Fedora's",

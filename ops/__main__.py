@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import settings
-from ops import backups, disk_images, fleets, restore, schedule, smoke
+from ops import backups, content, disk_images, fleets, restore, schedule, smoke
 from ops.deployment import DeploymentError
 
 
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
+    content.add_command(commands)
     fleets.add_command(commands)
     disk_images.add_command(commands)
     restore.add_command(commands)

@@ -18,6 +18,7 @@ import pytest
 
 import settings
 from localcloud.cloud import RunningCloud
+from ops import __main__ as ops
 from ops import deployment
 from ops.deployment import OpenQa
 from settings import ENVIRONMENTS
@@ -62,6 +63,7 @@ class Deployment:
         openqa: Its API.
         code: How its ``deploy`` ended.
         output: What that said.
+        environments: Where its file is.
     """
 
     name: str
@@ -69,6 +71,12 @@ class Deployment:
     openqa: OpenQa
     code: int
     output: str
+    environments: Path
+
+    def ops(self, *words: str) -> int:
+        """Runs one of the operator's commands; its exit code."""
+        print(f"$ ops {' '.join(words)}", flush=True)
+        return ops.main([f"--env={self.name}", f"--environments={self.environments}", *words])
 
     def group(self, name: str) -> dict[str, Any]:
         """The Auto Scaling group of ``database``, ``webui`` or ``fleet-NAME``."""
@@ -241,7 +249,7 @@ def deployed(
         for key, value in running.environment().items():
             patch.setenv(key, value)
         openqa = deployment.connect(settings.load(name, directory), url=running.url)
-        yield Deployment(name, running, openqa, done.returncode, done.stdout)
+        yield Deployment(name, running, openqa, done.returncode, done.stdout, directory)
 
 
 @contextmanager

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ops import __main__ as ops
-from settings import ENVIRONMENTS
 from tests.localcloud.deployed import Deployment, deployed, until
 
 pytestmark = pytest.mark.restore
@@ -41,12 +39,6 @@ class Story:
     """The deployment, and what its operator does."""
 
     deployed: Deployment
-    environments: Path
-
-    def ops(self, *words: str) -> int:
-        """Runs one of the operator's commands."""
-        print(f"$ ops {' '.join(words)}", flush=True)
-        return ops.main([f"--env={self.deployed.name}", f"--environments={self.environments}", *words])
 
     def sql(self, text: str) -> str:
         """What SQL prints in openQA's database."""
@@ -82,11 +74,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    environments = tmp_path_factory.mktemp("environments")
-    (environments / "restore.toml").write_text((ENVIRONMENTS / "local.toml").read_text())
+def story() -> Iterator[Story]:
     with deployed("restore") as made:
-        yield Story(made, environments)
+        yield Story(made)
 
 
 def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +99,7 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
         made.run(worker, "pkill", "--signal=STOP", *begun[1:])
         made.run(old["webui"], "sh", "-c", f"echo golden >{ASSET} && chown 601:601 {ASSET}")
         made.run(old["webui"], "systemctl", "start", "backup-assets.service")
-        assert story.ops("backups", "now") == 0
+        assert story.deployed.ops("backups", "now") == 0
         assert "base backup" in capsys.readouterr().out
         destroyed = time.time()
         for part, instance in old.items():
@@ -131,7 +121,7 @@ def test_everything_but_the_bucket_is_lost(story: Story, capsys: pytest.CaptureF
     assert f"python -m ops --env {made.name} restore --to latest" in awaits
 
     began = time.monotonic()
-    assert story.ops("restore", "--to", "latest") == 0
+    assert story.deployed.ops("restore", "--to", "latest") == 0
     said = capsys.readouterr().out
     kept = {int(row) for row in story.sql("select id from probe").split()}
     missing = [at for row, at in committed.items() if row not in kept]
@@ -166,7 +156,7 @@ def test_fixed_assets_come_back_by_themselves(story: Story) -> None:
 
 
 def test_a_healthy_database_stays(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
-    assert story.ops("restore", "--to", "latest") == 1
+    assert story.deployed.ops("restore", "--to", "latest") == 1
     said = capsys.readouterr().err
     assert "holds a healthy database with" in said
     assert len(said.splitlines()) == 1
@@ -182,7 +172,7 @@ def test_the_rows_of_a_time(story: Story, capsys: pytest.CaptureFixture[str]) ->
     time.sleep(0.2)
     story.sql("insert into probe select from generate_series(1, 7); delete from probe where id % 3 = 0")
     began = time.monotonic()
-    assert story.ops("restore", "--to", moment, "--yes-overwrite") == 0
+    assert story.deployed.ops("restore", "--to", moment, "--yes-overwrite") == 0
     with capsys.disabled():
         print(f"\nrestored to a time, openQA back: {time.monotonic() - began:.0f} s")
     assert story.sql("select count(*), max(id) from probe") == then
@@ -195,7 +185,7 @@ def test_an_interrupted_job_passes_in_the_end(story: Story) -> None:
     made.passed([last])
     # Nothing is left to do.
     before = made.openqa.request("GET", "jobs")["jobs"]
-    assert story.ops("reconcile") == 0
+    assert story.deployed.ops("reconcile") == 0
     after = made.openqa.request("GET", "jobs")["jobs"]
     assert [(job["id"], job["state"], job["result"]) for job in after] == [
         (job["id"], job["state"], job["result"]) for job in before

@@ -69,6 +69,7 @@ COMMANDS = (
     ["backups", "list"],
     ["backups", "verify"],
     ["backups", "now"],
+    ["content"],
     ["disk-images", "build"],
     ["disk-images", "list"],
     ["reconcile"],

@@ -18,7 +18,10 @@ from ops import hosts, restore
 OUTPUTS = {
     "DatabaseGroup": "openqa-dev-database",
     "WebUiGroup": "openqa-dev-webui",
-    **{f"{name}Command": name.lower() for name in ("Backup", "Restore", "Progress", "Reconcile", "Schedule")},
+    **{
+        f"{name}Command": name.lower()
+        for name in ("Backup", "Content", "Restore", "Progress", "Reconcile", "Schedule")
+    },
 }
 
 
@@ -188,6 +191,33 @@ def test_fedoras_own_by_hand(ssm: Ssm, kind: str, what: str, capsys: pytest.Capt
     document, parameters = ssm.sent[0]
     assert (document, parameters["Kind"], parameters["What"]) == ("schedule", [kind], [what])
     assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--rewritten"], {"Rewritten": ["--rewritten"]}),
+        (["--rewritten", "--again"], {"Rewritten": ["--rewritten"], "Again": ["--again"]}),
+    ],
+)
+def test_content_now(
+    ssm: Ssm, words: list[str], expected: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["--env=fedora", "content", *words]) == 0
+    (document, parameters), *_ = ssm.sent
+    assert document == "content"
+    assert {name: value for name, value in parameters.items() if name != "Run"} == expected
+    assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
+
+
+def test_who_follows_no_repository_has_nothing_brought_up_to_date(
+    ssm: Ssm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["--env=local", "content"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("local follows no repository: its [content] needs tests")
+    assert not ssm.sent
 
 
 @pytest.mark.parametrize(

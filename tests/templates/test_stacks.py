@@ -1538,7 +1538,10 @@ def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synt
     name = environment.environment.name
     schedule = environment.environment.schedule
     by_hand = {"schedule"} if schedule and schedule.program == "fedora_openqa" else set()
-    commands = {"database": {"backup", "restore", "progress"}, "webui": {"reconcile", "progress", *by_hand}}
+    commands = {
+        "database": {"backup", "restore", "progress"},
+        "webui": {"content", "reconcile", "progress", *by_hand},
+    }
     for part, expected in commands.items():
         documents = environment.properties("AWS::SSM::Document", part)
         assert {made["Name"] for made in documents} == {f"openqa-{name}-{part}-{one}" for one in expected}

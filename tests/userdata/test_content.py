@@ -179,7 +179,7 @@ def test_a_push_is_released_once(host: Host, openqa: OpenQa) -> None:
     assert (current(host) / "pushed/main.pm").read_text() == "one"
     assert (current(host) / "sample/main.pm").is_file()
     release = current(host)
-    assert follow(host) == []
+    assert follow(host) == ["nothing is new"]
     assert current(host) == release
     assert openqa.loads() == []
     assert figures(host) == ["ContentFailed"]
@@ -245,7 +245,7 @@ def test_templates_may_have_a_repository_of_their_own(tmp_path: Path, host: Host
     ]
     openqa.asked.clear()
     assert not (current(other) / "pushed/more.json").exists()
-    assert follow(other) == []
+    assert follow(other) == ["nothing is new"]
     # What openQA refuses is taken back, there as elsewhere.
     openqa.push({"more.json": TABLES.replace("64bit", "128bit")})
     openqa.refuses = "more.json"
@@ -313,7 +313,7 @@ def test_a_restart_keeps_what_was_loaded(host: Host, openqa: OpenQa) -> None:
     refresh.lay_out(host)
     assert (current(host) / "pushed/main.pm").stat().st_mtime_ns == stamp
     openqa.loads()
-    assert follow(host) == []
+    assert follow(host) == ["nothing is new"]
     assert openqa.loads() == []
 
 
@@ -815,8 +815,8 @@ def test_each_disk_is_told_under_its_own_name(
 
 def test_a_second_one_does_not_start(host: Host, openqa: OpenQa) -> None:
     with (
-        alone(host, "content"),
-        pytest.raises(HostError, match="another content runs on this host"),
+        alone(host, "refresh"),
+        pytest.raises(HostError, match="another refresh runs on this host"),
     ):
         follow(host)
     assert boto3.client("cloudwatch", region_name=machine.REGION).list_metrics()["Metrics"]

@@ -259,7 +259,8 @@ def _schedule(options: argparse.Namespace, host: Host) -> None:
 
 
 def _content(options: argparse.Namespace, host: Host) -> None:
-    refresh.refresh(host, rewritten=options.rewritten, again=options.again, report=_say)
+    with progress.kept(host.layout, options.run, say=_say) as report:
+        refresh.refresh(host, rewritten=options.rewritten, again=options.again, report=report)
 
 
 def _fetch_images(_: argparse.Namespace, host: Host) -> None:

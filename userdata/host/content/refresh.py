@@ -83,7 +83,7 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
     Raises:
         HostError: it could not; tests and templates are those from before.
     """
-    with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "content"):
+    with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "refresh"):
         _refresh(host, rewritten=rewritten, again=again, report=report)
 
 
@@ -126,7 +126,11 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
         if source
     ]
     commits = {
-        repository.name: (_next(repository, before, rewritten=rewritten), repository.address, repository.ref)
+        repository.name: (
+            _next(repository, before, environment=host.document.environment, rewritten=rewritten),
+            repository.address,
+            repository.ref,
+        )
         for repository in repositories
     }
     for repository in repositories:
@@ -141,6 +145,7 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
     with users.acting_as(users.TESTS):
         published = (folder(host) / "current" / content.distri).is_dir()
         if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
+            report("nothing is new")
             return
         # Else a host that loses its power could leave the names alone, of files that hold nothing.
         os.sync()
@@ -156,7 +161,7 @@ def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, repor
             report(f"{name}: its submodules are not followed: their folders are empty")
 
 
-def _next(repository: Repository, before: State, *, rewritten: bool) -> str:
+def _next(repository: Repository, before: State, *, environment: str, rewritten: bool) -> str:
     commit = repository.fetch()
     old = before.commits.get(repository.name)
     if old is None or old[1:] != (repository.address, repository.ref) or rewritten:
@@ -164,8 +169,8 @@ def _next(repository: Repository, before: State, *, rewritten: bool) -> str:
     if not repository.follows(commit, old[0]):
         raise HostError(
             f"{repository.name}: {commit} of {repository.address} does not follow from {old[0]}, which is "
-            "loaded: if its history was meant to be rewritten, run 'python3 -m userdata.host content "
-            "--rewritten' on this host"
+            "loaded: if its history was meant to be rewritten, run "
+            f"'python -m ops --env {environment} content --rewritten'"
         )
     return commit
 
