@@ -80,6 +80,9 @@ RESTORE = HostCommand(
         ),
     },
 )
+RESTART = HostCommand(
+    name="restart", description="starts all services anew, with today's secrets", words="restart"
+)
 RECONCILE = HostCommand(
     name="reconcile", description="brings openQA in line with a restored database", words="reconcile"
 )

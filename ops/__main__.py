@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import settings
-from ops import backups, content, disk_images, fleets, restore, schedule, smoke
+from ops import backups, content, disk_images, fleets, restart, restore, schedule, secrets, smoke
 from ops.deployment import DeploymentError
 
 
@@ -58,8 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     content.add_command(commands)
     fleets.add_command(commands)
     disk_images.add_command(commands)
+    restart.add_command(commands)
     restore.add_command(commands)
     schedule.add_command(commands)
+    secrets.add_command(commands)
     smoke.add_command(commands)
     given = argparse.Namespace(env=None, environments=settings.ENVIRONMENTS, url=None)
     options = parser.parse_args(arguments, given)

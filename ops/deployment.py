@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -17,6 +18,9 @@ from settings import Environment, naming
 
 # For a first connection to openQA.
 CONNECT_SECONDS = 10.0
+
+
+T = TypeVar("T")
 
 
 class DeploymentError(Exception):
@@ -55,6 +59,23 @@ def _check_sender(response_dict: dict[str, Any], **_: object) -> None:
         response_dict["body"] = b""  # and botocore tries again by the status alone
     elif isinstance(body, bytes) and len(body) < int(headers.get("content-length", 0)):
         raise _AnswerError(why="the answer was cut off")
+
+
+def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
+    """Calls AWS and returns its answer.
+
+    Args:
+        what: what is done, for the error: ``write the secret openqa/dev/sign-in``.
+        function: a client's method.
+        arguments: its own.
+
+    Raises:
+        DeploymentError: AWS refuses or does not answer.
+    """
+    try:
+        return function(**arguments)
+    except (BotoCoreError, ClientError) as error:
+        raise DeploymentError(f"cannot {what}: {error}") from error
 
 
 def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
@@ -167,11 +188,11 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
         DeploymentError: the environment is not deployed, or its key cannot be read.
     """
     outputs = stack_outputs(environment, "webui")
-    try:
-        secrets = client(environment, "secretsmanager")
-        text = secrets.get_secret_value(SecretId=outputs["ApiKeySecretArn"]).get("SecretString")
-    except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"cannot read the API key of {environment.name}: {error}") from error
+    text = call(
+        f"read the API key of {environment.name}",
+        client(environment, "secretsmanager").get_secret_value,
+        SecretId=outputs["ApiKeySecretArn"],
+    ).get("SecretString")
     if text is None:
         raise DeploymentError(f"the API key of {environment.name} is no text: its secret holds bytes")
     # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.database_alarms import DatabaseAlarms
-from constructs.host_commands import BACKUP, PROGRESS, RESTORE, HostCommands
+from constructs.host_commands import BACKUP, PROGRESS, RESTART, RESTORE, HostCommands
 from constructs.managed_database import ManagedDatabase
 from constructs.published_files import publish_bundle, publish_recipes
 from constructs.retained_state import RetainedState
@@ -109,6 +109,6 @@ class DatabaseStack(EnvironmentStack):
             "Commands",
             environment=environment,
             role="database",
-            commands=[BACKUP, RESTORE, PROGRESS],
+            commands=[BACKUP, RESTORE, RESTART, PROGRESS],
         )
         CfnOutput(self, "DatabaseGroup", value=host.group.ref)

@@ -7,7 +7,7 @@ from constructs import Construct
 from constructs.content_alarms import ContentAlarms
 from constructs.fleet_controller import FleetController
 from constructs.front_door import FrontDoor
-from constructs.host_commands import CONTENT, PROGRESS, RECONCILE, SCHEDULE, HostCommands
+from constructs.host_commands import CONTENT, PROGRESS, RECONCILE, RESTART, SCHEDULE, HostCommands
 from constructs.minion_alarms import MinionAlarms
 from constructs.published_files import PublishedFile, publish_bundle, publish_recipe, publish_recipes
 from constructs.role_document import disk_images_document, webui_document
@@ -125,7 +125,7 @@ class WebUiStack(EnvironmentStack):
             "Commands",
             environment=environment,
             role="webui",
-            commands=[CONTENT, RECONCILE, PROGRESS, *([SCHEDULE] if fedora else [])],
+            commands=[CONTENT, RECONCILE, RESTART, PROGRESS, *([SCHEDULE] if fedora else [])],
         )
         CfnOutput(self, "Url", value=door.url)
         CfnOutput(self, "ApiKeySecretArn", value=secrets.api_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -29,8 +30,6 @@ Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "userdata/content/sample"
-# As docs/operating.md has it, "Secrets".
-ANEW = "systemctl restart openqa-configure && systemctl start openqa-on-aws.target"
 JOB_SECONDS = 900
 HOST_SECONDS = 900
 
@@ -133,17 +132,15 @@ class Deployment:
         return done
 
     def enter_secret(self, name: str, value: Mapping[str, str]) -> None:
-        """Enters a secret of the web UI's as an operator does, and has everything that uses it start anew.
+        """Enters a secret of the web UI's as an operator does, after which all that uses it starts anew.
 
         Args:
             name: The secret's, without ``openqa/ENVIRONMENT/``.
             value: What becomes JSON.
         """
-        self.cloud.client("secretsmanager").put_secret_value(
-            SecretId=f"openqa/{self.name}/{name}", SecretString=json.dumps(value)
-        )
-        (webui,) = self.serving("webui")
-        self.run(webui, "sh", "-c", ANEW)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(json.dumps(value)))
+            assert self.ops("secrets", "enter", name) == 0
 
     def told(self, metric: str, statistic: str, *, period: int = 60, **dimensions: str) -> list[float]:
         """What CloudWatch was told of one of the environment's metrics in the last hours.

@@ -8,11 +8,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+import settings
+from ops import deployment
+from ops.deployment import DeploymentError
 from tests.localcloud.deployed import Deployment, deployed, until
 
 pytestmark = pytest.mark.restore
@@ -190,3 +193,20 @@ def test_an_interrupted_job_passes_in_the_end(story: Story) -> None:
     assert [(job["id"], job["state"], job["result"]) for job in after] == [
         (job["id"], job["state"], job["result"]) for job in before
     ]
+
+
+def test_generated_secrets_are_made_anew_while_the_deployment_works(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = story.deployed
+    for name in ("database", "api-key"):
+        assert made.ops("secrets", "renew", name) == 0
+    with pytest.raises(DeploymentError, match="403"):
+        made.schedule("the key of before")
+    openqa = deployment.connect(settings.load(made.name, made.environments), url=made.cloud.url)
+    renewed = replace(made, openqa=openqa)
+    renewed.passed(renewed.schedule("renewed"))
+    (worker_host,) = made.serving("fleet-small")
+    capsys.readouterr()
+    assert made.ops("secrets", "renew", "worker-key") == 1
+    assert f"openQA would refuse {worker_host}" in capsys.readouterr().err

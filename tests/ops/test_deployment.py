@@ -73,8 +73,10 @@ COMMANDS = (
     ["disk-images", "build"],
     ["disk-images", "list"],
     ["reconcile"],
+    ["restart", "webui"],
     ["restore", "--to=latest"],
     ["schedule", "iso", "DISTRI=a", "VERSION=1", "FLAVOR=b", "ARCH=c"],
+    ["secrets", "renew", "api-key"],
     ["smoke"],
 )
 

@@ -20,7 +20,7 @@ OUTPUTS = {
     "WebUiGroup": "openqa-dev-webui",
     **{
         f"{name}Command": name.lower()
-        for name in ("Backup", "Content", "Restore", "Progress", "Reconcile", "Schedule")
+        for name in ("Backup", "Content", "Progress", "Reconcile", "Restart", "Restore", "Schedule")
     },
 }
 
@@ -118,6 +118,12 @@ def test_a_restore_is_followed_by_the_web_ui(ssm: Ssm) -> None:
         "Timeline": ["--timeline=3"],
         "Overwrite": ["--yes-overwrite"],
     }
+
+
+@pytest.mark.parametrize("part", ["database", "webui"])
+def test_a_host_starts_its_services_anew(ssm: Ssm, part: str) -> None:
+    assert main.main(["--env=dev", "restart", part]) == 0
+    assert ssm.sent[0][0] == "restart"
 
 
 def test_words_that_were_not_said_are_not_sent(ssm: Ssm) -> None:

@@ -1539,8 +1539,8 @@ def test_operators_may_run_a_hosts_commands_on_that_host_alone(environment: Synt
     schedule = environment.environment.schedule
     by_hand = {"schedule"} if schedule and schedule.program == "fedora_openqa" else set()
     commands = {
-        "database": {"backup", "restore", "progress"},
-        "webui": {"content", "reconcile", "progress", *by_hand},
+        "database": {"backup", "restart", "restore", "progress"},
+        "webui": {"content", "reconcile", "restart", "progress", *by_hand},
     }
     for part, expected in commands.items():
         documents = environment.properties("AWS::SSM::Document", part)

@@ -1,4 +1,4 @@
-"""What becomes of openQA's jobs after a restore, with programs that only take notes."""
+"""What starts anew, and what becomes of openQA's jobs after a restore, with programs that only take notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.userdata import machine
-from userdata.host import interrupted, openqa_database, progress, ready, reconcile
+from userdata.host import interrupted, openqa_database, progress, ready, reconcile, restart
 from userdata.host.content import repository
 from userdata.host.errors import HostError
 from userdata.host.layout import Layout
@@ -60,11 +60,11 @@ def test_what_is_done_in_which_order(
     def get(url: str) -> str:
         return json.dumps({"job": {"missing_assets": ["iso/lost.iso"] if "/15?" in url else []}})
 
-    monkeypatch.setattr(reconcile, "run", run)
+    monkeypatch.setattr(restart, "run", run)
     monkeypatch.setattr(openqa_database, "run", run)
     monkeypatch.setattr(repository, "run", run)
     monkeypatch.setattr(ready, "get", get)
-    monkeypatch.setattr(ready, "check_webui", lambda host: None)
+    monkeypatch.setattr(ready, "check", lambda host: None)
     reconcile.reconcile(host, said.append)
     assert programs.calls[0] == ("systemctl", "restart", "openqa-configure.service")
     assert said[1:] == [
@@ -101,13 +101,13 @@ def test_a_schema_that_is_upgraded_is_waited_for(tmp_path: Path, monkeypatch: py
         waits.append(what)
         raise HostError(f"waited for {what}")
 
-    monkeypatch.setattr(reconcile, "wait", wait)
-    monkeypatch.setattr(reconcile, "run", lambda arguments, *, seconds=300: "")
+    monkeypatch.setattr(restart, "wait", wait)
+    monkeypatch.setattr(restart, "run", lambda arguments, *, seconds=300: "")
     monkeypatch.setattr(ready, "upgrades", lambda host: upgrading.pop(0))
     said: list[str] = []
-    with pytest.raises(HostError, match="waited for openQA to answer"):
-        reconcile.reconcile(host, said.append)
-    assert waits == ["openQA to answer"] * 3
+    with pytest.raises(HostError, match="waited for the webui to work"):
+        restart.restart(host, said.append)
+    assert waits == ["the webui to work"] * 3
     assert said[1:] == ["openQA still upgrades the database's schema"] * 2
 
 

@@ -21,6 +21,7 @@ from userdata.host import (
     rds,
     ready,
     reconcile,
+    restart,
     roles,
     space,
     tap,
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
 
+    here("restart", _restart, "start all services anew, with today's secrets")
     here("reconcile", _reconcile, "bring openQA in line with a restored database")
     added = here("assets", _assets, "fixed assets and openQA's configuration in the backup bucket")
     added.add_argument(
@@ -239,6 +241,11 @@ def _move(options: argparse.Namespace, host: Host) -> None:
     else:
         trusted = options.ca.read_text(encoding="ascii")
     move.move(host, options.to, certificates=trusted, report=_say)
+
+
+def _restart(options: argparse.Namespace, host: Host) -> None:
+    with progress.kept(host.layout, options.run, say=_say) as report:
+        restart.restart(host, report)
 
 
 def _reconcile(options: argparse.Namespace, host: Host) -> None:

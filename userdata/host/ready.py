@@ -59,9 +59,6 @@ def await_ready(
     Raises:
         HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
     """
-    checks = {"database": _database, "webui": check_webui, "worker": _worker, "builder": _builder}
-    role = host.document.role
-    check = checks[role]
     began = time.monotonic()
     end = next_hold = began + seconds
     while True:
@@ -77,7 +74,7 @@ def await_ready(
         if now < began + UPGRADE_SECONDS and (upgrades(host) or _refused_by_webui(host, reason)):
             end = now + seconds
         if now >= end:
-            waited = f"waited {now - began:.0f} s for the {role} to work"
+            waited = f"waited {now - began:.0f} s for the {host.document.role} to work"
             raise HostError(f"{waited}; the last check said: {reason}") from reason
         if now >= next_hold:
             try:
@@ -86,6 +83,16 @@ def await_ready(
             except HostError as error:  # the next round tells it again
                 log.warning("%s", error)
         sleep(PAUSE + min(RESTS * (now - asked), MOST_REST))
+
+
+def check(host: Host) -> None:
+    """Asks this host whether it does its role's work.
+
+    Raises:
+        HostError, OSError, ValueError: it does not.
+    """
+    checks = {"database": _database, "webui": _webui, "worker": _worker, "builder": _builder}
+    checks[host.document.role](host)
 
 
 def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: int) -> dict[int, str]:
@@ -137,13 +144,8 @@ def _database(host: Host) -> None:
         check_database(host)
 
 
-def check_webui(host: Host) -> None:
-    """Asks the web UI as the load balancer and the API's clients do.
-
-    Raises:
-        OSError: it does not answer.
-        HostError: it answers nonsense.
-    """
+def _webui(host: Host) -> None:
+    # As the load balancer and the API's clients do.
     get("http://127.0.0.1/health")
     jobs = json.loads(get("http://127.0.0.1/api/v1/jobs?limit=1"))
     if "jobs" not in jobs:

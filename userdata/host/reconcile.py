@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from userdata.host import interrupted, ready
-from userdata.host.aws import wait
-from userdata.host.commands import run
+from userdata.host import interrupted, ready, restart
 from userdata.host.content.repository import ADMINISTRATOR, inside
 from userdata.host.content.templates import HOST
 from userdata.host.errors import HostError
@@ -24,8 +22,6 @@ from userdata.host.progress import Report
 NO_RESULTS = "restore: its results are lost"
 NO_ASSETS = "restore: assets are lost"
 
-_START_SECONDS = 780
-
 
 def reconcile(host: Host, report: Report = print) -> None:
     """Starts openQA with the restored database and deals with its jobs.
@@ -33,11 +29,7 @@ def reconcile(host: Host, report: Report = print) -> None:
     Raises:
         HostError: openQA does not start, or refuses.
     """
-    report("starting openQA anew: today's secrets and certificate, the schema, the administrator's key")
-    # All services of openQA require it, so they start anew, too.
-    run(["systemctl", "restart", "openqa-configure.service"], seconds=_START_SECONDS)
-    run(["systemctl", "start", "--no-block", "openqa-on-aws.target"])
-    _await_openqa(host, report)
+    restart.restart(host, report)
     openqa = host.layout.data / "openqa"
     report(f"{_without_files(openqa / 'share/factory')} assets are lost")
     report(f"{_interrupted()} jobs that ran are scheduled again")
@@ -127,26 +119,6 @@ def _without_results(openqa: Path) -> int:
             f"where id in ({_list(gone)})"
         )
     return len(gone)
-
-
-def _await_openqa(host: Host, report: Report) -> None:
-    """Waits until openQA answers, and as long as its schema is upgraded: a backup may be of an older one."""
-    while True:
-        try:
-            wait("openQA to answer", lambda: _answers(host), seconds=_START_SECONDS, pause=1)
-            return
-        except HostError:
-            if not ready.upgrades(host):
-                raise
-            report("openQA still upgrades the database's schema")
-
-
-def _answers(host: Host) -> bool | None:
-    try:
-        ready.check_webui(host)
-    except (HostError, OSError, ValueError):
-        return None
-    return True
 
 
 def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:

@@ -55,7 +55,6 @@ _WEBUI_FOLDERS = {
     ),
     users.TESTS: ("content", "share/tests"),
 }
-_DIGITS = frozenset("0123456789abcdef")
 
 
 def folders(document: Document) -> tuple[str, ...]:
@@ -221,7 +220,7 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
 
 def _configure_database(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     database = required(host.document.database, "database")
-    _password(values)
+    secrets.password(values["database"])
     users.make_folder(host.layout.data, "postgres", user=users.DATABASE, mode=0o700)
     awaiting.decide(host)
     _ensure_certificate(host, new_authority=True)
@@ -271,25 +270,26 @@ def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
 
 def _webui_context(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     webui = required(host.document.webui, "webui")
-    key, secret = _api_key(values, "api_key")
-    worker_key, worker_secret = _api_key(values, "worker_key")
+    key, secret = secrets.api_key("api_key", values["api_key"])
+    oauth2 = webui.sign_in["method"] == "OAuth2"
+    worker_key, worker_secret = secrets.api_key("worker_key", values["worker_key"])
     return context(
         host,
         {
-            "password": _password(values),
+            "password": secrets.password(values["database"]),
             "api_key": key,
             "api_secret": secret,
             "worker_key": worker_key,
             "worker_secret": worker_secret,
             "sign_in": {name: value for name, value in webui.sign_in.items() if value is not None},
-            "client": _sign_in_client(values) if webui.sign_in["method"] == "OAuth2" else None,
+            "client": secrets.sign_in_client(values["sign_in"]) if oauth2 else None,
         },
     )
 
 
 def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     worker = required(host.document.worker, "worker")
-    key, secret = _api_key(values, "api_key")
+    key, secret = secrets.api_key("api_key", values["api_key"])
     count = worker.count(host.instance_type)
     # Root's: where workers run in no container, their units have root give them their pools at every start.
     users.make_folder(host.layout.worker, "pool", user=0, mode=0o755)
@@ -378,31 +378,6 @@ def _database_ca(host: Host) -> str:
         published,
         seconds=CERTIFICATE_SECONDS,
     )
-
-
-def _password(values: Mapping[str, str]) -> str:
-    password = values.get("database", "")
-    if not (len(password) >= 16 and password.isascii() and password.isalnum()):
-        raise HostError("secret database: not 16 or more letters and digits")
-    return password
-
-
-def _api_key(values: Mapping[str, str], name: str) -> tuple[str, str]:
-    both = values.get(name, "")
-    if len(both) != 32 or not set(both) <= _DIGITS:
-        raise HostError(f"secret {name}: not 32 hexadecimal digits in lower case")
-    return both[:16], both[16:]
-
-
-def _sign_in_client(values: Mapping[str, str]) -> dict[str, str]:
-    try:
-        client = json.loads(values["sign_in"])
-        found = {"key": client["key"], "secret": client["secret"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise HostError('secret sign_in: not a JSON object with "key" and "secret"') from error
-    if not all(isinstance(value, str) and value.isprintable() for value in found.values()):
-        raise HostError('secret sign_in: "key" and "secret" must be one line of text each')
-    return found
 
 
 def _active(*units: str) -> list[str]:

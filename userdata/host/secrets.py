@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from userdata.host.aws import call
 from userdata.host.errors import HostError
+
+_DIGITS = frozenset("0123456789abcdef")
 
 
 def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str, str]:
@@ -32,6 +35,48 @@ def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str
         values[name] = answer["SecretString"]
         write_private(directory / name, values[name])
     return values
+
+
+def password(text: str) -> str:
+    """Returns the database role's password.
+
+    Raises:
+        HostError: it is none.
+    """
+    if not (len(text) >= 16 and text.isascii() and text.isalnum()):
+        raise HostError("secret database: not 16 or more letters and digits")
+    return text
+
+
+def api_key(name: str, text: str) -> tuple[str, str]:
+    """Returns a key of openQA's API and its secret.
+
+    Args:
+        name: ``api_key`` or ``worker_key``.
+        text: what that secret holds: both, of 16 hexadecimal digits each.
+
+    Raises:
+        HostError: it holds something else.
+    """
+    if len(text) != 32 or not set(text) <= _DIGITS:
+        raise HostError(f"secret {name}: not 32 hexadecimal digits in lower case")
+    return text[:16], text[16:]
+
+
+def sign_in_client(text: str) -> dict[str, str]:
+    """Returns the ``key`` and the ``secret`` of the OAuth2 client.
+
+    Raises:
+        HostError: the secret holds something else.
+    """
+    try:
+        client = json.loads(text)
+        found = {"key": client["key"], "secret": client["secret"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise HostError('secret sign_in: not a JSON object with "key" and "secret"') from error
+    if not all(isinstance(value, str) and value.isprintable() for value in found.values()):
+        raise HostError('secret sign_in: "key" and "secret" must be one line of text each')
+    return found
 
 
 def write_private(path: Path, text: str, *, mode: int = 0o600, user: int | None = None) -> None:

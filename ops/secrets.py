@@ -1,0 +1,149 @@
+"""``secrets``: those that operators enter, and generated ones made anew; then what uses them starts anew."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from secrets import token_hex
+from typing import Any
+
+from ops.deployment import DeploymentError, call, client, stack_outputs
+from ops.hosts import StatefulHost
+from settings import Environment, naming
+from settings.naming import SecretName
+from userdata.host.errors import HostError
+from userdata.host.secrets import sign_in_client
+
+_BROKER = ("ca", "certificate", "key", "password")
+# What hosts accept of each generated secret (userdata/host/secrets.py) holds for 32 hexadecimal digits.
+_BYTES = 16
+
+
+def add_command(commands: Any) -> None:
+    """Adds ``secrets`` to the command line."""
+    parser = commands.add_parser("secrets", help="enter a secret, or make a generated one anew")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    entering = actions.add_parser(
+        "enter",
+        help="put what is read from standard input into a secret",
+        description="Reads JSON from standard input, puts it into the secret, and starts the web UI host's "
+        'services anew. sign-in: {"key": "…", "secret": "…"} of the OAuth2 client. broker: {"ca": "PEM", '
+        '"certificate": "PEM", "key": "PEM"} or {"ca": "PEM", "password": "…"}.',
+    )
+    entering.add_argument("name", choices=("sign-in", "broker"), help="the secret openqa/ENVIRONMENT/NAME")
+    entering.set_defaults(run=enter)
+    renewing = actions.add_parser(
+        "renew",
+        help="make a generated secret anew",
+        description="Makes a new value, which nobody gets to see, and starts anew what uses it; jobs run on. "
+        "worker-key: fleets must have no hosts, as openQA refuses those that have the one of before.",
+    )
+    renewing.add_argument(
+        "name", choices=("database", "api-key", "worker-key"), help="the secret openqa/ENVIRONMENT/NAME"
+    )
+    renewing.set_defaults(run=renew)
+
+
+def enter(environment: Environment, options: argparse.Namespace) -> int:
+    """Puts standard input into a secret.
+
+    Args:
+        environment: whose.
+        options: ``name``.
+
+    Returns:
+        0.
+
+    Raises:
+        DeploymentError: the environment has no such secret, the value is none, or AWS or the host refuses.
+    """
+    name: SecretName = options.name
+    schedule = environment.schedule
+    uses = {
+        "sign-in": environment.sign_in.method == "OAuth2",
+        "broker": schedule is not None and schedule.program == "rules",
+    }
+    if not uses[name]:
+        raise DeploymentError(
+            f"{environment.name} has no secret {name}: that is for "
+            + {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] with program = "rules"'}[name]
+        )
+    text = sys.stdin.read().strip()
+    {"sign-in": _check_sign_in, "broker": _check_broker}[name](text)
+    _put(environment, name, text)
+    StatefulHost(environment, "webui").run("restart")
+    return 0
+
+
+def renew(environment: Environment, options: argparse.Namespace) -> int:
+    """Makes a generated secret anew.
+
+    Args:
+        environment: whose.
+        options: ``name``.
+
+    Returns:
+        0.
+
+    Raises:
+        DeploymentError: it cannot be, or AWS or a host refuses.
+    """
+    name: SecretName = options.name
+    if name == "database" and environment.database.engine == "rds":
+        raise DeploymentError(
+            f"{environment.name}'s database is RDS, which is told another password by hand: docs/backups.md, "
+            '"RDS instead of a host of ours"'
+        )
+    if name == "worker-key" and (hosts := _fleet_hosts(environment)):
+        raise DeploymentError(
+            f"openQA would refuse {', '.join(hosts)}, which have the worker-key of before: end the hosts of "
+            'all fleets first, as docs/operating.md, "Change something", has it'
+        )
+    _put(environment, name, token_hex(_BYTES))
+    for part in ("database", "webui") if name == "database" else ("webui",):
+        StatefulHost(environment, part).run("restart")
+    return 0
+
+
+def _check_sign_in(text: str) -> None:
+    try:
+        sign_in_client(text)
+    except HostError as error:
+        raise DeploymentError(f"standard input, for the {error}") from error
+
+
+def _check_broker(text: str) -> None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not (
+        isinstance(found, dict)
+        and found.keys() <= set(_BROKER)
+        and all(isinstance(value, str) for value in found.values())
+        and ("password" in found or {"certificate", "key"} <= found.keys())
+    ):
+        raise DeploymentError(
+            "standard input, for the secret broker: not a JSON object of texts with password, or certificate "
+            f"and key; allowed besides: {_BROKER[0]}"
+        )
+
+
+def _put(environment: Environment, name: SecretName, text: str) -> None:
+    # Refuses credentials of another account, where a secret of this name may be, too.
+    stack_outputs(environment, "storage")
+    secret = naming.secret(environment, name)
+    manager = client(environment, "secretsmanager")
+    call(f"write the secret {secret}", manager.put_secret_value, SecretId=secret, SecretString=text)
+    print(f"{secret} has its new value; the hosts that use it get it now")
+
+
+def _fleet_hosts(environment: Environment) -> list[str]:
+    groups = [naming.fleet_group(environment, fleet.name) for fleet in environment.fleets]
+    found = call(
+        f"read the groups {', '.join(groups)}",
+        client(environment, "autoscaling").describe_auto_scaling_groups,
+        AutoScalingGroupNames=groups,
+    )
+    return [instance["InstanceId"] for group in found["AutoScalingGroups"] for instance in group["Instances"]]
