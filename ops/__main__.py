@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import settings
-from ops import backups, content, disk_images, fleets, restart, restore, schedule, secrets, smoke
+from ops import backups, content, disk_images, fleets, restart, restore, schedule, secrets, smoke, status
 from ops.deployment import DeploymentError
 
 
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     schedule.add_command(commands)
     secrets.add_command(commands)
     smoke.add_command(commands)
+    status.add_command(commands)
     given = argparse.Namespace(env=None, environments=settings.ENVIRONMENTS, url=None)
     options = parser.parse_args(arguments, given)
     if options.env is None:

@@ -210,3 +210,15 @@ def test_generated_secrets_are_made_anew_while_the_deployment_works(
     capsys.readouterr()
     assert made.ops("secrets", "renew", "worker-key") == 1
     assert f"openQA would refuse {worker_host}" in capsys.readouterr().err
+
+
+def test_all_is_well_in_the_end(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    made = story.deployed
+    openqa = deployment.connect(settings.load(made.name, made.environments), url=made.cloud.url)
+    until("an idle worker", lambda: "idle" in str(openqa.request("GET", "workers")) or None, seconds=120)
+    capsys.readouterr()
+    assert made.ops("status", f"--url={made.cloud.url}") == 0
+    said = capsys.readouterr().out
+    hosts = [made.serving(group)[0] for group in ("database", "webui", "fleet-small")]
+    assert all(f"  {host}  " in said for host in hosts)
+    assert "1 worker online, 0 busy" in said

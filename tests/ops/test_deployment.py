@@ -78,6 +78,7 @@ COMMANDS = (
     ["schedule", "iso", "DISTRI=a", "VERSION=1", "FLAVOR=b", "ARCH=c"],
     ["secrets", "renew", "api-key"],
     ["smoke"],
+    ["status"],
 )
 
 

@@ -1,0 +1,122 @@
+"""``status``: whether a deployment is well, at a glance."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from fleet.groups import AwsError, Group, Groups, Member
+from ops.deployment import DeploymentError, OpenQa, call, client, connect, stack_outputs
+from settings import Environment, naming
+
+# openQA lists its jobs whole: more than this is only counted as more.
+_JOBS = 500
+
+
+def add_command(commands: Any) -> None:
+    """Adds ``status`` to the command line."""
+    parser = commands.add_parser(
+        "status",
+        help="show hosts, workers, jobs and ringing alarms",
+        description="Shows the hosts of each group, what openQA has to do and the alarms that ring. Exits "
+        "with 0 only if the hosts with state are in service, openQA answers and no alarm rings.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(environment: Environment, options: argparse.Namespace) -> int:
+    """Prints how a deployment is.
+
+    Args:
+        environment: which.
+        options: ``url`` (or None).
+
+    Returns:
+        0 if it is well, else 1.
+
+    Raises:
+        DeploymentError: it is not deployed, or AWS does not answer.
+    """
+    stack_outputs(environment, "webui")
+    wrong = [*_hosts(environment), *_openqa(environment, options.url), *_alarms(environment)]
+    print("All is well." if not wrong else f"Not well: {'; '.join(wrong)}.")
+    return 1 if wrong else 0
+
+
+def _hosts(environment: Environment) -> Iterator[str]:
+    """Prints the groups with their hosts, and tells what is wrong with them."""
+    stateful = {naming.stateful_group(environment, "webui"): "webui"}
+    if environment.database.host:
+        stateful = {naming.stateful_group(environment, "database"): "database"} | stateful
+    titles = stateful | {
+        naming.fleet_group(environment, fleet.name): f"fleet {fleet.name}" for fleet in environment.fleets
+    }
+    titles |= {
+        naming.builder_group(environment, builder.architecture): f"builder {builder.architecture}"
+        for builder in environment.builders
+    }
+    try:
+        _, groups = Groups(partial(client, environment)).read(list(titles))
+    except AwsError as error:
+        raise DeploymentError(str(error)) from error
+    for name, title in titles.items():
+        group = groups.get(name)
+        if group is None:
+            print(f"{title}: not deployed")
+        else:
+            print(f"{title}: {_count(len(group.members), 'host')}, {group.desired} wanted")
+            for member in group.members:
+                print(f"  {_described(member, group)}")
+        if name in stateful and not (group and any(member.state == "InService" for member in group.members)):
+            yield f"no {title} host is in service"
+
+
+def _described(member: Member, group: Group) -> str:
+    facts = [member.id, member.type, member.state]
+    if member.launched is not None:
+        facts.append(f"since {datetime.fromtimestamp(member.launched, UTC):%Y-%m-%d %H:%M} UTC")
+    facts += ["unhealthy"] if not member.healthy else []
+    facts += ["of an older launch template"] if group.outdated(member) else []
+    return "  ".join(facts)
+
+
+def _openqa(environment: Environment, url: str | None) -> Iterator[str]:
+    """Prints what openQA has to do, or tells why it does not say."""
+    try:
+        openqa = connect(environment, url=url)
+        workers = openqa.request("GET", "workers")["workers"]
+        jobs = {state: _jobs(openqa, state) for state in ("scheduled", "running")}
+    except DeploymentError as error:
+        print("openQA: no answer")
+        yield str(error)
+        return
+    online = [worker for worker in workers if worker["status"] != "dead"]
+    busy = sum(worker["status"] == "running" for worker in online)
+    print(f"openQA at {openqa.url}: {jobs['scheduled']} scheduled, {jobs['running']} running")
+    print(f"  {_count(len(online), 'worker')} online, {busy} busy")
+
+
+def _jobs(openqa: OpenQa, state: str) -> str:
+    jobs = openqa.request("GET", "jobs", params={"state": state, "limit": _JOBS})["jobs"]
+    more = " or more" if len(jobs) == _JOBS else ""
+    return f"{_count(len(jobs), 'job')}{more}"
+
+
+def _alarms(environment: Environment) -> Iterator[str]:
+    """Prints the alarms that ring, and tells their names."""
+    paginator = client(environment, "cloudwatch").get_paginator("describe_alarms")
+    pages = paginator.paginate(AlarmNamePrefix=f"{naming.prefix(environment)}-")
+    alarms = call("read the alarms", lambda: [alarm for page in pages for alarm in page["MetricAlarms"]])
+    ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
+    print(f"alarms: {len(ringing) or 'none'} ringing")
+    for alarm in ringing:
+        since = alarm["StateUpdatedTimestamp"].astimezone(UTC)
+        print(f"  {alarm['AlarmName']}  since {since:%Y-%m-%d %H:%M} UTC: {alarm['AlarmDescription']}")
+        yield f"{alarm['AlarmName']} rings"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
