@@ -22,13 +22,14 @@ _ACTIVITIES = 100  # the most that one call tells
 # How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, which
 # groups with several instance types show, and the sentences that the others do ("We currently do not have
 # sufficient m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity
-# than your current vCPU limit of 384 allows", "There are not enough free addresses in subnet"). Or that a
-# spot host was taken back before it was up: EC2's reason of the instance's state.
+# than your current vCPU limit of 384 allows", "There are not enough free addresses in subnet"). So does a
+# zone that never has the type, whose code, "Unsupported", other mistakes have, too. Or that a spot host was
+# taken back before it was up: EC2's reason of the instance's state.
 _NO_CAPACITY = re.compile(
     r"Insufficient\w*Capacity|sufficient \S+ capacity|no Spot capacity|UnfulfillableCapacity"
     r"|VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded"
     r"|than your current (vCPU|instance) limit|InsufficientFreeAddresses|not enough free addresses"
-    r"|SpotInstance(Termination|Shutdown)"
+    r"|not supported in your requested Availability Zone|SpotInstance(Termination|Shutdown)"
 )
 # "Launching a new EC2 instance: i-0a01. Status Reason: Instance failed to complete …"
 _INSTANCE = re.compile(r"\bi-\w+")

@@ -30,7 +30,7 @@ class World:
         clock: Tells the time; tests pass their own.
 
     Attributes:
-        short_zones: Availability zones in which EC2 has no host for a group; it has everywhere at first.
+        short_zones: Availability zones in which EC2 has no host for a group; at first it has what they offer.
     """
 
     def __init__(self, *, region: str, account: str, clock: Callable[[], datetime] = _now) -> None:

@@ -251,6 +251,12 @@ NO_ADDRESS = (
     "There are not enough free addresses in subnet 'subnet-0a1b' to satisfy the requested number of "
     "instances. Launching EC2 instance failed."
 )
+NOT_OFFERED = (
+    "Your requested instance type (a1.metal) is not supported in your requested Availability Zone "
+    "(us-east-1d). Please retry your request by not specifying an Availability Zone or choosing us-east-1a, "
+    "us-east-1b. Launching EC2 instance failed."
+)
+NOT_OFFERED_OF_MIXED = f"Could not launch On-Demand Instances. Unsupported - {NOT_OFFERED}"
 QUOTA_OF_MIXED = f"Could not launch On-Demand Instances. VcpuLimitExceeded - {QUOTA}"
 
 
@@ -335,7 +341,10 @@ def test_a_launch_that_goes_on_tells_nothing_yet() -> None:
     assert judge([unfinished]) == Launches()
 
 
-@pytest.mark.parametrize("message", [SPOT, TAKEN_BACK, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS])
+@pytest.mark.parametrize(
+    "message",
+    [SPOT, TAKEN_BACK, NO_METAL, QUOTA, QUOTA_OF_MIXED, NO_ADDRESS, NOT_OFFERED, NOT_OFFERED_OF_MIXED],
+)
 def test_no_capacity_is_no_failure_of_the_host(message: str) -> None:
     found = judge([activity("Failed", 3, message=message), activity("Failed", 2, message=message)])
     assert found == Launches(no_capacity_at=began(3))

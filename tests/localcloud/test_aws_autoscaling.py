@@ -35,8 +35,8 @@ class Machines:
     def launch(self, group: Group, subnet: str, type: str | None, *, spot: bool) -> Launched:
         if self.refusal:
             raise LaunchError(self.refusal)
-        if subnet in self.refused:
-            raise LaunchError(f"none in {subnet}")
+        for refused in {subnet, type} & self.refused:
+            raise LaunchError(f"none in {refused}" if refused == subnet else f"no {refused}")
         name = f"i-{len(self.states)}"
         self.states[name] = "running"
         self.spots.append(spot)
@@ -279,6 +279,19 @@ def test_where_a_zone_has_none_another_gives_all(machines: Machines) -> None:
     group.desired = 3
     group.step(machines, START)
     assert len(group.members) == 2
+
+
+def test_the_first_of_its_types_that_there_is(machines: Machines) -> None:
+    group = make()
+    group.types = ("t1", "t2", "t3")
+    machines.refused = {"t1"}
+    group.step(machines, START)
+    assert [member.launched.type for member in group.members.values()] == ["t2"]
+    group = make()
+    group.types = ("t1", "t2")
+    machines.refused = {"t1", "t2"}
+    group.step(machines, START)
+    assert [activity.message for activity in group.activities] == ["no t2"]
 
 
 @pytest.mark.parametrize(

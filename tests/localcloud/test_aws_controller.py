@@ -201,6 +201,21 @@ def test_where_the_web_uis_zone_has_no_host_another_gives_one(cloud: Cloud) -> N
     assert set(there) <= {found["InstanceId"] for found in group["Instances"]}
 
 
+def test_where_the_web_uis_zone_does_not_offer_the_type_another_gives_a_host(cloud: Cloud) -> None:
+    ec2, autoscaling, ssm = (cloud.server.client(name) for name in ("ec2", "autoscaling", "ssm"))
+    name = "/openqa/test/fleets/small"
+    facts = json.loads(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+    vpc = ec2.describe_subnets(SubnetIds=facts["subnets"])["Subnets"][0]["VpcId"]
+    # AWS's oldest zone there offers few types, and none of this generation.
+    made = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.9.0/24", AvailabilityZone="us-east-1e")
+    facts["subnets"][0] = made["Subnet"]["SubnetId"]
+    ssm.put_parameter(Name=name, Value=json.dumps(facts), Overwrite=True)
+    autoscaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, VPCZoneIdentifier=facts["subnets"][0])
+    cloud.openqa.jobs = [JOB]
+    group = cloud.turn(lambda group: bool(in_service(group)))
+    assert {found["AvailabilityZone"] for found in group["Instances"]} == {FAR}
+
+
 def test_a_fleet_whose_hosts_do_not_come_up_rests(cloud: Cloud) -> None:
     cloud.fails = True
     cloud.openqa.jobs = [JOB]

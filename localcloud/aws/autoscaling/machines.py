@@ -83,6 +83,16 @@ class Ec2Machines:
                 f"We currently do not have sufficient {type} capacity in the Availability Zone you requested "
                 f"({zone}). Launching EC2 instance failed."
             )
+        offers = client.describe_instance_type_offerings(
+            LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": [type]}]
+        )
+        zones = sorted(offer["Location"] for offer in offers["InstanceTypeOfferings"])
+        if zone not in zones:
+            raise LaunchError(
+                f"Your requested instance type ({type}) is not supported in your requested Availability Zone "
+                f"({zone}). Please retry your request by not specifying an Availability Zone or choosing "
+                f"{', '.join(zones)}. Launching EC2 instance failed."
+            )
 
     def terminate(self, instance: str) -> None:
         """Terminate an instance."""

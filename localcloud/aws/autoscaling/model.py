@@ -330,12 +330,16 @@ class Group:
             f"capacity, increasing the capacity from {size} to {size + 1}{self.changed}."
         )
         activity = self._activity("Launching a new EC2 instance.", cause, now)
-        kind = self.types[0] if self.types else None
-        try:
-            launched = machines.launch(self, subnet, kind, spot=self._spot(size))
-        except LaunchError as error:
+        refusals = []
+        for kind in self.types or (None,):
+            try:
+                launched = machines.launch(self, subnet, kind, spot=self._spot(size))
+                break
+            except LaunchError as error:
+                refusals.append(str(error))
+        else:
             activity.description += " Status Reason: Launching EC2 instance failed."
-            activity.finish(now, "Failed", str(error))
+            activity.finish(now, "Failed", refusals[-1])
             return False
         activity.description = f"Launching a new EC2 instance: {launched.id}"
         member = Member(launched=launched, activity=activity)
