@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -160,6 +161,21 @@ class OpenQa:
             raise DeploymentError(
                 f"openQA at {self.url} does not do {method} {path}: {_reason(error, method)}"
             ) from error
+
+
+@contextmanager
+def understood(openqa: OpenQa) -> Iterator[None]:
+    """Reads openQA's answers in a block, where another service may have given them.
+
+    Raises:
+        DeploymentError: they are not in openQA's form.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DeploymentError(
+            f"{openqa.url} does not answer as openQA does ({error!r}): see whether that is its address"
+        ) from error
 
 
 def _reason(error: Exception, method: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ops.deployment import DeploymentError, OpenQa, connect
+from ops.deployment import DeploymentError, OpenQa, connect, understood
 from ops.hosts import StatefulHost
 from settings import Environment
 from settings.messages import COMPOSE, UPDATE
@@ -68,7 +68,8 @@ def run_iso(environment: Environment, options: argparse.Namespace) -> int:
     """
     settings = parse(options.settings)
     openqa = connect(environment, url=options.url)
-    return show(openqa, openqa.request("POST", "isos", data=settings))
+    with understood(openqa):
+        return show(openqa, openqa.request("POST", "isos", data=settings))
 
 
 def run_fedora(environment: Environment, options: argparse.Namespace) -> int:

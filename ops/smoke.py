@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.simulate.options import number
-from ops.deployment import DeploymentError, OpenQa, connect
+from ops.deployment import DeploymentError, OpenQa, connect, understood
 from settings import Environment
 
 JOB = Path(__file__).parent.parent / "userdata" / "content" / "sample" / "job.json"
@@ -46,13 +46,14 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
     openqa = connect(environment, url=options.url)
     settings = json.loads(JOB.read_text())
     settings["BUILD"] = datetime.now(UTC).strftime("smoke-%Y%m%d-%H%M%S")
-    job_id = int(openqa.request("POST", "jobs", data=settings)["id"])
-    print(f"Scheduled the sample job: {openqa.url}/tests/{job_id}", flush=True)
-    job = follow(openqa, job_id, seconds=options.minutes * 60)
-    for module in job.get("modules", []):
-        print(f"  {module['name']}: {module['result']}")
-    print(f"The sample job {job['result']}: {openqa.url}/tests/{job_id}")
-    return 0 if job["result"] == "passed" else 1
+    with understood(openqa):
+        job_id = int(openqa.request("POST", "jobs", data=settings)["id"])
+        print(f"Scheduled the sample job: {openqa.url}/tests/{job_id}", flush=True)
+        job = follow(openqa, job_id, seconds=options.minutes * 60)
+        for module in job.get("modules", []):
+            print(f"  {module['name']}: {module['result']}")
+        print(f"The sample job {job['result']}: {openqa.url}/tests/{job_id}")
+        return 0 if job["result"] == "passed" else 1
 
 
 def follow(openqa: OpenQa, job_id: int, *, seconds: float) -> dict[str, Any]:

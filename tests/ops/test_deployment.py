@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
-from ops import deployment
+from ops import deployment, schedule, smoke
 from ops.__main__ import main
 from ops.deployment import DeploymentError, OpenQa, stack_outputs
 from settings import load
@@ -243,3 +243,25 @@ def test_who_is_not_let_in_is_told_so_before_long(monkeypatch: pytest.MonkeyPatc
     assert str(raised.value).endswith(
         "does not do POST jobs: no connection in 0.1 s; only ranges that trusted names are let in"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (["smoke"], b'{"status": "queued"}'),
+        (["smoke"], b'{"id": "5f0c"}'),
+        (["smoke"], b'{"id": 7}'),
+        (["smoke"], b"[7]"),
+        (["schedule", "iso", "DISTRI=a", "VERSION=1", "FLAVOR=b", "ARCH=c"], b"[7]"),
+        (["schedule", "iso", "DISTRI=a", "VERSION=1", "FLAVOR=b", "ARCH=c"], b'{"ids": [7]}'),
+    ],
+)
+def test_another_service_at_the_address_is_told(
+    words: list[str], body: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(200, body) as (url, _):
+        for command in (smoke, schedule):
+            monkeypatch.setattr(command, "connect", lambda *_, **__: OpenQa(url=url, key="k", secret="s"))
+        assert main(["--env=local", *words]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{url} does not answer as openQA does (")
