@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -90,11 +91,18 @@ def main() -> int:
     except settings.SettingsError as error:
         print(error, file=sys.stderr)
         return 1
-    build(app, environment)
-    advise(app, environment)
-    if os.environ.get("CDK_VALIDATION") != "false":
-        check(app)
-    app.synth()
+    try:
+        build(app, environment)
+        advise(app, environment)
+        if os.environ.get("CDK_VALIDATION") != "false":
+            check(app)
+        app.synth()
+    except (OSError, RuntimeError) as error:
+        # What the CDK's Node cannot write is a RuntimeError here, as all that goes wrong there.
+        if isinstance(error, RuntimeError) and not re.match("Error: E[A-Z]+: ", str(error)):
+            raise
+        print(f"The templates cannot be made in {app.outdir}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -37,6 +37,19 @@ def test_writes_what_the_tests_look_at(tmp_path: Path, local: Synthesized) -> No
         assert json.loads((tmp_path / "out" / f"openqa-local-{part}.template.json").read_text()) == template
 
 
+@pytest.mark.parametrize("taken", ["bundle-*", "cdk.out"])
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, taken: str) -> None:
+    """What Python writes, and what the CDK does: folders are in the way."""
+    run(ROOT, tmp_path, env="local")
+    (file,) = (tmp_path / "out").glob(taken)
+    file.unlink()
+    file.mkdir()
+    done = run(ROOT, tmp_path, env="local")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"The templates cannot be made in {tmp_path / 'out'}: ")
+
+
 @pytest.mark.parametrize("context", [{}, {"env": "nowhere"}])
 def test_without_an_environment_it_lists_those_there_are(tmp_path: Path, context: dict[str, str]) -> None:
     done = run(ROOT, tmp_path, **context)
