@@ -196,7 +196,7 @@ def unproxied() -> dict[str, str]:
 
 
 def find(name: str) -> RunningCloud | None:
-    """The running cloud of this name; None if there is none, or it is not ready yet. Needs no root.
+    """The running cloud of this name, once one that starts is ready; None if there is none. Needs no root.
 
     Args:
         name: The cloud's name.
@@ -205,8 +205,9 @@ def find(name: str) -> RunningCloud | None:
         CloudError: The name is not allowed.
     """
     _check_name(name)
-    cloud = _living(name)
-    return cloud if cloud is not None and cloud.certificate.exists() else None
+    while (cloud := _living(name)) is not None and not cloud.certificate.exists():
+        time.sleep(0.05)
+    return cloud
 
 
 def _living(name: str) -> RunningCloud | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,23 @@ def test_one_name_is_one_cloud(lab: Lab) -> None:
     with pytest.raises(CloudError, match="already running"):
         cloud.start(lab.cloud.name, api_port=0, web_port=0)
     assert cloud.find(lab.cloud.name) == lab.cloud
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_one_that_starts_is_waited_for(
+    *, ready: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets ready, or ends, while somebody looks."""
+    monkeypatch.setattr(cloud, "STATES", tmp_path)
+    starts = RunningCloud(name="starts", pid=1, api_port=1, web_port=1)
+    (tmp_path / "starts").mkdir()
+    (tmp_path / "starts" / "state.json").write_text(json.dumps(asdict(starts)))
+    with (tmp_path / "starts" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(
+            "localcloud.cloud.time.sleep", lambda _: starts.certificate.touch() if ready else lock.close()
+        )
+        assert cloud.find("starts") == (starts if ready else None)
 
 
 def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
