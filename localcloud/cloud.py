@@ -30,9 +30,8 @@ import boto3
 from images import cache
 from localcloud import internet as way_out
 from localcloud import prerequisites
-from localcloud.aws.server import INTERRUPT
+from localcloud.aws.ports import INTERRUPT
 from localcloud.machine import remove_cgroup
-from localcloud.runtime import Settings
 from settings.model import LOCAL_ACCOUNT, LOCAL_REGION
 
 STATES = Path("/run/openqa-on-aws")
@@ -50,6 +49,33 @@ _HIDDEN = ("/proc", "/run", "/sys", "/tmp")  # noqa: S108
 
 class CloudError(Exception):
     """A cloud could not be started, found or stopped; the text is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the launcher tells the first process (:mod:`localcloud.runtime`), as JSON on its command line.
+
+    Attributes:
+        work: An empty directory on a disk.
+        cgroup: The cloud's cgroup as an absolute path inside the cgroup file system.
+        region: The AWS region.
+        account: The AWS account.
+        api: File descriptor of the listening socket of the AWS API.
+        web: File descriptor of the listening socket of the web UI.
+        ready: File descriptor that gets a line of JSON with the authority's certificate when all is up.
+        alive: File descriptor that ends without a byte if the launcher dies before it saw that.
+        internet: The cloud has a way out to the internet.
+    """
+
+    work: str
+    cgroup: str
+    region: str
+    account: str
+    api: int
+    web: int
+    ready: int
+    alive: int
+    internet: bool
 
 
 @dataclass(frozen=True, kw_only=True)

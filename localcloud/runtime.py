@@ -23,6 +23,7 @@ from localcloud.addresses import GATEWAY, private_name
 from localcloud.authority import Authority
 from localcloud.aws import server
 from localcloud.aws.ports import Cloud, Command, Instance
+from localcloud.cloud import Settings
 from localcloud.image import ImageError
 from localcloud.load_balancer import LoadBalancing
 from localcloud.machine import CGROUPS, Machine, Network
@@ -42,33 +43,6 @@ _GATEWAY_NAMES = (
     "*.s3.amazonaws.com",
     "*.s3.{region}.amazonaws.com",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the launcher tells the runtime, as JSON on its command line.
-
-    Attributes:
-        work: An empty directory on a disk.
-        cgroup: The cloud's cgroup as an absolute path inside the cgroup file system.
-        region: The AWS region.
-        account: The AWS account.
-        api: File descriptor of the listening socket of the AWS API.
-        web: File descriptor of the listening socket of the web UI.
-        ready: File descriptor that gets a line of JSON with the authority's certificate when all is up.
-        alive: File descriptor that ends without a byte if the launcher dies before it saw that.
-        internet: The cloud has a way out to the internet.
-    """
-
-    work: str
-    cgroup: str
-    region: str
-    account: str
-    api: int
-    web: int
-    ready: int
-    alive: int
-    internet: bool
 
 
 def main() -> None:

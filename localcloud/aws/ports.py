@@ -22,6 +22,9 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Protocol
 
+# Asked for by ``python -m localcloud interrupt``; only on the operator's side of the API.
+INTERRUPT = "/localcloud/interrupt"
+
 InstanceState = Literal["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
 AttachmentState = Literal["attaching", "attached", "detaching"]
 TargetState = Literal["initial", "healthy", "unhealthy", "draining", "unused"]

@@ -26,14 +26,12 @@ from localcloud.aws.autoscaling.api import AutoScaling
 from localcloud.aws.cloud import LocalCloud
 from localcloud.aws.cloudformation.api import CloudFormation
 from localcloud.aws.guard import Guard, Request
-from localcloud.aws.ports import Cloud
+from localcloud.aws.ports import INTERRUPT, Cloud
 from localcloud.aws.service import responder
 from localcloud.aws.world import World
 
 _LOG = logging.getLogger(__name__)
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
-# Asked for by ``python -m localcloud interrupt``; only on the operator's side of the API.
-INTERRUPT = "/localcloud/interrupt"
 # Actions that change nothing the runtime looks at.
 _QUIET = re.compile(r"^(Describe|Get|List|Head|Put|Filter|Lookup|CreateLogStream|RecordLifecycle)")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from localcloud.aws import ec2
-from localcloud.aws.server import INTERRUPT, Server
+from localcloud.aws.ports import INTERRUPT
+from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import ACCOUNT, REGION, FakeRuntime, open_server
 
 

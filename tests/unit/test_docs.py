@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from botocore import xform_name
 
 import images.__main__ as images
+import localcloud.__main__ as localcloud
 import ops.__main__ as ops
 from tests.environments import SHIPPED
 
@@ -107,6 +106,7 @@ def commands(pattern: str) -> list[list[str]]:
     [
         (ops.main, r"(?:python -m ops(?: --\w+ [A-Z]+)*|…)", ["disk-images", "list"]),
         (images.main, "python -m images", ["clean"]),
+        (localcloud.main, "python -m localcloud", ["console"]),
     ],
 )
 def test_commands(main: Callable[[list[str]], int], pattern: str, some: list[str]) -> None:
@@ -115,16 +115,6 @@ def test_commands(main: Callable[[list[str]], int], pattern: str, some: list[str
     for words in named:
         with pytest.raises(SystemExit, match=r"^0$"):
             main([*words, "--help"])
-
-
-def test_commands_of_the_local_cloud() -> None:
-    """In a process of its own, because the local cloud changes moto for the whole of one."""
-    program = [sys.executable, "-m", "localcloud", "--help"]
-    told = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    named = commands("python -m localcloud")
-    assert ["console"] in named
-    for command, *_ in named:
-        assert re.search(rf"^    {command}\b", told, re.MULTILINE), command
 
 
 @each_page
