@@ -67,7 +67,7 @@ check: setup ## Lint, formats, types and shell scripts
 
 .PHONY: synth
 synth: setup ## Synthesize the templates of an environment, offline: make synth ENV=production
-	cdk synth --quiet $(context)
+	cdk synth --quiet --no-notices $(context)
 
 .PHONY: diff
 diff: setup ## Show what a deploy would change: make diff ENV=production

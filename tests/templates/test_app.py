@@ -98,6 +98,12 @@ def test_the_cli_is_pinned() -> None:
     assert wanted == locked["version"] == "2.1148.1"
 
 
+def test_the_cli_tells_its_own_faults_and_reports_nothing() -> None:
+    chosen = json.loads((ROOT / "cdk.json").read_text())
+    assert chosen.get("notices", True) is True
+    assert chosen["versionReporting"] is False
+
+
 def test_constructs_stays_a_namespace() -> None:
     # The library of that name extends its own package with this folder; a regular package would hide it.
     assert not (ROOT / "constructs" / "__init__.py").exists()
