@@ -108,7 +108,7 @@ def _port(text: str) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    found = cloud.find(options.name)
+    found = cloud.find(options.name, internet=options.internet)
     if found is not None:
         print(f"The local cloud {found.name!r} is already running.")
         _tell(found)

@@ -87,12 +87,14 @@ class RunningCloud:
         pid: Its first process.
         api_port: The AWS API's port on 127.0.0.1.
         web_port: The web UI's port (HTTPS) on 127.0.0.1.
+        internet: Its instances reach the internet.
     """
 
     name: str
     pid: int
     api_port: int
     web_port: int
+    internet: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -221,18 +223,24 @@ def unproxied() -> dict[str, str]:
     return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
-def find(name: str) -> RunningCloud | None:
+def find(name: str, *, internet: bool = False) -> RunningCloud | None:
     """The running cloud of this name, once one that starts is ready; None if there is none. Needs no root.
 
     Args:
         name: The cloud's name.
+        internet: Its instances must reach the internet.
 
     Raises:
-        CloudError: The name is not allowed.
+        CloudError: The name is not allowed, or its cloud is not as it must be.
     """
     _check_name(name)
     while (cloud := _living(name)) is not None and not cloud.certificate.exists():
         time.sleep(0.05)
+    if internet and cloud is not None and not cloud.internet:
+        raise CloudError(
+            f"The local cloud {name!r} runs without the internet: "
+            f"'python -m localcloud down --name {name}' first."
+        )
     return cloud
 
 
@@ -344,6 +352,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
             pid=process.pid,
             api_port=api.getsockname()[1],
             web_port=web.getsockname()[1],
+            internet=internet,
         )
         _write_state(cloud)
         with os.fdopen(gone, "rb"):

@@ -81,7 +81,7 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int, interne
     environment = settings.load(options.environment, options.environments)
     if environment.kind != "local":
         raise CloudError(f"The environment {environment.name!r} is for AWS: its kind is not 'local'.")
-    running = cloud.find(name)
+    running = cloud.find(name, internet=internet)
     if running is not None:
         return _deploy(running, environment, options)
     print("Starting the local cloud", flush=True)

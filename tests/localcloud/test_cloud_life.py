@@ -219,6 +219,16 @@ def test_one_that_starts_is_waited_for(
         assert cloud.find("starts") == (starts if ready else None)
 
 
+@pytest.mark.parametrize("words", ["up", "deploy"])
+def test_one_without_the_internet_is_none_with_it(words: str, lab: Lab) -> None:
+    done = command(words, "--name", lab.cloud.name, "--internet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"The local cloud '{lab.cloud.name}' runs without the internet: "
+        f"'python -m localcloud down --name {lab.cloud.name}' first.\n"
+    )
+
+
 def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_machine()
     for name in ("Not/allowed", "1st"):
@@ -282,7 +292,8 @@ def test_a_cloud_that_ended_meanwhile_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(cloud, "find", lambda name: RunningCloud(name=name, pid=0, api_port=1, web_port=1))
+    ended = RunningCloud(name="local", pid=0, api_port=1, web_port=1)
+    monkeypatch.setattr(cloud, "find", lambda name: ended)
     assert main(["status"]) == 1
     assert capsys.readouterr().err == (
         "The local cloud 'local' does not answer, or was stopped meanwhile: "
