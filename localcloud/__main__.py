@@ -182,7 +182,10 @@ def _shell(options: argparse.Namespace) -> int:
     leader = _running(options.name).leader(options.instance)
     if leader is None:
         raise CloudError(f"{options.instance!r} does not run in the local cloud {options.name!r}.")
-    os.execvp("nsenter", ["nsenter", f"--target={leader}", "--all", "--wd=/root", "bash", "--login"])  # noqa: S606
+    words = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "bash", "--login"]
+    # What `env` gave the caller's shell leads nowhere in an instance.
+    own = {"HOME": "/root", "TERM": os.environ.get("TERM", "dumb")}
+    os.execvpe("nsenter", words, own)  # noqa: S606
 
 
 def _interrupt(options: argparse.Namespace) -> int:

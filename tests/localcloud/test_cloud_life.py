@@ -264,9 +264,13 @@ def test_no_proxy_is_asked_for_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     assert "export no_proxy=example.org,localhost\nexport NO_PROXY=example.org,localhost\n" in told
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
+def command(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "localcloud", *words], cwd=REPOSITORY, capture_output=True, text=True
+        [sys.executable, "-m", "localcloud", *words],
+        cwd=REPOSITORY,
+        input=typed,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -310,3 +314,15 @@ def test_commands_with_a_cloud(lab: Lab, pair: tuple[str, str]) -> None:
     assert "hello from the client" in command("console", pair[0], *name).stdout
     refused = command("console", "i-1", *name).stderr
     assert refused == f"'i-1' is no instance of the local cloud '{lab.cloud.name}'.\n"
+
+
+def test_a_shell_is_the_instances_own(
+    lab: Lab, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder, and nothing of the caller's shell, which `env` may have pointed at the cloud."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", lab.cloud.endpoint)
+    asked = "pwd; ls -d ../etc; type -P sysctl; echo $HOME $TERM $AWS_ENDPOINT_URL"
+    monkeypatch.setenv("TERM", "linux")
+    done = command("shell", pair[0], "--name", lab.cloud.name, typed=asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["/root", "../etc", "/usr/sbin/sysctl", "/root linux"]
