@@ -275,6 +275,7 @@ def test_an_image_is_copied_before_it_expires_and_made_again_after(
     monkeypatch.setattr(build, "RENEW", build.RENEW * 0)
     (copy,) = build.build(builder, program=Program(builder, content)).images
     assert (copy.key != image.key, replace(copy, key=image.key)) == (True, image)
+    assert f"x86_64/{copy.key}" in keys(bucket)
     bucket.delete_object(Bucket=BUCKET, Key=f"x86_64/{copy.key}")
     program = Program(builder, content)
     build.build(builder, program=program)
@@ -342,24 +343,21 @@ def test_an_image_for_every_architecture_is_the_first_ones(bucket: Any, builder:
 
 
 def test_an_image_stays_while_its_own_builders_manifest_cannot_be_read(
-    bucket: Any, builder: Host, webui: Host, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, builder: Host, webui: Host
 ) -> None:
     build.build(builder, program=Program(builder, {"disk_common.img": b"one"}))
     fetch.fetch(webui)
     arm = other(builder, "aarch64")
     build.build(arm, program=Program(arm, {"disk_common.img": b"another", "disk_arm.img": b"arm"}))
-    read = Store.read
-
-    def refused(store: Store) -> Any:
-        if store._prefix == "x86_64/":
-            raise HostError("s3: SlowDown")
-        return read(store)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "read", refused)
-        with pytest.raises(HostError, match="SlowDown"):
-            fetch.fetch(webui)
+    bucket.put_object(Bucket=BUCKET, Key="x86_64/manifest.json", Body=b"{}")
+    with pytest.raises(HostError, match=r"s3://disk-images/x86_64/manifest\.json: it is no manifest"):
+        fetch.fetch(webui)
     assert shown(webui) == {"disk_common.img": b"one", "disk_arm.img": b"arm"}
+
+
+def test_a_bucket_that_does_not_answer_has_not_no_images(bucket: Any) -> None:
+    with pytest.raises(HostError, match=r"s3://none/x86_64/manifest\.json: .*NoSuchBucket"):
+        Store(bucket, bucket="none", prefix="x86_64/").read()
 
 
 def test_no_image_goes_or_comes_through_a_link(

@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -108,11 +108,11 @@ class Store:
             raise HostError(f"{path}: cannot be read: {error.strerror}") from error
         key = _new_key(path.name)
         pack = ["tar", "--create", "--sparse", "--use-compress-program=gzip -1", "--file=-"]
-        with _tar([*pack, f"--directory={path.parent}", path.name], stdout=subprocess.PIPE) as process:
+        with _tar([*pack, f"--directory={path.parent}", path.name], stdout=subprocess.PIPE) as pipe:
             call(
                 self._name(key),
                 self._s3.upload_fileobj,
-                Fileobj=process.stdout,
+                Fileobj=pipe,
                 Bucket=self._bucket,
                 Key=self._prefix + key,
                 Config=_TRANSFER,
@@ -148,20 +148,15 @@ class Store:
         """
         path = folder / image.name
         unpack = ["tar", "--extract", "--gzip", "--file=-", "--no-same-owner", f"--directory={folder}"]
-        with _tar([*unpack, image.name], stdin=subprocess.PIPE) as process:
-            try:
-                call(
-                    self._name(image.key),
-                    self._s3.download_fileobj,
-                    Bucket=self._bucket,
-                    Key=self._prefix + image.key,
-                    Fileobj=process.stdin,
-                    Config=_TRANSFER,
-                )
-            except BrokenPipeError:
-                pass  # tar's own words are better
-            finally:
-                _close(process.stdin)
+        with _tar([*unpack, image.name], stdin=subprocess.PIPE) as pipe:
+            call(
+                self._name(image.key),
+                self._s3.download_fileobj,
+                Bucket=self._bucket,
+                Key=self._prefix + image.key,
+                Fileobj=pipe,
+                Config=_TRANSFER,
+            )
         if not path.is_file() or path.is_symlink():
             raise HostError(f"{self._name(image.key)}: does not hold {image.name}")
         if path.stat().st_size != image.bytes or sha256(path) != image.sha256:
@@ -183,25 +178,16 @@ def _new_key(name: str) -> str:
 
 
 @contextmanager
-def _tar(command: list[str], **pipes: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs tar beside what feeds or reads it; its failure is an error whatever they say."""
+def _tar(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
+    """Runs tar, with a pipe from it or to it; its failure is an error whatever was read or written."""
     with (
         tempfile.TemporaryFile() as messages,
         subprocess.Popen(command, stderr=messages, **pipes) as process,  # type: ignore[call-overload]
     ):
-        try:
-            yield process
-            if process.wait():
-                messages.seek(0)
-                lines = messages.read().decode(errors="replace").strip().splitlines() or ["no message"]
-                raise HostError(f"tar: exit code {process.returncode}: {lines[0]}")
-        finally:
-            process.kill()
-
-
-def _close(pipe: IO[bytes] | None) -> None:
-    try:
-        if pipe:
-            pipe.close()
-    except BrokenPipeError:
-        return
+        # tar's own words are better.
+        with suppress(BrokenPipeError), process.stdin or process.stdout as pipe:
+            yield pipe
+        if process.wait():
+            messages.seek(0)
+            lines = messages.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise HostError(f"tar: exit code {process.returncode}: {lines[0]}")
