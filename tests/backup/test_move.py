@@ -155,6 +155,23 @@ def test_a_copy_that_breaks_off_leaves_the_other_empty(
     assert lets_in(host)
 
 
+def test_a_copy_that_lacks_rows_is_none(host: BareHost) -> None:
+    asked(
+        host,
+        "create function lose() returns trigger language plpgsql as 'begin return null; end';"
+        "create function spoil() returns event_trigger language plpgsql as $$ begin"
+        "  if to_regclass('public.job_modules') is not null then execute 'create or replace trigger lose"
+        "    before insert on public.job_modules for each row execute function public.lose()';"
+        "  end if; end $$;"
+        "create event trigger spoil on ddl_command_end when tag in ('CREATE TABLE') execute function spoil()",
+    )
+    refused = host.host(MOVE)
+    asked(host, "drop event trigger spoil; drop owned by openqa; drop function spoil, lose")
+    assert refused.returncode == 1
+    assert "differs: public.job_modules: 0, public.job_modules: 3000\n" in refused.stderr
+    assert lets_in(host)
+
+
 def test_everything_is_there_and_openqa_stays_out_of_the_old_one(host: BareHost) -> None:
     shown = host.does(MOVE)
     assert f"{TARGET} has all of it" in shown
@@ -162,6 +179,7 @@ def test_everything_is_there_and_openqa_stays_out_of_the_old_one(host: BareHost)
     assert asked(host, "select count(*), max(id) from jobs") == "3000|3000"
     assert "schema" in sets_up(host, "DATABASE_MOVED=1")
     assert asked(host, "select distinct about ->> 'title' from jobs") == "Größe"
+    assert asked(host, "select count(*) > 0 from pg_stats where tablename = 'jobs'") == "t"
     assert asked(host, "select tableowner from pg_tables where tablename = 'jobs'") == "openqa"
     # Sequences go on, and constraints hold.
     assert asked(host, "insert into jobs default values returning id") == "3001"
