@@ -507,6 +507,12 @@ def test_what_another_repository_says_need_not_follow(host: Host, openqa: OpenQa
     assert commit in follow(host)[0]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"commits": []}'])
+def test_a_state_of_no_use_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert refresh.load_state(tmp_path / "state.json") == refresh.State()
+
+
 def test_what_others_left_in_the_tree_is_not_released(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)
@@ -694,6 +700,7 @@ def test_two_releases_stay_and_a_reader_keeps_the_one_that_it_entered(
         folder.mkdir()
     (content / "current.new").symlink_to("killed")
     (content / "releases/1.new").mkdir(parents=True)
+    (tests / ".x.new").mkdir()
     (tree / "products/x").mkdir(parents=True)
     (tmp_path / "needles").mkdir()
     (tmp_path / "needles/a.json").write_text("needle")
