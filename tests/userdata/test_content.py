@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -749,9 +749,10 @@ def test_needles_take_the_place_of_a_link(linked: Path, name: str) -> None:
     assert (linked / "elsewhere/needles/theirs").read_text() == "kept"
 
 
-def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("put", [lambda path: path.symlink_to("/"), Path.touch])
+def test_what_is_in_the_way_is_named(tmp_path: Path, put: Callable[[Path], None]) -> None:
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests/x").symlink_to("/")
+    put(tmp_path / "tests/x")
     with pytest.raises(HostError, match="tests/x is no folder: move it away"):
         trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path}, {})
 

@@ -282,7 +282,7 @@ def test_an_image_is_copied_before_it_expires_and_made_again_after(
     assert program.made == ["disk_a.img"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "other", "link", "gone"])
 def test_what_is_not_as_it_was_built_is_not_shown(
     bucket: Any, builder: Host, webui: Host, damage: str
 ) -> None:
@@ -294,10 +294,13 @@ def test_what_is_not_as_it_was_built_is_not_shown(
     if damage == "cut":
         whole = bucket.get_object(Bucket=BUCKET, Key=a)["Body"].read()
         bucket.put_object(Bucket=BUCKET, Key=a, Body=whole[: len(whole) // 2])
-    elif damage == "other":
+    elif damage in ("other", "link"):
         other_image = Store(bucket, bucket=BUCKET, prefix="x86_64/")
         path = builder.layout.images / "disk_a.img"
-        path.write_bytes(b"two" * 9999)
+        if damage == "link":
+            path.symlink_to(path.rename(path.with_suffix(".kept")))
+        else:
+            path.write_bytes(b"two" * 9999)
         bucket.copy_object(Bucket=BUCKET, Key=a, CopySource=f"{BUCKET}/x86_64/{other_image.put(path).key}")
     else:
         bucket.delete_object(Bucket=BUCKET, Key=a)
