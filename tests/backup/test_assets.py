@@ -49,6 +49,24 @@ def inventories(host: BareHost) -> list[str]:
     return host.output("ls /srv/backups/openqa/inventories/*").split()
 
 
+def spoil(host: BareHost, path: str) -> None:
+    """Turns an object's last bytes over; and back, the second time."""
+    key = "webui" + path.removeprefix("/srv/backups")
+    host.python(
+        "import boto3\n"
+        f"found = boto3.resource('s3').Object({BUCKET!r}, {key!r})\n"
+        "body = found.get()['Body'].read()\n"
+        "found.put(Body=body[:-9] + bytes(byte ^ 255 for byte in body[-9:]))\n"
+        "print('null')"
+    )
+
+
+def test_an_empty_bucket_has_nothing_to_restore(host: BareHost) -> None:
+    refused = host.host("assets restore")
+    assert refused.returncode == 1
+    assert "the backup bucket holds no assets of this environment" in refused.stderr
+
+
 def test_what_is_new_is_sent_and_what_is_not_is_not(host: BareHost) -> None:
     host.output(f"head -c 9M /dev/urandom >{FIXED}/one.raw; head -c 1M /dev/urandom >{FIXED}/two.qcow2")
     assert "2 fixed assets" in host.does("assets keep")
@@ -100,13 +118,7 @@ def test_a_new_volume_gets_them_back_before_anything_is_backed_up(host: BareHost
 
 def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
     (attempt,) = [path for path in objects(host) if host.output(f"stat --format=%s {path}") == str(9 << 20)]
-    key = "webui" + attempt.removeprefix("/srv/backups")
-    version = host.python(
-        "import boto3\n"
-        f"s3, place = boto3.client('s3'), {{'Bucket': {BUCKET!r}, 'Key': {key!r}}}\n"
-        "body = s3.get_object(**place)['Body'].read()\n"
-        f"print('\"' + s3.put_object(**place, Body=body[:-9] + bytes(9))['VersionId'] + '\"')"
-    )
+    spoil(host, attempt)
     expected = sums(host)
     lose_the_volume(host)
     time.sleep(1.1)
@@ -116,12 +128,42 @@ def test_a_damaged_asset_is_refused_by_name(host: BareHost) -> None:
     assert "assets backup" in refused.stderr
     # The others are back, and the inventory that names the damaged one is still the newest.
     assert host.output(f"ls {FIXED}").split() == ["four.raw", "two.qcow2"]
+    # It is tried again every half hour: what was fetched of it must not fill the volume.
+    assert host.output(f"ls {FIXED}/../../tmp") == ""
+    spoil(host, attempt)
+    time.sleep(1.1)
+    host.does("assets keep")
+    assert sums(host) == expected
+
+
+def test_what_is_in_the_bucket_is_sent_again_before_it_expires(host: BareHost) -> None:
+    first, before = objects(host), inventories(host)
     host.python(
-        f"import boto3; boto3.client('s3').delete_object(Bucket={BUCKET!r}, Key={key!r}, "
-        f"VersionId={version!r}); print('null')"
+        "import boto3, json\n"
+        f"bucket = boto3.resource('s3').Bucket({BUCKET!r})\n"
+        "for found in bucket.objects.filter(Prefix='webui/openqa/'):\n"
+        "    if found.key.endswith('.json'):\n"
+        "        data = json.load(found.get()['Body'])\n"
+        "        data |= dict.fromkeys({'sent', 'taken'} & data.keys(), '2026-01-01T00:00:00+00:00')\n"
+        "        found.put(Body=json.dumps(data))\n"
+        "print('null')"
     )
     time.sleep(1.1)
     host.does("assets keep")
+    # Those of one.raw, and of two.qcow2 and four.raw.
+    assert len(objects(host)) == len(first) + 2
+    assert len(inventories(host)) == len(before) + 1
+    assert host.does("assets keep") == ""
+
+
+def test_an_earlier_copy_is_good_where_the_last_is_damaged(host: BareHost) -> None:
+    copies = [path for path in objects(host) if host.output(f"stat --format=%s {path}") == str(9 << 20)]
+    spoil(host, copies[-1])
+    expected = sums(host)
+    lose_the_volume(host)
+    time.sleep(1.1)
+    # With their times: else all would be new to the backup, and to whoever keeps copies.
+    assert "backed up" not in host.does("assets keep")
     assert sums(host) == expected
 
 
@@ -131,17 +173,18 @@ def test_an_asset_that_cannot_be_read_keeps_no_other_from_the_bucket(host: BareH
     time.sleep(1.1)
     host.output(
         f"chown root {FIXED}/one.raw; chmod 600 {FIXED}/one.raw; touch {FIXED}/one.raw; "
+        # What was not modified is not read again.
+        f"chown root {FIXED}/four.raw; chmod 600 {FIXED}/four.raw; "
         f"install -m 600 /dev/null {FIXED}/hidden.raw; head -c 1M /dev/urandom >{FIXED}/zero.raw"
     )
     refused = host.host("assets keep")
     assert refused.returncode == 1
     assert host.figures("AssetsFailed")[-1] == 1
     assert "one.raw: cannot be read: Permission denied" in refused.stderr
+    assert "four.raw" not in refused.stderr
     kept = json.loads(host.output(f"cat {inventories(host)[-1]}"))["assets"]
     assert kept == before | {"hdd/fixed/zero.raw": kept["hdd/fixed/zero.raw"]}
-    host.output(
-        f"chown 601 {FIXED}/one.raw; chmod 644 {FIXED}/one.raw; rm {FIXED}/hidden.raw {FIXED}/zero.raw"
-    )
+    host.output(f"chown 601 {FIXED}/*.raw; chmod 644 {FIXED}/*.raw; rm {FIXED}/hidden.raw {FIXED}/zero.raw")
     host.does("assets keep")
     assert host.figures("AssetsFailed")[-1] == 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -589,8 +591,23 @@ def test_base_backups_that_fail_are_tried_again_less_and_less_often() -> None:
         ("//fixed/disk.qcow2", False),
     ],
 )
-def test_only_fixed_assets_are_restored(name: str, fixed: bool) -> None:
-    assert assets.is_fixed(name) == fixed
+def test_only_fixed_assets_are_restored(tmp_path: Path, name: str, fixed: bool) -> None:
+    more = {"environment": "test", "taken": NOON.isoformat(), "configuration": {}}
+    inventory = Inventory(assets={name: "0" * 64}, sizes={name: 1}, modified={name: 1}, **more)  # type: ignore[arg-type]
+    with contextlib.nullcontext() if fixed else pytest.raises(HostError, match="is no fixed asset"):
+        (reason,) = assets._restored(inventory, tmp_path, overwrite=True, report=print)
+        assert "no such content" in reason
+
+
+def test_an_asset_that_changes_while_it_is_sent_has_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOUNT", tmp_path / "mount")
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"new")
+    with pytest.raises(HostError, match="changed while it was sent"):
+        assets._send(assets.Found(path, bytes=3, modified=0), hashlib.sha256(b"old").hexdigest())
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_content_is_sent_again_before_it_expires() -> None:

@@ -48,9 +48,9 @@ def keep(host: Host, report: Report = print) -> None:
     """
     with alone(host, "backup of assets"), figures.outcome(host, AssetsFailed=(0.0, 1.0)):
         store.require_mount()
-        if not (host.layout.data / _MARK).exists():
+        if not (host.layout.data / _MARK).exists() and (inventory := store.newest_inventory()):
             try:
-                _restore(host, overwrite=False, report=report)
+                _restore(host, inventory, overwrite=False, report=report)
             except HostError as error:
                 raise HostError(
                     f"{error}; to go on without, run 'PYTHONPATH={host.layout.bundle} "
@@ -83,9 +83,10 @@ def restore(host: Host, *, overwrite: bool, report: Report = print) -> None:
     """
     with alone(host, "backup of assets"):
         store.require_mount()
-        if store.newest_inventory() is None:
+        inventory = store.newest_inventory()
+        if inventory is None:
             raise HostError("the backup bucket holds no assets of this environment")
-        _restore(host, overwrite=overwrite, report=report)
+        _restore(host, inventory, overwrite=overwrite, report=report)
 
 
 def due(sent: datetime, now: datetime, *, keep_days: int) -> bool:
@@ -99,15 +100,8 @@ def due(sent: datetime, now: datetime, *, keep_days: int) -> bool:
     return now - sent > timedelta(days=keep_days) * _RENEW
 
 
-def is_fixed(name: str) -> bool:
-    """Returns whether a path below ``share/factory`` is that of a fixed asset, and leads nowhere else."""
-    path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts
-    return inside and len(path.parts) >= 3 and path.parts[1] == "fixed"
-
-
 def _back_up(host: Host, report: Report) -> None:
-    keep_days = _keep_days(host)
+    keep_days = required(host.document.backup, "backup").keep_days
     before = store.newest_inventory()
     wrong: dict[str, str] = {}
     sums, sizes, modified = {}, {}, {}
@@ -119,13 +113,12 @@ def _back_up(host: Host, report: Report) -> None:
                 wrong[name] = str(error)
             else:
                 sizes[name], modified[name] = asset.bytes, asset.modified
-    for reason in wrong.values():
-        # It keeps none of the others from the bucket, where they would expire.
-        report(f"REFUSED: {reason}")
-    for name in before.assets if before else ():
-        if before and _unseen(name, wrong):
-            sums[name], sizes[name] = before.assets[name], before.sizes[name]
-            modified[name] = before.modified[name]
+    if before:
+        # What cannot be seen may be there all the same.
+        for name in before.assets:
+            if _unseen(name, wrong):
+                sums[name], sizes[name] = before.assets[name], before.sizes[name]
+                modified[name] = before.modified[name]
     now = Inventory(
         environment=host.document.environment,
         taken=manifests.now(),
@@ -139,14 +132,12 @@ def _back_up(host: Host, report: Report) -> None:
         store.write(path, [manifests.encode(now)], compress=False)
         report(f"backed up: {len(sums)} fixed assets and openQA's configuration")
     (host.layout.data / _MARK).touch()
+    # Only now: it keeps none of the others from the bucket, where they would expire.
     if wrong:
         raise HostError("; ".join(wrong.values()))
 
 
-def _restore(host: Host, *, overwrite: bool, report: Report) -> None:
-    inventory = store.newest_inventory()
-    if inventory is None:
-        return
+def _restore(host: Host, inventory: Inventory, *, overwrite: bool, report: Report) -> None:
     with users.acting_as(users.OPENQA):
         wrong = list(_restored(inventory, factory.folder(host), overwrite=overwrite, report=report))
     if wrong:
@@ -159,7 +150,7 @@ def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Re
     there = dict(_fixed(folder, unseen))
     yield from unseen.values()
     for name, sha256 in inventory.assets.items():
-        if not is_fixed(name):
+        if not _is_fixed(name):
             raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
         size, modified = inventory.sizes[name], inventory.modified[name]
         present = there.get(name)
@@ -176,6 +167,13 @@ def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Re
         except HostError as error:
             report(f"REFUSED: {error}")
             yield str(error)
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether a path below ``share/factory`` is that of a fixed asset, and leads nowhere else."""
+    path = PurePosixPath(name)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return inside and len(path.parts) >= 3 and path.parts[1] == "fixed"
 
 
 def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
@@ -276,7 +274,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 yield chunk
     except OSError as error:
         raise HostError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _keep_days(host: Host) -> int:
-    return required(host.document.backup, "backup").keep_days
