@@ -267,8 +267,9 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(main, "this_host", lambda layout, metadata: host)
-    assert main.main(["move", "--to", "elsewhere", "--ca", "/nonexistent"], host.layout) == 1
-    assert capsys.readouterr().err == "openqa-on-aws: [Errno 2] No such file or directory: '/nonexistent'\n"
+    path = host.layout.data / "ca.crt"
+    assert main.main(["move", "--to", "elsewhere", "--ca", str(path)], host.layout) == 1
+    assert capsys.readouterr().err == f"openqa-on-aws: [Errno 2] No such file or directory: '{path}'\n"
 
 
 def test_what_pg_basebackup_says() -> None:
