@@ -188,8 +188,6 @@ class OpenQaApi:
                     body += chunk
                     if time.monotonic() > deadline or len(body) > _MOST_BYTES:
                         raise OpenQaError(f"openQA took more than {self._seconds:.0f} s to answer.")
-            if time.monotonic() > deadline:
-                raise OpenQaError(f"openQA took more than {self._seconds:.0f} s to answer.")
             return json.loads(body)
         except (OSError, HTTPException) as error:
             raise OpenQaError(f"openQA does not answer: {error}.") from error
