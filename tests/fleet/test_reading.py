@@ -96,6 +96,8 @@ def openqa(
             states = query["state"].split(",")
             before = int(query.get("before", 1 << 60))
             found = [row for row in jobs if row["state"] in states and row["id"] < before]
+            if "result" in query:
+                found = [row for row in found if row["result"] in query["result"].split(",")]
             found = sorted(found, key=lambda row: -row["id"])[:limit]
             rows = {"jobs": sorted(found, key=lambda row: str(row["id"]))}
         else:
@@ -139,9 +141,12 @@ def test_jobs_that_come_and_go_between_pages_are_neither_lost_nor_twice() -> Non
 
 def test_finished_jobs_are_one_page() -> None:
     ended = {"t_started": "2026-01-01T10:00:00", "t_finished": "2026-01-01T10:30:00"}
-    with serving(openqa([job(id, state="done", **ended) for id in range(1, 30)], [])) as url:
+    jobs = [job(id, state="done", result="passed", **ended) for id in range(1, 30)]
+    broken = job(30, state="done", result="incomplete", **ended)
+    with serving(openqa([*jobs, broken], [])) as url:
         found = OpenQaApi(url, page=10).finished()
     assert [row.finished - row.started for row in found if row.finished and row.started] == [1800.0] * 10
+    assert broken["id"] not in [row.id for row in found], "it took what it took until it broke"
 
 
 def test_what_a_job_tells() -> None:
