@@ -284,3 +284,29 @@ def test_hosts_that_are_sent_away_let_go_and_are_waited_for(deployment: Deployme
 def test_random_faults_lost_no_job(deployment: Deployment, jobs: list[int]) -> None:
     assert jobs
     until("all jobs passed", lambda: all(settled(deployment, job) for job in jobs) or None)
+
+
+def test_a_host_that_is_rebooted_waits_for_its_volume_and_checks_it(deployment: Deployment) -> None:
+    (host,) = deployment.serving("database")
+    before = describe(deployment, host)
+    ec2 = deployment.cloud.client("ec2")
+    device = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{before.volume.replace('-', '')}"
+    deployment.run(host, "systemctl", "stop", "openqa-on-aws.target", "srv-data.mount")
+    # As the kernel leaves it that met with an error.
+    deployment.run(host, "debugfs", "-w", "-R", "set_super_value state 2", device)
+    ec2.detach_volume(VolumeId=before.volume, InstanceId=host)
+    until("the volume is free", lambda: not holder(deployment, before.volume) or None)
+    deployment.run(host, "touch", "/run/before")
+    ec2.reboot_instances(InstanceIds=[host])
+    booted = "! test -e /run/before && systemctl is-active --quiet openqa-agent"
+
+    def is_up() -> bool | None:
+        if deployment.cloud.leader(host) is None:
+            return None
+        return deployment.run(host, "sh", "-c", booted, check=False).returncode == 0 or None
+
+    until("the host is up without it", is_up)
+    ec2.attach_volume(VolumeId=before.volume, InstanceId=host, Device="/dev/sdf")
+    until("the API answers", lambda: answers(deployment), seconds=RECOVERY_SECONDS)
+    assert describe(deployment, host) == before
+    assert "Filesystem state:         clean" in deployment.run(host, "dumpe2fs", "-h", device).stdout

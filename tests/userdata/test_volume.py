@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,55 @@ def test_a_blank_disk_is_formatted_once(disk: Path) -> None:
     assert not volume.ensure_filesystem(disk)
     assert about(disk)["Filesystem UUID"] == made
     assert content(disk, "kept") == Path(__file__).read_text()
+
+
+class CutError(BaseException):
+    """The host's end."""
+
+
+@pytest.mark.parametrize("written", range(12))
+def test_a_file_system_whose_making_was_cut_off_is_made_anew(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    machine.program("mkfs.ext4", arguments=("-V",))
+    put, left = os.pwrite, written
+
+    def cut(*arguments: Any) -> int:
+        nonlocal left
+        if not left:
+            raise CutError
+        left -= 1
+        return put(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(CutError):
+        patch.setattr(os, "pwrite", cut)
+        volume.ensure_filesystem(disk)
+    assert volume.ensure_filesystem(disk)
+    change(disk, f"write {__file__} kept")
+    subprocess.run(["e2fsck", "-fn", disk], capture_output=True, check=True)
+    assert not volume.ensure_filesystem(disk)
+    assert content(disk, "kept") == Path(__file__).read_text()
+
+
+def test_nothing_is_said_to_be_unfinished_but_what_says_so_itself(disk: Path) -> None:
+    assert not volume.is_unfinished(disk)
+    with disk.open("r+b") as file:
+        file.write(volume.UNFINISHED[:-1] + b"x")
+    assert not volume.is_unfinished(disk)
+
+
+def test_a_volume_is_shown_once_it_is_there_and_checked(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.program("mkfs.ext4", arguments=("-V",))
+    volume.ensure_filesystem(disk)
+    change(disk, "set_super_value state 2")
+    monkeypatch.setattr(volume, "find_device", {"vol-1": disk}.__getitem__)
+    link = tmp_path / "run/link"
+    for _ in range(2):  # a second time where an operator starts it again
+        volume.show("vol-1", link)
+        assert link.readlink() == disk
+    assert about(disk)["Filesystem state"] == "clean"
 
 
 def about(disk: Path) -> dict[str, str]:

@@ -25,10 +25,12 @@ from userdata.host import (
     roles,
     space,
     tap,
+    volume,
 )
 from userdata.host.backup import assets, awaiting, base, choose, move, rehearsal, restore
 from userdata.host.content import refresh
 from userdata.host.disk_images import build, fetch
+from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host, this_host
 from userdata.host.layout import Layout
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--after", type=int, default=0, help="leave out so many lines")
 
     here("prepare", lambda _, host: roles.prepare(host), "once: name, interface, volume, units")
+    anywhere("volume", _volume, "at every start: wait for the data volume, and check it")
     here("configure", lambda _, host: roles.configure(host), "at every start: secrets and configuration")
     here("ready", _ready, "wait until the role works, then report it")
     added = here("fail", _fail, "report that this host failed")
@@ -187,6 +190,10 @@ def _switch(_: argparse.Namespace, layout: Layout) -> None:
     from userdata.host import switch_bus
 
     switch_bus.serve(tap.network_of(document.load(layout.document)))
+
+
+def _volume(_: argparse.Namespace, layout: Layout) -> None:
+    volume.show(required(document.load(layout.document).volume, "volume"), layout.device)
 
 
 def _progress(options: argparse.Namespace, layout: Layout) -> None:

@@ -73,6 +73,11 @@ class Layout:
         return self.runtime / "awaits-restore"
 
     @property
+    def device(self) -> Path:
+        """A link to the data volume's device, once that is there and checked."""
+        return self.runtime / "data-volume"
+
+    @property
     def data(self) -> Path:
         """The data volume's mount point."""
         return self.root / "srv/data"

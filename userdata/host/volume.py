@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ BLANK_BYTES = 1024 * 1024
 # An ext4 whose beginning is lost still has copies of its superblock, at the beginning of some of its groups.
 GROUP_BYTES = 128 * 1024 * 1024
 BLOCK_BYTES = 4096
+# What the first block says until all of the file system, whose superblock is there, is on the disk. No file's
+# content gets there.
+UNFINISHED = b"openqa-on-aws: the file system is being made".ljust(BLOCK_BYTES, b"\0")
 
 
 def device_path(volume: str) -> Path:
@@ -79,6 +84,8 @@ def find_device(volume: str, *, sleep: Callable[[float], None] = time.sleep) -> 
 def ensure_filesystem(device: Path) -> bool:
     """Makes an ext4 file system on a blank device, and returns whether it did; checks one that is there.
 
+    One whose making was cut off, by the host's end, is made anew.
+
     Raises:
         HostError: the device holds something that is not ext4, or an ext4 that needs a person to repair it.
     """
@@ -88,31 +95,47 @@ def ensure_filesystem(device: Path) -> bool:
         return False
     if kind:
         raise HostError(f"{device} holds {kind}, not ext4: refusing to touch it")
-    if not is_blank(device):
-        raise HostError(f"{device} has no known file system, but is not blank: refusing to format it")
-    run(["mkfs.ext4", "-q", "-L", "openqa-data", str(device)], seconds=600)
+    try:
+        if not is_unfinished(device) and not is_blank(device):
+            raise HostError(f"{device} has no known file system, but is not blank: refusing to format it")
+        _format(device)
+    except OSError as error:
+        raise HostError(f"{device} cannot be read or written: {error.strerror}") from error
     return True
+
+
+def show(volume: str, link: Path) -> None:
+    """Waits for the volume's device, checks its file system, and has a link lead there, to be mounted.
+
+    Raises:
+        HostError: it did not appear, or a person must repair it.
+    """
+    device = find_device(volume)
+    _check(device)
+    link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(device)
 
 
 def is_blank(device: Path) -> bool:
     """Returns whether a device holds nothing but zeros where data would have left a trace.
 
     These places are its first MiB, and the beginning of what would be ext4's groups.
-
-    Raises:
-        HostError: it cannot be read.
     """
 
     def zeros(position: int, size: int) -> bool:
         file.seek(position)
         return not any(file.read(size))
 
-    try:
-        with device.open("rb") as file:
-            groups = range(GROUP_BYTES, file.seek(0, os.SEEK_END), GROUP_BYTES)
-            return zeros(0, BLANK_BYTES) and all(zeros(group, BLOCK_BYTES) for group in groups)
-    except OSError as error:
-        raise HostError(f"{device} cannot be read: {error.strerror}") from error
+    with device.open("rb") as file:
+        groups = range(GROUP_BYTES, file.seek(0, os.SEEK_END), GROUP_BYTES)
+        return zeros(0, BLANK_BYTES) and all(zeros(group, BLOCK_BYTES) for group in groups)
+
+
+def is_unfinished(device: Path) -> bool:
+    """Returns whether a file system was being made on a device, and never was there."""
+    with device.open("rb") as file:
+        return file.read(BLOCK_BYTES) == UNFINISHED
 
 
 def detach(ec2: Any, *, volume: str, instance: str) -> None:
@@ -131,6 +154,40 @@ def _check(device: Path) -> None:
         raise HostError(
             f"the file system on {device} must be repaired by a person, with e2fsck: {error}"
         ) from error
+
+
+def _format(device: Path) -> None:
+    """Makes the file system in a sparse file, and copies what that holds, the first block last."""
+    with device.open("r+b", buffering=0) as disk, tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
+
+        def put(position: int, content: bytes) -> None:
+            os.pwrite(disk.fileno(), content, position)
+
+        put(0, UNFINISHED)
+        os.fsync(disk.fileno())
+        image.truncate(disk.seek(0, os.SEEK_END))
+        # nodiscard: what an attempt before left on the device is not taken for zeros.
+        run(["mkfs.ext4", "-q", "-E", "nodiscard", "-L", "openqa-data", image.name], seconds=600)
+        for position in _stored(image.fileno()):
+            if position:
+                put(position, os.pread(image.fileno(), BLOCK_BYTES, position))
+        os.fsync(disk.fileno())
+        put(0, os.pread(image.fileno(), BLOCK_BYTES, 0))
+        os.fsync(disk.fileno())
+
+
+def _stored(file: int) -> Iterator[int]:
+    """Where a sparse file has more than holes, block by block."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there is nothing more
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield from range(start, end, BLOCK_BYTES)
 
 
 def _signature(device: Path) -> str:
