@@ -135,8 +135,8 @@ def test_what_others_are_bound_to_is_tried_for_ever(name: str, tmp_path: Path) -
         if other.startswith("openqa-") and other.endswith(".service")
     }
     assert "openqa-configure.service" in bound
-    # Nobody requires the host's address, and without it all are out of reach.
-    for other in bound | {"openqa-interface.service"}:
+    # Nobody requires the host's address, and without it all are out of reach. The volume's mount requires it.
+    for other in bound | {"openqa-interface.service", "openqa-volume.service"}:
         text = units[other]
         assert "StartLimitIntervalSec=0" in text, other
         assert "Restart=" in text, other
