@@ -155,6 +155,25 @@ def test_only_hosts_of_the_mesh_reach_each_other_by_gre(clusters: Deployment) ->
     assert not arrives(clusters, one, ("python3", "-c", SEND, there), stranger)
 
 
+# Open vSwitch forgets its rules, and what is part of it starts anew with it. Tunnels it makes by itself.
+ANEW = ("systemctl", "restart", "ovs-vswitchd", "openqa-tap", "os-autoinst-openvswitch")
+
+
+@pytest.mark.mesh
+def test_an_open_vswitch_that_starts_anew_has_all_rules_before_it_forwards(clusters: Deployment) -> None:
+    host = min(mesh(clusters))
+    # So that nobody puts right afterwards what was missing.
+    clusters.run(host, "systemctl", "stop", "openqa-mesh")
+    try:
+        assert clusters.run(host, "ovs-vsctl", "get-fail-mode", "br0").stdout == "secure\n"
+        clusters.run(host, *ANEW)
+        flows = clusters.run(host, "ovs-ofctl", "dump-flows", "br0").stdout.splitlines()
+    finally:
+        clusters.run(host, "systemctl", "start", "openqa-mesh")
+    # The guards, and what a guest's three devices have for ARP and IP.
+    assert [sum(f"priority={number}," in flow for flow in flows) for number in (300, 100)] == [4, 6]
+
+
 @pytest.mark.mesh
 def test_no_ways_to_workers_without_containers_but_developer_mode(clusters: Deployment) -> None:
     one, other = mesh(clusters)

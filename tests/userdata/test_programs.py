@@ -647,7 +647,7 @@ for number in 0 1; do
     ip link set eth0 address 52:54:00:12:00:07 up; ip address add 10.0.2.101/15 dev eth0'
   guests="$guests $guest"
 done
-ovs-ofctl --bundle replace-flows br0 /mnt/flows
+ovs-ofctl --bundle add-flows br0 /mnt/flows
 python3 /mnt/claim.py $guests
 """
 # What a guest says, and what the host says. Nothing counts sums on the way (11: SO_NO_CHECK).

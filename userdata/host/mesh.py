@@ -144,7 +144,7 @@ def peers(ec2: Any, *, group: str, own: IPv4Address) -> frozenset[IPv4Address]:
 
 
 def set_up(host: Host) -> None:
-    """Makes what tunnels need, and the tunnels to the hosts that are there.
+    """Makes what tunnels need, then the tunnels to the hosts that are there.
 
     Raises:
         HostError: a command failed, or EC2 refused.
@@ -156,7 +156,10 @@ def set_up(host: Host) -> None:
         for command in carrier_commands():
             run(command)
         _join(host, outward)
-    _update(host, host.client("ec2"), kernel_datapath=kernel)
+    own, network = IPv4Address(host.address), tap.network_of(host.document)
+    rules = guards(network, endpoint=endpoint(own=own, kernel_datapath=kernel))
+    run(["ovs-ofctl", "add-flows", network.bridge, "-"], stdin="\n".join(rules) + "\n")
+    _update(host, host.client("ec2"))
 
 
 def follow(host: Host, *, rounds: Iterable[object], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -168,23 +171,18 @@ def follow(host: Host, *, rounds: Iterable[object], sleep: Callable[[float], Non
         sleep: waits; takes seconds.
     """
     ec2 = host.client("ec2")
-    kernel = tap.has_kernel_datapath()
     for _ in rounds:
         try:
-            _update(host, ec2, kernel_datapath=kernel)
+            _update(host, ec2)
         except HostError as error:
             log.warning("%s", error)
         sleep(PAUSE_SECONDS)
 
 
-def _update(host: Host, ec2: Any, *, kernel_datapath: bool) -> None:
-    own = IPv4Address(host.address)
-    network = tap.network_of(host.document)
-    # Again and again: whoever starts the switch service anew replaces all rules.
-    rules = guards(network, endpoint=endpoint(own=own, kernel_datapath=kernel_datapath))
-    run(["ovs-ofctl", "add-flows", network.bridge, "-"], stdin="\n".join(rules) + "\n")
-    ports = run([*_VSCTL, "list-ports", network.bridge]).split()
-    command = changes(wanted=peers(ec2, group=host.document.group, own=own), ports=ports)
+def _update(host: Host, ec2: Any) -> None:
+    ports = run([*_VSCTL, "list-ports", TapNetwork.bridge]).split()
+    others = peers(ec2, group=host.document.group, own=IPv4Address(host.address))
+    command = changes(wanted=others, ports=ports)
     if command:
         run(command)
 

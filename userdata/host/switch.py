@@ -171,14 +171,14 @@ def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, ma
 
 
 def install_flows(*, bridge: str, address: IPv4Address, rewrite: IPv4Address, mac: str) -> None:
-    """Replaces the bridge's rules, all at once.
+    """Puts the rules on the bridge, all at once, beside those of :mod:`userdata.host.mesh`.
 
     Raises:
         HostError: Open vSwitch refused.
     """
     taps = [port for port in run(["ovs-vsctl", "list-ports", bridge]).split() if _TAP.fullmatch(port)]
     rules = flows(taps=taps, address=address, rewrite=rewrite, mac=mac)
-    run(["ovs-ofctl", "--bundle", "replace-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
+    run(["ovs-ofctl", "--bundle", "add-flows", bridge, "-"], stdin="\n".join(rules) + "\n")
 
 
 def _toward_host(tap: str, match: str, protocol: tuple[str, str, str, str], rewrite: IPv4Address) -> str:

@@ -97,7 +97,8 @@ def commands(
     ovs = [
         *("ovs-vsctl", f"--timeout={OVS_SECONDS}", "--", "--may-exist", "add-br", bridge),
         *("--", "set", "bridge", bridge, f"datapath_type={'system' if kernel_datapath else 'netdev'}"),
-        f'other_config:hwaddr="{network.mac}"',
+        # An Open vSwitch that was started anew forwards nothing before it has all rules again.
+        *(f'other_config:hwaddr="{network.mac}"', "fail_mode=secure"),
     ]
     for tap in taps:
         # Without a mode it would be a trunk, on which a guest has all VLANs before it has one of its own.
