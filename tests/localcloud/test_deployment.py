@@ -196,13 +196,15 @@ def test_nothing_is_configured_before_the_volume_is_mounted(deployed: Run, role:
     assert "srv-data.mount" in words["After"]
 
 
-def test_the_web_ui_comes_back_when_its_pod_dies(deployed: Run) -> None:
-    host = instance_of("openqa-local-webui")
+def all_active(host: str) -> bool:
+    """Whether all units of the web UI's pod are at work."""
     names = ("pod", "webui", "proxy", "scheduler", "websockets", "livehandler", "gru", "rsyncd")
-    states = ("systemctl", "is-active", *(f"openqa-{name}.service" for name in names))
+    states = inside(host, "systemctl", "is-active", *(f"openqa-{name}.service" for name in names)).stdout
+    return set(states.split()) == {"active"}
 
-    def all_active() -> bool:
-        return set(inside(host, *states).stdout.split()) == {"active"}
+
+def all_back(host: str) -> None:
+    """Waits until all units of the web UI's pod are at work, and openQA answers."""
 
     def answers() -> bool | None:
         try:
@@ -210,12 +212,24 @@ def test_the_web_ui_comes_back_when_its_pod_dies(deployed: Run) -> None:
         except OSError:
             return None
 
-    assert all_active()
+    until("all is back", lambda: all_active(host) or None, seconds=180)
+    until("openQA answers", answers, seconds=60)
+
+
+def test_the_web_ui_comes_back_when_its_pod_dies(deployed: Run) -> None:
+    host = instance_of("openqa-local-webui")
+    assert all_active(host)
     infra = inside(host, "podman", "inspect", "openqa-infra", "--format", "{{.State.Pid}}").stdout.strip()
     assert inside(host, "kill", "-9", infra).returncode == 0
-    until("the pod ends", lambda: None if all_active() else True, seconds=60)
-    until("all is back", lambda: all_active() or None, seconds=180)
-    until("openQA answers", answers, seconds=60)
+    until("the pod ends", lambda: None if all_active(host) else True, seconds=60)
+    all_back(host)
+
+
+def test_the_web_ui_comes_back_when_an_operator_restarts_what_all_of_it_requires(deployed: Run) -> None:
+    host = instance_of("openqa-local-webui")
+    done = inside(host, "systemctl", "restart", "openqa-setup", "openqa-webui")
+    assert done.returncode == 0, done.stderr
+    all_back(host)
 
 
 def test_the_bucket_is_mounted_again_when_its_program_dies(deployed: Run) -> None:
