@@ -232,6 +232,31 @@ def test_the_web_ui_comes_back_when_an_operator_restarts_what_all_of_it_requires
     all_back(host)
 
 
+# Nobody gets anything of the table, and many want something.
+LOCK = (
+    "PGSERVICEFILE=/etc/openqa/pg_service.conf PGSERVICE=openqa exec psql --quiet --no-password"
+    " --command='begin; lock jobs; select pg_sleep(600)'"
+)
+ASK = "while curl --silent --output /dev/null 'http://127.0.0.1/api/v1/jobs?limit=1'; do :; done"
+
+
+def test_an_openqa_whose_processes_are_all_busy_is_left_alone(deployed: Run) -> None:
+    host = instance_of("openqa-local-webui")
+    health = ("curl", "--silent", "--max-time", "5", "http://127.0.0.1/health")
+    assert inside(host, *health).returncode == 0
+    inside(host, "podman", "exec", "--detach", "openqa-webui", "sh", "-c", LOCK)
+    inside(host, "systemd-run", "--unit=ask", "sh", "-c", f"for _ in $(seq 60); do {ASK} & done; wait")
+    try:
+        timed_out = 28
+        until("openQA is busy", lambda: inside(host, *health).returncode == timed_out or None, seconds=60)
+        for name in ("openqa-webui", "openqa-proxy"):
+            assert inside(host, "podman", "healthcheck", "run", name).returncode == 0, name
+    finally:
+        inside(host, "systemctl", "stop", "ask")
+        inside(host, "podman", "exec", "openqa-webui", "pkill", "psql")
+    all_back(host)
+
+
 def test_the_bucket_is_mounted_again_when_its_program_dies(deployed: Run) -> None:
     host = instance_of("openqa-local-database")
     unit = "backup-mount.service"
