@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fleet.groups import AwsError, Group, Groups, Member
-from ops.deployment import DeploymentError, OpenQa, call, client, connect, stack_outputs
+from ops.deployment import DeploymentError, OpenQa, call, client, connect, stack_outputs, understood
 from settings import Environment, naming
 
 # openQA lists its jobs whole: more than this is only counted as more.
@@ -87,16 +87,16 @@ def _openqa(environment: Environment, url: str | None) -> Iterator[str]:
     """Prints what openQA has to do, or tells why it does not say."""
     try:
         openqa = connect(environment, url=url)
-        workers = openqa.request("GET", "workers")["workers"]
-        jobs = {state: _jobs(openqa, state) for state in ("scheduled", "running")}
+        with understood(openqa):
+            workers = [worker["status"] for worker in openqa.request("GET", "workers")["workers"]]
+            jobs = {state: _jobs(openqa, state) for state in ("scheduled", "running")}
     except DeploymentError as error:
         print("openQA: no answer")
         yield str(error)
         return
-    online = [worker for worker in workers if worker["status"] != "dead"]
-    busy = sum(worker["status"] == "running" for worker in online)
+    online, busy = len(workers) - workers.count("dead"), workers.count("running")
     print(f"openQA at {openqa.url}: {jobs['scheduled']} scheduled, {jobs['running']} running")
-    print(f"  {_count(len(online), 'worker')} online, {busy} busy")
+    print(f"  {_count(online, 'worker')} online, {busy} busy")
 
 
 def _jobs(openqa: OpenQa, state: str) -> str:

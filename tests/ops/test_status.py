@@ -112,6 +112,14 @@ def test_all_that_is_wrong_is_told(deployed: Deployed, capsys: pytest.CaptureFix
     )
 
 
+def test_another_service_at_the_address_is_no_openqa(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deployed, "request", lambda *_, **__: {"name": "another"})
+    assert run() == 1
+    assert f"{URL} does not answer as openQA does" in capsys.readouterr().out
+
+
 def test_many_jobs_are_not_all_listed(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
     deployed.jobs["scheduled"] = 500
     assert run() == 0
