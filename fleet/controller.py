@@ -334,7 +334,7 @@ def show(done: Round) -> str:
     waiting = sum(not job.after for job in seen.jobs)
     lines = [f"{waiting} jobs wait, {len(seen.jobs) - waiting} more for other jobs."]
     lines += [
-        f"No fleet can run {count} jobs with {', '.join(sorted(classes)) or 'no worker class'}."
+        f"No fleet can run {count} jobs with {', '.join(map(repr, sorted(classes)))}."
         for classes, count in policy.unserved(seen).most_common()
     ]
     for fleet in seen.fleets:

@@ -38,7 +38,7 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
         _datum("HostsLost", len(view.lost)),
     ]
     data += [
-        _datum("JobsWaiting", count, Classes="+".join(sorted(classes)) or "none")
+        _datum("JobsWaiting", count, Classes="+".join(sorted(classes)).strip(" ") or "none")
         for classes, count in queue.most_common(MOST_CLASSES)
     ]
     for fleet in seen.fleets:

@@ -186,8 +186,10 @@ class OpenQaApi:
                 # Of what has arrived: a server that sends a byte now and then must not hold us for ever.
                 while chunk := response.read1(_CHUNK):
                     body += chunk
-                    if time.monotonic() > deadline or len(body) > _MOST_BYTES:
+                    if time.monotonic() > deadline:
                         raise OpenQaError(f"openQA took more than {self._seconds:.0f} s to answer.")
+                    if len(body) > _MOST_BYTES:
+                        raise OpenQaError("openQA's answer does not end.")
             return json.loads(body)
         except (OSError, HTTPException) as error:
             raise OpenQaError(f"openQA does not answer: {error}.") from error
@@ -269,7 +271,8 @@ def _numbers(dependencies: Mapping[str, Any], kind: str) -> tuple[int, ...]:
 def _classes(settings: Mapping[str, Any]) -> Classes:
     # openQA's own default: lib/OpenQA/Schema/ResultSet/Jobs.pm.
     text = settings.get("WORKER_CLASS") or f"qemu_{settings.get('ARCH') or 'x86_64'}"
-    return frozenset(filter(None, (name.strip() for name in text.split(","))))
+    # As openQA splits and compares them: a class with a blank is another.
+    return frozenset(text.split(","))
 
 
 def _instance(classes: str) -> str | None:
@@ -279,5 +282,5 @@ def _instance(classes: str) -> str | None:
 def _moment(text: Any) -> float | None:
     if text is None:
         return None
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    # openQA's are in UTC, and do not say so.
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()

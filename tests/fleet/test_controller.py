@@ -659,7 +659,7 @@ def test_people_are_told_what_no_fleet_can_run() -> None:
     done = (
         World(jobs=[job(1), replace(job(2), classes=frozenset({"qemu_x86_64", "tpm"}))]).controller().look()
     )
-    assert "No fleet can run 1 jobs with qemu_x86_64, tpm.\n" in show(done)
+    assert "No fleet can run 1 jobs with 'qemu_x86_64', 'tpm'.\n" in show(done)
 
 
 @pytest.mark.parametrize("word", ["--dry-run", "--json"])

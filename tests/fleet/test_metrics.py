@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fleet import metrics
 from fleet.openqa import Job
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
@@ -94,8 +96,11 @@ def test_a_fleet_has_no_hosts_of_another() -> None:
         assert found[name, "dry"] == 0
 
 
-def test_jobs_without_a_class_have_a_name_as_cloudwatch_takes_none_that_is_empty() -> None:
-    assert told(Job(id=8, classes=frozenset(), since=NOW))["JobsWaiting", "none"] == 1
+@pytest.mark.parametrize("classes", [(), (" ",)])
+def test_jobs_without_a_class_have_a_name_as_cloudwatch_takes_none_that_is_blank(
+    classes: tuple[str, ...],
+) -> None:
+    assert told(Job(id=8, classes=frozenset(classes), since=NOW))["JobsWaiting", "none"] == 1
 
 
 def test_jobs_that_no_fleet_can_run() -> None:

@@ -48,7 +48,7 @@ def worker(id: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-Respond = Callable[[BaseHTTPRequestHandler], None]
+Respond = Callable[[BaseHTTPRequestHandler], object]
 
 
 @contextmanager
@@ -174,8 +174,18 @@ def test_what_a_job_tells() -> None:
     )
 
 
-def test_a_job_without_a_class_has_openqas_own() -> None:
-    assert parse_job(job(1, settings={"ARCH": "aarch64"})).classes == {"qemu_aarch64"}
+@pytest.mark.parametrize(
+    ("settings", "classes"),
+    [
+        ({"ARCH": "aarch64"}, {"qemu_aarch64"}),
+        ({}, {"qemu_x86_64"}),
+        # No worker has " tap": hosts that are launched for it would get no job.
+        ({"WORKER_CLASS": "qemu_x86_64, tap"}, {"qemu_x86_64", " tap"}),
+        ({"WORKER_CLASS": "qemu_x86_64,,tap"}, {"qemu_x86_64", "", "tap"}),
+    ],
+)
+def test_classes_are_what_openqa_compares(settings: dict[str, str], classes: set[str]) -> None:
+    assert parse_job(job(1, settings=settings)).classes == classes
 
 
 def test_what_a_worker_tells() -> None:
@@ -184,11 +194,12 @@ def test_what_a_worker_tells() -> None:
     assert not parse_worker(worker(3, status="dead", jobid=9)).connected
     broken = parse_worker(worker(3, status="broken"))
     assert (broken.connected, broken.broken) == (False, True)
-    assert parse_worker(worker(3, status="broken", jobid=9)).connected
+    busy = parse_worker(worker(3, status="broken", jobid=9))
+    assert (busy.connected, busy.broken) == (True, False)
     reserved = parse_worker(worker(3, status="reserved"))
     assert (reserved.connected, reserved.broken, reserved.job) == (True, False, -3)
     assert parse_worker(worker(3, properties={})).instance is None
-    assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,tap"})).instance is None
+    assert parse_worker(worker(3, properties={"WORKER_CLASS": "i-386,i-00000003-tap"})).instance is None
 
 
 def test_people_may_make_a_priority_as_low_as_they_like() -> None:
@@ -230,6 +241,7 @@ def test_a_job_that_makes_no_sense(changes: dict[str, Any]) -> None:
         {"properties": None},
         {"properties": {"WORKER_CLASS": 5}},
         {"jobid": "9"},
+        {"instance": "2"},
     ],
 )
 def test_a_worker_that_makes_no_sense(changes: dict[str, Any]) -> None:
@@ -289,14 +301,19 @@ def test_nobody_there() -> None:
         OpenQaApi(url).read()
 
 
-def test_half_an_answer() -> None:
-    def respond(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        handler.wfile.write(b'{"jobs": []}')
-
-    with serving(respond) as url, pytest.raises(OpenQaError):
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n{"jobs": [', "not JSON"),
+        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nc\r\n{"jobs": []}\r\n', "does not answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer"),
+    ],
+)
+def test_half_an_answer_and_none_of_a_web_server(answer: bytes, words: str) -> None:
+    with (
+        serving(lambda handler: handler.wfile.write(answer)) as url,
+        pytest.raises(OpenQaError, match=words),
+    ):
         OpenQaApi(url).read()
 
 
@@ -330,14 +347,16 @@ def test_pages_that_never_end() -> None:
         OpenQaApi(url, page=10).read()
 
 
-@pytest.mark.parametrize(("most", "what"), [("MOST", "jobs"), ("WORKERS", "workers")])
+@pytest.mark.parametrize(
+    ("most", "what"), [("MOST", "list of jobs"), ("WORKERS", "list of workers"), ("_MOST_BYTES", "answer")]
+)
 def test_more_than_a_queue_can_have_is_none(monkeypatch: pytest.MonkeyPatch, most: str, what: str) -> None:
     jobs, workers = [job(id) for id in range(1, 31)], [worker(id) for id in range(1, 31)]
     with serving(openqa(jobs, workers)) as url:
         api = OpenQaApi(url, page=10)
         assert len(api.read().jobs) == 30
         monkeypatch.setattr(reading, most, 15)
-        with pytest.raises(OpenQaError, match=f"list of {what} does not end"):
+        with pytest.raises(OpenQaError, match=f"openQA's {what} does not end"):
             api.read()
 
 
