@@ -130,7 +130,7 @@ class StatefulHost:
         asked = self._send(instance, "progress", {"Run": name, "After": str(shown)})
         while (answer := self._answer(instance, asked)) is None:
             time.sleep(POLL_SECONDS / 4)
-        lines = answer.output.splitlines() if answer.done else []
+        lines = answer.output.splitlines()
         for line in lines:
             print(line, flush=True)
         return len(lines)

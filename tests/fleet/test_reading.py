@@ -107,7 +107,8 @@ def openqa(
     return respond
 
 
-def test_reads_all_pages() -> None:
+def test_reads_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     jobs = [job(id) for id in range(1, 96)] + [job(200, state="done")]
     workers = [worker(id) for id in range(1, 26)]
     asked: list[str] = []
@@ -141,8 +142,9 @@ def test_jobs_that_come_and_go_between_pages_are_neither_lost_nor_twice() -> Non
 
 def test_finished_jobs_are_one_page() -> None:
     ended = {"t_started": "2026-01-01T10:00:00", "t_finished": "2026-01-01T10:30:00"}
-    jobs = [job(id, state="done", result="passed", **ended) for id in range(1, 30)]
-    broken = job(30, state="done", result="incomplete", **ended)
+    results = ("passed", "softfailed", "failed")
+    jobs = [job(id, state="done", result=results[id % 3], **ended) for id in range(1, 12)]
+    broken = job(12, state="done", result="incomplete", **ended)
     with serving(openqa([*jobs, broken], [])) as url:
         found = OpenQaApi(url, page=10).finished()
     assert [row.finished - row.started for row in found if row.finished and row.started] == [1800.0] * 10

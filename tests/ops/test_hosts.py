@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from constructs import host_commands
 
 import settings
@@ -106,6 +107,20 @@ def test_the_end_of_a_long_output_is_shown(ssm: Ssm, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
 
 
+def test_a_last_question_that_is_refused_takes_no_success_away(
+    ssm: Ssm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send = ssm.send_command
+
+    def refuse(**p: Any) -> Any:
+        ssm.agent = ssm.asked < 2
+        return send(**p)
+
+    monkeypatch.setattr(ssm, "send_command", refuse)
+    assert main.main(["--env=dev", "backups", "now"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["unpacking", "replaying", "done"]
+
+
 def test_a_restore_is_followed_by_the_web_ui(ssm: Ssm) -> None:
     time = "2026-01-31T04:00:00.5+01:00"
     assert main.main(["--env=dev", "restore", "--to", time, "--timeline=3", "--yes-overwrite"]) == 0
@@ -175,7 +190,7 @@ def test_a_timeline_that_the_document_does_not_take_is_not_sent(ssm: Ssm, number
 
 
 def test_a_failure_is_the_hosts_own_sentence(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
-    ssm.error = "openqa-on-aws: holds a healthy database with 3 jobs: to replace it, say --yes-overwrite\n"
+    ssm.error = "openqa-on-aws: holds a healthy database with 3 jobs: to replace it, say --yes-overwrite\n\n"
     assert main.main(["--env=dev", "restore", "--to=latest"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
@@ -257,15 +272,27 @@ def test_a_command_takes_a_moment_to_appear(ssm: Ssm, monkeypatch: pytest.Monkey
     assert main.main(["--env=dev", "backups", "now"]) == 0
 
 
-@pytest.mark.parametrize("status", ["TimedOut", "Cancelled"])
+@pytest.mark.parametrize(
+    ("status", "details", "output", "reason"),
+    [
+        ("TimedOut", "DeliveryTimedOut", "", "it ended as DeliveryTimedOut and said nothing"),
+        ("Cancelled", "Cancelled", "openqa-on-aws: unpacking\n", "unpacking"),
+    ],
+)
 def test_a_command_that_was_ended_is_not_waited_for(
-    ssm: Ssm, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ssm: Ssm,
+    status: str,
+    details: str,
+    output: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nothing = dict.fromkeys(("StandardOutputContent", "StandardErrorContent"), "")
-    answers = iter([{"Status": status, "StatusDetails": status, **nothing}])
+    said = {"StandardOutputContent": output, "StandardErrorContent": ""}
+    answers = iter([{"Status": status, "StatusDetails": details, **said}])
     monkeypatch.setattr(ssm, "get_command_invocation", lambda **_: next(answers))
     assert main.main(["--env=dev", "backups", "now"]) == 1
-    assert f"it ended as {status} and said nothing" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f": {reason}\n")
 
 
 def test_a_host_that_is_gone_is_not_waited_for(
@@ -280,6 +307,44 @@ def test_a_host_that_is_gone_is_not_waited_for(
     assert capsys.readouterr().err == (
         "the database host i-1 is no longer in service, and does not end what it was asked\n"
     )
+
+
+def test_a_restore_waits_for_a_web_ui(
+    ssm: Ssm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = iter(["i-1", None, None, "i-2"])
+    monkeypatch.setattr(hosts.StatefulHost, "instance", lambda self: next(there, None))
+    assert main.main(["--env=dev", "restore", "--to=latest"]) == 0
+    assert "reconcile" in [document for document, _ in ssm.sent]
+    assert main.main(["--env=dev", "backups", "now"]) == 1
+    assert capsys.readouterr().err == "dev has no database host in service\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="https://ssm"),
+        ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "any"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("send_command", "backup on i-openqa-dev-database: "),
+        ("get_command_invocation", "cannot follow the command on i-openqa-dev-database, where it goes on: "),
+    ],
+)
+def test_an_aws_that_does_not_answer_is_one_sentence(
+    ssm: Ssm,
+    call: str,
+    words: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ssm, call, Mock(side_effect=error))
+    assert main.main(["--env=dev", "backups", "now"]) == 1
+    assert capsys.readouterr().err == f"{words}{error}\n"
 
 
 def test_a_host_without_an_agent(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
