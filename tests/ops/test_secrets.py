@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -13,6 +14,7 @@ from botocore.exceptions import ClientError
 import settings
 from ops import __main__ as main
 from ops import secrets
+from ops.deployment import DeploymentError
 from settings import Environment
 from settings.messages import Schedule
 from userdata.host import secrets as on_hosts
@@ -79,7 +81,10 @@ def test_a_broker_knows_its_client_by_either(
     monkeypatch.setattr(settings, "load", lambda *_: asked.model_copy(update={"schedule": schedule}))
     assert run(monkeypatch, "enter", "broker", text=json.dumps(value)) == 0
     assert json.loads(aws.values["openqa/dev/broker"]) == value
-    for wrong in ("", "[]", '{"password": 1}', '{"ca": "PEM"}', '{"certificate": "PEM"}', '{"passwort": ""}'):
+    for wrong in (
+        *("", "[]", '{"password": 1}', '{"ca": "PEM"}', '{"certificate": "PEM"}', '{"key": "PEM"}'),
+        '{"password": "", "cert": "PEM"}',
+    ):
         assert run(monkeypatch, "enter", "broker", text=wrong) == 1
     assert aws.restarted == ["webui"]
 
@@ -134,6 +139,7 @@ def test_generated_ones_are_made_anew_as_hosts_accept_them(
         assert aws.restarted == restarted
     assert len(values) == 2
     said = capsys.readouterr()
+    assert said.out.startswith(f"openqa/dev/{name} has its new value; ")
     assert not [value for value in values if value in said.out + said.err]
 
 
@@ -144,6 +150,7 @@ def test_a_key_of_workers_is_not_taken_from_hosts_that_have_it(
     assert run(monkeypatch, "renew", "worker-key") == 1
     assert "would refuse i-1, i-2, which have the worker-key of before" in capsys.readouterr().err
     assert (aws.values, aws.restarted) == ({}, [])
+    assert run(monkeypatch, "renew", "api-key") == 0
 
 
 def test_rds_is_told_another_password_by_hand(
@@ -154,6 +161,16 @@ def test_rds_is_told_another_password_by_hand(
     monkeypatch.setattr(settings, "load", lambda *_: asked.model_copy(update={"database": database}))
     assert run(monkeypatch, "renew", "database") == 1
     assert "by hand: docs/backups.md" in capsys.readouterr().err
+    assert (aws.values, aws.restarted) == ({}, [])
+    assert run(monkeypatch, "renew", "api-key") == 0
+
+
+def test_no_secret_of_another_account_is_written(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(secrets, "stack_outputs", Mock(side_effect=DeploymentError("another account")))
+    assert run(monkeypatch, "renew", "api-key") == 1
+    assert capsys.readouterr().err == "another account\n"
     assert (aws.values, aws.restarted) == ({}, [])
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
 from moto import mock_aws
 
+import settings
 from fleet.groups import AwsError, Group
 from ops import __main__ as main
 from ops import status
@@ -124,6 +126,27 @@ def test_many_jobs_are_not_all_listed(deployed: Deployed, capsys: pytest.Capture
     deployed.jobs["scheduled"] = 500
     assert run() == 0
     assert "500 jobs or more scheduled" in capsys.readouterr().out
+
+
+def test_rds_has_no_host_and_builders_have(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings.load("almalinux")
+    database = Mock(host=None)
+    monkeypatch.setattr(settings, "load", lambda *_: asked.model_copy(update={"database": database}))
+    deployed.groups = {"openqa-almalinux-webui": group(member("i-2"))}
+    assert main.main(["--env=almalinux", "status"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("webui: ")
+    assert "\nbuilder x86_64: not deployed\n" in said
+
+
+def test_a_stack_that_is_not_deployed_is_told(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "stack_outputs", Mock(side_effect=DeploymentError("not deployed")))
+    assert run() == 1
+    assert capsys.readouterr() == ("", "not deployed\n")
 
 
 def test_groups_that_cannot_be_read_are_told(

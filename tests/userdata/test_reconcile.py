@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -95,18 +96,25 @@ def test_a_schema_that_is_upgraded_is_waited_for(tmp_path: Path, monkeypatch: py
     """Who ran it again would begin the upgrade again."""
     host = machine.host(tmp_path, "webui")
     waits: list[str] = []
+    called: list[list[str]] = []
     upgrading = [True, True, False]
 
-    def wait(what: str, *_: object, **__: object) -> None:
+    def wait(what: str, works: Callable[[], object], **_: object) -> None:
+        assert works() is None
         waits.append(what)
         raise HostError(f"waited for {what}")
 
     monkeypatch.setattr(restart, "wait", wait)
-    monkeypatch.setattr(restart, "run", lambda arguments, *, seconds=300: "")
+    monkeypatch.setattr(restart, "run", lambda arguments, *, seconds=300: called.append(arguments))
+    monkeypatch.setattr(ready, "check", Mock(side_effect=[HostError(), OSError(), ValueError()]))
     monkeypatch.setattr(ready, "upgrades", lambda host: upgrading.pop(0))
     said: list[str] = []
     with pytest.raises(HostError, match="waited for the webui to work"):
         restart.restart(host, said.append)
+    assert called == [
+        ["systemctl", "restart", "openqa-configure.service"],
+        ["systemctl", "start", "--no-block", "openqa-on-aws.target"],
+    ]
     assert waits == ["the webui to work"] * 3
     assert said[1:] == ["openQA still upgrades the database's schema"] * 2
 
