@@ -26,13 +26,13 @@ MINE, OTHER = "i-0aaaaaaaaaaaaaaaa", "i-0bbbbbbbbbbbbbbbb"
 class Ec2:
     """EC2 with one volume, whose states follow a script; takes note of what is asked."""
 
-    def __init__(self, *states: tuple[str, str | None]) -> None:
+    def __init__(self, *states: tuple[str, str | None] | tuple[str, str, str]) -> None:
         self.states = list(states)
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def describe_volumes(self, **_: Any) -> dict[str, Any]:
-        state, holder = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        attachments = [{"InstanceId": holder, "State": "attached"}] if holder else []
+        state, holder, *how = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        attachments = [{"InstanceId": holder, "State": (*how, "attached")[0]}] if holder else []
         return {"Volumes": [{"State": state, "Attachments": attachments}]}
 
     def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
@@ -48,8 +48,9 @@ def attach(ec2: Ec2) -> None:
 
 
 def test_a_free_volume_is_attached() -> None:
-    ec2 = Ec2(("available", None), ("in-use", MINE))
+    ec2 = Ec2(("available", None), ("in-use", MINE, "attaching"), ("in-use", MINE), ("in-use", OTHER))
     attach(ec2)
+    assert ec2.states == [("in-use", OTHER)], "what is being attached is waited for"
     assert ec2.calls == [("attach_volume", {"VolumeId": "vol-1", "InstanceId": MINE, "Device": "/dev/sdf"})]
 
 
