@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import boto3
@@ -19,9 +19,6 @@ from settings import Environment, naming
 
 # For a first connection to openQA.
 CONNECT_SECONDS = 10.0
-
-
-T = TypeVar("T")
 
 
 class DeploymentError(Exception):
@@ -62,21 +59,23 @@ def _check_sender(response_dict: dict[str, Any], **_: object) -> None:
         raise _AnswerError(why="the answer was cut off")
 
 
-def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
-    """Calls AWS and returns its answer.
+@contextmanager
+def asking_aws_to(what: str, *, hints: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Calls AWS in a block.
 
     Args:
-        what: what is done, for the error: ``write the secret openqa/dev/sign-in``.
-        function: a client's method.
-        arguments: its own.
+        what: what is done there, for the error: ``write the secret openqa/dev/sign-in``.
+        hints: what helps, by a part of AWS's own text.
 
     Raises:
         DeploymentError: AWS refuses or does not answer.
     """
     try:
-        return function(**arguments)
+        yield
     except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"cannot {what}: {error}") from error
+        text = str(error)
+        helpful = [f"; {hint}" for part, hint in (hints or {}).items() if part in text]
+        raise DeploymentError(f"cannot {what}: {text}{''.join(helpful)}") from error
 
 
 def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
@@ -93,14 +92,13 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
         DeploymentError: there is no such stack, the shell's credentials are of another account than the
             environment's, or AWS does not answer.
     """
-    stack, where = naming.stack(environment, part), f"account {environment.account}, {environment.region}"
-    try:
+    stack = naming.stack(environment, part)
+    hint = "deploy it first, or see whether the shell's credentials are of that account"
+    with asking_aws_to(
+        f"read the stack {stack} of account {environment.account}, {environment.region}",
+        hints={"does not exist": hint},
+    ):
         found = client(environment, "cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
-    except (BotoCoreError, ClientError) as error:
-        hint = ""
-        if isinstance(error, ClientError) and "does not exist" in str(error):
-            hint = "; deploy it first, or see whether the shell's credentials are of that account"
-        raise DeploymentError(f"cannot read the stack {stack} of {where}: {error}{hint}") from error
     # An environment of this name may be in both.
     if (account := found["StackId"].split(":")[4]) != environment.account:
         raise DeploymentError(
@@ -204,11 +202,9 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
         DeploymentError: the environment is not deployed, or its key cannot be read.
     """
     outputs = stack_outputs(environment, "webui")
-    text = call(
-        f"read the API key of {environment.name}",
-        client(environment, "secretsmanager").get_secret_value,
-        SecretId=outputs["ApiKeySecretArn"],
-    ).get("SecretString")
+    manager = client(environment, "secretsmanager")
+    with asking_aws_to(f"read the API key of {environment.name}"):
+        text = manager.get_secret_value(SecretId=outputs["ApiKeySecretArn"]).get("SecretString")
     if text is None:
         raise DeploymentError(f"the API key of {environment.name} is no text: its secret holds bytes")
     # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ops.deployment import DeploymentError, client, stack_outputs
+from ops.deployment import DeploymentError, asking_aws_to, client, stack_outputs
 from settings import Environment, naming
 from userdata.host.disk_images.manifest import Manifest
 from userdata.host.disk_images.store import Store
@@ -42,7 +40,7 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
     scaling = client(environment, "autoscaling")
     for architecture in wanted:
         name = naming.builder_group(environment, architecture)
-        try:
+        with asking_aws_to(f"start the builder {name}"):
             groups = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
             if not groups:
                 raise DeploymentError(f"{environment.name} is not deployed with a builder of {architecture}")
@@ -51,8 +49,6 @@ def build(environment: Environment, options: argparse.Namespace) -> int:
                 print(f"{architecture}: a builder is at work already: {there}")
                 continue
             scaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=1)
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot start the builder {name}: {error}") from error
         print(f"{architecture}: a builder comes up; it goes away when its images are published")
     return 0
 

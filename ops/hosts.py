@@ -8,11 +8,8 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ops.deployment import DeploymentError, client, stack_outputs
+from ops.deployment import DeploymentError, asking_aws_to, client, stack_outputs
 from settings import Environment
 
 POLL_SECONDS = 2.0
@@ -75,14 +72,12 @@ class StatefulHost:
     def instance(self) -> str | None:
         """The id of the instance in service; None while there is none."""
         group = self._outputs[{"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part]]
-        groups = _call(
-            f"the group {group}",
-            client(self._environment, "autoscaling").describe_auto_scaling_groups,
-            AutoScalingGroupNames=[group],
-        )["AutoScalingGroups"]
+        scaling = client(self._environment, "autoscaling")
+        with asking_aws_to(f"read the group {group}"):
+            answer = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
         found = [
             str(instance["InstanceId"])
-            for group in groups
+            for group in answer["AutoScalingGroups"]
             for instance in group["Instances"]
             if instance["LifecycleState"] == "InService"
         ]
@@ -137,28 +132,25 @@ class StatefulHost:
 
     def _send(self, instance: str, command: str, parameters: Mapping[str, str]) -> str:
         document = self._outputs[f"{command.capitalize()}Command"]
-        answer = _call(
-            f"{command} on {instance}",
-            self._ssm.send_command,
-            DocumentName=document,
-            # CloudFormation says that a new version becomes the default, and was seen to leave the old one.
-            DocumentVersion="$LATEST",
-            InstanceIds=[instance],
-            Parameters={name: [value] for name, value in parameters.items() if value},
-        )
+        hint = "Systems Manager knows no agent there: the environment needs session_manager = true"
+        with asking_aws_to(f"run {command} on {instance}", hints={"InvalidInstanceId": hint}):
+            answer = self._ssm.send_command(
+                DocumentName=document,
+                # CloudFormation says that a new version becomes the default, and was seen to leave the old.
+                DocumentVersion="$LATEST",
+                InstanceIds=[instance],
+                Parameters={name: [value] for name, value in parameters.items() if value},
+            )
         return str(answer["Command"]["CommandId"])
 
     def _answer(self, instance: str, command: str) -> Answer | None:
         """What a command became; None while it runs."""
-        try:
-            found = self._ssm.get_command_invocation(CommandId=command, InstanceId=instance)
-        except self._ssm.exceptions.InvocationDoesNotExist:
-            # It takes a moment to appear.
-            return None
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(
-                f"cannot follow the command on {instance}, where it goes on: {error}"
-            ) from error
+        with asking_aws_to(f"follow the command on {instance}, where it goes on"):
+            try:
+                found = self._ssm.get_command_invocation(CommandId=command, InstanceId=instance)
+            except self._ssm.exceptions.InvocationDoesNotExist:
+                # It takes a moment to appear.
+                return None
         if found["Status"] not in _ENDED:
             self._look_after(instance)
             return None
@@ -173,13 +165,3 @@ class StatefulHost:
             raise DeploymentError(
                 f"the {self.part} host {instance} is no longer in service, and does not end what it was asked"
             )
-
-
-def _call(what: str, function: Any, **arguments: Any) -> Any:
-    try:
-        return function(**arguments)
-    except (BotoCoreError, ClientError) as error:
-        why = str(error)
-        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "InvalidInstanceId":
-            why = "Systems Manager knows no agent there; the environment needs session_manager = true"
-        raise DeploymentError(f"{what}: {why}") from error

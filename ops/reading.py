@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ops.deployment import DeploymentError
+from ops.deployment import DeploymentError, asking_aws_to
 from userdata.host.backup import manifests
 from userdata.host.backup.manifests import M, ManifestError
 
@@ -45,32 +43,29 @@ class Reader:
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys that begin with a prefix, in their order."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        try:
+        with asking_aws_to(f"list the bucket {self._bucket}"):
             return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot list the bucket {self._bucket}: {error}") from error
 
     def manifest(self, kind: type[M], key: str) -> M | None:
         """Returns a manifest; None: its attempt was not completed, or it is gone since it was listed."""
-        try:
-            return manifests.decode(kind, self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        except (ManifestError, self._s3.exceptions.NoSuchKey):
-            return None
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
+        with asking_aws_to(f"read {key} of {self._bucket}"):
+            try:
+                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+                return manifests.decode(kind, body.read())
+            except (ManifestError, self._s3.exceptions.NoSuchKey):
+                return None
 
     def digest(self, key: str) -> tuple[str, int] | None:
         """Returns an object's SHA-256 and size; None: there is none."""
         digest, size = hashlib.sha256(), 0
-        try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+        with asking_aws_to(f"read {key} of {self._bucket}"):
+            try:
+                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            except self._s3.exceptions.NoSuchKey:
+                return None
             for chunk in body.iter_chunks(_CHUNK):
                 if self._over.is_set():
                     raise DeploymentError(f"{key} of {self._bucket} was not read to its end")
                 digest.update(chunk)
                 size += len(chunk)
-        except self._s3.exceptions.NoSuchKey:
-            return None
-        except (BotoCoreError, ClientError) as error:
-            raise DeploymentError(f"cannot read {key} of {self._bucket}: {error}") from error
         return digest.hexdigest(), size

@@ -8,7 +8,7 @@ import sys
 from secrets import token_hex
 from typing import Any
 
-from ops.deployment import DeploymentError, call, client, stack_outputs
+from ops.deployment import DeploymentError, asking_aws_to, client, stack_outputs
 from ops.hosts import StatefulHost
 from settings import Environment, naming
 from settings.naming import SecretName
@@ -135,15 +135,14 @@ def _put(environment: Environment, name: SecretName, text: str) -> None:
     stack_outputs(environment, "storage")
     secret = naming.secret(environment, name)
     manager = client(environment, "secretsmanager")
-    call(f"write the secret {secret}", manager.put_secret_value, SecretId=secret, SecretString=text)
+    with asking_aws_to(f"write the secret {secret}"):
+        manager.put_secret_value(SecretId=secret, SecretString=text)
     print(f"{secret} has its new value; the hosts that use it get it now")
 
 
 def _fleet_hosts(environment: Environment) -> list[str]:
     groups = [naming.fleet_group(environment, fleet.name) for fleet in environment.fleets]
-    found = call(
-        f"read the groups {', '.join(groups)}",
-        client(environment, "autoscaling").describe_auto_scaling_groups,
-        AutoScalingGroupNames=groups,
-    )
+    scaling = client(environment, "autoscaling")
+    with asking_aws_to(f"read the groups {', '.join(groups)}"):
+        found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=groups)
     return [instance["InstanceId"] for group in found["AutoScalingGroups"] for instance in group["Instances"]]

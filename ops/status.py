@@ -9,7 +9,15 @@ from functools import partial
 from typing import Any
 
 from fleet.groups import AwsError, Group, Groups, Member
-from ops.deployment import DeploymentError, OpenQa, call, client, connect, stack_outputs, understood
+from ops.deployment import (
+    DeploymentError,
+    OpenQa,
+    asking_aws_to,
+    client,
+    connect,
+    stack_outputs,
+    understood,
+)
 from settings import Environment, naming
 
 # openQA lists its jobs whole: more than this is only counted as more.
@@ -109,7 +117,8 @@ def _alarms(environment: Environment) -> Iterator[str]:
     """Prints the alarms that ring, and tells their names."""
     paginator = client(environment, "cloudwatch").get_paginator("describe_alarms")
     pages = paginator.paginate(AlarmNamePrefix=f"{naming.prefix(environment)}-")
-    alarms = call("read the alarms", lambda: [alarm for page in pages for alarm in page["MetricAlarms"]])
+    with asking_aws_to("read the alarms"):
+        alarms = [alarm for page in pages for alarm in page["MetricAlarms"]]
     ringing = [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]
     print(f"alarms: {len(ringing) or 'none'} ringing")
     for alarm in ringing:
