@@ -11,8 +11,9 @@ from constructs.acknowledged import acknowledge_patterns
 from constructs.policy_documents import allow, assumed_by, inline_policy
 from constructs.published_files import PublishedFile
 
+from fleet import facts
 from settings import Environment
-from settings.naming import arn, fleet_group, partition, tags
+from settings.naming import arn, fleet_group, metric_namespace, partition, tags
 from userdata.host import failure
 
 _SESSION_CHANNELS = (
@@ -210,13 +211,11 @@ class HostRole(Construct):
         """Lets a host read an SSM parameter."""
         self._allow(["ssm:GetParameter"], [self._arn("ssm", f"parameter{name}")])
 
-    def allow_control_fleets(self, *, subnets: Sequence[str], parameters: str, namespace: str) -> None:
-        """Lets a host size the environment's fleets: its own groups, and what they do of themselves.
+    def allow_control_fleets(self, *, subnets: Sequence[str]) -> None:
+        """Lets a host size the environment's fleets: read their facts, change their groups, publish metrics.
 
         Args:
             subnets: the ids of the subnets that their hosts may boot in.
-            parameters: the path of the SSM parameters that tell about them.
-            namespace: the CloudWatch namespace of its metrics.
         """
         # By a pattern: a role's policies have no room for each fleet's name. The tag tells an environment
         # from another whose name begins as the names of its fleets' groups do.
@@ -255,19 +254,21 @@ class HostRole(Construct):
         self._allow_describe(
             "Auto Scaling", ["autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities"]
         )
+        parameters = facts.parameters(self._environment.name)
         self._allow(
             ["ssm:GetParametersByPath"],
             [self._arn("ssm", f"parameter{parameters}"), self._arn("ssm", f"parameter{parameters}/*")],
             because="Each fleet has a parameter of its own below this path.",
         )
-        self.allow_publish_metrics(namespace)
+        self.allow_publish_metrics()
 
     def allow_write_parameter(self, name: str) -> None:
         """Lets a host write an SSM parameter."""
         self._allow(["ssm:PutParameter"], [self._arn("ssm", f"parameter{name}")])
 
-    def allow_publish_metrics(self, namespace: str) -> None:
-        """Lets a host put CloudWatch metrics of one namespace."""
+    def allow_publish_metrics(self) -> None:
+        """Lets a host put the environment's own CloudWatch metrics."""
+        namespace = metric_namespace(self._environment)
         self._allow(
             ["cloudwatch:PutMetricData"],
             ["*"],

@@ -13,7 +13,7 @@ from constructs.published_files import PublishedBundle
 from constructs.role_document import builder_document, host_document
 
 from settings import Builder, Environment
-from settings.naming import builder_group, host_tags, images_prefix, metric_namespace
+from settings.naming import builder_group, host_tags, images_prefix
 
 READY_SECONDS = 1800  # createhdds' packages
 METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything
@@ -58,7 +58,7 @@ class ImageBuilder(Construct):
         role.allow_own_group(name)
         role.allow_empty_own_group(name)
         role.allow_publish_images(bucket=bucket, prefix=images_prefix(builder.architecture))
-        role.allow_publish_metrics(metric_namespace(environment))
+        role.allow_publish_metrics()
         role.allow_read_files([bundle])
         tags = host_tags(environment, "builder")
         template = HostLaunchTemplate(

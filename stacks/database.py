@@ -15,7 +15,7 @@ from constructs.self_healing_host import SelfHealingHost
 from fleet import catalogue
 from images.bundle import Bundle
 from settings import Environment, StatefulHost
-from settings.naming import database_ca_parameter, metric_namespace
+from settings.naming import database_ca_parameter
 from stacks.environment_stack import EnvironmentStack
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
@@ -102,7 +102,7 @@ class DatabaseStack(EnvironmentStack):
             document=database_document(memory_mib=int(facts.memory_gib * 1024)),
         )
         host.role.allow_write_parameter(database_ca_parameter(environment))
-        host.role.allow_publish_metrics(metric_namespace(environment))
+        host.role.allow_publish_metrics()
         DatabaseAlarms(self, "Alarms", environment=environment)
         HostCommands(
             self,

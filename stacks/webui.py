@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.content_alarms import ContentAlarms
-from constructs.fleet_controller import FleetController
+from constructs.controller_alarms import ControllerAlarms
 from constructs.front_door import FrontDoor
 from constructs.host_commands import CONTENT, PROGRESS, RECONCILE, RESTART, SCHEDULE, HostCommands
 from constructs.minion_alarms import MinionAlarms
@@ -106,15 +106,12 @@ class WebUiStack(EnvironmentStack):
         )
         if database is None:
             host.role.allow_read_parameter(database_ca_parameter(environment))
-        FleetController(
-            self,
-            "Controller",
-            environment=environment,
-            role=host.role,
-            subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones],
+        host.role.allow_control_fleets(
+            subnets=[network.host_subnets[zone] for zone in environment.network.availability_zones]
         )
         if storage.disk_images is not None:
             host.role.allow_read_images(storage.disk_images)
+        ControllerAlarms(self, "Controller", environment=environment)
         ContentAlarms(self, "Content", environment=environment)
         MinionAlarms(self, "Minion", environment=environment)
         ScheduleAlarms(self, "Schedule", environment=environment)

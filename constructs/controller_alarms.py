@@ -1,39 +1,18 @@
-"""The fleets' controller, which runs on the web UI's host: what it may do, and the alarms about it."""
+"""Alarms of the fleets' controller: hosts do not come up, jobs have no fleet, or it can do nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from constructs import Construct
 from constructs.alarm import MINUTE, add_alarm
-from constructs.host_role import HostRole
 
-from fleet import facts
 from settings import Environment
-from settings.naming import metric_namespace
 
 
-class FleetController(Construct):
-    """Permissions and alarms. The service itself is part of the host: userdata/roles/webui/units."""
+class ControllerAlarms(Construct):
+    """Six alarms."""
 
-    def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, role: HostRole, subnets: Sequence[str]
-    ) -> None:
-        """Gives the web UI host's role what the controller needs, and makes the alarms.
-
-        Args:
-            scope: the construct that it belongs to.
-            id: its name there.
-            environment: the settings.
-            role: the web UI host's.
-            subnets: the ids of the subnets that fleets' hosts may boot in.
-        """
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         super().__init__(scope, id)
-        role.allow_control_fleets(
-            subnets=subnets,
-            parameters=facts.parameters(environment.name),
-            namespace=metric_namespace(environment),
-        )
         add_alarm(
             self,
             "Breaker",
