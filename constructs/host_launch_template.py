@@ -10,9 +10,9 @@ from aws_cdk import Fn
 from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
+from constructs.host_document import Document
 from constructs.host_role import HostRole
 from constructs.published_files import PublishedBundle
-from constructs.role_document import Document
 
 from settings import Environment
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
+from constructs.host_document import builder_document, host_document
 from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.published_files import PublishedBundle
-from constructs.role_document import builder_document, host_document
 
 from settings import Builder, Environment
 from settings.naming import builder_group, host_tags, images_prefix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from constructs.role_document import Document
+from constructs.host_document import Document
 
 from settings import Environment, messages
 

@@ -18,13 +18,13 @@ from aws_cdk import aws_autoscaling as autoscaling
 from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.alarm import MINUTE, add_alarm
+from constructs.host_document import Document, backup_document, host_document, state_document
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.machine_image import machine_image
 from constructs.published_files import PublishedBundle, PublishedFile
 from constructs.retained_state import RetainedState
-from constructs.role_document import Document, backup_document, host_document, state_document
 
 from fleet import catalogue
 from settings import Environment, StatefulHost
@@ -136,12 +136,7 @@ class SelfHealingHost(Construct):
                     stack=stack.stack_name,
                     resource=stack.get_logical_id(self.group),
                 ),
-                **state_document(
-                    volume=state.volume,
-                    interface=state.interface,
-                    address=state.address,
-                    subnet=state.subnet,
-                ),
+                **state_document(state),
                 **backup_document(environment, role, backups),
                 **document,
             },

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
+from constructs.host_document import host_document, worker_document
 from constructs.host_group import host_group
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.host_names import HostNames
 from constructs.host_role import HostRole
 from constructs.mesh_group import MeshGroup
 from constructs.published_files import PublishedBundle, PublishedFile
-from constructs.role_document import fleet_facts, host_document, worker_document
 
-from fleet import facts
+from fleet import catalogue, facts
 from settings import Environment, Fleet
 from settings.naming import fleet_group, host_tags
 
 READY_SECONDS = 900
 METAL_READY_SECONDS = 2700  # a metal type takes over 20 minutes at times, before it boots anything
 DRAIN_SECONDS = 1800  # a hundred heartbeats of this reach the 48 hours that a job may take at most
+# From launch to the first job, until launches have told better: metal goes through its firmware's tests.
+BOOT_SECONDS: Mapping[str, int] = {"metal": 1200, "nested": 180, "none": 180}
 
 
 class WorkerFleet(Construct):
@@ -129,5 +131,24 @@ class WorkerFleet(Construct):
             type="String",
             name=f"{facts.parameters(environment.name)}/{fleet.name}",
             description=f"{name}: what the fleets' controller knows of it",
-            value=json.dumps({"group": name, "subnets": list(subnets), **fleet_facts(fleet)}),
+            value=json.dumps({"group": name, "subnets": list(subnets), **_facts(fleet)}),
         )
+
+
+def _facts(fleet: Fleet) -> Mapping[str, object]:
+    """What the fleets' controller knows of a fleet beside its group: `fleet.facts` reads it."""
+    return {
+        "classes": list(fleet.classes),
+        "workers": {name: fleet.workers(name) for name in fleet.instance_types},
+        "prices": {name: _price(fleet, name) for name in fleet.instance_types},
+        "boot_seconds": BOOT_SECONDS[fleet.virtualization],
+        "one_host": fleet.one_host,
+        "warm": list(fleet.warm),
+        **({} if fleet.spare is None else {"spare": fleet.spare}),
+    }
+
+
+def _price(fleet: Fleet, instance_type: str) -> float:
+    hourly = catalogue.load()[instance_type].price
+    volume = fleet.volume_size * catalogue.GP3_GIB_HOUR
+    return round((facts.UNKNOWN_PRICE if hourly is None else hourly) + volume, 5)

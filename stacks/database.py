@@ -6,10 +6,10 @@ from aws_cdk import CfnOutput
 from constructs import Construct
 from constructs.database_alarms import DatabaseAlarms
 from constructs.host_commands import BACKUP, PROGRESS, RESTART, RESTORE, HostCommands
+from constructs.host_document import database_document
 from constructs.managed_database import ManagedDatabase
 from constructs.published_files import publish_bundle, publish_recipes
 from constructs.retained_state import RetainedState
-from constructs.role_document import database_document
 from constructs.self_healing_host import SelfHealingHost
 
 from fleet import catalogue

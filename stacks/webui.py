@@ -8,9 +8,9 @@ from constructs.content_alarms import ContentAlarms
 from constructs.controller_alarms import ControllerAlarms
 from constructs.front_door import FrontDoor
 from constructs.host_commands import CONTENT, PROGRESS, RECONCILE, RESTART, SCHEDULE, HostCommands
+from constructs.host_document import disk_images_document, webui_document
 from constructs.minion_alarms import MinionAlarms
 from constructs.published_files import PublishedFile, publish_bundle, publish_recipe, publish_recipes
-from constructs.role_document import disk_images_document, webui_document
 from constructs.schedule_alarms import ScheduleAlarms
 from constructs.schedule_document import schedule_document
 from constructs.self_healing_host import SelfHealingHost

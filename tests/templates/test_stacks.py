@@ -13,8 +13,8 @@ import pytest
 from aws_cdk import App, CfnParameter, Stack
 from constructs import self_healing_host
 from constructs.front_door import TLS_POLICY
+from constructs.host_document import webui_document
 from constructs.machine_image import machine_image
-from constructs.role_document import webui_document
 from constructs.security_groups import SecurityGroups
 from moto.elbv2.ssl_policies import SSL_POLICIES
 

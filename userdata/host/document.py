@@ -194,7 +194,7 @@ class Rds:
 
 @dataclass(frozen=True)
 class Document:
-    """The parsed host document, which constructs/role_document.py makes.
+    """The parsed host document, which constructs/host_document.py makes.
 
     ``timetable`` has entries as `userdata.messages.timetable.Entry` takes them.
     """

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from constructs.published_files import PublishedFile, environment_recipe
+from constructs.retained_state import RetainedState
 
-from fleet import catalogue, facts
 from settings import Architecture, Builder, Content, Environment, Fleet, OperatingSystem
 from settings.naming import (
     LAUNCH_HOOK,
@@ -20,9 +19,6 @@ from settings.naming import (
 )
 
 Document = Mapping[str, Any]
-
-# From launch to the first job, until launches have told better: metal goes through its firmware's tests.
-BOOT_SECONDS: Mapping[str, int] = {"metal": 1200, "nested": 180, "none": 180}
 
 
 def host_document(
@@ -72,22 +68,16 @@ def host_document(
     }
 
 
-def state_document(*, volume: str, interface: str, address: IPv4Address, subnet: IPv4Network) -> Document:
-    """Returns what the database's and the web UI's documents hold about their volume and interface.
-
-    Args:
-        volume: the volume's id.
-        interface: the network interface's id.
-        address: the interface's fixed address.
-        subnet: the subnet that it is in; its first host address is the router's.
-    """
+def state_document(state: RetainedState) -> Document:
+    """Returns what the database's and the web UI's documents hold about their volume and interface."""
     return {
-        "volume": {"id": volume},
+        "volume": {"id": state.volume},
         "interface": {
-            "id": interface,
-            "address": str(address),
-            "prefix": subnet.prefixlen,
-            "gateway": str(subnet.network_address + 1),
+            "id": state.interface,
+            "address": str(state.address),
+            "prefix": state.subnet.prefixlen,
+            # A subnet's first host address is its router's.
+            "gateway": str(state.subnet.network_address + 1),
         },
     }
 
@@ -189,25 +179,6 @@ def disk_images_document(environment: Environment, bucket: str | None) -> Docume
         return {}
     architectures = [builder.architecture for builder in environment.builders]
     return {"disk_images": {"bucket": bucket, "architectures": architectures}}
-
-
-def fleet_facts(fleet: Fleet) -> Document:
-    """Returns what the fleets' controller knows of a fleet beside its group; see `fleet.facts`."""
-    return {
-        "classes": list(fleet.classes),
-        "workers": {name: fleet.workers(name) for name in fleet.instance_types},
-        "prices": {name: _price(fleet, name) for name in fleet.instance_types},
-        "boot_seconds": BOOT_SECONDS[fleet.virtualization],
-        "one_host": fleet.one_host,
-        "warm": list(fleet.warm),
-        **({} if fleet.spare is None else {"spare": fleet.spare}),
-    }
-
-
-def _price(fleet: Fleet, instance_type: str) -> float:
-    hourly = catalogue.load()[instance_type].price
-    volume = fleet.volume_size * catalogue.GP3_GIB_HOUR
-    return round((facts.UNKNOWN_PRICE if hourly is None else hourly) + volume, 5)
 
 
 def _tap(content: Content) -> Document:
