@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -601,20 +601,31 @@ def test_templates_are_files_of_their_repository(tmp_path: Path, name: str) -> N
         templates.find(tmp_path / "tree", ["none.json"])
 
 
+def some_templates(
+    files: list[str],
+    *,
+    loader: str = "openqa",
+    tree: Path = Path("/"),
+    group_names: Mapping[str, str] | None = None,
+) -> templates.Templates:
+    return templates.Templates(tree=tree, files=files, loader=loader, group_names=group_names or {})
+
+
 def test_a_loader_of_the_repository_checks_without_keys_and_loads_with_them(openqa: OpenQa) -> None:
     files = ["a.json", "b.json"]
-    templates.check(Path("/"), "/inner", files, loader="fifloader", group_names={})
+    made = some_templates(files, loader="fifloader")
+    made.check()
     assert openqa.asked == ["python3 fifloader.py --clean a.json b.json"]
-    templates.load("/inner", files, loader="fifloader", changed=["b.json"], group_names={})
+    made.load(["b.json"])
     assert openqa.asked[1:] == [
         "python3 fifloader.py --load --clean --loader=/opt/bin/load-templates.sh "
         "--host=http://localhost:9526 a.json b.json"
     ]
-    templates.load("/inner", files, loader="fifloader", changed=[], group_names={})
+    made.load([])
     assert len(openqa.asked) == 2
 
 
-def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_who_loads_has_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
 
     def run(*words: str, user: str = repository.USER, **_: Any) -> str:
@@ -622,9 +633,10 @@ def test_only_who_loads_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return ""
 
     monkeypatch.setattr(templates, "inside", run)
-    templates.check(tmp_path, "/inner", ["a.json"], loader="fifloader", group_names={})
+    made = some_templates(["a.json"], loader="fifloader")
+    made.check()
     assert found == ["605:605"]
-    templates.load("/inner", ["a.json"], loader="fifloader", changed=["a.json"], group_names={})
+    made.load(["a.json"])
     assert found == ["605:605", "606:606"]
 
 
@@ -639,21 +651,22 @@ def test_nobody_else_in_the_container_configures_who_acts_there(monkeypatch: pyt
 def test_a_changed_program_loads_anew(tmp_path: Path) -> None:
     for name in ("a.json", templates.FIFLOADER):
         (tmp_path / name).write_text(name)
-    before = templates.digests(tmp_path, ["a.json"], loader="fifloader", group_names={})
+    made = some_templates(["a.json"], loader="fifloader", tree=tmp_path)
+    before = made.digests()
     (tmp_path / templates.FIFLOADER).write_text("another")
-    assert templates.digests(tmp_path, ["a.json"], loader="fifloader", group_names={}) != before
+    assert made.digests() != before
 
 
 def test_tables_are_loaded_before_the_job_groups_that_name_them(openqa: OpenQa) -> None:
     files = ["group.yaml", "tables.json"]
-    templates.load("/inner", files, loader="openqa", changed=files, group_names={})
+    some_templates(files).load(files)
     loaded = [line for line in openqa.asked if "template" in line]
     assert ["tables.json" in line for line in loaded] == [True, False]
 
 
 def test_job_groups_are_called_as_their_files_or_otherwise(openqa: OpenQa) -> None:
     files, names = ["groups/one.yaml", "groups/two.yaml"], {"groups/two.yaml": "Two (2.0)"}
-    templates.load("/inner", files, loader="openqa", changed=files, group_names=names)
+    some_templates(files, group_names=names).load(files)
     assert [group["name"] for group in openqa.groups] == ["one", "Two (2.0)"]
     loads = [line for line in openqa.asked if "job_templates_scheduling" in line]
     assert [" name=one " in loads[0], " name=Two (2.0) " in loads[1]] == [True, True]
@@ -663,7 +676,7 @@ def test_a_group_that_is_called_otherwise_is_loaded_under_its_new_name(tmp_path:
     (tmp_path / "one.yaml").write_text("{}")
 
     def digest(names: dict[str, str]) -> str:
-        return templates.digests(tmp_path, ["one.yaml"], loader="openqa", group_names=names)["one.yaml"]
+        return some_templates(["one.yaml"], tree=tmp_path, group_names=names).digests()["one.yaml"]
 
     assert digest({}) == digest({"two.yaml": "Two"}) != digest({"one.yaml": "One"})
 
@@ -672,9 +685,9 @@ def test_no_job_group_is_of_two_files(openqa: OpenQa) -> None:
     """openQA would drop the job templates of the first."""
     files = ["x86_64/one.yaml", "aarch64/one.yaml"]
     with pytest.raises(HostError, match=r"x86_64/one\.yaml and aarch64/one\.yaml are both job group one:"):
-        templates.check(Path("/"), "/inner", files, loader="openqa", group_names={})
+        some_templates(files).check()
     assert openqa.asked == []
-    templates.check(Path("/"), "/inner", files, loader="openqa", group_names={files[1]: "one (aarch64)"})
+    some_templates(files, group_names={files[1]: "one (aarch64)"}).check()
     assert len(openqa.asked) == 1
 
 

@@ -7,16 +7,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from userdata.host import factory, figures, users
 from userdata.host.backup.base import alone
 from userdata.host.commands import run
 from userdata.host.content import templates, trees
-from userdata.host.content.repository import INSIDE, Repository
+from userdata.host.content.repository import Repository
 from userdata.host.document import Content, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
@@ -84,7 +84,13 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
         HostError: it could not; tests and templates are those from before.
     """
     with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "refresh"):
-        _refresh(host, rewritten=rewritten, again=again, report=report)
+        content = _content(host)
+        if content.cloudinit:
+            _make_cloudinit(host)
+        if content.tests:
+            _Round(host, rewritten=rewritten, again=again).follow(report)
+        if content.asset_limits:
+            templates.limit_assets(content.asset_limits)
 
 
 def folder(host: Host) -> Path:
@@ -102,77 +108,122 @@ def load_state(path: Path) -> State:
         return State()
 
 
-def _refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
-    content = _content(host)
-    if content.cloudinit:
-        _make_cloudinit(host)
-    if content.tests:
-        _follow(host, content, rewritten=rewritten, again=again, report=report)
-    if content.asset_limits:
-        templates.limit_assets(content.asset_limits)
+class _Round:
+    """One round of following the repositories, from what is there before to what they hold now."""
 
+    def __init__(self, host: Host, *, rewritten: bool, again: bool) -> None:
+        self._host, self._rewritten, self._again = host, rewritten, again
+        self._content = content = _content(host)
+        self._folder = folder(host)
+        self._state = self._folder / "state.json"
+        with users.acting_as(users.TESTS):
+            self._before = load_state(self._state)
+        sources = {
+            "tests": content.tests,
+            "needles": content.needles,
+            "templates": content.templates_repository,
+        }
+        self._repositories = [
+            Repository(name, source.address, source.ref) for name, source in sources.items() if source
+        ]
 
-def _follow(host: Host, content: Content, *, rewritten: bool, again: bool, report: Report) -> None:
-    path = folder(host) / "state.json"
-    with users.acting_as(users.TESTS):
-        before = load_state(path)
-    repositories = [
-        Repository(name, source.address, source.ref)
-        for name, source in (
-            ("tests", content.tests),
-            ("needles", content.needles),
-            ("templates", content.templates_repository),
-        )
-        if source
-    ]
-    commits = {
-        repository.name: (
-            _next(repository, before, environment=host.document.environment, rewritten=rewritten),
-            repository.address,
-            repository.ref,
-        )
-        for repository in repositories
-    }
-    for repository in repositories:
-        repository.check_out(commits[repository.name][0])
-    same_loader = before.loader == content.loader
-    empty = content.loader != "scenarios" and templates.is_empty()
-    known = before.templates if same_loader and not again and not empty else {}
-    # Groups come before templates, whose loader would make them in an order of its own.
-    templates.make_groups(content.asset_limits)
-    with _unscheduled(host):
-        loaded = _load(host, content, known, repositories, before)
-    with users.acting_as(users.TESTS):
-        published = (folder(host) / "current" / content.distri).is_dir()
-        if published and (commits, loaded, content.loader) == (before.commits, known, before.loader):
-            report("nothing is new")
-            return
-        # Else a host that loses its power could leave the names alone, of files that hold nothing.
-        os.sync()
-        trees.publish(folder(host), _tests(host), _parts(host, content), _links(content))
-    for repository in repositories:
-        repository.keep(commits[repository.name][0])
-    now = State(commits=commits, templates=loaded, loader=content.loader)
-    with users.acting_as(users.TESTS):
-        write_private(path, json.dumps(asdict(now)), mode=0o644)
-    for name, (commit, address, _) in commits.items():
-        report(f"{name}: {commit} of {address}")
-        if (folder(host) / name / ".gitmodules").is_file():
-            report(f"{name}: its submodules are not followed: their folders are empty")
+    def follow(self, report: Report) -> None:
+        """Brings all that openQA and the workers have to what the repositories hold now, or nothing of it."""
+        commits = {
+            repository.name: (self._next(repository), repository.address, repository.ref)
+            for repository in self._repositories
+        }
+        for repository in self._repositories:
+            repository.check_out(commits[repository.name][0])
+        known = self._known()
+        # Groups come before templates, whose loader would make them in an order of its own.
+        templates.make_groups(self._content.asset_limits)
+        with _unscheduled(self._host):
+            loaded = self._load(known)
+        now = State(commits=commits, templates=loaded, loader=self._content.loader)
+        with users.acting_as(users.TESTS):
+            published = (self._folder / "current" / self._content.distri).is_dir()
+            if published and now == replace(self._before, templates=known):
+                report("nothing is new")
+                return
+            # Else a host that loses its power could leave the names alone, of files that hold nothing.
+            os.sync()
+            parts, links = _parts(self._host, self._content), _links(self._content)
+            trees.publish(self._folder, _tests(self._host), parts, links)
+        for repository in self._repositories:
+            repository.keep(commits[repository.name][0])
+        with users.acting_as(users.TESTS):
+            write_private(self._state, json.dumps(asdict(now)), mode=0o644)
+        for name, (commit, address, _) in commits.items():
+            report(f"{name}: {commit} of {address}")
+            if (self._folder / name / ".gitmodules").is_file():
+                report(f"{name}: its submodules are not followed: their folders are empty")
 
-
-def _next(repository: Repository, before: State, *, environment: str, rewritten: bool) -> str:
-    commit = repository.fetch()
-    old = before.commits.get(repository.name)
-    if old is None or old[1:] != (repository.address, repository.ref) or rewritten:
+    def _next(self, repository: Repository) -> str:
+        """Fetches a repository and returns its commit, which must follow from the one that is loaded."""
+        commit = repository.fetch()
+        old = self._before.commits.get(repository.name)
+        if old is None or old[1:] != (repository.address, repository.ref) or self._rewritten:
+            return commit
+        if not repository.follows(commit, old[0]):
+            raise HostError(
+                f"{repository.name}: {commit} of {repository.address} does not follow from {old[0]}, which "
+                "is loaded: if its history was meant to be rewritten, run "
+                f"'python -m ops --env {self._host.document.environment} content --rewritten'"
+            )
         return commit
-    if not repository.follows(commit, old[0]):
-        raise HostError(
-            f"{repository.name}: {commit} of {repository.address} does not follow from {old[0]}, which is "
-            "loaded: if its history was meant to be rewritten, run "
-            f"'python -m ops --env {environment} content --rewritten'"
+
+    def _known(self) -> Mapping[str, str]:
+        """The templates that openQA has, with their SHA-256; none of them where all are to be loaded."""
+        empty = self._content.loader != "scenarios" and templates.is_empty()
+        same_loader = self._before.loader == self._content.loader
+        return self._before.templates if same_loader and not self._again and not empty else {}
+
+    def _load(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Checks the working trees and loads their changed templates, or puts trees and templates back."""
+        name = _with_templates([repository.name for repository in self._repositories])
+        begun = False
+        try:
+            with users.acting_as(users.TESTS):
+                for repository in self._repositories:
+                    trees.check(self._folder / repository.name)
+                files = templates.find(self._folder / name, self._content.templates)
+                wanted = self._templates(name, files, loader=self._content.loader)
+                digests = wanted.digests()
+            changed = [file for file, digest in digests.items() if known.get(file) != digest]
+            if changed:
+                wanted.check()
+                begun = True
+                wanted.load(changed)
+        except HostError as error:
+            try:
+                self._put_back(templates_too=begun)
+            except HostError as other:
+                raise HostError(f"{error}; what was there before could not be put back: {other}") from error
+            raise
+        return digests
+
+    def _put_back(self, *, templates_too: bool) -> None:
+        for repository in self._repositories:
+            if old := self._before.commits.get(repository.name):
+                repository.check_out(old[0])
+        if templates_too and "tests" in self._before.commits:
+            files = [name for name in self._before.templates if name != templates.FIFLOADER]
+            name = _with_templates(self._before.commits)
+            self._templates(name, files, loader=self._before.loader).load(self._before.templates)
+
+    def _templates(self, repository: str, files: Sequence[str], *, loader: str) -> templates.Templates:
+        return templates.Templates(
+            tree=self._folder / repository,
+            files=files,
+            loader=loader,
+            group_names=self._content.group_names,
         )
-    return commit
+
+
+def _with_templates(repositories: Collection[str]) -> str:
+    """The one of several repositories that has the job templates."""
+    return "templates" if "templates" in repositories else "tests"
 
 
 @contextmanager
@@ -181,56 +232,6 @@ def _unscheduled(host: Host) -> Iterator[None]:
     with host.layout.templates_lock.open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _load(
-    host: Host,
-    content: Content,
-    known: Mapping[str, str],
-    repositories: list[Repository],
-    before: State,
-) -> dict[str, str]:
-    """Checks the working trees and loads their changed templates, or puts trees and templates back."""
-    name = _with_templates({repository.name for repository in repositories})
-    tree, inner = folder(host) / name, f"{INSIDE}/{name}"
-    begun = False
-    try:
-        with users.acting_as(users.TESTS):
-            for repository in repositories:
-                trees.check(folder(host) / repository.name)
-            files = templates.find(tree, content.templates)
-            wanted = templates.digests(tree, files, loader=content.loader, group_names=content.group_names)
-        changed = [file for file, digest in wanted.items() if known.get(file) != digest]
-        if changed:
-            names = content.group_names
-            templates.check(tree, inner, files, loader=content.loader, group_names=names)
-            begun = True
-            templates.load(inner, files, loader=content.loader, changed=changed, group_names=names)
-    except HostError as error:
-        try:
-            _put_back(content, repositories, before, templates_too=begun)
-        except HostError as other:
-            raise HostError(f"{error}; what was there before could not be put back: {other}") from error
-        raise
-    return wanted
-
-
-def _with_templates(repositories: Collection[str]) -> str:
-    """The one of several repositories that has the job templates."""
-    return "templates" if "templates" in repositories else "tests"
-
-
-def _put_back(
-    content: Content, repositories: list[Repository], before: State, *, templates_too: bool
-) -> None:
-    for repository in repositories:
-        if old := before.commits.get(repository.name):
-            repository.check_out(old[0])
-    if templates_too and "tests" in before.commits:
-        files = [name for name in before.templates if name != templates.FIFLOADER]
-        inner = f"{INSIDE}/{_with_templates(before.commits)}"
-        names = content.group_names
-        templates.load(inner, files, loader=before.loader, changed=before.templates, group_names=names)
 
 
 def _parts(host: Host, content: Content) -> dict[str, Path]:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from userdata.host import users
 from userdata.host.commands import CommandError
-from userdata.host.content.repository import ADMINISTRATOR, USER, inside
+from userdata.host.content.repository import ADMINISTRATOR, INSIDE, USER, inside
 from userdata.host.errors import HostError
 
 OPENQA = "/usr/share/openqa"
@@ -51,67 +52,99 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def digests(
-    tree: Path, files: Iterable[str], *, loader: str, group_names: Mapping[str, str]
-) -> dict[str, str]:
-    """Returns the SHA-256 of each file that decides what is loaded, with the name that its group is given."""
-    names = [*files, *(find(tree, [FIFLOADER]) if loader == "fifloader" else [])]
-    whole = {name: (tree / name).read_bytes() + group_names.get(name, "").encode() for name in names}
-    return {name: hashlib.sha256(text).hexdigest() for name, text in whole.items()}
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """The template files of a working tree, and how openQA gets them.
 
-
-def group_of(file: str, group_names: Mapping[str, str]) -> str:
-    """Returns the job group of a file of job templates."""
-    return group_names.get(file, Path(file).stem)
-
-
-def check(
-    tree: Path,
-    inner: str,
-    files: Sequence[str],
-    *,
-    loader: str,
-    group_names: Mapping[str, str],
-) -> None:
-    """Checks templates with what openQA and their own repository have for it; loads nothing.
-
-    Args:
+    Attributes:
         tree: the working tree.
-        inner: the same, in the container.
-        files: the template files.
+        files: the template files, below it.
         loader: ``fifloader``, ``openqa`` or ``scenarios``.
         group_names: job groups by file, where they are not called as it.
-
-    Raises:
-        HostError: they are not in order.
     """
-    if loader == "fifloader":
-        # Without --load it only checks: its input and what it makes of that, each against its schema.
-        _run("fifloader", "python3", FIFLOADER, "--clean", *files, folder=inner)
-        return
-    for name in (name for name in files if name.endswith(".json")):
-        with users.acting_as(users.TESTS):
-            text = (tree / name).read_text(encoding="utf-8", errors="replace")
-        check_tables(name, text)
-    documents = [name for name in files if name.endswith(".yaml")]
-    if loader == "openqa":
-        _check_groups(documents, group_names)
-    if documents:
-        schema = f"{OPENQA}/public/schema/{_SCHEMAS[loader]}"
-        _run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents, folder=inner)
 
+    tree: Path
+    files: Sequence[str]
+    loader: str
+    group_names: Mapping[str, str]
 
-def _check_groups(documents: Iterable[str], group_names: Mapping[str, str]) -> None:
-    """Checks that no job group is of two files: openQA keeps the job templates of the one loaded last."""
-    files: dict[str, str] = {}
-    for file in documents:
-        group = group_of(file, group_names)
-        if other := files.get(group):
-            raise HostError(
-                f"templates: {other} and {file} are both job group {group}: content.group_names can call one "
-                "otherwise"
-            )
-        files[group] = file
+    @property
+    def inner(self) -> str:
+        """The working tree, in the container."""
+        return f"{INSIDE}/{self.tree.name}"
+
+    def digests(self) -> dict[str, str]:
+        """Returns the SHA-256 of each file that decides what is loaded, with the name its group is given."""
+        names = [*self.files, *(find(self.tree, [FIFLOADER]) if self.loader == "fifloader" else [])]
+        whole = {
+            name: (self.tree / name).read_bytes() + self.group_names.get(name, "").encode() for name in names
+        }
+        return {name: hashlib.sha256(text).hexdigest() for name, text in whole.items()}
+
+    def check(self) -> None:
+        """Checks the files with what openQA and their own repository have for it; loads nothing.
+
+        Raises:
+            HostError: they are not in order.
+        """
+        if self.loader == "fifloader":
+            # Without --load it only checks: its input and what it makes of that, each against its schema.
+            self._run("fifloader", "python3", FIFLOADER, "--clean", *self.files)
+            return
+        for name in (name for name in self.files if name.endswith(".json")):
+            with users.acting_as(users.TESTS):
+                text = (self.tree / name).read_text(encoding="utf-8", errors="replace")
+            check_tables(name, text)
+        documents = [name for name in self.files if name.endswith(".yaml")]
+        if self.loader == "openqa":
+            self._check_groups(documents)
+        if documents:
+            schema = f"{OPENQA}/public/schema/{_SCHEMAS[self.loader]}"
+            self._run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents)
+
+    def load(self, changed: Iterable[str]) -> None:
+        """Has openQA take the files that it does not have yet.
+
+        Raises:
+            HostError: openQA refused them.
+        """
+        names = set(changed)
+        if self.loader == "fifloader" and names:
+            loading = ("--load", "--clean", f"--loader={_LOADER}", f"--host={HOST}")
+            self._run("fifloader", "python3", FIFLOADER, *loading, *self.files, user=ADMINISTRATOR)
+        if self.loader != "openqa":
+            return
+        # The tables first: job groups name what is in them.
+        for name in sorted(names, key=lambda name: (name.endswith(".yaml"), self.files.index(name))):
+            if name.endswith(".json"):
+                options = (f"--host={HOST}", "--update", name)
+                self._run(f"templates {name}", _LOADER, *options, user=ADMINISTRATOR)
+            else:
+                group = self._group(name)
+                make_groups([group])
+                _api(
+                    *("--method=POST", "job_templates_scheduling", f"name={group}"),
+                    *(f"schema={_SCHEMAS[self.loader]}", "--param-file", f"template={self.inner}/{name}"),
+                )
+
+    def _check_groups(self, documents: Iterable[str]) -> None:
+        """Checks that no job group is of two files: openQA keeps the job templates of the one loaded last."""
+        files: dict[str, str] = {}
+        for file in documents:
+            group = self._group(file)
+            if other := files.get(group):
+                raise HostError(
+                    f"templates: {other} and {file} are both job group {group}: content.group_names can call "
+                    "one otherwise"
+                )
+            files[group] = file
+
+    def _group(self, file: str) -> str:
+        """The job group of a file of job templates."""
+        return self.group_names.get(file, Path(file).stem)
+
+    def _run(self, what: str, *words: str, user: str = USER) -> None:
+        _run(what, *words, folder=self.inner, user=user)
 
 
 def check_tables(name: str, text: str) -> None:
@@ -136,46 +169,6 @@ def check_tables(name: str, text: str) -> None:
         for number, entry in enumerate(entries, 1):
             if missing := sorted(_TABLES[table] - set(entry)):
                 raise HostError(f"templates: {name}: {table} {number} lacks {', '.join(missing)}")
-
-
-def load(
-    inner: str,
-    files: Sequence[str],
-    *,
-    loader: str,
-    changed: Iterable[str],
-    group_names: Mapping[str, str],
-) -> None:
-    """Has openQA take templates.
-
-    Args:
-        inner: the working tree, in the container.
-        files: the template files.
-        loader: ``fifloader``, ``openqa`` or ``scenarios``.
-        changed: those of the files that openQA does not have yet.
-        group_names: job groups by file, where they are not called as it.
-
-    Raises:
-        HostError: openQA refused them.
-    """
-    names = set(changed)
-    if loader == "fifloader" and names:
-        loading = ("--load", "--clean", f"--loader={_LOADER}", f"--host={HOST}")
-        _run("fifloader", "python3", FIFLOADER, *loading, *files, folder=inner, user=ADMINISTRATOR)
-    if loader != "openqa":
-        return
-    # The tables first: job groups name what is in them.
-    for name in sorted(names, key=lambda name: (name.endswith(".yaml"), files.index(name))):
-        if name.endswith(".json"):
-            options = (f"--host={HOST}", "--update", name)
-            _run(f"templates {name}", _LOADER, *options, folder=inner, user=ADMINISTRATOR)
-        else:
-            group = group_of(name, group_names)
-            make_groups([group])
-            _api(
-                *("--method=POST", "job_templates_scheduling", f"name={group}"),
-                *(f"schema={_SCHEMAS[loader]}", "--param-file", f"template={inner}/{name}"),
-            )
 
 
 def is_empty() -> bool:
