@@ -22,7 +22,7 @@ from tests.userdata import machine
 from userdata.host import roles, space
 from userdata.host.backup.base import alone
 from userdata.host.commands import CommandError
-from userdata.host.content import refresh, repository, templates, trees
+from userdata.host.content import cloudinit, refresh, repository, templates, trees
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
@@ -780,7 +780,7 @@ def xorriso(programs: machine.Programs, monkeypatch: pytest.MonkeyPatch) -> list
         written[-1].write_text("image")
         return programs.run(arguments)
 
-    monkeypatch.setattr(refresh, "run", run)
+    monkeypatch.setattr(cloudinit, "run", run)
     return written
 
 
@@ -788,7 +788,7 @@ def test_links_lead_cloudinit_nowhere(host: Host, xorriso: list[Path], elsewhere
     machine.put_link(host.layout.data / "openqa/share/factory/iso/fixed", elsewhere)
     before = machine.everything(elsewhere)
     with pytest.raises(HostError, match=r"Permission denied: .*iso/fixed/cloudinit\.iso"):
-        refresh._make_cloudinit(host)
+        cloudinit.make(host)
     assert machine.everything(elsewhere) == before
     # Nobody but root may put a link there.
     assert [path.parent for path in xorriso] == [host.layout.data]
@@ -796,8 +796,8 @@ def test_links_lead_cloudinit_nowhere(host: Host, xorriso: list[Path], elsewhere
 
 def test_cloudinit_is_made_once(host: Host, programs: machine.Programs, xorriso: list[Path]) -> None:
     iso = host.layout.data / "openqa/share/factory/iso/fixed/cloudinit.iso"
-    refresh._make_cloudinit(host)
-    refresh._make_cloudinit(host)
+    cloudinit.make(host)
+    cloudinit.make(host)
     assert iso.read_text() == "image"
     (made,) = programs.started("xorriso", "-as", "mkisofs")
     assert made[6:10] == ("-volid", "cidata", "-joliet", "-rational-rock")

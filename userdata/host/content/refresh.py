@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -12,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from userdata.host import factory, figures, users
+from userdata.host import figures, users
 from userdata.host.backup.base import alone
-from userdata.host.commands import run
-from userdata.host.content import templates, trees
+from userdata.host.content import cloudinit, templates, trees
 from userdata.host.content.repository import Repository
 from userdata.host.document import Content, required
 from userdata.host.errors import HostError
@@ -86,7 +84,7 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
     with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "refresh"):
         content = _content(host)
         if content.cloudinit:
-            _make_cloudinit(host)
+            cloudinit.make(host)
         if content.tests:
             _Round(host, rewritten=rewritten, again=again).follow(report)
         if content.asset_limits:
@@ -257,22 +255,6 @@ def _published(host: Host) -> dict[str, Path]:
     content = _content(host)
     current = folder(host) / "current" / content.distri
     return {content.distri: current} if content.tests and current.is_dir() else {}
-
-
-def _make_cloudinit(host: Host) -> None:
-    source = host.layout.bundle / "userdata/content/cloudinit"
-    files = [source / "user-data", source / "meta-data"]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    made = host.layout.data / "cloudinit.sha256"
-    asset = "iso/fixed/cloudinit.iso"
-    if factory.size(host, asset) and made.exists() and made.read_bytes() == digest.encode():
-        return
-    new = host.layout.data / "cloudinit.iso.new"
-    new.unlink(missing_ok=True)
-    options = ("-quiet", "-output", str(new), "-volid", "cidata", "-joliet", "-rational-rock")
-    run(["xorriso", "-as", "mkisofs", *options, *map(str, files)])
-    factory.show(host, new, asset)
-    write_private(made, digest, mode=0o644)
 
 
 def _content(host: Host) -> Content:
