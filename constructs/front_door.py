@@ -55,6 +55,33 @@ class FrontDoor(Construct):
             hosted_zone_id: the id of the domain's public hosted zone; None: there is no domain, and no HTTPS.
         """
         super().__init__(scope, id)
+        self._balancer = self._load_balancer(environment, subnets, security_group, logs)
+        target_group = self._target_group(vpc)
+        self.target_group = target_group.ref
+        self._health_alarm(environment, target_group)
+        forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
+        if environment.domain is None or hosted_zone_id is None:
+            self.url = f"http://{self._balancer.attr_dns_name}"
+            self._listener("Http", port=80, action=forward)
+        else:
+            domain = environment.domain.name
+            self.url = f"https://{domain}"
+            self._record(domain, hosted_zone_id)
+            certificate = self._certificate(domain, hosted_zone_id)
+            self._certificate_alarm(environment, certificate)
+            self._listener("Https", port=443, action=forward, certificate=certificate)
+            redirect = elb.CfnListener.RedirectConfigProperty(
+                protocol="HTTPS", port="443", status_code="HTTP_301"
+            )
+            self._listener(
+                "Http",
+                port=80,
+                action=elb.CfnListener.ActionProperty(type="redirect", redirect_config=redirect),
+            )
+
+    def _load_balancer(
+        self, environment: Environment, subnets: Sequence[str], security_group: str, logs: str
+    ) -> elb.CfnLoadBalancer:
         attributes = {
             "access_logs.s3.enabled": "true",
             "access_logs.s3.bucket": logs,
@@ -64,7 +91,7 @@ class FrontDoor(Construct):
             "idle_timeout.timeout_seconds": "3600",
             "routing.http.drop_invalid_header_fields.enabled": "true",
         }
-        self._balancer = elb.CfnLoadBalancer(
+        return elb.CfnLoadBalancer(
             self,
             "LoadBalancer",
             type="application",
@@ -76,7 +103,9 @@ class FrontDoor(Construct):
                 for key, value in attributes.items()
             ],
         )
-        target_group = elb.CfnTargetGroup(
+
+    def _target_group(self, vpc: str) -> elb.CfnTargetGroup:
+        return elb.CfnTargetGroup(
             self,
             "TargetGroup",
             vpc_id=vpc,
@@ -95,7 +124,8 @@ class FrontDoor(Construct):
                 )
             ],
         )
-        self.target_group = target_group.ref
+
+    def _health_alarm(self, environment: Environment, target_group: elb.CfnTargetGroup) -> None:
         add_alarm(
             self,
             "NoHealthyHost",
@@ -116,25 +146,6 @@ class FrontDoor(Construct):
             period=MINUTE,
             periods=15,
         )
-        forward = elb.CfnListener.ActionProperty(type="forward", target_group_arn=self.target_group)
-        if environment.domain is None or hosted_zone_id is None:
-            self.url = f"http://{self._balancer.attr_dns_name}"
-            self._listener("Http", port=80, action=forward)
-        else:
-            domain = environment.domain.name
-            self.url = f"https://{domain}"
-            self._record(domain, hosted_zone_id)
-            certificate = self._certificate(domain, hosted_zone_id)
-            self._certificate_alarm(environment, certificate)
-            self._listener("Https", port=443, action=forward, certificate=certificate)
-            redirect = elb.CfnListener.RedirectConfigProperty(
-                protocol="HTTPS", port="443", status_code="HTTP_301"
-            )
-            self._listener(
-                "Http",
-                port=80,
-                action=elb.CfnListener.ActionProperty(type="redirect", redirect_config=redirect),
-            )
 
     def _listener(
         self, id: str, *, port: int, action: elb.CfnListener.ActionProperty, certificate: str | None = None

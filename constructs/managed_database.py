@@ -110,7 +110,10 @@ class ManagedDatabase(Construct):
                 "AwsSolutions::AwsSolutions-RDS10",
                 reason="The environment says that its state may be destroyed together with its stacks.",
             )
-        watched = {"DBInstanceIdentifier": instance.ref}
+        self._add_alarms(environment, instance.ref, volume_gib=settings.volume_gib)
+
+    def _add_alarms(self, environment: Environment, instance: str, *, volume_gib: int) -> None:
+        watched = {"DBInstanceIdentifier": instance}
         add_alarm(
             self,
             "FreeStorageSpace",
@@ -121,7 +124,7 @@ class ManagedDatabase(Construct):
             metric="FreeStorageSpace",
             dimensions=watched,
             statistic="Average",
-            threshold=_FULL * settings.volume_gib * 1024**3,
+            threshold=_FULL * volume_gib * 1024**3,
             below=True,
             period=5 * MINUTE,
             periods=3,

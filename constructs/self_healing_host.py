@@ -89,8 +89,8 @@ class SelfHealingHost(Construct):
         super().__init__(scope, id)
         stack = Stack.of(self)
         name = stateful_group(environment, role)
+        tags = host_tags(environment, role)
         architecture = catalogue.load()[host.instance_type].architecture
-
         self.role = HostRole(self, "Role", environment=environment, description=f"{name}: the host")
         self.role.allow_own_group(name)
         self.role.allow_signal(stack.stack_name)
@@ -98,24 +98,7 @@ class SelfHealingHost(Construct):
         self.role.allow_backups(bucket=backups, prefix=backup_prefix(role))
         self.role.allow_read_secrets(filter(None, secrets.values()))
         self.role.allow_read_files([bundle, *filter(None, images.values())])
-
-        tags = host_tags(environment, role)
-        self.group = autoscaling.CfnAutoScalingGroup(
-            self,
-            "Group",
-            auto_scaling_group_name=name,
-            min_size="1",
-            max_size="1",
-            vpc_zone_identifier=[subnet],
-            target_group_arns=list(target_groups) or None,
-            lifecycle_hook_specification_list=lifecycle_hooks(
-                ready_seconds=READY_SECONDS, drain_seconds=DRAIN_SECONDS
-            ),
-            tags=[
-                {"key": key, "value": value, "propagateAtLaunch": True}
-                for key, value in {"Name": name, **tags}.items()
-            ],
-        )
+        self.group = self._group(name, subnet=subnet, target_groups=target_groups, tags=tags)
         template = HostLaunchTemplate(
             self,
             "Launch",
@@ -146,25 +129,6 @@ class SelfHealingHost(Construct):
             tags=tags,
         )
         self.group.launch_template = template.specification
-        self.group.cfn_options.creation_policy = CfnCreationPolicy(
-            resource_signal=CfnResourceSignal(count=1, timeout=READY)
-        )
-        self.group.cfn_options.update_policy = CfnUpdatePolicy(
-            auto_scaling_rolling_update=CfnAutoScalingRollingUpdate(
-                min_instances_in_service=0,
-                max_batch_size=1,
-                pause_time=READY,
-                wait_on_resource_signals=True,
-                # A host that fails is the update's affair, which rolls back.
-                suspend_processes=["HealthCheck", "ReplaceUnhealthy", "AZRebalance"],
-            )
-        )
-        acknowledge(
-            self.group,
-            "AwsSolutions::AwsSolutions-AS3",
-            reason="Hosts report through lifecycle hooks and signals; that one comes back by itself is no "
-            "news, and alarms ring where its service stays away.",
-        )
         add_alarm(
             self,
             "RootFreePercent",
@@ -179,3 +143,44 @@ class SelfHealingHost(Construct):
             period=5 * MINUTE,
             periods=12,
         )
+
+    def _group(
+        self, name: str, *, subnet: str, target_groups: Sequence[str], tags: Mapping[str, str]
+    ) -> autoscaling.CfnAutoScalingGroup:
+        """The group of exactly one, which CloudFormation takes for made or updated when its host says so."""
+        group = autoscaling.CfnAutoScalingGroup(
+            self,
+            "Group",
+            auto_scaling_group_name=name,
+            min_size="1",
+            max_size="1",
+            vpc_zone_identifier=[subnet],
+            target_group_arns=list(target_groups) or None,
+            lifecycle_hook_specification_list=lifecycle_hooks(
+                ready_seconds=READY_SECONDS, drain_seconds=DRAIN_SECONDS
+            ),
+            tags=[
+                {"key": key, "value": value, "propagateAtLaunch": True}
+                for key, value in {"Name": name, **tags}.items()
+            ],
+        )
+        group.cfn_options.creation_policy = CfnCreationPolicy(
+            resource_signal=CfnResourceSignal(count=1, timeout=READY)
+        )
+        group.cfn_options.update_policy = CfnUpdatePolicy(
+            auto_scaling_rolling_update=CfnAutoScalingRollingUpdate(
+                min_instances_in_service=0,
+                max_batch_size=1,
+                pause_time=READY,
+                wait_on_resource_signals=True,
+                # A host that fails is the update's affair, which rolls back.
+                suspend_processes=["HealthCheck", "ReplaceUnhealthy", "AZRebalance"],
+            )
+        )
+        acknowledge(
+            group,
+            "AwsSolutions::AwsSolutions-AS3",
+            reason="Hosts report through lifecycle hooks and signals; that one comes back by itself is no "
+            "news, and alarms ring where its service stays away.",
+        )
+        return group
