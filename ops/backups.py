@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ops.bucket import Bucket
 from ops.deployment import client, stack_outputs
 from ops.hosts import StatefulHost
 from ops.kept_assets import KeptAssets
-from ops.reading import Reader
 from settings import Environment
 from userdata.host.backup import names
 from userdata.host.backup.manifests import Base, Wal
@@ -50,9 +50,9 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
     Raises:
         DeploymentError: the bucket cannot be read.
     """
-    bucket = Bucket(environment)
-    print(bucket.assets.summary())
-    bases = bucket.bases()
+    kept = DatabaseBackups(environment)
+    print(kept.assets.summary())
+    bases = kept.bases()
     for base in bases:
         print(
             f"{base.finished}  PostgreSQL {base.postgres}  cluster {base.system}  timeline {base.timeline}  "
@@ -64,7 +64,7 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
     if not bases:
         print(f"{environment.name} has no base backup")
         return 1
-    if newest := bucket.newest_segment(bases[-1].system):
+    if newest := kept.newest_segment(bases[-1].system):
         print(f"{newest.archived}  the log's newest segment, {newest.name}")
     return 0
 
@@ -75,17 +75,17 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     Raises:
         DeploymentError: the bucket cannot be read.
     """
-    bucket = Bucket(environment)
-    there = bucket.found()
+    kept = DatabaseBackups(environment)
+    there = kept.found()
     size = sum(found.manifest.bytes for found in there) / 1024**3
     print(f"reading {len(there)} objects, {size:.1f} GiB, and fixed assets", flush=True)
-    reasons = zip(there, bucket.reader.each(bucket.damage, there), strict=True)
+    reasons = zip(there, kept.bucket.each(kept.damage, there), strict=True)
     wrong = [f"{found.key}: {reason}" for found, reason in reasons if reason]
     log = [found.manifest for found in there if isinstance(found.manifest, Wal)]
-    for base in bucket.bases():
+    for base in kept.bases():
         same = [wal.name for wal in log if wal.system == base.system]
         wrong += [f"base backup {base.attempt}: segment {name} is missing" for name in gaps(base, same)]
-    wrong += bucket.assets.damage()
+    wrong += kept.assets.damage()
     for line in wrong:
         print(line)
     print(f"{len(there)} objects, {len(wrong)} of them or of what follows them wrong")
@@ -120,7 +120,7 @@ def gaps(base: Base, archived: Iterable[str]) -> list[str]:
     return missing
 
 
-class Bucket:
+class DatabaseBackups:
     """The database's part of an environment's backup bucket, as its operator reads it.
 
     Raises:
@@ -129,13 +129,13 @@ class Bucket:
 
     def __init__(self, environment: Environment) -> None:
         name = stack_outputs(environment, "storage")["BackupBucket"]
-        self.reader = Reader(client(environment, "s3"), name)
-        self.assets = KeptAssets(self.reader)
+        self.bucket = Bucket(client(environment, "s3"), name)
+        self.assets = KeptAssets(self.bucket)
         self._read: dict[str, Found | None] = {}
 
     def found(self) -> list[Found]:
         """Returns all that has a manifest: of weeks of the log that takes very many requests."""
-        return [found for found in self.reader.each(self._found, self._keys) if found]
+        return [found for found in self.bucket.each(self._found, self._keys) if found]
 
     def bases(self) -> list[Base]:
         """Returns the base backups, the oldest first."""
@@ -156,7 +156,7 @@ class Bucket:
 
     def damage(self, found: Found) -> str | None:
         """Returns what is wrong with an object; None if it is what was written."""
-        read = self.reader.digest(found.key)
+        read = self.bucket.digest(found.key)
         if read is None:
             # Reading weeks of the log takes long, in which the oldest of it may expire.
             return "is missing" if self._decoded(found.by) else None
@@ -177,11 +177,11 @@ class Bucket:
         place = key.removeprefix(PREFIX)
         manifest: Base | Wal | None = None
         if _BASE.fullmatch(place):
-            manifest = self.reader.manifest(Base, key)
+            manifest = self.bucket.manifest(Base, key)
         elif _WAL.fullmatch(place):
-            manifest = self.reader.manifest(Wal, key)
+            manifest = self.bucket.manifest(Wal, key)
         return Found(key, f"{key.rpartition('/')[0]}/{manifest.object}", manifest) if manifest else None
 
     @cached_property
     def _keys(self) -> list[str]:
-        return self.reader.keys(PREFIX)
+        return self.bucket.keys(PREFIX)

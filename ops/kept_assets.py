@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.reading import Reader
+from ops.bucket import Bucket
 from userdata.host.backup import names
 from userdata.host.backup.manifests import Asset, Inventory
 
@@ -17,13 +17,13 @@ class KeptAssets:
         DeploymentError: by every method: the bucket cannot be read.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
 
     def inventory(self) -> Inventory | None:
         """Returns the newest inventory; None: there is none."""
-        for key in sorted(self._reader.keys(f"{PREFIX}{names.INVENTORIES}/"), reverse=True):
-            if (found := self._reader.manifest(Inventory, key)) is not None:
+        for key in sorted(self._bucket.keys(f"{PREFIX}{names.INVENTORIES}/"), reverse=True):
+            if (found := self._bucket.manifest(Inventory, key)) is not None:
                 return found
         return None
 
@@ -44,14 +44,14 @@ class KeptAssets:
         if found is None:
             return []
         sums = sorted(set(found.assets.values()))
-        wrong = dict(zip(sums, self._reader.each(self._content_damage, sums), strict=True))
+        wrong = dict(zip(sums, self._bucket.each(self._content_damage, sums), strict=True))
         return [f"{name}: {wrong[sha256]}" for name, sha256 in found.assets.items() if wrong[sha256]]
 
     def _content_damage(self, sha256: str) -> str | None:
         folder = f"{PREFIX}{names.ASSETS}/{sha256}"
         reason: str | None = f"{folder}: is missing"
-        for key in self._reader.keys(f"{folder}/"):
-            manifest = self._reader.manifest(Asset, key) if key.endswith(".json") else None
+        for key in self._bucket.keys(f"{folder}/"):
+            manifest = self._bucket.manifest(Asset, key) if key.endswith(".json") else None
             if manifest is not None:
                 reason = self._object_damage(f"{folder}/{manifest.object}", sha256)
                 if reason is None:
@@ -59,7 +59,7 @@ class KeptAssets:
         return reason
 
     def _object_damage(self, key: str, sha256: str) -> str | None:
-        read = self._reader.digest(key)
+        read = self._bucket.digest(key)
         if read is None:
             return f"{key}: is missing"
         return None if read[0] == sha256 else f"{key}: is not what was written"

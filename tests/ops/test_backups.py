@@ -18,7 +18,7 @@ from moto import mock_aws
 
 import settings
 from ops import __main__ as main
-from ops import backups, reading
+from ops import backups, bucket
 from userdata.host.backup import manifests, names, store
 from userdata.host.backup.manifests import Asset, Base, Inventory, Wal
 
@@ -113,13 +113,13 @@ def test_a_listing_reads_no_more_than_it_shows(
     """A segment each half minute: weeks of them must not be read by who is about to restore."""
     put(s3, tmp_path, *(f"0000000100000000{number:08X}" for number in range(3, 40)))
     read: list[str] = []
-    manifest = reading.Reader.manifest
+    manifest = bucket.Bucket.manifest
 
-    def noted(self: reading.Reader, kind: Any, key: str) -> Any:
+    def noted(self: bucket.Bucket, kind: Any, key: str) -> Any:
         read.append(key)
         return manifest(self, kind, key)
 
-    monkeypatch.setattr(reading.Reader, "manifest", noted)
+    monkeypatch.setattr(bucket.Bucket, "manifest", noted)
     assert run("list") == 0
     assert "the log's newest segment, 000000010000000000000027" in capsys.readouterr().out
     assert len(read) == 2
@@ -162,21 +162,21 @@ def test_what_expires_while_all_is_read_is_not_missing(
 ) -> None:
     put(s3, tmp_path, "000000010000000000000003", "000000010000000000000004")
     folder = f"database/postgres/{SYSTEM}/wal/0000000100000000"
-    listed, found = reading.Reader.keys, backups.Bucket.found
+    listed, found = bucket.Bucket.keys, backups.DatabaseBackups.found
 
-    def then_a_manifest_is_gone(self: reading.Reader, prefix: str) -> list[str]:
+    def then_a_manifest_is_gone(self: bucket.Bucket, prefix: str) -> list[str]:
         keys = listed(self, prefix)
         s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000004/a.json")
         return keys
 
-    def then_both_are_gone(self: backups.Bucket) -> list[backups.Found]:
+    def then_both_are_gone(self: backups.DatabaseBackups) -> list[backups.Found]:
         all_of_it = found(self)
         for name in ("a.json", "a.gz"):
             s3.delete_object(Bucket="backups", Key=f"{folder}/000000010000000000000003/{name}")
         return all_of_it
 
-    monkeypatch.setattr(reading.Reader, "keys", then_a_manifest_is_gone)
-    monkeypatch.setattr(backups.Bucket, "found", then_both_are_gone)
+    monkeypatch.setattr(bucket.Bucket, "keys", then_a_manifest_is_gone)
+    monkeypatch.setattr(backups.DatabaseBackups, "found", then_both_are_gone)
     assert run("verify") == 0
     assert "2 objects, 0 of them" in capsys.readouterr().out
 
@@ -243,13 +243,13 @@ def test_an_asset_of_which_an_older_attempt_expires_is_there(
 ) -> None:
     put(s3, tmp_path, "000000010000000000000003")
     key = put_asset(s3, b"image")
-    listed = reading.Reader.keys
+    listed = bucket.Bucket.keys
 
-    def then_one_is_gone(self: reading.Reader, prefix: str) -> list[str]:
+    def then_one_is_gone(self: bucket.Bucket, prefix: str) -> list[str]:
         older = f"{key.removesuffix('/a')}/0.json"
         return [older, *listed(self, prefix)] if older.startswith(prefix) else listed(self, prefix)
 
-    monkeypatch.setattr(reading.Reader, "keys", then_one_is_gone)
+    monkeypatch.setattr(bucket.Bucket, "keys", then_one_is_gone)
     assert run("verify") == 0
 
 
@@ -267,7 +267,7 @@ def test_objects_are_read_at_once_and_no_longer_than_somebody_waits(
                 ended.wait(0.01)
 
     monkeypatch.setattr(s3, "get_object", lambda **_: {"Body": Body()})
-    reader = reading.Reader(s3, "backups")
+    reader = bucket.Bucket(s3, "backups")
 
     def read(key: str) -> object:
         if key == "interrupted":

@@ -1,4 +1,4 @@
-"""Reading many objects of a bucket: some at once, since most of the time is waiting."""
+"""A bucket whose objects are read: some at once, since most of the time is waiting."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Reader:
-    """Reads a bucket's objects.
+class Bucket:
+    """A bucket, as its operator reads it.
 
     Raises:
         DeploymentError: by every method: the bucket cannot be read.
     """
 
-    def __init__(self, s3: Any, bucket: str) -> None:
-        self._s3, self._bucket = s3, bucket
+    def __init__(self, s3: Any, name: str) -> None:
+        self._s3, self._name = s3, name
         self._over = Event()
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -42,15 +42,15 @@ class Reader:
 
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys that begin with a prefix, in their order."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        with asking_aws_to(f"list the bucket {self._bucket}"):
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix)
+        with asking_aws_to(f"list the bucket {self._name}"):
             return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def manifest(self, kind: type[M], key: str) -> M | None:
         """Returns a manifest; None: its attempt was not completed, or it is gone since it was listed."""
-        with asking_aws_to(f"read {key} of {self._bucket}"):
+        with asking_aws_to(f"read {key} of {self._name}"):
             try:
-                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+                body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
                 return manifests.decode(kind, body.read())
             except (ManifestError, self._s3.exceptions.NoSuchKey):
                 return None
@@ -58,14 +58,14 @@ class Reader:
     def digest(self, key: str) -> tuple[str, int] | None:
         """Returns an object's SHA-256 and size; None: there is none."""
         digest, size = hashlib.sha256(), 0
-        with asking_aws_to(f"read {key} of {self._bucket}"):
+        with asking_aws_to(f"read {key} of {self._name}"):
             try:
-                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+                body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
             except self._s3.exceptions.NoSuchKey:
                 return None
             for chunk in body.iter_chunks(_CHUNK):
                 if self._over.is_set():
-                    raise DeploymentError(f"{key} of {self._bucket} was not read to its end")
+                    raise DeploymentError(f"{key} of {self._name} was not read to its end")
                 digest.update(chunk)
                 size += len(chunk)
         return digest.hexdigest(), size
