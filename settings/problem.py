@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
@@ -38,3 +39,9 @@ def allowed(field: FieldInfo) -> str:
     if choices := [choice for kind in inner for choice in get_args(kind) if isinstance(choice, str)]:
         return " or ".join(shown(choice) for choice in choices)
     return "true or false" if field.annotation is bool else "a table"
+
+
+def twice(key: str, values: Sequence[object], allowed: str) -> Iterator[Problem]:
+    """Find what a list holds more than once."""
+    for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+        yield Problem(key, value, "is there twice", allowed)
