@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 
 from fleet import warm
-from fleet.openqa import Classes, Job
+from fleet.openqa_scheduler import Classes, Job
 from fleet.policy import Fleet, Host, Running, Seen, State, decide
 from fleet.simulate import options, plot, policies
 from fleet.simulate.compare import Place, percentile, run

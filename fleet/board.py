@@ -1,9 +1,9 @@
 """The slots of the hosts on a time line: when each is expected to be free, and what is planned on it.
 
-A plan places jobs as openQA will (`fleet.openqa`), but ahead in time: a slot is free now, when its host has
-booted, or when its job is expected to end. Of the slots that are free first a job takes the one whose host
-it keeps for the least money longer. openQA would choose by chance, but which workers take jobs is up to the
-policy.
+A plan places jobs as openQA will (`fleet.openqa_scheduler`), but ahead in time: a slot is free now, when its
+host has booted, or when its job is expected to end. Of the slots that are free first a job takes the one
+whose host it keeps for the least money longer. openQA would choose by chance, but which workers take jobs is
+up to the policy.
 
 Looking for a place costs a look at each host; where one finds none, none of its kind looks again.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from fleet.openqa import Classes, Unit
+from fleet.openqa_scheduler import Classes, Unit
 
 
 @dataclass(slots=True)

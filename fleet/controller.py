@@ -31,8 +31,8 @@ from fleet.closings import Closings
 from fleet.facts import Facts, FactsError
 from fleet.groups import AwsError, Groups, Launches
 from fleet.lock import Lock
+from fleet.openqa_api import OpenQaApi, OpenQaError, Queue
 from fleet.policy import Decision, Fleet, Host
-from fleet.reading import OpenQaApi, OpenQaError, Queue
 from fleet.view import Memory, View
 from userdata.host import aws, document
 from userdata.host.document import Document
@@ -55,7 +55,7 @@ _CALLS = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout
 
 
 class OpenQa(Protocol):
-    """openQA, as `fleet.reading.OpenQaApi`."""
+    """openQA, as `fleet.openqa_api.OpenQaApi`."""
 
     def read(self) -> Queue:
         """Read the queue and the workers."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet import warm
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.warm import Warm
 
 # Where nobody knows the price: dear enough to be the last choice.

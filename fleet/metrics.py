@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.facts import namespace
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.policy import DEFAULT_RULES, Decision, State, unserved
 from fleet.view import View
 

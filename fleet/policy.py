@@ -31,7 +31,7 @@ from enum import Enum
 from itertools import chain, islice
 
 from fleet.board import Board, Place
-from fleet.openqa import Classes, Job, Unit, units
+from fleet.openqa_scheduler import Classes, Job, Unit, units
 
 
 class State(Enum):

@@ -15,9 +15,9 @@ from fleet import warm
 from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
-from fleet.openqa import Classes, Job
+from fleet.openqa_api import ListedJob, ListedWorker, Queue
+from fleet.openqa_scheduler import Classes, Job
 from fleet.policy import DEFAULT_RULES, Fleet, Host, Running, Seen, State
-from fleet.reading import ListedJob, ListedWorker, Queue
 
 # A host in service without a connected worker, or one worker that is away: after so many seconds nobody
 # counts on it (openQA's services are restarted in less), and after so many a host is let go.

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from fleet import catalogue, warm
-from fleet.reading import WORKERS
+from fleet.openqa_api import WORKERS
 from settings.builder import Builder
 from settings.content import ARCHITECTURES, Need
 from settings.fields import GP3_GIB, Architecture

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.simulate import policies
 from fleet.simulate.parts import Span, parts
 from fleet.simulate.policies import Policy

@@ -20,7 +20,7 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import groupby
 
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.policy import Fleet
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.progress import Progress

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fleet import policy
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.policy import Decision, Host, Seen, State
 
 TAP = frozenset({"tap", "tap2"})

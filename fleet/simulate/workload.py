@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 from fleet.simulate import form
 
 FEDORA = Path(__file__).parent.parent / "workload" / "fedora.json"

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from fleet import warm
-from fleet.openqa import Classes, Free, Job, Unit, assign
+from fleet.openqa_scheduler import Classes, Free, Job, Unit, assign
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.policies import Policy

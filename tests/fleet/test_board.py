@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.board import Board, Place
-from fleet.openqa import Job, Unit
+from fleet.openqa_scheduler import Job, Unit
 
 NOW = 1_000_000.0
 PLAIN = frozenset({"qemu_x86_64"})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fleet import closings
 from fleet.closings import PATH, STALE_SECONDS, Told
-from tests.fleet.test_reading import serving
+from tests.fleet.test_openqa_api import serving
 
 NOW = 1_000_000.0
 

@@ -18,7 +18,7 @@ from fleet.closings import Closings
 from fleet.controller import Controller, Round, describe, read_facts, run, show
 from fleet.facts import Facts, FactsError, parse
 from fleet.groups import AwsError, Group, Launches, Member, Version
-from fleet.reading import ListedJob, ListedWorker, OpenQaError, Queue
+from fleet.openqa_api import ListedJob, ListedWorker, OpenQaError, Queue
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import aws, document
 from userdata.host.layout import Layout

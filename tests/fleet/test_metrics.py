@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet import metrics
-from fleet.openqa import Job
+from fleet.openqa_scheduler import Job
 from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.view import View
 

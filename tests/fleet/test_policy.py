@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.openqa import Job, units
+from fleet.openqa_scheduler import Job, units
 from fleet.policy import (
     DEFAULT_RULES,
     Decision,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fleet.openqa import Free, Job, assign, units
+from fleet.openqa_scheduler import Free, Job, assign, units
 from fleet.policy import Decision, Fleet, Rules, Seen
 from fleet.simulate.__main__ import main
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, policy

@@ -9,8 +9,8 @@ import pytest
 from fleet import view
 from fleet.acts import acts, closings
 from fleet.groups import Launches
+from fleet.openqa_api import ListedWorker, Queue
 from fleet.policy import DEFAULT_RULES, Decision, State, decide, find_fault
-from fleet.reading import ListedWorker, Queue
 from fleet.view import Memory
 from fleet.warm import parse
 from tests.fleet.moments import FACTS, NOW, OLD, PLAIN, group, job, look, member, only, worker

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 
 from fleet.controller import Controller, read_facts
 from fleet.groups import Groups
+from fleet.openqa_api import ListedJob, ListedWorker, Queue
 from fleet.policy import DEFAULT_RULES
-from fleet.reading import ListedJob, ListedWorker, Queue
 from localcloud.aws.ports import Instance
 from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import FakeRuntime, open_server

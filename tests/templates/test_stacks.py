@@ -19,7 +19,7 @@ from constructs.security_groups import SecurityGroups
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
-from fleet import catalogue, controller, facts, reading, warm
+from fleet import catalogue, controller, facts, openqa_api, warm
 from images.recipe import Recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
@@ -953,7 +953,7 @@ def test_a_blind_controller_rings_however_slow_it_is(environment: Synthesized) -
         if alarm["MetricName"] == "Blind"
     )
     # A period without figures would count as good, and the alarm wants all of them to be bad.
-    slowest = controller.METRICS_SECONDS + reading.SECONDS + controller.PAUSE_MOST_SECONDS
+    slowest = controller.METRICS_SECONDS + openqa_api.SECONDS + controller.PAUSE_MOST_SECONDS
     assert blind["TreatMissingData"] == "notBreaching"
     assert blind["Period"] > slowest
     assert blind["Period"] * blind["EvaluationPeriods"] == 600

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from fleet import reading
+from fleet import openqa_api
 from settings import openqa_ini
 from tests.userdata import machine
 from userdata.host import certificates, interface, kvm, names, rds, render, roles, tap, users, volume
@@ -145,8 +145,8 @@ def test_openqa_takes_and_lists_as_many_workers_as_the_controller_reads(name: st
     limits = [said["misc_limits"][limit] for limit in ("generic_max_limit", "max_online_workers")]
     unit = (GOLDEN / name / "etc/containers/systemd/openqa-websockets.container").read_text()
     limits += re.findall(r"^Exec=\S+ --clients (\d+)$", unit, re.MULTILINE)
-    assert [int(limit) >= reading.WORKERS for limit in limits] == [True] * 3
-    assert int(limits[0]) == reading.WORKERS
+    assert [int(limit) >= openqa_api.WORKERS for limit in limits] == [True] * 3
+    assert int(limits[0]) == openqa_api.WORKERS
 
 
 @pytest.mark.parametrize("name", [name for name in machine.NAMES if name.startswith("worker")])

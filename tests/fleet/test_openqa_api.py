@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import reading
-from fleet.reading import ListedJob, ListedWorker, OpenQaApi, OpenQaError, parse_job, parse_worker
+from fleet import openqa_api
+from fleet.openqa_api import ListedJob, ListedWorker, OpenQaApi, OpenQaError, parse_job, parse_worker
 
 NOTHING: dict[str, list[int]] = {"Chained": [], "Parallel": [], "Directly chained": []}
 
@@ -320,7 +320,7 @@ def test_half_an_answer_and_none_of_a_web_server(answer: bytes, words: str) -> N
 
 
 def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_SILENCE", 0.3)
+    monkeypatch.setattr(openqa_api, "_SILENCE", 0.3)
     with serving(lambda handler: time.sleep(3)) as url, pytest.raises(OpenQaError, match="timed out"):
         OpenQaApi(url).read()
 
@@ -357,7 +357,7 @@ def test_more_than_a_queue_can_have_is_none(monkeypatch: pytest.MonkeyPatch, mos
     with serving(openqa(jobs, workers)) as url:
         api = OpenQaApi(url, page=10)
         assert len(api.read().jobs) == 30
-        monkeypatch.setattr(reading, most, 15)
+        monkeypatch.setattr(openqa_api, most, 15)
         with pytest.raises(OpenQaError, match=f"openQA's {what} does not end"):
             api.read()
 

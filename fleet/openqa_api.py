@@ -16,7 +16,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode
 
-from fleet.openqa import Classes
+from fleet.openqa_scheduler import Classes
 
 PAGE = 1000  # jobs; openQA answers in seconds
 MOST = 200_000  # rows; more are no queue
