@@ -330,7 +330,7 @@ def test_a_restore_waits_for_a_web_ui(
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("send_command", "backup on i-openqa-dev-database: "),
+        ("send_command", "cannot run backup on i-openqa-dev-database: "),
         ("get_command_invocation", "cannot follow the command on i-openqa-dev-database, where it goes on: "),
     ],
 )
