@@ -712,6 +712,7 @@ for number in 0 1 2 3; do
   guests="$guests $guest"
 done
 . /mnt/commands
+ovs-ofctl --bundle add-flows br0 /mnt/flows
 python3 /mnt/hear.py $guests
 """
 # Each guest speaks to all, as it is and in the cluster's VLAN; who hears whom.
@@ -756,6 +757,13 @@ def test_a_guest_without_a_vlan_hears_nobody_who_has_one(tmp_path: Path) -> None
     served = switch.Switch("br0", run)
     assert [served.set_vlan(name, 7)[0] for name in ("tap0", "tap1", "tap3")] == [0, 0, 0]
     assert served.unset_vlan("tap3", 7)[0] == 0
+    rules = switch.flows(
+        taps=[f"tap{number}" for number in range(4)],
+        address=network.address.ip,
+        rewrite=network.rewrite,
+        mac=network.mac,
+    )
+    (tmp_path / "flows").write_text("\n".join(rules) + "\n")
     (tmp_path / "commands").write_text("\n".join(map(shlex.join, done)))
     for name, text in (("switch.sh", _SWITCH), ("aside.sh", _ASIDE), ("hear.py", _HEAR)):
         (tmp_path / name).write_text(text)
