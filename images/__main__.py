@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line's; None: this process's own.
     """
     options = _parser().parse_args(arguments)
-    # Root builds, and who deploys reads.
+    # Root builds, but whoever deploys must be able to read it.
     os.umask(0o022)
     try:
         options.run(options)
@@ -36,14 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m images",
-        description="Builds what hosts run, each named by the hash of its recipe and kept in "
+        description="Builds what hosts run. Each result is named by the hash of its recipe and kept in "
         f"$OPENQA_CACHE (default: {cache.DEFAULT}). Progress goes to standard error. Building needs root.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    building = commands.add_parser("build", help="build what every deployment has: images, the sample's CD")
+    building = commands.add_parser("build", help="build what all deployments have: images and the sample CD")
     building.set_defaults(run=_build)
-    one = commands.add_parser("archive", help="build one, unless it is built, and print its path")
+    one = commands.add_parser("archive", help="build one, unless it is there, and print its path")
     one.add_argument("name", choices=recipe.IMAGES + recipe.ON_DEMAND + recipe.ARTIFACTS)
     one.add_argument(
         "--package",
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         dest="packages",
         metavar="NAME",
-        help="of worker: put this package in, too; may be said several times",
+        help="for worker only: also install this package; may be repeated",
     )
     one.set_defaults(run=_archive)
     listing = commands.add_parser("list", help="show all images and artifacts, and which are built")
@@ -65,15 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     golden = commands.add_parser(
-        "golden", help="make the root that instances of the local cloud boot, and print its path"
+        "golden", help="build the root that instances of the local cloud boot, and print its path"
     )
     golden.set_defaults(run=_golden)
     clean = commands.add_parser(
         "clean",
         help="remove what today's recipes no longer name",
         description="Removes archives and roots that today's recipes no longer name, workers' images with a "
-        "deployment's own packages, logs, and the layers that only speed up builds. Bring a running local "
-        "cloud down first: it may boot from what goes.",
+        "deployment's own packages, logs, and the layers that only speed up builds. Stop a running local "
+        "cloud first: it may boot from what is removed.",
     )
     clean.set_defaults(run=_clean)
     return parser

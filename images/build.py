@@ -1,4 +1,4 @@
-"""Builds container images and artifacts into the cache, inside a throw-away container of Debian.
+"""Builds container images and artifacts into the cache, inside a throw-away Debian container.
 
 The machine needs mmdebstrap and systemd-nspawn, not podman: the builder is a root of its own, and podman's
 storage in the cache lets images share their layers.
@@ -69,11 +69,11 @@ def archive_path(wanted: Recipe) -> Path:
 def _refuse_elsewhere(what: str, architecture: str, words: Sequence[str], place: Path) -> None:
     machine = platform.machine()
     if architecture != machine:
-        # By its path, as sudo finds no other.
+        # With its path, because sudo resets PATH.
         command = shlex.join(["sudo", ".venv/bin/python", "-m", "images", *words])
         raise BuildError(
-            f"cannot build {what} for {architecture} on {machine}: on such a machine, at the same commit, "
-            f"run {command}, and copy what it names from there to {place}"
+            f"cannot build {what} for {architecture} on {machine}: on an {architecture} machine, at the same "
+            f"commit, run {command}, and copy the files that it lists to {place}"
         )
 
 
@@ -129,7 +129,7 @@ def _distribution(os: str) -> str:
             _podman("pull", distribution)
         except BuildError:
             raise BuildError(
-                f"cannot pull {distribution}, the base of {os} images: its registry must be in reach"
+                f"cannot pull {distribution}, the base of {os} images: its registry must be reachable"
             ) from None
         return distribution
     root = CONTAINER.make()

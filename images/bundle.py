@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = ("userdata", "fleet")
-# The simulator and the catalogue are on no instance, and their changes must replace none.
+# No instance has the simulator and the catalogue, so a change of these must replace none.
 LEFT_OUT = {"__pycache__", "simulate", "workload", "catalogue.py", "catalogue.toml"}
 
 _PROJECT = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
-"""The folder of built things, and how they get there whole or not at all.
+"""The folder of what is built, which gets there whole or not at all.
 
-What is being built lives in a workspace: a folder under ``building/`` that its process holds a lock on.
+What is being built lives in a workspace: a folder under ``building/``, locked by its process.
 When complete, and on the disk, it is renamed to its final name. A killed build leaves an unlocked workspace,
 which the next build removes.
 """
@@ -31,9 +31,9 @@ def root() -> Path:
     """Returns the cache's folder: ``$OPENQA_CACHE``, or :data:`DEFAULT` where that is empty or not set.
 
     Raises:
-        BuildError: its name has characters that end a name where it is used, as in the options of mounts.
+        BuildError: its name has characters that would end it where it is used, such as in mount options.
     """
-    # Containers and a cloud's first process run in other folders than this process.
+    # Absolute: containers and a cloud's first process run in other folders than this process.
     folder = Path(os.environ.get("OPENQA_CACHE") or DEFAULT).absolute()
     if not _FOLDER.fullmatch(str(folder)):
         raise BuildError(f"OPENQA_CACHE names {str(folder)!r}: allowed are letters, digits and /._+-")
@@ -42,7 +42,7 @@ def root() -> Path:
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """Gives a new empty folder on the cache's file system, removed at the end."""
+    """Makes a new empty folder on the cache's file system, and removes it at the end."""
     building = root() / "building"
     building.mkdir(parents=True, exist_ok=True)
     with locked(root() / "building.lock"):
@@ -60,10 +60,10 @@ def workspace() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Holds an exclusive lock; waits for whoever holds it. It ends with its process.
+    """Holds an exclusive lock, after waiting for whoever has it. The lock ends with its process.
 
     Raises:
-        BuildError: the cache is not this user's to write.
+        BuildError: this user may not write to the cache.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,18 @@ def publish(built: Path, final: Path) -> None:
     """Moves what is complete to its final name, unless someone else was first.
 
     Raises:
-        BuildError: it did not get on the disk.
+        BuildError: it could not be written to the disk.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     if not final.exists():
-        # Else a loss of power could leave a name with half of what it stands for.
+        # Otherwise a loss of power could leave half of it under its final name.
         _run("write", built, "sync", "--file-system", str(built))
         built.rename(final)
 
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Says on standard error what begins, and how long it took."""
+    """Reports on standard error what begins, and how long it took."""
     print(f"images: {what} …", file=sys.stderr, flush=True)
     start = time.monotonic()
     yield

@@ -1,4 +1,4 @@
-"""Runs commands, on this machine or in throw-away containers of systemd-nspawn.
+"""Runs commands on this machine, or in throw-away containers of systemd-nspawn.
 
 Each runs in namespaces that end with this process, however it ends: no mount and no process stays behind.
 """
@@ -23,9 +23,9 @@ _NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
 )
-# Of apt, dnf, git and podman.
+# How errors of apt, dnf, git and podman begin.
 _COMPLAINT = re.compile(r"(E|[Ee]rror|[Ff]atal|No match for argument): ")
-# Of dpkg and others, before complaints that do not say so.
+# What dpkg and others say first, while the errors that follow do not mention it.
 _FULL = re.compile("no space left on device", re.IGNORECASE)
 _ENTER = Path(__file__).parent / "enter.sh"
 
@@ -48,10 +48,10 @@ def run(root: Path, command: Sequence[str], *, binds: Iterable[Bind] = (), log: 
         root: the root file system.
         command: the command and its arguments.
         binds: what it sees of this machine.
-        log: where its output is appended to; None passes it to standard error.
+        log: the file to append its output to; None passes it to standard error.
 
     Raises:
-        BuildError: the command did not end with 0.
+        BuildError: the command failed.
     """
     with cache.workspace() as folder:
         _enter(root, folder, folder.name, command, binds=binds, log=log)
@@ -67,10 +67,10 @@ def change(
         command: the command and its arguments.
         name: the workspace's name.
         binds: what it sees of this machine.
-        log: where its output is appended to; None passes it to standard error.
+        log: the file to append its output to; None passes it to standard error.
 
     Raises:
-        BuildError: the command did not end with 0.
+        BuildError: the command failed.
     """
     _enter(root, "-", name, command, binds=binds, log=log)
 
@@ -80,10 +80,10 @@ def execute(command: Sequence[str], *, log: Path | None = None) -> None:
 
     Args:
         command: the command and its arguments.
-        log: where its output is appended to; None passes it to standard error.
+        log: the file to append its output to; None passes it to standard error.
 
     Raises:
-        BuildError: it is not installed, or did not end with 0.
+        BuildError: it is not installed, or failed.
     """
     if os.geteuid() != 0:
         raise BuildError("building needs root: run it with sudo")
@@ -106,7 +106,7 @@ def execute(command: Sequence[str], *, log: Path | None = None) -> None:
 
 
 def log_path(name: str) -> Path:
-    """Returns the file that the output of building something goes to."""
+    """Returns the file for the output of building something."""
     return cache.root() / "logs" / f"{name}.log"
 
 
@@ -124,13 +124,13 @@ def _enter(
 
 
 def _short(command: Sequence[str]) -> str:
-    """Returns what a command is about: what is run in the container, not how it is entered."""
+    """Returns what identifies a command: what runs in the container, not how that is entered."""
     inner = command[command.index("--") + 1 :] if "--" in command else command
     return shlex.join(inner[:2])
 
 
 def _reason(log: Path, begun: int) -> str:
-    """Returns what a command complained of first, if that is to be seen: what follows from it comes later."""
+    """Returns the first error that a command reported, if any: the later ones follow from it."""
     lines = log.read_bytes()[begun:].decode(errors="replace").splitlines()
     told = [line for line in lines if _FULL.search(line)] or [
         line for line in lines if _COMPLAINT.match(line)

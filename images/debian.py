@@ -8,13 +8,13 @@ from pathlib import Path
 from images import cache, recipe
 from images.container import execute, log_path
 
-# A host's name is its own; systemd-resolved's file is where enter.sh shows the machine's resolver.
+# A host has a name of its own; enter.sh shows the machine's resolver in the place of systemd-resolved's file.
 _FINISH = 'rm -f "$1/etc/hostname"; ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"'
 
 
 @dataclass(frozen=True, kw_only=True)
 class DebianRoot:
-    """A root of required packages and those given, without recommendations."""
+    """A root with the required packages and those given, without recommended ones."""
 
     name: str  # what it is for
     packages: tuple[str, ...]

@@ -15,7 +15,7 @@ fi
 mkdir "/sys/fs/cgroup/$name"
 echo 0 >"/sys/fs/cgroup/$name/cgroup.procs"
 
-# What it keeps there for running containers would outlive a killed one.
+# What systemd-nspawn keeps there for a running container would outlive one that is killed.
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs tmpfs /run/systemd/nspawn
 
@@ -25,7 +25,7 @@ if [[ $scratch != - ]]; then
   root=$scratch/root
 fi
 
-# It sees this process's network, and so needs its proxies: podman passes them on to what it builds.
+# The container sees this process's network, and so needs its proxies: podman passes them on to what it builds.
 for variable in {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY; do
   [[ -z ${!variable-} ]] || set -- "--setenv=$variable=${!variable}" "$@"
 done

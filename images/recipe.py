@@ -16,7 +16,7 @@ from pathlib import Path
 
 IMAGES = ("database", "webui", "proxy", "worker")
 ARTIFACTS = ("sample",)
-# Built only for a deployment that wants it, from git; what it is made of is Fedora's on every host.
+# Built only for a deployment that wants it, from git; always made of Fedora, whatever the hosts run.
 ON_DEMAND = ("consumer",)
 SYSTEMS = ("debian", "fedora")
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -24,7 +24,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 # What "base" is built from: a Debian suite for mmdebstrap, or an image to pull.
 DISTRIBUTIONS = {"debian": "trixie", "fedora": "fedora:44"}
 
-# Change it to build everything anew with the distribution's current packages.
+# Change it to rebuild everything with the distribution's current packages.
 PACKAGES_AS_OF = "2026-11-22"
 
 # Shared layers: what each image is built on.
@@ -50,8 +50,8 @@ class Recipe:
             :data:`PARENTS`.
         os: what the containers run, one of :data:`SYSTEMS`.
         architecture: one of :data:`ARCHITECTURES`.
-        packages: of ``worker`` alone: what the tests need beside what every worker has, by the names that
-            the packages have in ``os``.
+        packages: for ``worker`` only: what the tests need besides what every worker has, by the packages'
+            names in ``os``.
 
     Raises:
         ValueError: one of them is not allowed.
@@ -82,13 +82,13 @@ class Recipe:
 
     @property
     def parent(self) -> Recipe | None:
-        """The layer that it is built on; None: none of ours."""
+        """The layer that it is built on; None if it is none of ours."""
         parent = PARENTS.get(self.name)
         return Recipe(parent, self.os, self.architecture) if parent else None
 
     @cached_property
     def hash(self) -> str:
-        """The hash of all that decides the content: 16 hexadecimal digits."""
+        """The hash of all that determines the content: 16 hexadecimal digits."""
         # Artifacts are test content: built with Debian's tools, the same for every host.
         target = (
             ("artifact",)
@@ -110,7 +110,7 @@ class Recipe:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What ``python -m images`` is told to build it."""
+        """The arguments with which ``python -m images`` builds it."""
         target = ("--os", self.os, "--arch", self.architecture)
         return ("archive", self.name, *target, *(f"--package={package}" for package in self.packages))
 
@@ -121,7 +121,7 @@ def system(name: str, os: str) -> str:
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Returns one hash over parts whose borders count: 16 hexadecimal digits of SHA-256."""
+    """Returns one hash over parts and their boundaries: 16 hexadecimal digits of SHA-256."""
     total = hashlib.sha256()
     for part in parts:
         total.update(hashlib.sha256(part).digest())

@@ -41,12 +41,12 @@ BASE = DebianRoot(
 
 _PROJECT = Path(__file__).parent.parent
 _USERDATA = _PROJECT / "userdata"
-# Plays mount-s3 of AWS, which is in no package registry: like an AMI that has it already.
+# Plays AWS's mount-s3, which is in no package registry, as on an AMI that has it already.
 _MOUNTPOINT = _PROJECT / "localcloud/mountpoint"
 _MOUNTPOINT_AT = Path("usr/lib/mount-s3/localcloud")
 _INSTALLED_AT = "/opt/openqa-on-aws/userdata"
 _INSTALL = f"{_INSTALLED_AT}/install.sh"
-# All that decides what the installation does.
+# All that determines what the installation does.
 _INSTALL_SOURCES = (
     *("install.sh", "signed.sh", "mount-s3/*.sh", "os/*.sh", "host/images.py"),
     *("containers/worker/*.control", "containers/worker/*.sh"),
@@ -54,7 +54,7 @@ _INSTALL_SOURCES = (
 
 
 def plain_root() -> Path:
-    """Returns the base root with what nothing that runs on it could install: the stand-in for mount-s3.
+    """Returns the base root with what could not be installed on it later: the stand-in for mount-s3.
 
     Raises:
         BuildError: it could not be made.
@@ -133,7 +133,7 @@ def _put_mountpoint(root: Path) -> None:
 def _gather(files: Iterable[Path], folder: Path) -> Path:
     """Returns a new folder with just these files.
 
-    Shown one by one, each would leave an empty file of its name in the root.
+    Bound one by one, each would leave an empty file of its name in the root.
     """
     folder.mkdir()
     for file in files:
