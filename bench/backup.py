@@ -1,8 +1,8 @@
-"""Backup and restore against a plain copy through the same mount: ``python -m bench.backup``.
+"""Backup and restore compared with a plain copy through the same mount: ``python -m bench.backup``.
 
 A real PostgreSQL with rows like openQA's, the project's own backup and restore, and ``cp``, in turns; the
-bucket is moto's, mounted by the local cloud's stand-in for mount-s3. The same bytes are those of the base
-backup before compression. A restore is all of it: unpacking, verifying every file, replaying, checking, and
+bucket is moto's, mounted by the local cloud's stand-in for mount-s3. What is copied is the base backup
+before compression. A restore is all of it: unpacking, verifying every file, replaying, checking, and
 changing places with the database. Everything lies in memory, which helps the copies most. Needs root.
 """
 
@@ -50,10 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=(__doc__ or "").split(":")[0])
     parser.add_argument(
-        "--mib", type=whole(1, 4096), default=400, help="the database's size, about (%(default)s)"
+        "--mib", type=whole(1, 4096), default=400, help="the database's approximate size (%(default)s)"
     )
     parser.add_argument(
-        "--runs", type=whole(1, 100), default=3, help="of each, beside one to warm up (%(default)s)"
+        "--runs", type=whole(1, 100), default=3, help="how many of each, besides one to warm up (%(default)s)"
     )
     options = parser.parse_args(arguments)
     archive = image_archive()

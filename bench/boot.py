@@ -1,4 +1,4 @@
-"""From a host's launch to its first idle worker, golden image against none: ``python -m bench.boot``.
+"""From a host's launch to its first idle worker, with a golden image and without: ``python -m bench.boot``.
 
 Deploys the local environment twice, from a golden root and from Debian's base root, where the first
 boot installs packages from the distribution's archive and container images from S3. Needs root and the
@@ -27,7 +27,7 @@ CONSOLE = {
     "installing packages and images": "preparing the host",
     "preparing the host": "starting openQA's services",
 }
-# A worker's journal and openQA tell the ends of the last two.
+# A worker's journal and openQA tell when the last two end.
 STARTS, REGISTERS = "starting podman, cache and worker", "openQA's own registration"
 STAGES = (*CONSOLE, STARTS, REGISTERS)
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m bench.boot", description=(__doc__ or "").split(":")[0])
     parser.add_argument(
-        "--runs", type=whole(1, 100), default=3, help="hosts launched of each kind (%(default)s)"
+        "--runs", type=whole(1, 100), default=3, help="how many hosts of each kind to launch (%(default)s)"
     )
     runs = parser.parse_args(arguments).runs
     golden, plain = measure(golden=True, runs=runs), measure(golden=False, runs=runs)
@@ -59,7 +59,7 @@ def measure(*, golden: bool, runs: int) -> dict[str, float]:
     """Deploys, launches hosts one after the other, and removes all of it.
 
     Args:
-        golden: from a golden root.
+        golden: boot from a golden root.
         runs: how many hosts.
 
     Returns:

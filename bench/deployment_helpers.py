@@ -1,4 +1,4 @@
-"""What measurements share: a local deployment for as long as one takes."""
+"""What measurements share: a local deployment that lasts as long as the measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.localcloud.lab import passing_cloud
 
 ENVIRONMENT = "bench"
 FLEET = f"openqa-{ENVIRONMENT}-fleet-small"  # its group
-SECONDS = 1200  # at most, for whatever is waited for
+SECONDS = 1200  # how long to wait for anything, at most
 _LAST_LINES = 40  # of a failed deployment are shown
 
 
@@ -28,7 +28,7 @@ def deployed(changes: dict[str, str], *, internet: bool = False) -> Iterator[Run
     """Deploys a changed local environment into a cloud of its own; afterwards nothing of it is left.
 
     Args:
-        changes: lines of environments/local.toml, and what stands in their place.
+        changes: lines of environments/local.toml, and what replaces them.
         internet: instances reach the internet through this machine.
 
     Yields:
@@ -55,7 +55,7 @@ def deployed(changes: dict[str, str], *, internet: bool = False) -> Iterator[Run
             words = (done.stdout + done.stderr).splitlines()
             raise SystemExit("\n".join([*words[-_LAST_LINES:], "The deployment failed."]))
         os.environ.update(running.environment())
-        # It would send away the hosts that are launched here without a job.
+        # It would terminate the hosts that are launched here without a job.
         inside(running, webui(running), "systemctl stop openqa-controller.service")
         yield running
 
@@ -65,7 +65,7 @@ def until(condition: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + SECONDS
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise SystemExit(f"Not within {SECONDS} s.")
+            raise SystemExit(f"What the measurement waited for did not happen within {SECONDS} s.")
         time.sleep(0.2)
     return value
 

@@ -2,9 +2,9 @@
 
 Deploys the local environment with a fleet of several hosts, lays an asset of random bytes among the web UI's
 fixed ones, and has 1, 2, 4, … of them fetch it at the same time over the VPC. Then many fetches at the same
-time, in turn (fleet/turnstile.py) and, in the same run, all at once, with the web UI's network held to what
-most hosts of eight vCPUs have. Web UI and hosts share this machine's processors here, as they do not on
-AWS, so the figures to look at are the ratios.
+time, in turn (fleet/turnstile.py) and, in the same run, all at once, with the web UI's network limited
+to what most hosts of eight vCPUs have. Web UI and hosts share this machine's processors here, which they do
+not on AWS, so the figures to look at are the ratios.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hosts", type=whole(1, 16), default=4, help="how many hosts at most (%(default)s)")
     parser.add_argument("--mib", type=whole(1, 16384), default=1024, help="the asset's size (%(default)s)")
     parser.add_argument(
-        "--fetches", type=whole(1, 1000), default=24, help="how many in the second part (%(default)s)"
+        "--fetches", type=whole(1, 1000), default=24, help="how many fetches in the second part (%(default)s)"
     )
     options = parser.parse_args(arguments)
     with deployed({"min = 1": f"min = {options.hosts}", "max = 2": f"max = {options.hosts}"}) as running:
         until(lambda: list(hosts(running).values()).count("InService") == options.hosts)
         lay_asset(running, options.mib)
         fetching = sorted(hosts(running))
-        fetch(running, fetching[0])  # so that the first measurement finds what later ones find in memory
+        fetch(running, fetching[0])  # warms up: the asset is in memory for the first measurement, too
         print(f"{options.mib} MiB, MiB/s\n{'hosts':>5} {'each':>8} {'all':>8}  all/one host")
         alone = 0.0
         count = 1

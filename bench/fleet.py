@@ -1,4 +1,4 @@
-"""What the fleet's policy costs against others, and how fast it decides: ``python -m bench.fleet``.
+"""What the fleet's policy costs compared with others, and how fast it decides: ``python -m bench.fleet``.
 
 - The comparison: generated weeks of Fedora's load, each architecture, boots of 1.5, 3 and 20 minutes, the
   load as it is and doubled; seeds that no test uses. Prints the ratios that matter and whether the goals
@@ -59,7 +59,7 @@ WARM: Mapping[tuple[str, int], Mapping[str, tuple[str, ...]]] = {
         )
     },
 }
-# By architecture, boot and load: what is launched to spare where it is not what the policy would. Chosen
+# By architecture, boot and load: what is launched to spare, where that differs from the policy's. Chosen
 # on seeds 11 and 12, and by 2001 and 2005. With quick boots the longest waits are those of clusters, which
 # need large hosts; on metal the cost has a margin there.
 _LARGE = {f"{kind}-{size}": 1.0 for kind in ("plain", "tap", "tap2", "arm") for size in (2, 4, 8, 16)}
@@ -74,7 +74,7 @@ SPARE: Mapping[tuple[str, float, int], Mapping[str, float]] = {
     ("aarch64", 1200.0, 2): {"arm-32": 0.6},
 }
 COUNT_GOAL, CLAIRVOYANT_GOAL = 0.85, 1.1
-LONGEST_GOAL = 4.0  # boots: one that is given up takes two, the next may be slow
+LONGEST_GOAL = 4.0  # boots: a boot that is given up takes two, and the next may be slow
 SECONDS_GOAL, BYTES_GOAL = 1.0, 200e6
 
 
@@ -82,7 +82,7 @@ SECONDS_GOAL, BYTES_GOAL = 1.0, 200e6
 class Row:
     """One place and seed: dollars, and waits of ours and of the count-based policy in seconds.
 
-    ``bills`` takes the dollars of ours, of the count-based policy and of the clairvoyant schedule apart.
+    ``bills`` breaks down the dollars of ours, of the count-based policy and of the clairvoyant schedule.
     """
 
     place: Place
@@ -117,12 +117,12 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line's words; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=(__doc__ or "").split(":")[0])
-    # Less than a day may have no job, and then there is nothing to compare.
+    # Less than a day may have no job, and then there would be nothing to compare.
     parser.add_argument(
         "--days",
         type=options.number(1, options.MOST_DAYS),
         default=7.0,
-        help="so many days of each load (%(default)g)",
+        help="how many days of each load (%(default)g)",
     )
     parser.add_argument(
         "--seeds",
@@ -130,11 +130,11 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=SEEDS,
         metavar="SEED",
-        help=f"each makes other days ({' '.join(map(str, SEEDS))})",
+        help=f"each generates different days ({' '.join(map(str, SEEDS))})",
     )
-    parser.add_argument("--plots", type=options.folder, metavar="DIRECTORY", help="draw the plots, too")
+    parser.add_argument("--plots", type=options.folder, metavar="DIRECTORY", help="also draw the plots there")
     parser.add_argument(
-        "--parts", action="store_true", help="take the bills apart, as shares of the clairvoyant schedule's"
+        "--parts", action="store_true", help="break the bills down, as shares of the clairvoyant schedule's"
     )
     parser.add_argument("--cold", action="store_true", help="keep no hosts for composes")
     parser.add_argument("--speed", action="store_true", help="only measure how fast it decides")
@@ -255,7 +255,7 @@ def _choose(days: float) -> int:
                     until=2 * days * DAY,
                     progress=Progress(name, days),
                 )
-                # A cluster that fits no host of its fleet waits for ever: no choice at all.
+                # A cluster that fits no host of its fleet would wait for ever: no choice at all.
                 costs[name] = float("inf") if outcome.unfinished else outcome.dollars
             best[queue] = min(costs, key=costs.__getitem__)
             print(
@@ -269,7 +269,7 @@ def _speed() -> int:
     missed = False
     for jobs, room in product((1_000, 10_000, 100_000), (True, False)):
         seen = _crowd(jobs, room=room)
-        begin = time.process_time()  # it waits for nothing: what else the machine does shall not count
+        begin = time.process_time()  # it waits for nothing, and what else the machine does must not count
         decide(seen)
         seconds = time.process_time() - begin
         tracemalloc.start()

@@ -1,4 +1,4 @@
-"""How long synthesizing takes, against what it must at least take: ``python -m bench.synth [ENV]``.
+"""How long synthesis takes, compared with the least that it could take: ``python -m bench.synth [ENV]``.
 
 Three programs take turns, each a whole process, all with the same flags and validation:
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: the command line's words; None takes the process's own.
     """
-    # Not above: the empty app, which is to import as little as can be, is this module, too.
+    # Not at the top: this module is also the empty app, which should import as little as possible.
     import settings
     from fleet.simulate.options import whole
 
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         "environment", nargs="?", default="production", metavar="ENV", help="the environment (%(default)s)"
     )
     parser.add_argument(
-        "--runs", type=whole(1, 100), default=7, help="of each program, beside one to warm up (%(default)s)"
+        "--runs", type=whole(1, 100), default=7, help="runs of each, besides one to warm up (%(default)s)"
     )
-    parser.add_argument("--validate", action="store_true", help="with all validation, as cdk synth has it")
+    parser.add_argument("--validate", action="store_true", help="run all validation, as cdk synth does")
     options = parser.parse_args(arguments)
     try:
         settings.load(options.environment)
