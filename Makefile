@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)
 # jsii's banner about Node versions it has not tested is noise in every command.
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 PYTHON := $(VENV)/bin/python
-# Of proxies, programs read names in lower case, upper case or both.
+# Programs read the names of proxy variables in lower case, upper case or both.
 PROXIES := http_proxy,https_proxy,no_proxy,HTTP_PROXY,HTTPS_PROXY,NO_PROXY
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPENQA_CACHE,CI,$(PROXIES))
 
@@ -22,7 +22,7 @@ N ?= 5
 SEED ?= 1
 TWO := --numprocesses=2 --no-loadscope-reorder
 context = -c env=$(ENV) $(if $(ENVIRONMENTS),-c environments=$(ENVIRONMENTS))
-# Said before anything is set up for it.
+# Checked before anything is set up.
 ifneq ($(filter synth diff deploy,$(MAKECMDGOALS)),)
 $(if $(ENV),,$(error name the environment: make $(MAKECMDGOALS) ENV=production (see environments/)))
 endif
@@ -41,13 +41,13 @@ local-down: setup ## Stop the local deployment and remove all of it
 
 .PHONY: test
 test: setup machine check golden ## Run every check and every test, the local deployment included
-	@# Apart, because the local cloud changes moto for the whole of a process. Two modules at a time, because
-	@# most of a deployment's time is waiting.
+	@# Separately, because the local cloud changes moto for a whole process. Two modules at a time, because a
+	@# deployment mostly waits.
 	$(SUDO) $(PYTHON) -m pytest tests --ignore=tests/localcloud $(TWO) --dist=loadfile --durations=20 --durations-min=20
 	$(SUDO) $(PYTHON) -m pytest tests/localcloud $(TWO) --dist=loadfile --durations=20 --durations-min=20
 
 .PHONY: test-fast
-test-fast: setup ## Run the unit and template tests alone
+test-fast: setup ## Run the unit and template tests only
 	$(PYTHON) -m pytest tests/unit tests/templates
 
 .PHONY: test-local
@@ -59,7 +59,7 @@ test-faults: setup machine golden ## Break backups and lose hosts at random: mak
 	$(SUDO) FAULTS=$(N) SEED=$(SEED) $(PYTHON) -m pytest tests/backup tests/localcloud/test_heal.py -k random_faults -s
 
 .PHONY: check
-check: setup ## Lint, formats, types and shell scripts
+check: setup ## Check lint, formats, types and shell scripts
 	ruff check .
 	ruff format --check .
 	mypy .
@@ -82,7 +82,7 @@ images: setup machine ## Build the container images and the sample's disk image:
 	$(SUDO) $(PYTHON) -m images build --os $(OS)
 
 .PHONY: golden
-golden: setup machine ## Build the machine image of local instances, with all that goes into it
+golden: setup machine ## Build the machine image of local instances, and all that goes into it
 	$(SUDO) $(PYTHON) -m images golden
 
 .PHONY: snapshots
@@ -90,7 +90,7 @@ snapshots: setup ## Rewrite the template snapshots after a reviewed change
 	$(PYTHON) -m pytest tests/templates --update-snapshots -q
 
 .PHONY: picture
-picture: setup ## Take the picture of the README from the running local deployment (needs chromium)
+picture: setup ## Take the README's picture from the running local deployment (needs chromium)
 	tools/picture.sh https://localhost:8443 docs/pictures/webui.png
 
 .PHONY: requirements

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the project's commands need. Does nothing where they are there.
+# Installs the Debian packages that the project's commands need. Does nothing if they are installed.
 #
 #   prerequisites.sh python    to make the virtual environment
 #   prerequisites.sh machine   to build images, run the local cloud and its tests (as root)
@@ -59,14 +59,14 @@ if ((EUID != 0)); then
 fi
 echo "Installing Debian packages: ${missing[*]}"
 # Some of them bring services that would start and listen; only their programs are wanted here. The policy holds
-# while this runs: what a killed run leaves keeps no service of the machine from starting.
+# while this runs: one that a killed run leaves behind keeps no service of the machine from starting.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]] || grep -q prerequisites.sh "$policy"; then
   trap '"${sudo[@]}" rm --force "$policy"' EXIT
   printf '#!/bin/sh\n! grep -qs prerequisites.sh /proc/%d/cmdline || exit 101\n' $$ |
     "${sudo[@]}" install --mode=0755 /dev/stdin "$policy"
 fi
-# A fresh machine may be upgrading itself, which takes minutes: without being told to, apt-get waits for nobody.
+# A fresh machine may be upgrading itself, which takes minutes; without this option apt-get would not wait.
 install=(apt-get install -qq --yes --no-install-recommends --option=DPkg::Lock::Timeout=600)
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" "${missing[@]}" >/dev/null

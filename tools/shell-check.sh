@@ -3,7 +3,7 @@
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
-# Not all have a name that says so.
+# Not all of them have a name that ends in .sh.
 mapfile -t scripts < <(
   {
     git ls-files --cached --others --exclude-standard -- '*.sh'
