@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# How long an example takes says how busy the machine is.
+# How long an example takes only says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A folder that users get into as whom root acts; pytest's own is for root alone."""
+    """A folder that is open to the users as whom root acts; pytest's own is open to root alone."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

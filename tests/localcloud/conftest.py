@@ -20,7 +20,7 @@ QUICK = {"machine", "parametrize", "usefixtures"}
 
 
 class ByDeployment(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """A module's tests stay in one of several processes, and a package's, which share a deployment."""
+    """Keeps a module's tests in one of several processes, and a package's, which share a deployment."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::", 1)[0])
@@ -32,19 +32,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByDeployment
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Also where several processes run the tests, one removes what was left."""
+    """Removes what killed runs left: in one process only, where several run the tests."""
     if not hasattr(session.config, "workerinput") and os.geteuid() == 0:
         remove_what_killed_runs_left()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that deploy come first, so that the last ones are short."""
+    """Puts tests that deploy first, so that the last ones are short."""
     items.sort(key=lambda item: not {mark.name for mark in item.iter_markers()} - QUICK)
 
 
 @pytest.fixture(scope="session")
 def new_cloud() -> Iterator[Callable[[str], RunningCloud]]:
-    """Starts clouds of the tests' own by a name of one's choice; all are gone at the end."""
+    """Starts clouds for the tests, by a name of the caller's choice; all are gone at the end."""
     require_machine()
     with ExitStack() as clouds:
         yield lambda name: clouds.enter_context(passing_cloud(f"test-{name}-{os.getpid()}"))
@@ -58,7 +58,7 @@ def lab(new_cloud: Callable[[str], RunningCloud]) -> Lab:
 
 @pytest.fixture(scope="session")
 def pair(lab: Lab) -> tuple[str, str]:
-    """A client and a server in it, booted; the server has the role ``lab``."""
+    """A booted client and server in the lab; the server has the role ``lab``."""
     client = lab.launch("client", user_data="#!/bin/sh\necho hello from the client >/dev/console\n")
     server = lab.launch("server", user_data=SERVER, IamInstanceProfile={"Name": "lab"})
     for instance in (client, server):

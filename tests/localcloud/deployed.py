@@ -1,4 +1,4 @@
-"""Deployments for tests: an environment of one's own on this machine, from outside and from inside."""
+"""Deployments for tests: an environment of a test's own on this machine, from outside and from inside."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def until(what: str, found: Callable[[], Found | None], *, seconds: float = HOST
 
     Args:
         what: What is waited for, in words.
-        found: What to ask.
-        seconds: After how many to give up.
+        found: Returns the answer, or None.
+        seconds: How long to wait at most.
 
     Raises:
-        AssertionError: There was none in time.
+        AssertionError: There was no answer in time.
     """
     deadline = time.monotonic() + seconds
     while (answer := found()) is None:
@@ -57,12 +57,12 @@ class Deployment:
     """A deployed environment.
 
     Attributes:
-        name: The environment's.
-        cloud: What it runs in.
+        name: The environment's name.
+        cloud: The cloud that it runs in.
         openqa: Its API.
-        code: How its ``deploy`` ended.
-        output: What that said.
-        environments: Where its file is.
+        code: The exit code of its ``deploy``.
+        output: What that printed.
+        environments: The directory of its file.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Deployment:
     environments: Path
 
     def ops(self, *words: str) -> int:
-        """Runs one of the operator's commands; its exit code."""
+        """Runs one of the operator's commands; returns its exit code."""
         print(f"$ ops {' '.join(words)}", flush=True)
         return ops.main([f"--env={self.name}", f"--environments={self.environments}", *words])
 
@@ -86,7 +86,7 @@ class Deployment:
         return group
 
     def instances(self, group: str, *states: str) -> list[str]:
-        """The instances of a group that are in one of the states; without states, all."""
+        """The instances of a group that are in one of the states, or all if no states are given."""
         return [
             instance["InstanceId"]
             for instance in self.group(group)["Instances"]
@@ -94,7 +94,7 @@ class Deployment:
         ]
 
     def serving(self, group: str, *, count: int = 1, seconds: float = HOST_SECONDS) -> list[str]:
-        """Waits until so many instances of a group are in service; their ids in order."""
+        """Waits until exactly so many instances of a group are in service; returns their ids in order."""
 
         def found() -> list[str] | None:
             there = self.instances(group, "InService")
@@ -115,7 +115,7 @@ class Deployment:
             seconds: How long it may take.
 
         Raises:
-            AssertionError: It failed; the message has what it said.
+            AssertionError: It failed; the message has its output.
         """
         leader = self.cloud.leader(instance)
         assert leader is not None, f"{instance} does not run"
@@ -132,11 +132,11 @@ class Deployment:
         return done
 
     def enter_secret(self, name: str, value: Mapping[str, str]) -> None:
-        """Enters a secret of the web UI's as an operator does, after which all that uses it starts anew.
+        """Enters a secret of the web UI's as an operator does, which restarts all that uses it.
 
         Args:
-            name: The secret's, without ``openqa/ENVIRONMENT/``.
-            value: What becomes JSON.
+            name: The secret's name, without ``openqa/ENVIRONMENT/``.
+            value: The secret's content, stored as JSON.
         """
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.StringIO(json.dumps(value)))
@@ -146,13 +146,13 @@ class Deployment:
         """What CloudWatch was told of one of the environment's metrics in the last hours.
 
         Args:
-            metric: Its name.
-            statistic: How the figures of a period become one.
-            period: Its seconds.
-            dimensions: The metric's.
+            metric: The metric's name.
+            statistic: How a period's figures are combined.
+            period: The length of a period, in seconds.
+            dimensions: The metric's dimensions.
 
         Returns:
-            A figure for each period that has any, in no order.
+            A figure for each period that has any, in no particular order.
         """
         now = datetime.now(UTC)
         answer = self.cloud.client("cloudwatch").get_metric_statistics(
@@ -182,7 +182,7 @@ class Deployment:
         return sorted(answer["ids"].values()) if "ids" in answer else [int(answer["id"])]
 
     def job(self, job: int) -> dict[str, Any]:
-        """What openQA says of a job."""
+        """What openQA says about a job."""
         found: dict[str, Any] = self.openqa.request("GET", f"jobs/{job}")["job"]
         return found
 
@@ -196,7 +196,7 @@ class Deployment:
         return until(f"jobs {jobs} are done", done, seconds=seconds)
 
     def passed(self, jobs: list[int], *, seconds: float = JOB_SECONDS) -> list[dict[str, Any]]:
-        """Waits until all jobs are done, which must have passed."""
+        """Waits until all jobs are done, and asserts that they passed."""
         found = self.finished(jobs, seconds=seconds)
         results = {f"{job['id']} {job['test']}": (job["result"], job.get("reason")) for job in found}
         assert {job["result"] for job in found} == {"passed"}, results
@@ -209,16 +209,16 @@ def deployed(
 ) -> Iterator[Deployment]:
     """Deploys an environment that is like ``local``, and removes it at the end.
 
-    The process's environment leads boto3 to its cloud for as long.
+    Meanwhile this process's environment leads boto3 to its cloud.
 
     Args:
-        name: The environment's; the cloud is called ``test-NAME``.
-        changes: Pieces of ``local.toml`` and what stands in their place.
-        fleets: Fleets in the place of local's, as TOML.
+        name: The environment's name; the cloud is called ``test-NAME``.
+        changes: Pieces of ``local.toml`` and what replaces them.
+        fleets: Fleets that replace local's, as TOML.
         check: Whether the deployment must succeed.
 
     Raises:
-        AssertionError: It did not; the message has the end of what was said.
+        AssertionError: It did not; the message has the end of its output.
     """
     require_machine()
     text = (ENVIRONMENTS / "local.toml").read_text()

@@ -1,4 +1,4 @@
-"""A cloud of the tests' own: what is in it, and how tests look at its machines."""
+"""A cloud for tests: what is in it, and how tests look at its machines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ echo "user data was here as $(id -un)" >/dev/console
 
 
 def remove_what_killed_runs_left() -> None:
-    """Removes clouds that are named after a process of the tests which is no more."""
+    """Removes clouds that are named after a process of the tests that no longer exists."""
     for folder in (cloud.STATES, cache.root() / "clouds"):
         for left in folder.glob("test-*-*"):
             pid = left.name.rpartition("-")[2]
@@ -35,7 +35,7 @@ def remove_what_killed_runs_left() -> None:
 
 @contextmanager
 def passing_cloud(name: str, *, internet: bool = False) -> Iterator[RunningCloud]:
-    """A cloud that is gone at the end, and with this process if that ends before."""
+    """A cloud that is gone at the end, or with this process if that ends first."""
     with cloud.starting(name, api_port=0, web_port=0, internet=internet) as running:
         yield running
     cloud.stop(name)
@@ -51,7 +51,7 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
 
 
 def outside(cloud: RunningCloud, *words: str) -> list[str]:
-    """The command that runs a command at the addresses outside the VPC, as the same process."""
+    """The command line that runs a command, in the same process, at the addresses outside the VPC."""
     inner = shlex.join(["exec", "ip", "netns", "exec", "outside", *words])
     return ["nsenter", f"--target={cloud.pid}", "--mount", "--net", "sh", "-c", inner]
 

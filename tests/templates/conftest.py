@@ -27,7 +27,7 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Syn
 
 @pytest.fixture(params=settings.names())
 def environment(request: pytest.FixtureRequest, synthesized: Callable[[str], Synthesized]) -> Synthesized:
-    """Each environment that there is."""
+    """Each environment in turn."""
     return synthesized(request.param)
 
 

@@ -16,15 +16,15 @@ from userdata.host import postgres_tls
 
 @pytest.fixture
 def tmp_path(open_path: Path) -> Path:
-    """What is a host's here is for all of its users."""
+    """A folder for a host's files that all of its users may enter."""
     return open_path
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """Root's own folder, where links lead."""
+    """A folder that only root may enter, for links to lead to."""
     if os.geteuid() != 0:
-        missing("only root can do what others may")
+        missing("only root can act as other users")
     made = tmp_path / "elsewhere"
     made.mkdir(mode=0o700)
     (made / "kept").write_text("root's")
