@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.environ.update(cloud.unproxied())
-    # Root starts a cloud, and all may find it.
+    # Root starts a cloud, but every user may find it.
     os.umask(0o022)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (BotoCoreError, ClientError) as error:
         print(
-            f"The local cloud {options.name!r} does not answer, or was stopped meanwhile: {error}",
+            f"The local cloud {options.name!r} does not answer or has been stopped: {error}",
             file=sys.stderr,
         )
         return 1
@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m localcloud",
-        description="An AWS of this machine's own: an embedded AWS API, and small systemd machines as its "
-        "EC2 instances. All of it lives in private namespaces and is gone after 'down'; nothing of it can "
-        "be reached from outside this machine.",
+        description="A private AWS on this machine: an embedded AWS API, with small systemd machines as its "
+        "EC2 instances. All of it lives in private namespaces and is gone after 'down'; none of it can be "
+        "reached from outside this machine.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -74,28 +74,31 @@ def _parser() -> argparse.ArgumentParser:
                 type=_port,
                 default=default,
                 metavar="PORT",
-                help=f"the {purpose}'s port on 127.0.0.1; 0: a free one (%(default)s)",
+                help=f"the {purpose}'s port on 127.0.0.1; 0 picks a free one (%(default)s)",
             )
         command.add_argument(
             "--internet",
             action="store_true",
-            help="instances reach the internet through this machine (without it, nothing leaves the cloud)",
+            help="let instances reach the internet through this machine (otherwise nothing leaves the cloud)",
         )
     starts[1].add_argument("--no-smoke", dest="smoke", action="store_false", help="do not run the sample job")
     starts[1].add_argument(
-        "environment", nargs="?", default="local", help="which environment, of kind local (%(default)s)"
+        "environment",
+        nargs="?",
+        default="local",
+        help="the environment to deploy, whose kind must be local (default: %(default)s)",
     )
     starts[1].add_argument(
         "--environments", type=Path, default=ENVIRONMENTS, metavar="DIRECTORY", help="where its file is"
     )
     add("down", _down, "stop the cloud and remove all of it")
-    add("status", _status, "show what runs")
+    add("status", _status, "show what is running")
     add("env", _env, 'print shell exports for the AWS CLI and others: eval "$(python -m localcloud env)"')
-    console = add("console", _console, "print an instance's console, a terminated one's too")
-    console.add_argument("--follow", action="store_true", help="go on printing")
+    console = add("console", _console, "print an instance's console, even if it was terminated")
+    console.add_argument("--follow", action="store_true", help="keep printing as it grows")
     shell = add("shell", _shell, "open a shell in an instance")
-    interrupt = add("interrupt", _interrupt, "take a spot instance back: two minutes' notice, then the end")
-    interrupt.add_argument("--rebalance", action="store_true", help="only recommend to replace it")
+    interrupt = add("interrupt", _interrupt, "reclaim a spot instance: two minutes' notice, then termination")
+    interrupt.add_argument("--rebalance", action="store_true", help="only recommend replacing it")
     for command in (console, shell, interrupt):
         command.add_argument("instance", help="the instance's id, as in 'status'")
     return parser
@@ -103,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) < 1 << 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: allowed are 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: allowed are 0 to 65535")
     return int(text)
 
 
@@ -164,7 +167,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _env(options: argparse.Namespace) -> int:
     variables = _running(options.name).environment()
-    # Not before it is known that a cloud runs: the caller's shell evaluates this.
+    # Only once a cloud is known to run, because the caller's shell evaluates this.
     print("unset AWS_PROFILE AWS_SESSION_TOKEN")
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
@@ -174,16 +177,16 @@ def _env(options: argparse.Namespace) -> int:
 def _console(options: argparse.Namespace) -> int:
     path = _running(options.name).console(options.instance)
     if not path.exists():
-        raise CloudError(f"{options.instance!r} is no instance of the local cloud {options.name!r}.")
+        raise CloudError(f"{options.instance!r} is not an instance of the local cloud {options.name!r}.")
     os.execvp("tail", ["tail", "--lines=+1", *(["--follow"] if options.follow else []), str(path)])  # noqa: S606
 
 
 def _shell(options: argparse.Namespace) -> int:
     leader = _running(options.name).leader(options.instance)
     if leader is None:
-        raise CloudError(f"{options.instance!r} does not run in the local cloud {options.name!r}.")
+        raise CloudError(f"{options.instance!r} is not running in the local cloud {options.name!r}.")
     words = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "bash", "--login"]
-    # What `env` gave the caller's shell leads nowhere in an instance.
+    # The variables that `env` gave the caller's shell are of no use in an instance.
     own = {"HOME": "/root", "TERM": os.environ.get("TERM", "dumb")}
     os.execvpe("nsenter", words, own)  # noqa: S606
 

@@ -1,7 +1,7 @@
 """The fixed addresses of the local cloud, all inside its own network namespace.
 
-AWS's own link-local addresses, and addresses reserved for benchmarks and documentation (RFC 2544, RFC 5737)
-that no VPC and no network of a user's machine has.
+They are AWS's own link-local addresses, and addresses reserved for benchmarks and documentation (RFC 2544,
+RFC 5737), which no VPC and no network of a user's machine has.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ GATEWAY = IPv4Address("198.18.0.1")
 # The source address of what comes in through the web UI's port on this machine: its user.
 OPERATOR = IPv4Address("127.0.0.1")
 
-# A place on the Internet that nothing trusts, for tests of forbidden ways.
+# A place on the Internet that nothing trusts, for tests of what is closed to it.
 OUTSIDE = IPv4Address("203.0.113.10")
 
-# Another one, for tests of ways that are open to some addresses outside the VPC.
+# Another one, for tests of what is open to some addresses outside the VPC.
 DEVELOPER = IPv4Address("198.51.100.10")
 
 

@@ -62,8 +62,8 @@ class Settings:
         account: The AWS account.
         api: File descriptor of the listening socket of the AWS API.
         web: File descriptor of the listening socket of the web UI.
-        ready: File descriptor that gets a line of JSON with the authority's certificate when all is up.
-        alive: File descriptor that ends without a byte if the launcher dies before it saw that.
+        ready: File descriptor that gets a line of JSON with the authority's certificate once all is up.
+        alive: File descriptor that yields a byte once the cloud may stay, or ends without one if it may not.
         internet: The cloud has a way out to the internet.
     """
 
@@ -98,7 +98,7 @@ class RunningCloud:
 
     @property
     def endpoint(self) -> str:
-        """The AWS API's address. By this name, because CloudFormation's template URLs need it."""
+        """The AWS API's address, by the name that CloudFormation's template URLs need."""
         return f"http://localhost:{self.api_port}"
 
     @property
@@ -113,16 +113,16 @@ class RunningCloud:
 
     @property
     def log(self) -> Path:
-        """What the cloud logs."""
+        """The file that the cloud logs to."""
         return _state(self.name) / "log"
 
     @property
     def work(self) -> Path:
-        """The directory of what its machines write: disks, volumes, consoles."""
+        """The directory that its machines write to: disks, volumes, consoles."""
         return _work(self.name)
 
     def console(self, instance: str) -> Path:
-        """The file with an instance's whole console, terminated ones' too.
+        """The file with an instance's whole console, even if it was terminated.
 
         Args:
             instance: The instance's id.
@@ -156,14 +156,14 @@ class RunningCloud:
         )
 
     def interrupt(self, instance: str, *, rebalance: bool = False) -> None:
-        """Announce to a spot instance that EC2 takes it back in two minutes, which then happens.
+        """Give a spot instance two minutes' notice that EC2 reclaims it, and then terminate it.
 
         Args:
             instance: The instance's id.
-            rebalance: Only recommend to replace it, as EC2 does where it is at risk.
+            rebalance: Only recommend replacing it, as EC2 does when an interruption is likely.
 
         Raises:
-            CloudError: It is no running spot instance.
+            CloudError: It is not a running spot instance.
         """
         query = urllib.parse.urlencode({"instance": instance, "rebalance": str(rebalance).lower()})
         request = urllib.request.Request(f"{self.endpoint}{INTERRUPT}?{query}", method="POST")  # noqa: S310
@@ -173,7 +173,7 @@ class RunningCloud:
             raise CloudError(error.read().decode()) from error
 
     def host_events(self) -> list[dict[str, Any]]:
-        """The events by which hosts told why they failed, the oldest first."""
+        """The events in which hosts reported why they failed, the oldest first."""
         logs = self.client("logs")
         found = [
             json.loads(event["message"])
@@ -187,8 +187,8 @@ class RunningCloud:
         """Register a root file system as an AMI, once.
 
         Args:
-            root: The root file system; its name tells it from others.
-            parameter: The SSM parameter that shall hold the AMI's id.
+            root: The root file system; its name identifies it.
+            parameter: The SSM parameter to put the AMI's id in.
 
         Returns:
             The AMI's id.
@@ -202,7 +202,7 @@ class RunningCloud:
         return image
 
     def environment(self) -> dict[str, str]:
-        """The environment variables with which programs use this cloud as their AWS."""
+        """The environment variables that make programs use this cloud as their AWS."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": _KEY,
@@ -217,21 +217,21 @@ class RunningCloud:
 
 
 def unproxied() -> dict[str, str]:
-    """The environment variables with which programs ask no proxy for what is on this machine."""
+    """The environment variables that keep programs from asking a proxy for what is on this machine."""
     known = ",".join(filter(None, (os.environ.get(name) for name in ("no_proxy", "NO_PROXY"))))
     hosts = ",".join(dict.fromkeys([*filter(None, known.split(",")), "localhost"]))
     return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def find(name: str, *, internet: bool = False) -> RunningCloud | None:
-    """The running cloud of this name, once one that starts is ready; None if there is none. Needs no root.
+    """The running cloud of this name, once it is ready; None if there is none. Needs no root.
 
     Args:
         name: The cloud's name.
         internet: Its instances must reach the internet.
 
     Raises:
-        CloudError: The name is not allowed, or its cloud is not as it must be.
+        CloudError: The name is not allowed, or its cloud lacks the internet.
     """
     _check_name(name)
     while (cloud := _living(name)) is not None and not cloud.certificate.exists():
@@ -239,7 +239,7 @@ def find(name: str, *, internet: bool = False) -> RunningCloud | None:
     if internet and cloud is not None and not cloud.internet:
         raise CloudError(
             f"The local cloud {name!r} runs without the internet: "
-            f"'python -m localcloud down --name {name}' first."
+            f"stop it first with 'python -m localcloud down --name {name}'."
         )
     return cloud
 
@@ -258,12 +258,12 @@ def _living(name: str) -> RunningCloud | None:
 
 
 def start(name: str, *, api_port: int, web_port: int, internet: bool = False) -> RunningCloud:
-    """Start a cloud and wait until it is ready. It goes away with this process if that ends before.
+    """Start a cloud and wait until it is ready. It goes away if this process ends before that.
 
     Args:
         name: The cloud's name.
-        api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
-        web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+        api_port: The AWS API's port on 127.0.0.1; 0 picks a free one.
+        web_port: The web UI's port on 127.0.0.1; 0 picks a free one.
         internet: Instances reach the internet through this machine.
 
     Raises:
@@ -275,14 +275,14 @@ def start(name: str, *, api_port: int, web_port: int, internet: bool = False) ->
 
 @contextlib.contextmanager
 def starting(name: str, *, api_port: int, web_port: int, internet: bool = False) -> Iterator[RunningCloud]:
-    """Start a cloud for a block that makes use of it; once the block has ended well, the cloud stays.
+    """Start a cloud for a block that uses it; once the block has ended without an error, the cloud stays.
 
     It goes away if the block raises, or if this process ends before the block does.
 
     Args:
         name: The cloud's name.
-        api_port: Where on 127.0.0.1 the AWS API answers; 0 takes a free port.
-        web_port: Where on 127.0.0.1 the web UI answers; 0 takes a free port.
+        api_port: The AWS API's port on 127.0.0.1; 0 picks a free one.
+        web_port: The web UI's port on 127.0.0.1; 0 picks a free one.
         internet: Instances reach the internet through this machine.
 
     Raises:
@@ -293,10 +293,10 @@ def starting(name: str, *, api_port: int, web_port: int, internet: bool = False)
         raise CloudError(reason)
     if any(cache.root().resolve().is_relative_to(hidden) for hidden in _HIDDEN):
         raise CloudError(
-            f"The local cloud cannot have its files in {cache.root()}: set OPENQA_CACHE to a folder "
+            f"The local cloud cannot keep its files in {cache.root()}: set OPENQA_CACHE to a folder "
             f"that is not below {', '.join(_HIDDEN)}."
         )
-    # The cloud watches the reading end: a byte says that it may stay, the end without one that it may not.
+    # The cloud watches the reading end: a byte means that it may stay, an end without one that it may not.
     alive, staying = os.pipe()
     with os.fdopen(staying, "wb", buffering=0) as stay:
         try:
@@ -308,7 +308,7 @@ def starting(name: str, *, api_port: int, web_port: int, internet: bool = False)
         except BaseException:
             stop(name)
             raise
-        with contextlib.suppress(BrokenPipeError):  # the cloud was ended meanwhile
+        with contextlib.suppress(BrokenPipeError):  # the cloud has ended in the meantime
             stay.write(b"k")
 
 
@@ -341,7 +341,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # Machines have users of their own, who must get at what is made here: their roots, say.
+            # Machines have users of their own, who must be able to read what is made here: their roots, say.
             umask=0o022,
             pass_fds=(lock, settings.api, settings.web, telling, alive, holding),
         )
@@ -359,7 +359,7 @@ def _launch(name: str, *, api_port: int, web_port: int, alive: int, internet: bo
             if internet:
                 _connect(process.pid, gone)
         with os.fdopen(ready, "rb") as answer:
-            # A line, not the end: more processes than the one that writes hold the other end.
+            # Up to a line's end, not the file's: other processes than the writer hold the pipe open, too.
             told = answer.readline()
         if not told:
             process.wait()
@@ -404,8 +404,8 @@ def stop(name: str) -> bool:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise CloudError(
-            "The name of a local cloud is up to 31 lower-case letters, digits and hyphens, a letter first: "
-            f"{name!r} is not."
+            f"{name!r} cannot name a local cloud: allowed are up to 31 lower-case letters, digits and "
+            "hyphens, beginning with a letter."
         )
 
 
@@ -449,7 +449,7 @@ def _populated(name: str) -> bool:
 
 
 def _clean(name: str) -> None:
-    """Remove what a cloud that does not run left behind."""
+    """Remove what a cloud that no longer runs left behind."""
     remove_cgroup(_cgroup(name))
     with contextlib.suppress(OSError):
         _cgroup(name).parent.rmdir()  # unless another cloud has its own there
@@ -463,8 +463,8 @@ def _clean(name: str) -> None:
 def _ended(name: str) -> Iterator[int]:
     """Wait for the end of a cloud, remove what it left behind and take its lock.
 
-    One that was killed ends when its machines have, and one whose launcher was, when it has loaded enough to
-    notice.
+    A killed cloud has ended once its machines have; one whose launcher was killed ends once it has loaded far
+    enough to notice.
     """
     deadline = time.monotonic() + _END_SECONDS
     while time.monotonic() < deadline:
@@ -475,7 +475,7 @@ def _ended(name: str) -> Iterator[int]:
                 return
         time.sleep(0.05)
     raise CloudError(
-        f"The local cloud {name!r} starts elsewhere, or did not end within {_END_SECONDS} seconds."
+        f"The local cloud {name!r} is being started elsewhere, or did not end within {_END_SECONDS} seconds."
     )
 
 

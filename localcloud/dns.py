@@ -43,7 +43,7 @@ def visible(zones: Iterable[Zone], vpc: str | None) -> tuple[Zone, ...]:
 
     Args:
         zones: All zones.
-        vpc: The VPC's id; None for who is in no VPC.
+        vpc: The VPC's id; None for a machine in no VPC.
     """
     return tuple(zone for zone in zones if not zone.vpcs or vpc in zone.vpcs)
 
@@ -91,7 +91,7 @@ def reply(names: Names, request: DNSRecord) -> DNSRecord:
 
 
 def is_known(names: Names, name: str) -> bool:
-    """Tell whether a name is for this resolver to answer, be it that it does not exist.
+    """Tell whether this resolver answers for a name, even if only that it does not exist.
 
     Args:
         names: What is known.
@@ -113,12 +113,12 @@ def serve(
 
     Args:
         known: What the machine with this address sees.
-        upstream: The resolver that knows the internet's names; None: there are none.
+        upstream: The resolver that knows the internet's names; None if the cloud has no way out.
         address: The address to listen on.
         port: The port to listen on.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
     """
 
     class Resolver(BaseResolver):  # type: ignore[misc] # dnslib has no types

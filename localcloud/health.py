@@ -19,7 +19,7 @@ class Health:
 
     Attributes:
         state: The target's state.
-        streak: Results in a row that speak against the state.
+        streak: Results in a row that contradict the state.
         description: Why it is not healthy.
     """
 
@@ -108,7 +108,7 @@ class Checker:
         ).start()
 
     def stop(self) -> None:
-        """Check no more."""
+        """Stop checking."""
         self._stopped.set()
 
     def _run(self, check: HealthCheck, target: Target, source: IPv4Address) -> None:

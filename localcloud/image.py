@@ -1,12 +1,12 @@
-"""The local AMI: a root file system made fit for this cloud, as a thin layer over it."""
+"""The local AMI: a root file system, and over it a thin layer that adapts it to this cloud."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-# cloud-init takes this for EC2 without the firmware's word, and leaves the network alone. It asks for no
-# tokens then, which the metadata service lets it.
+# With this, cloud-init believes that it is on EC2 although the firmware does not say so, and leaves the
+# network alone. It then asks for no tokens, which the metadata service lets it do.
 _CLOUD_INIT = """\
 datasource_list: [Ec2]
 datasource:
@@ -20,7 +20,7 @@ network:
 
 _UNITS = ("systemd-networkd.service", "systemd-networkd-wait-online.service", "systemd-resolved.service")
 
-# A machine makes its own.
+# Every machine makes its own.
 _UNIQUE = ("etc/machine-id", "var/lib/dbus/machine-id", "etc/hostname")
 
 
@@ -31,11 +31,11 @@ class ImageError(Exception):
 def make(root: Path, directory: Path, *, certificate: bytes) -> tuple[Path, ...]:
     """Make the image: trust in the local certificate authority, cloud-init's data source, networkd.
 
-    Mounts for a moment, so it wants a private mount namespace.
+    It mounts something for a moment, so it should run in a private mount namespace.
 
     Args:
-        root: A Debian root file system; it stays as it is.
-        directory: A directory for what differs: not there yet, or from an attempt that failed.
+        root: A Debian root file system, which is not changed.
+        directory: A directory for what differs; it does not exist yet, or is from an attempt that failed.
         certificate: The local certificate authority's, PEM.
 
     Returns:

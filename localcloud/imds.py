@@ -1,4 +1,4 @@
-"""The instance metadata service, version 2: which instance asks is known by the source address.
+"""The instance metadata service, version 2, which knows instances by their source addresses.
 
 Reference: the EC2 user guide, "Use the Instance Metadata Service to access instance metadata" and "Instance
 metadata categories".
@@ -126,7 +126,7 @@ def look_up(tree: Tree, path: str) -> str | None:
 
     Args:
         tree: The tree.
-        path: Names with slashes between; empty ones do not count.
+        path: Names separated by slashes; empty ones do not count.
     """
     node: Tree | str = tree
     for name in filter(None, path.split("/")):
@@ -167,7 +167,7 @@ class Service:
         cloud: Where instances and their credentials come from.
         region: The region.
         account: The account.
-        clock: Seconds that only grow.
+        clock: Returns seconds, and never goes back.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ def serve(service: Service, *, address: IPv4Address = METADATA, port: int = 80) 
     none; the network's rules raise it for instances whose options allow more.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is not available.
     """
 
     class Handler(BaseHTTPRequestHandler):

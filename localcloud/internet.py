@@ -29,7 +29,7 @@ def connect(pid: int, *, gone: int) -> None:
 
     Args:
         pid: The process; it may be about to enter its namespace.
-        gone: The reading end of a pipe whose writing end the cloud holds: its end is the way's end.
+        gone: The reading end of a pipe whose writing end the cloud holds: once that closes, the way out ends.
 
     Raises:
         InternetError: slirp4netns is not installed, or did not start.

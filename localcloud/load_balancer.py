@@ -29,7 +29,7 @@ _PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center
 
 
 def routable(targets: Iterable[Target]) -> tuple[Target, ...]:
-    """The targets that get requests: the healthy; all, if none is healthy ("fail open").
+    """The targets that get requests: the healthy ones, or all if none is healthy ("fail open").
 
     Args:
         targets: The registered targets, with their states.
@@ -51,7 +51,7 @@ def configuration(
         balancer: The load balancer.
         targets: Who gets requests, by target group.
         certificates: The PEM file of each HTTPS listener, by its ARN.
-        bad_gateway: A file with the whole answer for a target that does not take the connection.
+        bad_gateway: A file with the whole answer for a target that does not accept the connection.
     """
     lines = [
         "global",
@@ -66,7 +66,7 @@ def configuration(
         lines += _frontend(listener, balancer.addresses, targets, certificates.get(listener.arn))
     for group, members in sorted(targets.items()):
         lines += [f"backend {_backend(group)}", "  balance roundrobin", f"  errorfile 503 {bad_gateway}"]
-        # Each address of the balancer is as good a source as the other.
+        # Any address of the balancer would do as the source.
         source = f" source {balancer.addresses[0]}"
         lines += [f"  server {member.id} {member.address}:{member.port}{source}" for member in members]
     return "\n".join([*lines, ""])
@@ -110,7 +110,7 @@ def _respond(status: int, content_type: str, body: str) -> str:
 
 def _location(redirect: Redirect, listener: Listener) -> str:
     path = f"{redirect.path}?{redirect.query}" if redirect.query else redirect.path
-    # As one piece, because only so a missing query leaves no lonely question mark.
+    # As one piece, so that a missing query leaves no stray question mark.
     path = path.replace("/#{path}?#{query}", "%[pathq]")
     return (
         f"{redirect.protocol.lower()}://{redirect.host}:{redirect.port}{path}".replace(
@@ -151,14 +151,14 @@ class Balancer:
         )
 
     def update(self, balancer: LoadBalancer, targets: Mapping[str, Sequence[Target]]) -> None:
-        """Make it what it shall be. Connections that exist stay.
+        """Bring it in line with what is wanted. Existing connections stay.
 
         Args:
             balancer: The load balancer.
             targets: Who gets requests, by target group.
 
         Raises:
-            NetworkError: An address cannot be had.
+            NetworkError: An address could not be added.
         """
         text = configuration(
             balancer,
@@ -170,7 +170,7 @@ class Balancer:
             },
             bad_gateway=self._bad_gateway,
         )
-        # A signal to reload ends it when it has not quite started, which a busy machine makes likely.
+        # A signal to reload ends one that is still starting, which is likely on a busy machine.
         runs = self._process is not None and self._process.poll() is None
         if runs and text == self._configuration:
             return
@@ -186,7 +186,7 @@ class Balancer:
             self._process.send_signal(signal.SIGUSR2)  # reload
 
     def stop(self) -> None:
-        """End it with all its connections."""
+        """End it and all its connections."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
@@ -220,7 +220,7 @@ class LoadBalancing:
 
     def read(self) -> None:
         """Look up what is wanted."""
-        # One that is being made has no addresses yet, or nothing to listen for.
+        # One that is being created may have no addresses or no listeners yet.
         self._wanted = [b for b in self._cloud.load_balancers() if b.addresses and b.listeners]
         self._groups = {group.arn: group for group in self._cloud.target_groups()}
         self._check(_checks(self._wanted, self._groups))
@@ -229,7 +229,7 @@ class LoadBalancing:
         """Bring all in line with what is wanted and with what the checks say; cheap when nothing changed.
 
         Raises:
-            NetworkError: An address cannot be had.
+            NetworkError: An address could not be added.
         """
         members = {arn: routable(self._judged(group)) for arn, group in self._groups.items()}
         for arn in self._balancers.keys() - {balancer.arn for balancer in self._wanted}:
@@ -250,7 +250,7 @@ class LoadBalancing:
             self._checkers[check] = Checker(check.settings, target, wanted[check])
 
     def _judged(self, group: TargetGroup) -> list[Target]:
-        """The group's targets with the states that the checks say, which are reported where they are news."""
+        """The group's targets with the states that the checks found; a changed state is reported."""
         judged = []
         for target in group.targets:
             checker = self._checkers.get(_Check.of(group, target))
@@ -267,7 +267,7 @@ class LoadBalancing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Check:
-    """What is checked, and how; a change of either starts anew."""
+    """What is checked, and how; a change of either starts a new check."""
 
     group: str
     settings: HealthCheck
@@ -289,7 +289,7 @@ class _Check:
 def _checks(
     balancers: Iterable[LoadBalancer], groups: Mapping[str, TargetGroup]
 ) -> dict[_Check, IPv4Address]:
-    """The checks that are due and the address each comes from: of targets in use that are not leaving."""
+    """The checks of targets that are in use and not leaving, and the address that each check comes from."""
     return {
         _Check.of(groups[arn], target): balancer.addresses[0]
         for balancer in balancers

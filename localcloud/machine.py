@@ -19,7 +19,7 @@ from localcloud.network import Link
 
 CGROUPS = Path("/sys/fs/cgroup")
 
-# What GetConsoleOutput answers at most, as on EC2.
+# The most that GetConsoleOutput returns, as on EC2.
 CONSOLE_BYTES = 64 * 1024
 
 # Images of the root are in a store of their own, which no machine writes to.
@@ -39,7 +39,7 @@ _REBOOT = signal.SIGRTMIN + 5
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The primary network interface as the machine is told.
+    """What a machine is told about its primary network interface.
 
     Attributes:
         address: The private address.
@@ -67,7 +67,7 @@ def network_unit(primary: Network) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended; without a code, because its time was over."""
+    """How a command ended; without a code if it ran out of time."""
 
     code: int | None
     stdout: str
@@ -104,7 +104,7 @@ class Machine:
         upper = self.directory / "upper"
         for path in (upper, self.directory / "root", upper / "etc/systemd/network"):
             path.mkdir(parents=True, exist_ok=True)
-        # podman's storage, which on this overlay would have to do with FUSE: see machine.sh.
+        # podman's storage, which on this overlay would have to use FUSE: see machine.sh.
         (self.directory / "containers").mkdir(exist_ok=True)
         if self._images is not None:
             (upper / "etc/containers").mkdir(exist_ok=True)
@@ -199,7 +199,7 @@ class Machine:
 
     @property
     def takes_commands(self) -> bool:
-        """Whether its systemd is there to be asked."""
+        """Whether its systemd is up far enough to run commands."""
         return self.running and (
             (leader := self.leader) is not None and Path(f"/proc/{leader}/root/run/systemd/private").exists()
         )
@@ -208,9 +208,9 @@ class Machine:
         """Run a shell script in it as root, as a service, and wait for its end.
 
         Args:
-            name: Tells it from others.
+            name: Identifies the run.
             script: The script.
-            seconds: After how many it is stopped.
+            seconds: How long it may run before it is stopped.
         """
         began = time.monotonic()
         done = subprocess.run(

@@ -23,7 +23,7 @@ MTU = 9001  # of every interface in a VPC
 
 _OUTSIDE_NAMESPACE = "outside"
 _OUTSIDE_LINK = "outside"
-_OUTSIDE_ADDRESSES = (OUTSIDE, DEVELOPER)  # the first is the one that is used when none is asked for
+_OUTSIDE_ADDRESSES = (OUTSIDE, DEVELOPER)  # the first is the default source
 
 
 class NetworkError(Exception):
@@ -66,7 +66,7 @@ def connect(link: Link) -> None:
         f"link set {link.outer} up",
         f"route replace {link.address}/32 dev {link.outer}",
     )
-    # rp_filter: an address counts only on its own interface, as EC2's source/destination check wants it.
+    # rp_filter: an address counts only on its own interface, as with EC2's source/destination check.
     _sysctl({"proxy_arp": "1", "rp_filter": "1", "accept_redirects": "0", "send_redirects": "0"}, link.outer)
     Path(f"/proc/sys/net/ipv4/neigh/{link.outer}/proxy_delay").write_text("0")
 
@@ -140,9 +140,9 @@ def ruleset(
     every machine, as on AWS.
 
     Args:
-        firewalls: The rules in force, one entry an interface of a machine or a load balancer.
+        firewalls: The rules in force, one entry for each interface of a machine or load balancer.
         hop_limits: How far replies of the metadata service travel, where it is more than one hop.
-        way_out: What the rules let go to the internet does go there.
+        way_out: What the rules let out to the internet really goes there.
     """
     walls = sorted(firewalls, key=lambda wall: wall.address)
     own = ", ".join(str(wall.address) for wall in walls)
@@ -201,7 +201,7 @@ def ruleset(
 
 
 def apply_rules(rules: str) -> None:
-    """Put a ruleset in force, in one step; connections that exist stay.
+    """Put a ruleset in force, in one step; existing connections stay.
 
     Raises:
         NetworkError: nftables refuses it.
@@ -230,7 +230,7 @@ def _match(side: str, rule: Rule) -> list[str]:
 
 
 def _merged(networks: Iterable[IPv4Network]) -> list[IPv4Network]:
-    """The same addresses without overlaps, which a set of nftables refuses."""
+    """The same addresses without overlaps, which an nftables set refuses."""
     return list(collapse_addresses(networks))
 
 

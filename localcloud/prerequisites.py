@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-# Command → the Debian package that brings it.
+# Command → the Debian package that provides it.
 COMMANDS = {
     "haproxy": "haproxy",
     "ip": "iproute2",
@@ -16,12 +16,12 @@ COMMANDS = {
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
-# What machines are given; a container on this machine may have none of them.
+# What instances get of this machine, which may itself be a container without them.
 DEVICES = ("/dev/fuse", "/dev/loop-control", "/dev/net/tun")
 
 
 def missing() -> str | None:
-    """Why no local cloud can run here, one sentence; None where it can."""
+    """Why no local cloud can run here, in one sentence; None if one can."""
     if os.geteuid() != 0:
         return "The local cloud needs root: run it with sudo."
     packages = sorted({package for command, package in COMMANDS.items() if not shutil.which(command)})

@@ -36,7 +36,7 @@ _SHUTDOWN_SECONDS = 120
 _SIGNAL_SECONDS = 2
 _TICK_SECONDS = 0.3
 
-# A wildcard of a certificate stands for one label.
+# A certificate's wildcard stands for a single label.
 _GATEWAY_NAMES = (
     "*.amazonaws.com",
     "*.{region}.amazonaws.com",
@@ -46,7 +46,7 @@ _GATEWAY_NAMES = (
 
 
 def main() -> None:
-    """Run the cloud of the settings on the command line until it is killed."""
+    """Run the cloud that the settings on the command line describe, until it is killed."""
     settings = Settings(**json.loads(sys.argv[1]))
     _enter(settings)
     _become_init()
@@ -78,12 +78,12 @@ def main() -> None:
 
 
 class Runtime:
-    """Makes machines, disks and links of what the embedded AWS wants, and reports back.
+    """Makes the machines, disks and links that the embedded AWS wants, and reports back.
 
     Args:
         cloud: The embedded AWS.
-        work: An empty directory on a disk. Every AMI gets a file ``images/ID`` there from outside, with the
-            path of its root file system.
+        work: An empty directory on a disk. Whoever registers an AMI writes a file ``images/ID`` there, with
+            the path of its root file system.
         cgroup: The cloud's cgroup.
         region: The AWS region.
         authority: Issues certificates.
@@ -124,7 +124,7 @@ class Runtime:
         while True:
             now = self._cloud.wait(version, _TICK_SECONDS)
             if now != version:
-                # What comes in a burst is taken together.
+                # Changes that come in a burst are handled together.
                 time.sleep(_TICK_SECONDS / 10)
                 now = self._cloud.version()
             self.step(changed=now != version or bool(self._failures))
@@ -134,8 +134,8 @@ class Runtime:
         """Bring everything in line once.
 
         Args:
-            changed: What is wanted may have changed since the last step; what became of machines and targets
-                is looked at in any case.
+            changed: What is wanted may have changed since the last step; machines and targets are checked in
+                any case.
         """
         if changed:
             self._instances = {instance.id: instance for instance in self._cloud.instances()}
@@ -222,7 +222,7 @@ class Runtime:
             try:
                 root = Path((self._work / "images" / ami).read_text())
             except FileNotFoundError:
-                raise ImageError(f"{ami} is no AMI of this cloud") from None
+                raise ImageError(f"{ami} is not an AMI of this cloud") from None
             self._layers[ami] = image.make(
                 root, self._work / "layers" / ami, certificate=self._authority.certificate
             )
@@ -280,7 +280,7 @@ class Runtime:
                     self._cloud.detached(attachment.id)
                 continue
             shown = machine.has_disk(attachment.id) or machine.add_disk(attachment.id, volume.device)
-            # A machine that is stopped shows it when it boots.
+            # A stopped machine gets it when it boots.
             if attachment.state == "attaching" and (shown or not machine.running):
                 self._cloud.attached(attachment.id)
 
@@ -352,9 +352,9 @@ class Runtime:
             volume.grow(wanted[id].size_gib)
 
     def _guard(self, subject: str, action: Callable[[], None]) -> None:
-        """Do something; a failure is logged once and tried again at the next step.
+        """Do something; if it fails, log that once and try again at the next step.
 
-        Whatever the failure is, it must not take all other machines down.
+        No failure may take the other machines down.
         """
         try:
             action()
@@ -394,7 +394,7 @@ def _enter(settings: Settings) -> None:
 
 
 def _become_init() -> None:
-    """Leave the reaping of orphans, the first process's duty, to this process and go on in a child."""
+    """Go on in a child; this process stays to reap orphans, as is the first process's duty."""
     child = os.fork()
     if child == 0:
         return

@@ -16,7 +16,7 @@ _CHUNK = 1 << 16
 
 
 def entrance(balancers: tuple[LoadBalancer, ...]) -> tuple[IPv4Address, int] | None:
-    """Where a browser shall get: HTTPS of the first balancer that has it; None as long as there is none.
+    """Where a browser is led: to HTTPS of the first balancer that has it; None while none has.
 
     Args:
         balancers: All load balancers.
@@ -32,8 +32,8 @@ def serve(listener: socket.socket, target: Callable[[], tuple[IPv4Address, int] 
     """Pass connections on, in a thread of this process.
 
     Args:
-        listener: A listening socket, of whatever network namespace.
-        target: Where to at this moment; None closes the connection.
+        listener: A listening socket, in any network namespace.
+        target: Returns where a new connection goes; None closes it.
     """
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,7 +17,7 @@ _LOOP_CONFIG = struct.Struct("<II 52x I 176x 64x")
 
 
 class VolumeError(Exception):
-    """A loop device could not be had."""
+    """No loop device could be set up."""
 
 
 class Volume:
@@ -38,7 +38,7 @@ class Volume:
             size_gib: Its size in GiB; takes no space until written.
 
         Raises:
-            VolumeError: There is no loop device to be had.
+            VolumeError: No loop device could be set up.
         """
         self._path = path
         backing = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -59,7 +59,7 @@ class Volume:
         return False
 
     def grow(self, size_gib: int) -> None:
-        """Make it as large as it shall be, also while it is in use; EBS makes none smaller.
+        """Make it this large, even while it is in use; like EBS, never make it smaller.
 
         Args:
             size_gib: Its size in GiB.
@@ -75,7 +75,7 @@ class Volume:
 
 
 def _attach(backing: int) -> tuple[Path, int]:
-    """Bind a file to a free loop device; the device and a file descriptor that keeps it."""
+    """Bind a file to a free loop device; return that and a file descriptor that keeps it."""
     config = _LOOP_CONFIG.pack(backing, 0, _LO_FLAGS_AUTOCLEAR)
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -39,6 +39,6 @@ def _no_rule(*_: object, **__: object) -> NoReturn:
 
 
 def install() -> None:
-    """Put this health in the place of moto's, which is always good, and refuse what no balancer would do."""
+    """Put this health in place of moto's, which is always good, and refuse rules, which no balancer obeys."""
     FakeTargetGroup.health_for = _health_for  # type: ignore[method-assign]
     ELBv2Backend.create_rule = _no_rule  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ _FRESH = timedelta(minutes=10)
 
 
 class LocalCloud:
-    """See :class:`localcloud.aws.ports.Cloud`, which it is."""
+    """Implements :class:`localcloud.aws.ports.Cloud`, see there."""
 
     def __init__(self, world: World, autoscaling: AutoScaling, run_command: RunCommand) -> None:
         self._world = world
@@ -62,7 +62,7 @@ class LocalCloud:
         return self._world.version
 
     def wait(self, version: int, timeout: float) -> int:
-        """Wait until the version differs from ``version``, or ``timeout`` seconds; the version then."""
+        """Wait until the version differs from ``version``, or for ``timeout`` seconds; return the version."""
         with self._world.changed:
             self._world.changed.wait_for(lambda: self._world.version != version, timeout)
             return self._world.version
@@ -70,7 +70,7 @@ class LocalCloud:
     # -- instances
 
     def instances(self) -> tuple[Instance, ...]:
-        """All instances but the terminated."""
+        """All instances except the terminated ones."""
         with self._world.changed:
             return tuple(self._instance(i) for i in self._ec2.all_instances() if i.state != "terminated")
 
@@ -161,7 +161,7 @@ class LocalCloud:
         self._autoscaling.step(self._world.clock())
 
     def set_console(self, instance: str, output: bytes) -> None:
-        """Keep what GetConsoleOutput answers: the whole console so far, or its end."""
+        """Set what GetConsoleOutput returns: the whole console so far, or its end."""
         with self._world.changed:
             # As on AWS: the last 64 KiB.
             self._ec2.consoles[instance] = output[-65536:]
@@ -172,14 +172,14 @@ class LocalCloud:
             return self._run_command.waiting()
 
     def command_started(self, command: str) -> None:
-        """Report that a command runs now."""
+        """Report that a command is now running."""
         with self._world.changed:
             self._run_command.started(command)
 
     def command_ended(
         self, command: str, *, code: int | None, stdout: str, stderr: str, seconds: float
     ) -> None:
-        """Report what became of a command; without a code, its time was over."""
+        """Report how a command ended; without a code if it ran out of time."""
         with self._world.changed:
             self._run_command.ended(command, code=code, stdout=stdout, stderr=stderr, seconds=seconds)
 
@@ -210,7 +210,7 @@ class LocalCloud:
     # -- volumes and interfaces
 
     def volumes(self) -> tuple[Volume, ...]:
-        """All volumes that exist, but for the root volumes."""
+        """All volumes that exist, except the root volumes."""
         with self._world.changed:
             roots = {
                 i.block_device_mapping[i.root_device_name].volume_id
@@ -250,7 +250,7 @@ class LocalCloud:
             )
 
     def firewalls(self) -> tuple[Firewall, ...]:
-        """The security group rules in force, one entry an interface of an instance or load balancer."""
+        """The security group rules in force, one entry for each interface of an instance or load balancer."""
         with self._world.changed:
             enis = list(self._ec2.enis.values())
             members: dict[str, list[str]] = {}

@@ -21,8 +21,8 @@ from localcloud.aws.world import World
 # As the API's reference says of GetCommandInvocation, in characters.
 STDOUT, STDERR = 24000, 8000
 _PLUGIN = "aws:runShellScript"
-_DELIVERY = timedelta(hours=1)  # unless said
-_TIMEOUT_SECONDS = "3600"  # of the plugin, unless said
+_DELIVERY = timedelta(hours=1)  # unless the call says otherwise
+_TIMEOUT_SECONDS = "3600"  # of the plugin, unless the document says otherwise
 _REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -43,7 +43,7 @@ class _Invocation:
     comment: str = ""
 
     def shown(self) -> dict[str, Any]:
-        """What both calls that ask for it answer."""
+        """What both calls that ask about it return."""
         return {
             "CommandId": self.command.id,
             "InstanceId": self.command.instance,
@@ -103,7 +103,7 @@ class RunCommand:
         }
 
     def get_command_invocation(self, p: dict[str, Any]) -> dict[str, Any]:
-        """Tell about a command on an instance; what it wrote only once it has ended, as on AWS."""
+        """Describe a command on an instance; its output shows only once it has ended, as on AWS."""
         found = self._find(p["CommandId"])
         if found is None:
             raise Refusal("InvalidCommandId", "")
@@ -143,7 +143,7 @@ class RunCommand:
         sent.status = sent.details = "InProgress"
 
     def ended(self, command: str, *, code: int | None, stdout: str, stderr: str, seconds: float) -> None:
-        """A command has ended; without a code, because its time was over."""
+        """A command has ended; without a code if it ran out of time."""
         sent = self._sent[command]
         sent.stdout, sent.stderr, sent.seconds = stdout, stderr, seconds
         sent.code = -1 if code is None else code
@@ -165,7 +165,7 @@ class RunCommand:
             raise Refusal("InvalidDocument", f"Document with name {name} does not exist.")
         document = documents.find(version)
         if document.document_type != "Command":
-            raise Refusal("InvalidDocument", f"Document {name} is no Command.")
+            raise Refusal("InvalidDocument", f"Document {name} is not a Command document.")
         return dict(document.content_json)
 
 
@@ -180,7 +180,7 @@ def fill(content: dict[str, Any], given: dict[str, list[str]]) -> tuple[str, int
         The script, and for how many seconds it may run.
 
     Raises:
-        Refusal: The document or a parameter is not what it must be.
+        Refusal: The document or a parameter is invalid.
     """
     declared = content.get("parameters", {})
     if unknown := given.keys() - declared.keys():
@@ -188,7 +188,7 @@ def fill(content: dict[str, Any], given: dict[str, list[str]]) -> tuple[str, int
     values = {}
     for name, declaration in declared.items():
         if declaration["type"] != "String":
-            raise Refusal("InvalidDocument", f"The local cloud knows no {declaration['type']} parameters.")
+            raise Refusal("InvalidDocument", f"The local cloud takes no {declaration['type']} parameters.")
         if name not in given and "default" not in declaration:
             raise Refusal("InvalidParameters", f"Parameter {name} is required.")
         value = given[name] if name in given else [declaration["default"]]
@@ -197,7 +197,7 @@ def fill(content: dict[str, Any], given: dict[str, list[str]]) -> tuple[str, int
         if not re.search(declaration.get("allowedPattern", ""), value[0]):
             raise Refusal("InvalidParameters", f"Parameter {name} does not match its allowedPattern.")
         if value[0] not in declaration.get("allowedValues", value):
-            raise Refusal("InvalidParameters", f"Parameter {name} is none of its allowedValues.")
+            raise Refusal("InvalidParameters", f"Parameter {name} is not one of its allowedValues.")
         values[name] = value[0]
     steps = content.get("mainSteps", [])
     if content.get("schemaVersion") != "2.2" or [step["action"] for step in steps] != [_PLUGIN]:

@@ -90,8 +90,8 @@ class Backend(EC2Backend):
         super().__init__(region_name, account_id)
         self.reboots: dict[str, int] = {}
         self.consoles: dict[str, bytes] = {}
-        self.interruptions: dict[str, datetime] = {}  # when spot instances are taken back
-        self.rebalances: dict[str, datetime] = {}  # since when they are at risk of it
+        self.interruptions: dict[str, datetime] = {}  # when spot instances are reclaimed
+        self.rebalances: dict[str, datetime] = {}  # since when they have been at risk of that
 
     @property
     def _url_module(self) -> ModuleType:
@@ -164,10 +164,10 @@ class Backend(EC2Backend):
             self.reboots[instance.id] = self.reboots.get(instance.id, 0) + 1
         return instances
 
-    # -- spot: nobody's capacity is short here, so interruptions come when they are asked for
+    # -- spot: capacity never runs short here, so interruptions come on request
 
     def announce(self, instance_id: str, now: datetime, *, rebalance: bool) -> None:
-        """Announce to a spot instance that it is taken back in two minutes, or that it may soon be.
+        """Tell a spot instance that EC2 reclaims it in two minutes, or that it may soon do so.
 
         Args:
             instance_id: The instance.
@@ -175,18 +175,18 @@ class Backend(EC2Backend):
             rebalance: It is only at risk.
 
         Raises:
-            Refusal: It is no running spot instance.
+            Refusal: It is not a running spot instance.
         """
         instance = self.get_instance_by_id(instance_id)
         if instance is None or instance.lifecycle != "spot" or instance.state != "running":
-            raise Refusal("InvalidInstanceID", f"The instance '{instance_id}' is no spot instance that runs.")
+            raise Refusal("InvalidInstanceID", f"'{instance_id}' is not a running spot instance.")
         if rebalance:
             self.rebalances.setdefault(instance_id, now)
         else:
             self.interruptions.setdefault(instance_id, now + INTERRUPTION)
 
     def step(self, now: datetime) -> bool:
-        """Take back the spot instances whose time has come; whether there were any."""
+        """Reclaim the spot instances whose time has come; return whether there were any."""
         due = [
             instance.id
             for instance in self.all_instances()
@@ -199,7 +199,7 @@ class Backend(EC2Backend):
         return bool(due)
 
     def stopped(self, instance: Instance) -> None:
-        """The machine has ended: by order, or by itself, which may mean that it is to go."""
+        """The machine has ended: by order, or by itself, upon which the instance may have to terminate."""
         by_itself = instance.state in ("pending", "running")
         if instance.state == "shutting-down" or (
             by_itself and instance.instance_initiated_shutdown_behavior == "terminate"
@@ -209,7 +209,7 @@ class Backend(EC2Backend):
             set_state(instance, "stopped")
 
     def terminated(self, instance: Instance) -> None:
-        """The machine is gone: its root volume and own interface go with it, all else is let go."""
+        """The machine is gone: its root volume and own interface go with it, all else is detached."""
         if instance.state == "terminated":
             return
         set_state(instance, "shutting-down")
@@ -296,7 +296,7 @@ class Backend(EC2Backend):
             subnet = self.get_subnet(subnet)
         own = kwargs.get("description") == "Primary network interface" or "device_index" in kwargs
         if not own:
-            # Called without more, it is moto itself, with an address that it made up.
+            # Without further arguments, the caller is moto itself, with an address that it made up.
             if not private_ip_address or not (args or kwargs):
                 private_ip_address = subnet.get_available_subnet_ip(None)
             elif private_ip_address in subnet._subnet_ips:
@@ -401,7 +401,7 @@ def _register_image(self: AmisResponse) -> Any:
     answer = _moto_register_image(self)
     image = self.ec2_backend.amis[cast(Any, answer.result)["ImageId"]]
     image.architecture = self._get_param("Architecture", "x86_64")
-    # Where none is named, it is the first that the launch maps.
+    # If none is named, the root device is the first that the launch maps.
     image.root_device_name = self._get_param("RootDeviceName")
     return answer
 

@@ -42,9 +42,9 @@ class Request:
 
     Attributes:
         service: The signing name.
-        action: The action; of S3 it is found out here.
+        action: The action; S3's are worked out here.
         url: The URL as on AWS.
-        inside: It came by AWS's own names, as all do that instances send.
+        inside: It came by AWS's own host names, as all requests of instances do.
     """
 
     service: str
@@ -63,7 +63,7 @@ class Guard:
     def __init__(self, world: World, autoscaling: AutoScaling) -> None:
         self._world = world
         self._autoscaling = autoscaling
-        # By signing name. S3's requests have more than one need each: _s3_needs.
+        # By signing name. A request to S3 may have several needs: see _s3_needs.
         self._by_service: Mapping[str, Callable[[str, Parameters], Resources]] = {
             "autoscaling": self._group,
             "cloudformation": self._stack,
@@ -104,7 +104,7 @@ class Guard:
         return None
 
     def hides(self, request: Request) -> bool:
-        """Whether a missing object is to be reported as forbidden: its bucket may not be listed."""
+        """Whether a missing object is to be reported as forbidden, because its bucket may not be listed."""
         session = self._session(request)
         if session is None or request.service != "s3" or request.method not in ("GET", "HEAD"):
             return False
@@ -129,7 +129,7 @@ class Guard:
     # -- who asks
 
     def _session(self, request: Request) -> Any:
-        """The instance's session; None if it is no instance that asks."""
+        """The instance's session; None if the caller is not an instance."""
         if request.access_key is None:
             return None
         sessions = sts_backends[self._world.account]["aws"]
@@ -254,7 +254,7 @@ class Guard:
         elif action in ("DeleteItem", "GetItem", "PutItem", "UpdateItem"):
             item = p["Item"] if action == "PutItem" else p["Key"]
         else:
-            raise NotImplementedError(f"{action} of DynamoDB is nothing for instances of the local cloud.")
+            raise NotImplementedError(f"Instances of the local cloud cannot use {action} of DynamoDB.")
         return {"dynamodb:leadingkeys": list(item[table.hash_key_attr].values())}
 
     def _ec2_resources(self, _: str, p: Parameters) -> Resources:

@@ -37,7 +37,7 @@ def judge(policies: Iterable[Policy], need: Need, *, principal: str | None = Non
     Args:
         policies: The policy documents.
         need: What is to be done.
-        principal: The ARN of who asks, for policies of resources; None for those of identities.
+        principal: The caller's ARN, for policies of resources; None for those of identities.
 
     Returns:
         ``denied`` if any statement denies it, ``allowed`` if any allows it, else ``unmentioned``.
@@ -130,7 +130,7 @@ def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
     """Whether one condition holds.
 
     Raises:
-        NotImplementedError: The operator is not known here, where it must neither allow nor fail to deny.
+        NotImplementedError: The operator is not known here, so it must neither allow nor fail to deny.
     """
     actual = need.context.get(key.lower())
     name = operator.lower()
@@ -140,7 +140,7 @@ def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
     negated = name in _NEGATED
     check = _OPERATORS.get(_NEGATED.get(name, name))
     if check is None or quantifier not in ("", "forallvalues"):
-        raise NotImplementedError(f"The local cloud knows no condition {operator} of policies.")
+        raise NotImplementedError(f"The local cloud does not support the condition {operator} of policies.")
     if actual is None:
         return negated or quantifier == "forallvalues"
 

@@ -1,4 +1,4 @@
-"""moto's Parameter Store with values as long as it takes them: for more, another tier is to be paid."""
+"""moto's Parameter Store, with AWS's limit on the length of values: longer ones need a paid tier."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def _put_parameter(
 
 
 def install() -> None:
-    """Put this limit before moto's parameters, which may be of any length."""
+    """Add this limit to moto's parameters, which may be of any length."""
     SimpleSystemManagerBackend.put_parameter = _put_parameter  # type: ignore[method-assign]

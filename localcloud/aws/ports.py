@@ -1,10 +1,10 @@
 """What the runtime sees of the embedded AWS, and what it reports back.
 
-:class:`Cloud` is the only thing of :mod:`localcloud.aws` that the runtime knows, beside
+:class:`Cloud` is the only thing of :mod:`localcloud.aws` that the runtime knows, besides
 :func:`localcloud.aws.server.start`, which returns a server whose ``cloud`` is one. Every value is a
 snapshot; :meth:`Cloud.wait` tells when there may be a new one. All methods may be called from any thread.
 
-The runtime's part of the agreement:
+The runtime's part of the contract:
 
 - an instance in state ``pending`` is to be booted, then ``set_state(id, "running")``; ``shutting-down`` is
   to be destroyed, then ``"terminated"``; ``stopping`` is to be shut down, then ``"stopped"``. A machine that
@@ -99,7 +99,7 @@ class Instance:
     group: str | None  # the Auto Scaling group's name
     # For the metadata path autoscaling/target-lifecycle-state: InService, then Terminated.
     target_lifecycle_state: str | None
-    interruption: datetime | None = None  # when EC2 takes the spot instance back, once that is announced
+    interruption: datetime | None = None  # when EC2 reclaims the spot instance, once that is announced
     rebalance: datetime | None = None  # when a rebalance recommendation was given
 
 
@@ -134,7 +134,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Firewall:
-    """The security groups of one interface, resolved: groups named by a rule are their members' addresses.
+    """The security groups of one interface, resolved: groups named by a rule become their members' addresses.
 
     ``peers`` also holds the networks of prefix lists. Replies are always let through.
     """
@@ -215,7 +215,7 @@ class LoadBalancer:
     name: str
     dns_name: str
     internal: bool
-    addresses: tuple[IPv4Address, ...]  # its interfaces, one a subnet: the source of what it sends to targets
+    addresses: tuple[IPv4Address, ...]  # one per subnet; what it sends to targets comes from them
     idle_timeout: int  # seconds
     listeners: tuple[Listener, ...]
 
@@ -274,27 +274,27 @@ class Cloud(Protocol):
         """A number that changes whenever anything below may have changed."""
 
     def wait(self, version: int, timeout: float) -> int:
-        """Wait until the version differs from ``version``, or ``timeout`` seconds; the version then."""
+        """Wait until the version differs from ``version``, or for ``timeout`` seconds; return the version."""
 
     def instances(self) -> tuple[Instance, ...]:
-        """All instances but the terminated."""
+        """All instances except the terminated ones."""
 
     def set_state(self, instance: str, state: Literal["running", "stopped", "terminated"]) -> None:
         """Report what became of an instance. Unknown or already terminated ones are ignored."""
 
     def set_console(self, instance: str, output: bytes) -> None:
-        """Keep what GetConsoleOutput answers: the whole console so far, or its end."""
+        """Set what GetConsoleOutput returns: the whole console so far, or its end."""
 
     def commands(self) -> tuple[Command, ...]:
         """The commands that are to be run."""
 
     def command_started(self, command: str) -> None:
-        """Report that a command runs now."""
+        """Report that a command is now running."""
 
     def command_ended(
         self, command: str, *, code: int | None, stdout: str, stderr: str, seconds: float
     ) -> None:
-        """Report what became of a command; without a code, its time was over."""
+        """Report how a command ended; without a code if it ran out of time."""
 
     def credentials(self, instance: str) -> Credentials | None:
         """Current credentials of the instance's role; None without a role. The same until nearly expired."""
@@ -312,7 +312,7 @@ class Cloud(Protocol):
         """All subnets of the stacks' VPCs."""
 
     def firewalls(self) -> tuple[Firewall, ...]:
-        """The security group rules in force, one entry an interface of an instance or load balancer."""
+        """The security group rules in force, one entry for each interface of an instance or load balancer."""
 
     def zones(self) -> tuple[Zone, ...]:
         """All hosted zones."""

@@ -19,5 +19,5 @@ def _permitted(self: FakeBucket, *, target_bucket: FakeBucket, target_prefix: st
 def install() -> None:
     """Leave bucket policies to :mod:`localcloud.aws.iam`."""
     FakeBucket.get_permission = _neutral  # type: ignore[method-assign]
-    # S3 itself accepts a target of logs whose policy comes only after it.
+    # S3 itself accepts a log target whose policy is added only afterwards.
     FakeBucket._log_permissions_enabled_policy = _permitted  # type: ignore[method-assign,assignment]

@@ -89,7 +89,7 @@ class Server:
             fd=socket.fileno(),
         )
         if context is not None:
-            # Each thread shakes hands by itself: a client that stalls holds up nobody.
+            # Each connection's thread does its TLS handshake, so a client that stalls holds up no other.
             server.socket = context.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -129,7 +129,7 @@ class Server:
         action = _action(environ, headers, body)
         try:
             status, answered, content = self._respond(environ["REQUEST_METHOD"], action, url, headers, body)
-        except Exception as error:  # nothing may be answered with a 5xx, which SDKs try again
+        except Exception as error:  # never answer with a 5xx, which SDKs retry
             if not isinstance(error, NotImplementedError):
                 _LOG.exception("%s %s", action, url)
             message = str(error) or type(error).__name__
@@ -169,7 +169,7 @@ class Server:
         return status, answered, content
 
     def _interrupt(self, url: str) -> tuple[int, Mapping[str, Any], bytes]:
-        """Announce the end to a spot instance: AWS has no call for that, its spare capacity decides."""
+        """Give a spot instance notice: AWS has no call for that, as its spare capacity decides."""
         asked = {key: values[0] for key, values in parse_qs(urlparse(url).query).items()}
         with self.world.changed:
             try:
@@ -210,7 +210,7 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_of_aws(headers: Mapping[str, str]) -> bool:
-    """Whether a request came by a name of AWS's, which only instances resolve to this server."""
+    """Whether a request came by one of AWS's names, which only instances resolve to this server."""
     return headers.get("Host", "").split(":")[0].endswith(".amazonaws.com")
 
 
@@ -248,7 +248,7 @@ def _action(environ: Mapping[str, Any], headers: Mapping[str, str], body: bytes)
 
 
 def _signature(url: str, headers: Mapping[str, str]) -> tuple[str | None, str]:
-    """Access key and signing name of a request; S3 is what is not signed."""
+    """Access key and signing name of a request; an unsigned one is S3's."""
     query = parse_qs(urlparse(url).query)
     scope = headers.get("Authorization", "") or f"Credential={query.get('X-Amz-Credential', [''])[0]}"
     match = _CREDENTIAL.search(scope)

@@ -65,7 +65,7 @@ def responder(service: str, handler: object) -> type[Responder]:
 
     Args:
         service: boto3's name of the service.
-        handler: Has one method an action, in snake case, which takes the parameters and returns the answer,
+        handler: Has one method per action, in snake case, which takes the parameters and returns the answer,
             both as boto3 has them, or raises :class:`Refusal`.
 
     Returns:

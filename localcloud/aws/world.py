@@ -30,7 +30,7 @@ class World:
         clock: Tells the time; tests pass their own.
 
     Attributes:
-        short_zones: Availability zones in which EC2 has no host for a group; at first it has what they offer.
+        short_zones: Availability zones in which EC2 has no host for a group; at first, none.
     """
 
     def __init__(self, *, region: str, account: str, clock: Callable[[], datetime] = _now) -> None:
@@ -50,7 +50,7 @@ class World:
         )
 
     def touch(self) -> None:
-        """Tell all that wait that something changed."""
+        """Tell all who wait that something changed."""
         with self.changed:
             self.version += 1
             self.changed.notify_all()

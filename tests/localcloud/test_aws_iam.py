@@ -69,7 +69,7 @@ def test_conditions(condition: dict[str, Any], allowed: bool) -> None:
 @pytest.mark.parametrize("operator", ["DateGreaterThan", "ForAnyValue:StringEquals", "StringEqualsIfExists"])
 def test_a_condition_that_is_not_known_is_not_passed_over(operator: str, effect: str) -> None:
     other = policy(Effect=effect, Action="*", Condition={operator: {"aws:ResourceTag/team": "qa"}})
-    with pytest.raises(NotImplementedError, match=f"no condition {operator} of policies"):
+    with pytest.raises(NotImplementedError, match=f"does not support the condition {operator} of policies"):
         judge([policy(Action="*"), other], need(aws__resourcetag_team="qa"))
 
 

@@ -56,7 +56,7 @@ def test_what_a_failed_instance_said_last() -> None:
 def test_only_the_end_of_a_long_console_is_shown() -> None:
     told = report("i-1", "\n".join(f"line {number}" for number in range(1000)))
     assert told is not None
-    assert told.startswith("i-1 failed: it left no word about its boot\n")
+    assert told.startswith("i-1 failed: it printed nothing about its boot\n")
     assert told.endswith("line 999")
     assert len(told.splitlines()) < 50
 

@@ -225,14 +225,14 @@ def test_one_without_the_internet_is_none_with_it(words: str, lab: Lab) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"The local cloud '{lab.cloud.name}' runs without the internet: "
-        f"'python -m localcloud down --name {lab.cloud.name}' first.\n"
+        f"stop it first with 'python -m localcloud down --name {lab.cloud.name}'.\n"
     )
 
 
 def test_refusals_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_machine()
     for name in ("Not/allowed", "1st"):
-        with pytest.raises(CloudError, match=f"letters, digits and hyphens, a letter first: '{name}' is not"):
+        with pytest.raises(CloudError, match=f"'{name}' cannot name a local cloud: allowed are"):
             cloud.start(name, api_port=0, web_port=0)
     with monkeypatch.context() as patch:
         patch.setattr(prerequisites, "DEVICES", ("/dev/null", "/dev/none", "/dev/nobody"))
@@ -280,7 +280,7 @@ def command(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
 def test_a_port_that_is_none_is_refused_in_one_line(option: str, port: str) -> None:
     done = command("up", f"{option}={port}")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith(f"{option}: '{port}' is no port: allowed are 0 to 65535")
+    assert done.stderr.splitlines()[-1].endswith(f"{option}: '{port}' is not a port: allowed are 0 to 65535")
 
 
 @pytest.mark.parametrize("words", [["status"], ["env"], ["console", "i-1"], ["shell", "i-1"]])
@@ -300,7 +300,7 @@ def test_a_cloud_that_ended_meanwhile_is_told_in_one_line(
     monkeypatch.setattr(cloud, "find", lambda name: ended)
     assert main(["status"]) == 1
     assert capsys.readouterr().err == (
-        "The local cloud 'local' does not answer, or was stopped meanwhile: "
+        "The local cloud 'local' does not answer or has been stopped: "
         'Could not connect to the endpoint URL: "http://localhost:1/"\n'
     )
 
@@ -313,7 +313,7 @@ def test_commands_with_a_cloud(lab: Lab, pair: tuple[str, str]) -> None:
     assert f"export AWS_ENDPOINT_URL={lab.cloud.endpoint}\n" in command("env", *name).stdout
     assert "hello from the client" in command("console", pair[0], *name).stdout
     refused = command("console", "i-1", *name).stderr
-    assert refused == f"'i-1' is no instance of the local cloud '{lab.cloud.name}'.\n"
+    assert refused == f"'i-1' is not an instance of the local cloud '{lab.cloud.name}'.\n"
 
 
 def test_a_shell_is_the_instances_own(

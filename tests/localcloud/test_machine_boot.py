@@ -133,4 +133,4 @@ def test_an_unknown_image_ends_the_instance(lab: Lab) -> None:
     image = lab.aws("ec2").register_image(Name="unknown")["ImageId"]
     instance = lab.launch("client", ImageId=image)
     lab.wait_for_state(instance, "terminated")
-    assert f"{image} is no AMI of this cloud" in lab.cloud.log.read_text()
+    assert f"{image} is not an AMI of this cloud" in lab.cloud.log.read_text()

@@ -225,6 +225,6 @@ def test_a_host_touches_nothing_but_its_fleets_names(fleet: Fleet) -> None:
         with pytest.raises(ClientError) as error:
             refused()
         assert error.value.response["Error"]["Code"] in ("AccessDeniedException", "UnsupportedByLocalCloud")
-    with pytest.raises(ClientError, match="Scan of DynamoDB is nothing for instances"):
+    with pytest.raises(ClientError, match="Instances of the local cloud cannot use Scan of DynamoDB"):
         client.scan(TableName=table)
     client.put_item(TableName=table, Item=own)

@@ -76,7 +76,7 @@ def _page(p: Parameters, found: list[Found], default: int) -> tuple[list[Found],
 
 
 class AutoScaling:
-    """One method an action; parameters and answers as boto3 has them."""
+    """One method per action; parameters and answers as boto3 has them."""
 
     def __init__(self, world: World, machines: Machines | None = None) -> None:
         self.world = world
@@ -235,7 +235,7 @@ class AutoScaling:
         return Template(id=template["LaunchTemplateId"], name=template["LaunchTemplateName"], version=version)
 
     def update_auto_scaling_group(self, p: Parameters) -> None:
-        """Change a group; no instance is replaced by that."""
+        """Change a group; this replaces no instance."""
         group = self.group(p["AutoScalingGroupName"])
         if unknown := sorted(p.keys() - _PROPERTIES):
             raise _invalid(f"The local cloud does not support {', '.join(unknown)} of Auto Scaling groups")
@@ -314,7 +314,7 @@ class AutoScaling:
         return {"Activities": [_described_activity(*entry) for entry in shown], "NextToken": more}
 
     def set_desired_capacity(self, p: Parameters) -> None:
-        """Set how many instances there are to be."""
+        """Set the desired capacity."""
         group = self.group(p["AutoScalingGroupName"])
         desired = int(p["DesiredCapacity"])
         if desired > group.maximum:
@@ -476,7 +476,7 @@ class AutoScaling:
         self.world.touch()
 
     def delete_lifecycle_hook(self, p: Parameters) -> None:
-        """Delete a hook; those that wait for it go on."""
+        """Delete a hook; instances that wait for it go on."""
         group = self.group(p["AutoScalingGroupName"])
         hook = group.hooks.pop(p["LifecycleHookName"], None)
         if hook is None:
@@ -497,7 +497,7 @@ class AutoScaling:
         return {}
 
     def record_lifecycle_action_heartbeat(self, p: Parameters) -> Parameters:
-        """Let an instance's wait begin anew, but never beyond a hundred times its heartbeat."""
+        """Restart an instance's wait, which lasts at most a hundred heartbeats in all."""
         _, _, wait = self._wait(p)
         wait.deadline = self.world.clock() + wait.hook.heartbeat
         return {}

@@ -125,7 +125,7 @@ class Member:
 
     @property
     def leaving(self) -> bool:
-        """It is on its way out, and counts no more."""
+        """It is on its way out, and no longer counts."""
         return self.state.startswith("Terminating")
 
 
@@ -249,7 +249,7 @@ class Group:
             member.state = "Terminating:Proceed" if member.leaving else "Pending:Proceed"
 
     def _advance(self, member: Member, machines: Machines, now: datetime) -> None:
-        # Hooks wait for what runs: who completes one before is refused.
+        # A hook begins only once the instance runs: until then it cannot be completed.
         if member.state == "Pending" and machines.state(member.id) == "running":
             self._await(member, LAUNCHING, now)
         if member.state == "Pending:Proceed":

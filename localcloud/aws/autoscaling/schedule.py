@@ -27,11 +27,11 @@ def following(recurrence: str, now: datetime) -> datetime:
     """Returns the first moment after ``now`` that a recurrence names.
 
     Raises:
-        ValueError: it is none, or names no moment at all.
+        ValueError: it is not a recurrence, or never comes.
     """
     fields = recurrence.split()
     if len(fields) != len(_RANGES):
-        raise ValueError(f"{recurrence!r} has not five fields")
+        raise ValueError(f"{recurrence!r} does not have five fields")
     minutes, hours, days, months, weekdays = (
         _values(field, first, last) for field, (first, last) in zip(fields, _RANGES, strict=True)
     )

@@ -39,7 +39,7 @@ def _invalid(message: str) -> Refusal:
 
 
 class CloudFormation:
-    """One method an action; parameters and answers as boto3 has them."""
+    """One method per action; parameters and answers as boto3 has them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -175,7 +175,7 @@ class CloudFormation:
         }
 
     def list_stacks(self, p: Parameters) -> Parameters:
-        """List stacks, the deleted too."""
+        """List stacks, including deleted ones."""
         wanted = p.get("StackStatusFilter")
         stacks = [s for s in self.engine.stacks.values() if not wanted or s.status in wanted]
         return {
@@ -248,10 +248,10 @@ class CloudFormation:
         self._run(stack, "DELETE_IN_PROGRESS", p, lambda: self.engine.delete(stack))
 
     def _run(self, stack: Stack, status: str, p: Parameters, operation: Callable[[], None]) -> None:
-        # At once: the caller polls, and must not see the state before.
+        # Set at once: the caller polls, and must not see the previous state.
         stack.status, stack.token = status, p.get("ClientRequestToken")
         self.engine.start(stack, operation)
-        # Most operations are over sooner than the caller's first pause between two looks.
+        # Most operations are over before the caller, which pauses between polls, would look again.
         deadline = time.monotonic() + _PATIENCE
         while stack.busy and (left := deadline - time.monotonic()) > 0:
             self.world.changed.wait(left)
@@ -265,7 +265,7 @@ class CloudFormation:
     # -- change sets
 
     def create_change_set(self, p: Parameters) -> Parameters:
-        """Prepare a change; the stack is made, empty, if it is to be created."""
+        """Prepare a change; if it is to create the stack, that is made now, empty."""
         kind = p.get("ChangeSetType", "UPDATE")
         name = p["StackName"]
         existing = next((s for s in self.engine.stacks.values() if s.name == name and not s.deleted), None)
@@ -533,7 +533,7 @@ class CloudFormation:
         return {"Imports": users}
 
     def signal_resource(self, p: Parameters) -> None:
-        """An instance tells whether it came up."""
+        """An instance reports whether it came up."""
         stack = self._find(p["StackName"])
         resource = self._resource(stack, p["LogicalResourceId"])
         if not resource.status.endswith("_IN_PROGRESS"):

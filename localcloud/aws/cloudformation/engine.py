@@ -184,7 +184,7 @@ class Engine:
     # -- operations
 
     def start(self, stack: Stack, operation: Callable[[], None]) -> None:
-        """Run an operation in a thread of its own, holding the world but while it waits."""
+        """Run an operation in a thread of its own, which holds the world's lock except while it waits."""
         import threading
 
         def run() -> None:
@@ -200,7 +200,7 @@ class Engine:
     def event(
         self, stack: Stack, status: str, reason: str | None = None, resource: Resource | None = None
     ) -> None:
-        """Set the status of a stack or of one of its resources, and tell."""
+        """Set the status of a stack or of one of its resources, and announce it."""
         now = self.world.clock()
         if resource is None:
             stack.status, stack.reason = status, reason
@@ -219,7 +219,7 @@ class Engine:
             )
         )
         self.world.touch()
-        # Lets others look between two resources.
+        # Lets other threads look between two resources.
         self.world.changed.wait(0.001)
 
     def create(self, stack: Stack, source: Source) -> None:
@@ -344,7 +344,7 @@ class _Run:
             return
         before = undo.attempted.get(name)
         if before is None:
-            current.definition = definition  # of which the policies may have changed
+            current.definition = definition  # whose policies may have changed
             return
         if current.physical_id != before.physical_id:
             # It was replaced: the old one still exists.
@@ -423,7 +423,7 @@ class _Run:
         previous_definition, current.definition = current.definition, definition
         try:
             if changed:
-                # As it is now being made: what a roll-back has to undo.
+                # Already set, so that a roll-back knows what it has to undo.
                 current.properties = properties
                 kind.update(context, old, properties)
         except UpdateRefusedError:
@@ -439,7 +439,7 @@ class _Run:
         """Work out the outputs.
 
         Raises:
-            OperationError: An output cannot be, or an export clashes or is in use.
+            OperationError: An output cannot be worked out, or an export clashes or is in use.
         """
         outputs = []
         try:
@@ -480,7 +480,7 @@ class _Run:
         self.remove(templates.creation_order(gone)[::-1], retain=("Retain", "RetainExceptOnCreate"))
 
     def remove(self, names: list[str], *, retain: tuple[str, ...]) -> str | None:
-        """Delete resources; the reason if some could not be."""
+        """Delete resources; return the reason if some could not be deleted."""
         failed = []
         for name in names:
             resource = self.stack.resources.get(name)

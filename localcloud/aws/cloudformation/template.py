@@ -1,4 +1,4 @@
-"""Templates: what they depend on, and what their intrinsic functions come to. Pure functions."""
+"""Templates: what they depend on, and what their intrinsic functions evaluate to. Pure functions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def parse(body: str) -> dict[str, Any]:
         The template with its sections and resource attributes checked.
 
     Raises:
-        TemplateError: It is no template, or has parts that are not supported here.
+        TemplateError: It is not a template, or has parts that are not supported here.
     """
     try:
         template = json.loads(body) if body.lstrip().startswith("{") else _load_yaml(body)

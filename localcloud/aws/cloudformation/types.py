@@ -21,7 +21,7 @@ class ResourceError(Exception):
 
 
 class UpdateRefusedError(ResourceError):
-    """A resource that cannot be changed so: nothing of it was, and a roll-back has nothing to undo."""
+    """A resource that cannot be changed so: nothing was changed, and a roll-back has nothing to undo."""
 
 
 @dataclass(kw_only=True)
@@ -79,14 +79,14 @@ class Context:
         return name.lower() if lower else name
 
     def wait(self, done: Callable[[], bool], timeout: timedelta | None = None) -> bool:
-        """Let the others work until something is the case.
+        """Let other threads work until a condition holds.
 
         Args:
-            done: Tells whether it is.
-            timeout: Not longer than this, by the world's clock.
+            done: Tells whether it holds.
+            timeout: How long to wait at most, by the world's clock.
 
         Returns:
-            Whether it came to be.
+            Whether it held in time.
         """
         start = self.world.clock()
         while not done():
@@ -176,7 +176,7 @@ class Type:
         return {**p, "Tags": [{"Key": key, "Value": value} for key, value in {**more, **own}.items()]}
 
     def refused(self, p: Properties) -> str | None:
-        """The reason why these properties cannot be had here; None if they can."""
+        """Why these properties are not supported here; None if they are."""
         if unknown := sorted(p.keys() - self.properties):
             return f"The local cloud does not support {', '.join(unknown)} of {self.type}"
         return None
@@ -206,7 +206,7 @@ def duration(text: str) -> timedelta:
     """Read an ISO 8601 duration of hours, minutes and seconds, such as PT15M.
 
     Raises:
-        ResourceError: It is none.
+        ResourceError: It is not a duration.
     """
     match = re.fullmatch(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?", text)
     if not match or not any(match.groups()):

@@ -40,7 +40,7 @@ class LoadBalancer(
     """An Application Load Balancer, with one interface in each of its subnets."""
 
     def refused(self, p: Properties) -> str | None:
-        """Only Application Load Balancers are here."""
+        """Only Application Load Balancers are supported here."""
         if p.get("Type", "application") != "application":
             return f"The local cloud has no load balancers of type {p['Type']}"
         return super().refused(p)
@@ -102,7 +102,7 @@ class LoadBalancer(
         self.retag(c, old, new)
 
     def delete(self, c: Context, p: Properties) -> None:
-        """Delete it, if its attributes let it."""
+        """Delete it, if its attributes allow that."""
         entries = {entry["Key"]: entry["Value"] for entry in _attributes(p, "LoadBalancerAttributes")}
         if str(entries.get("deletion_protection.enabled", "false")).lower() == "true":
             raise ResourceError(

@@ -72,7 +72,7 @@ class ScheduledAction(
         c.created(name)
 
     def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Put another under its name."""
+        """Replace it under its name."""
         c.call("autoscaling", "put_scheduled_update_group_action", ScheduledActionName=c.id, **new)
 
     def delete(self, c: Context, p: Properties) -> None:
@@ -139,7 +139,7 @@ class AutoScalingGroup(
         return found
 
     def _settle(self, c: Context) -> None:
-        """Wait until the group has launched what it is to have; a failed launch fails the resource."""
+        """Wait until the group has launched all that it wants; a failed launch fails the resource."""
         failed: list[str] = []
 
         def done() -> bool:
@@ -163,13 +163,13 @@ class AutoScalingGroup(
     def _signals(
         self, c: Context, count: int, timeout: str, percent: int, *, awaited: set[str] | None = None
     ) -> None:
-        """Wait for as many signals; too many failures fail the resource at once.
+        """Wait for so many signals; too many failures fail the resource at once.
 
         Args:
             c: The context.
-            count: How many signals there are to be.
+            count: How many signals to wait for.
             timeout: How long to wait, as an ISO 8601 duration.
-            percent: How many of them must tell of success.
+            percent: How many percent of them must report success.
             awaited: The instances whose signals count; None counts all.
         """
         counted: dict[str, str] = {}
@@ -182,7 +182,7 @@ class AutoScalingGroup(
             return number("SUCCESS") >= needed or number("FAILURE") > count - needed
 
         def done() -> bool:
-            # In the order of their arrival: what comes after the one that decides is too late.
+            # In the order of arrival: signals after the one that decides come too late.
             for unique, status in list(c.resource.signals.items()):
                 if decided():
                     break
@@ -265,7 +265,7 @@ class AutoScalingGroup(
         Args:
             c: The context.
             policy: The ``AutoScalingRollingUpdate``.
-            everything: Those too that were launched from the current template.
+            everything: Also replace those that were launched from the current template.
         """
         if unknown := sorted(policy.keys() - _ROLLING):
             raise ResourceError(f"The local cloud's rolling update has no {', '.join(unknown)}")
@@ -329,7 +329,7 @@ class AutoScalingGroup(
 
     def _terminate(self, c: Context, batch: list[str], minimum: int, desired: int) -> None:
         names = ", ".join(batch)
-        # Not replaced yet: the old ones go before the new ones come.
+        # The old ones go before the new ones come, so the group must not replace them yet.
         self._resize(c, min(minimum, desired - len(batch)), desired)
         for instance in batch:
             c.call(
@@ -357,7 +357,7 @@ class AutoScalingGroup(
             f"New instance(s) added to autoscaling group - Waiting on {len(fresh)} resource signal(s) with a "
             f"timeout of {pause}."
         )
-        # One that is on its way out may still signal, as the successors do of a host that failed an update.
+        # Others, on their way out, may still signal, such as successors of a host whose update failed.
         awaited = {instance["InstanceId"] for instance in fresh}
         percent = int(policy.get("MinSuccessfulInstancesPercent", 100))
         self._signals(c, len(fresh), pause, percent, awaited=awaited)

@@ -39,7 +39,7 @@ class HostedZone(
         c.call("route53", "delete_hosted_zone", Id=c.id)
 
     def refused(self, p: Properties) -> str | None:
-        """Query logs need a log group that is not here."""
+        """Query logs are refused: they need a log group that is not here."""
         return "The local cloud has no query logs" if "QueryLoggingConfig" in p else super().refused(p)
 
     def attributes(self, c: Context, p: Properties) -> dict[str, Any]:

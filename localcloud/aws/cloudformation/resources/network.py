@@ -127,7 +127,7 @@ class DhcpOptionsAssociation(
         c.call("ec2", "associate_dhcp_options", DhcpOptionsId=new["DhcpOptionsId"], VpcId=new["VpcId"])
 
     def delete(self, c: Context, p: Properties) -> None:
-        """Give the VPC AWS's own again."""
+        """Give the VPC AWS's own options again."""
         c.call("ec2", "associate_dhcp_options", DhcpOptionsId="default", VpcId=p["VpcId"])
 
 
@@ -450,7 +450,7 @@ def _permission(rule: Properties) -> dict[str, Any]:
         if key in rule:
             permission[key] = int(rule[key])
     if permission["IpProtocol"] not in ("-1", *_WITH_PORTS):
-        # Others have none; moto wants to be told so.
+        # Other protocols have no ports, which moto must be told.
         permission |= {"FromPort": -1, "ToPort": -1}
     described = {"Description": rule["Description"]} if "Description" in rule else {}
     group = rule.get("SourceSecurityGroupId") or rule.get("DestinationSecurityGroupId")

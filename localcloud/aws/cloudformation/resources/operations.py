@@ -61,7 +61,7 @@ class Document(
     """A document of Systems Manager."""
 
     def refused(self, p: Properties) -> str | None:
-        """With the other method a change replaces it, which a document with a name does not bear."""
+        """With the other method a change replaces the document, which fails if it has a name."""
         if p.get("UpdateMethod") != "NewVersion":
             return f"The local cloud supports only the UpdateMethod NewVersion of {self.type}"
         return super().refused(p)
@@ -74,7 +74,7 @@ class Document(
         c.created(name)
 
     def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Make a new version. AWS says that it becomes the default, and was seen to leave the old one."""
+        """Make a new version. AWS says that this becomes the default, but was seen to keep the old one."""
         rest = {key: new[key] for key in ("Content", "DocumentFormat") if key in new}
         c.call("ssm", "update_document", Name=c.id, DocumentVersion="$LATEST", **rest)
 
@@ -127,7 +127,7 @@ class LogGroup(
 
 
 class LogsPolicy(Type, type="AWS::Logs::ResourcePolicy", properties="PolicyDocument", immutable="PolicyName"):
-    """Who else may write to log groups; nothing asks it here."""
+    """Who else may write to log groups; nothing enforces it here."""
 
     def create(self, c: Context, p: Properties) -> None:
         """Put it."""

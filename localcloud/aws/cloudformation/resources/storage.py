@@ -30,7 +30,7 @@ class Bucket(
     """A bucket."""
 
     def refused(self, p: Properties) -> str | None:
-        """Canned access lists are not here."""
+        """Canned access lists are not supported here."""
         if p.get("AccessControl", "Private") != "Private":
             return f"The local cloud has no AccessControl {p['AccessControl']}"
         return super().refused(p)
@@ -174,7 +174,7 @@ class Volume(
     type="AWS::EC2::Volume",
     properties="AvailabilityZone Encrypted Iops KmsKeyId Size SnapshotId Tags Throughput VolumeType",
 ):
-    """An EBS volume, which CloudFormation replaces for no change."""
+    """An EBS volume, which no change makes CloudFormation replace."""
 
     def create(self, c: Context, p: Properties) -> None:
         """Create it."""

@@ -16,7 +16,7 @@ class Table(
     """A table without indexes."""
 
     def refused(self, p: Properties) -> str | None:
-        """Provisioned throughput is not here."""
+        """Provisioned throughput is not supported here."""
         if p.get("BillingMode") != "PAY_PER_REQUEST":
             return "The local cloud has no tables but those with BillingMode PAY_PER_REQUEST"
         return super().refused(p)
