@@ -67,14 +67,14 @@ def build(app: cdk.App, environment: settings.Environment) -> None:
 
 
 def advise(app: cdk.App, environment: settings.Environment) -> None:
-    """Has the CDK CLI tell what is likely a mistake, which ``--strict`` refuses."""
+    """Has the CDK CLI warn of probable mistakes, which ``--strict`` refuses."""
     for line in settings.warnings(environment):
         cdk.Annotations.of(app).add_warning_v2("openqa:settings", line)
 
 
 def check(app: cdk.App) -> None:
-    """Has AWS's security rules checked at synth: what is not acknowledged with its reason is an error."""
-    # It takes time to load, so that it is not even imported where nothing is to be validated.
+    """Has synth check AWS's security rules: a finding that is not acknowledged with a reason is an error."""
+    # Loading them takes time, so they are not even imported where nothing is to be validated.
     from cdk_nag import AwsSolutionsChecks
 
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
@@ -98,10 +98,10 @@ def main() -> int:
             check(app)
         app.synth()
     except (OSError, RuntimeError) as error:
-        # What the CDK's Node cannot write is a RuntimeError here, as all that goes wrong there.
+        # What the CDK's Node cannot write is a RuntimeError here, like everything that goes wrong there.
         if isinstance(error, RuntimeError) and not re.match("Error: E[A-Z]+: ", str(error)):
             raise
-        print(f"The templates cannot be made in {app.outdir}: {error}", file=sys.stderr)
+        print(f"The templates cannot be written to {app.outdir}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,8 +1,7 @@
 """The typed model of an environment file: all that an operator may set.
 
 An environment is described by ``environments/NAME.toml``. :func:`load` reads and validates it before
-anything else happens; every refusal is one line that names the file, the key, the value and what is
-allowed.
+anything else happens; every error is one line that names the file, the key, the value and what is allowed.
 """
 
 from settings.advice import warnings

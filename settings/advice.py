@@ -1,4 +1,4 @@
-"""What is allowed, but likely a mistake."""
+"""What is allowed, but probably a mistake."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from settings.problem import shown
 from userdata.messages.rules import fields
 from userdata.messages.sources import FETCHED
 
-# Where AWS's public parameters have Debian's images.
+# What the names of AWS's public parameters for Debian's images begin with.
 DEBIAN_IMAGES = "/aws/service/debian/"
-# Of openQA's volume: the rest is results, needles, fixed assets, and what must stay free for jobs.
+# Of openQA's volume; the rest is for results, needles, fixed assets, and the space that jobs need.
 ASSETS_SHARE = 0.75
 
 
 def warnings(environment: Environment) -> tuple[str, ...]:
-    """Tells what is allowed, but likely a mistake: one line for each.
+    """Returns one line for each setting that is allowed, but probably a mistake.
 
     Args:
         environment: a valid one.
@@ -48,14 +48,14 @@ def warnings(environment: Environment) -> tuple[str, ...]:
         *_builds_of_other_tests(environment),
         *_builds_without_hosts(environment),
     )
-    return tuple(dict.fromkeys(found))  # builds of one table have much in common
+    return tuple(dict.fromkeys(found))  # builds of one table often share a mistake
 
 
 def _ranges_without_use(environment: Environment) -> Iterator[str]:
     if environment.public and environment.trusted:
         trusted = shown(environment.trusted)
         yield (
-            f"{environment.name}: trusted = {trusted}: decides nothing, as with public = true everybody "
+            f"{environment.name}: trusted = {trusted}: has no effect, as with public = true everybody "
             "reaches the web UI; wanted: one of the two"
         )
 
@@ -69,8 +69,9 @@ def _refs_without_use(environment: Environment) -> Iterator[str]:
         ref = f"{key.partition('_')[0]}_ref"
         if ref in content.model_fields_set and not there:
             yield (
-                f"{environment.name}: content.{ref} = {shown(getattr(content, ref))}: decides nothing "
-                f"without content.{key}: they are in the tests' repository; wanted: tests_ref, or that, too"
+                f"{environment.name}: content.{ref} = {shown(getattr(content, ref))}: has no effect "
+                f"without content.{key}, as they are in the tests' repository; wanted: tests_ref, or "
+                f"content.{key} as well"
             )
 
 
@@ -79,7 +80,7 @@ def _emulation_on_hosts_with_kvm(environment: Environment) -> Iterator[str]:
         if not fleet.kvm and fleet.virtualization != "none":
             yield (
                 f"{environment.name}: fleets.{fleet.name}.kvm = false: jobs run in software emulation, many "
-                f"times slower, on hosts that have KVM by virtualization = {shown(fleet.virtualization)}; "
+                f"times slower, on hosts that have KVM with virtualization = {shown(fleet.virtualization)}; "
                 'wanted: true, or virtualization = "none"'
             )
 
@@ -89,7 +90,7 @@ def _developers_without_a_way(environment: Environment) -> Iterator[str]:
         private = any(cidr.subnet_of(network) for network in PRIVATE_NETWORKS)
         if environment.network.egress == "nat" and not private:
             yield (
-                f"{environment.name}: developers = {shown(cidr)}: no private range, and worker hosts have "
+                f"{environment.name}: developers = {shown(cidr)}: not a private range, but worker hosts have "
                 "private addresses only; wanted: the range of a VPN or a peered network, or network.egress = "
                 '"public-ip"'
             )
@@ -110,9 +111,9 @@ def _unknown_classes(environment: Environment) -> Iterator[str]:
         for name in fleet.classes:
             if name not in known:
                 yield (
-                    f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: no job asks for it "
-                    f"that content {shown(profile)} has; known: {', '.join(sorted(known))}; others go into "
-                    "content.classes, each with the jobs of its largest cluster"
+                    f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: no job of content "
+                    f"{shown(profile)} asks for it; known: {', '.join(sorted(known))}; others go into "
+                    "content.classes, each with the number of jobs of its largest cluster"
                 )
 
 
@@ -122,8 +123,8 @@ def _clusters_apart(environment: Environment) -> Iterator[str]:
             if fleet.network == "user" and name in fleet.classes:
                 yield (
                     f"{environment.name}: fleets.{fleet.name}.classes = {shown(name)}: clusters of up to "
-                    f'{jobs} jobs ask for it, whose guests cannot reach each other with network = "user"; '
-                    'wanted: network = "tap" or "vde"'
+                    f"{jobs} jobs ask for it, but their guests cannot reach each other with "
+                    'network = "user"; wanted: network = "tap" or "vde"'
                 )
 
 
@@ -132,7 +133,7 @@ def _networks_without_clusters(environment: Environment) -> Iterator[str]:
         asked = ("tap", "tap2", *environment.content.clusters(fleet.architecture))
         if fleet.network == "tap" and not set(asked) & set(fleet.classes):
             yield (
-                f'{environment.name}: fleets.{fleet.name}.network = "tap": no cluster comes to a fleet '
+                f'{environment.name}: fleets.{fleet.name}.network = "tap": no cluster runs on a fleet '
                 f"without a class of clusters; wanted in classes: one of {', '.join(dict.fromkeys(asked))}"
             )
 
@@ -156,13 +157,13 @@ def _images_to_fill_in(environment: Environment) -> Iterator[str]:
     for key, (image, _) in _images(environment).items():
         if not image.removeprefix("ami-").strip("0"):
             yield (
-                f"{environment.name}: {key} = {shown(image)}: stands for one to be filled in; "
-                "EC2 has none of this id, so that the deployment fails with its first host"
+                f"{environment.name}: {key} = {shown(image)}: a placeholder, to be filled in; EC2 has no "
+                "image with this id, so the deployment fails at its first host"
             )
 
 
 def _images(environment: Environment) -> Mapping[str, tuple[str, str]]:
-    """Collect the machine images that are set, by key, each with the system that it must hold."""
+    """Collect the machine images that are set, by key, each with the operating system it must have."""
     all_hosts = {
         f"image.{architecture}": (environment.image.of(architecture), environment.os)
         for architecture in ARCHITECTURES
@@ -185,8 +186,8 @@ def _images_that_do_not_fit(environment: Environment) -> Iterator[str]:
         own = environment.image.of(architecture)
         if own and own.startswith("/aws/service/") and environment.image.golden:
             yield (
-                f"{environment.name}: image.golden = true: hosts would install nothing, and "
-                f"{shown(own)} holds nothing of openQA; wanted: false, or an image of your own"
+                f"{environment.name}: image.golden = true: hosts would install nothing, but "
+                f"{shown(own)} does not contain openQA; wanted: false, or an image of your own"
             )
 
 
@@ -196,7 +197,7 @@ def _assets_without_room(environment: Environment) -> Iterator[str]:
     if sum(limits.values()) > room:
         yield (
             f"{environment.name}: content.asset_limits = {shown(limits)}: openQA removes nothing below them, "
-            f"and with results and images they fill webui.volume_gib = {environment.webui.volume_gib}; "
+            f"and with results and images that fills webui.volume_gib = {environment.webui.volume_gib}; "
             f"wanted: {room} in all, or a larger volume"
         )
 
@@ -207,24 +208,24 @@ def _ids_that_are_not_read(environment: Environment) -> Iterator[str]:
     if environment.os == "debian" and field not in (None, "id"):
         yield (
             f"{environment.name}: sign_in.id_from = {shown(field)}: Debian's openQA knows people by the "
-            'provider\'s field "id", and lets in nobody who has none; wanted: "id", or os = "fedora"'
+            'provider\'s field "id" and lets in nobody without one; wanted: "id", or os = "fedora"'
         )
 
 
 def _sign_ins_that_are_refused(environment: Environment) -> Iterator[str]:
-    """openQA adds all that OAuth2 wants in this address but the kind of answer (RFC 6749, 4.1.1)."""
+    """openQA adds all that OAuth2 wants in this address except the response type (RFC 6749, 4.1.1)."""
     address = environment.sign_in.authorize_url
     if address and "response_type=" not in address:
         yield (
-            f"{environment.name}: sign_in.authorize_url = {shown(address)}: openQA does not say by itself "
-            "what providers shall answer with, and most then refuse; wanted: ?response_type=code at its end"
+            f"{environment.name}: sign_in.authorize_url = {shown(address)}: openQA adds no response_type by "
+            "itself, and most providers refuse without it; wanted: ?response_type=code at its end"
         )
 
 
 class Fetch(NamedTuple):
     """A file that openQA fetches for a build."""
 
-    key: str  # where its address is said
+    key: str  # the setting that holds its address
     address: str
     asset: str  # the parameter that names it
     file: str
@@ -245,8 +246,8 @@ def _fetches_that_are_refused(environment: Environment) -> Iterator[str]:
         where = _source(fetch.address)
         if not any(f".{where}".endswith(f".{domain}") for domain in domains):
             if domains and (where is None or "{" in where):
-                continue  # a message says where, or it is no address
-            source = "nowhere" if not domains else f"{', '.join(domains)} and below alone"
+                continue  # the host is in the message, or this is not an address
+            source = "nowhere" if not domains else f"{', '.join(domains)} and below only"
             yield (
                 f"{environment.name}: {fetch.key} = {shown(fetch.address)}: openQA "
                 f"may fetch from {source}, and refuses the whole build; wanted: content.download_domains"
@@ -258,23 +259,23 @@ def _fetches_without_a_way(environment: Environment) -> Iterator[str]:
         port = re.match(r"https?://[^/?#]*:(\d+)(?=[/?#]|$)", fetch.address)
         if port and int(port[1]) not in (80, 443):
             yield (
-                f"{environment.name}: {fetch.key} = {shown(fetch.address)}: the web UI's host "
-                f"reaches no port {port[1]}, and the build's jobs fail; wanted: an address without a port"
+                f"{environment.name}: {fetch.key} = {shown(fetch.address)}: the web UI's host cannot "
+                f"reach port {port[1]}, and the build's jobs fail; wanted: an address without a port"
             )
 
 
 def _fetches_of_the_first_build(environment: Environment) -> Iterator[str]:
-    """openQA fetches no file whose name it has (lib/OpenQA/Utils.pm, create_downloads_list)."""
+    """openQA does not fetch a file whose name it has already (lib/OpenQA/Utils.pm, create_downloads_list)."""
     first: dict[tuple[str, str], str] = {}
     for fetch in _fetches(environment):
         same = first.setdefault((fetch.key, fetch.file), fetch.address) == fetch.address
         if same and fields(fetch.file):
             continue
-        builds = "every build" if same else "another build at once"
+        builds = "every build" if same else "another build at the same time"
         yield (
-            f"{environment.name}: {fetch.key} = {shown(fetch.address)}: openQA fetches nothing whose name "
-            f"it has, and {shown(fetch.file)} is that of {builds}; wanted: {fetch.asset} with a {{field}} "
-            "that is another for each"
+            f"{environment.name}: {fetch.key} = {shown(fetch.address)}: openQA fetches no file whose name it "
+            f"has already, and {shown(fetch.file)} is that of {builds}; wanted: {fetch.asset} with a "
+            "{field} that differs for each"
         )
 
 
@@ -286,7 +287,7 @@ def _builds_without_scenarios(environment: Environment) -> Iterator[str]:
         if not any(name.startswith("SCENARIO_DEFINITIONS_YAML") for name in post):
             yield (
                 f"{environment.name}: {key}.post has no SCENARIO_DEFINITIONS_YAML_FILE: with content.loader "
-                '"scenarios" openQA has no job templates but those made by hand, and without makes no jobs; '
+                '"scenarios" openQA has only job templates made by hand, and makes no jobs without any; '
                 f"wanted: /var/lib/openqa/share/tests/{content.distri}/ and the file's name"
             )
 
@@ -296,11 +297,11 @@ def _builds_of_other_tests(environment: Environment) -> Iterator[str]:
     there = dict.fromkeys((content.distri, *content.more_distris, SAMPLE))
     for key, build, post in _posts(environment):
         distri = post["DISTRI"]
-        # Those with CASEDIR bring their tests themselves.
+        # A build with CASEDIR brings its own tests.
         if "{" not in distri and distri not in there and "CASEDIR" not in post:
             yield (
-                f"{environment.name}: {key}.{build.place('DISTRI')} = {shown(distri)}: openQA has tests of "
-                f"{' and '.join(there)} alone, and no job of others gets anywhere; wanted: "
+                f"{environment.name}: {key}.{build.place('DISTRI')} = {shown(distri)}: openQA has tests only "
+                f"of {' and '.join(there)}, and jobs of others cannot run; wanted: "
                 "content.distri, or content.more_distris where the tests are the same"
             )
 
@@ -318,7 +319,7 @@ def _builds_without_hosts(environment: Environment) -> Iterator[str]:
 
 
 def _posts(environment: Environment) -> Iterator[tuple[str, Build, Mapping[str, str]]]:
-    """Go through what openQA is told of each build, by the setting that says so."""
+    """Go through what openQA is told of each build, with the setting that says so."""
     rules = environment.schedule.rules if environment.schedule else ()
     said: dict[str, Build] = {f"schedule.rules.{number}": rule for number, rule in enumerate(rules, 1)}
     said |= {f"timetable.{number}": entry for number, entry in enumerate(environment.timetable, 1)}
@@ -326,6 +327,6 @@ def _posts(environment: Environment) -> Iterator[tuple[str, Build, Mapping[str, 
 
 
 def _source(template: str) -> str | None:
-    """The host of an address; None of what is none."""
+    """The host of an address; None: this is not an address."""
     found = re.match(r"https?://([^/:?#]+)", template)
     return found[1].lower() if found else None

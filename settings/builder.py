@@ -26,12 +26,12 @@ _DAYS = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}  # of months without a 31st
 
 
 def _comes(cron: str | None) -> str | None:
-    """Refuse numbers out of their ranges, and days that no month has: Auto Scaling would wait for ever."""
+    """Refuse numbers out of range, and days that no month has, for which Auto Scaling would wait for ever."""
     if cron is not None:
         fields = cron.split()
         numbers = [_numbers(field, *span) for field, span in zip(fields, _RANGES, strict=True)]
         longest = max(_DAYS.get(month, 31) for month in numbers[3])
-        # Days of the week that are named come beside those of the month.
+        # Named days of the week are added to those of the month.
         if fields[4].startswith("*") and min(numbers[2]) > longest:
             raise ValueError
     return cron
@@ -49,32 +49,32 @@ def _numbers(field: str, least: int, most: int) -> list[int]:
 
 
 class Builder(Settings):
-    """A host that builds an architecture's disk images and goes away: an Auto Scaling group of 0 or 1."""
+    """A host that builds an architecture's disk images, then goes: an Auto Scaling group of 0 or 1."""
 
     architecture: Architecture
     instance_types: InstanceTypes
     virtualization: Literal["metal", "nested", "none"]
-    # None: as the other hosts have it. createhdds needs Fedora, whatever runs the rest.
+    # None: that of the other hosts. createhdds needs Fedora, whatever the others run.
     os: OperatingSystem | None = None
     image: Annotated[str | None, ImageName] = None
     # createhdds: Fedora's program, from git. sample: a script of ours that makes two small images.
     program: Literal["createhdds", "sample"]
     git: Annotated[str | None, WebAddress] = None
     ref: Annotated[str | None, Text] = None  # a branch, a tag or a commit
-    # None: by hand alone
+    # None: only by hand
     schedule: Annotated[
         str | None,
         Field(
             pattern=f"^{_CRON}$",
-            description="five fields of numbers as crontab has them, in UTC, for days that some month has, "
-            'such as "30 3 * * 6"',
+            description="five fields of numbers as in crontab, in UTC, for days that some month has, such as "
+            '"30 3 * * 6"',
         ),
         AfterValidator(_comes),
     ] = None
     hours: Annotated[
         int, Field(ge=1, le=47, description="a whole number of hours from 1 to 47 that a run may take")
     ] = 12
-    # Older than that, nobody has looked after the images: an alarm says so.
+    # When the newest images are older, an alarm rings.
     overdue_days: Annotated[int, Days] = 8
     volume_gib: Annotated[int, Gib] = 200
 

@@ -28,12 +28,12 @@ from settings.naming import partition
 from settings.problem import Problem, allowed, shown, twice
 from userdata.host.document import TAP_PREFIX
 
-# What [content], [sign_in], [schedule] and the timetable share of the web UI host's user data: EC2 takes
-# 16 KiB, and all else is below six.
+# Room for [content], [sign_in], [schedule] and the timetable in the web UI host's user data: EC2 takes
+# 16 KiB, and everything else is below six.
 TEXTS_BYTES = 10_000
-# What a fleet's lists share of its SSM parameter, which takes 4 KiB and names each type twice.
+# Room for a fleet's lists in its SSM parameter, which takes 4 KiB and names each type twice.
 FLEET_BYTES = 2_400
-# Of the 60 rules that a security group takes, if AWS grants no more, what its own traffic leaves:
+# A security group takes 60 rules, unless AWS grants more; this is what the deployment's own traffic leaves:
 # docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
 GROUP_RULES = 55
 
@@ -41,7 +41,7 @@ GROUP_RULES = 55
 def problems(environment: Environment) -> Iterator[Problem]:
     """Find what no single field shows."""
     yield from _local_problems(environment)
-    # One about the range is enough to choose another.
+    # One problem of the range is reason enough to choose another.
     network_problems = [*islice(_cidr_problems(environment), 1), *_zone_problems(environment)]
     yield from network_problems
     if not network_problems:
@@ -66,14 +66,16 @@ def _local_problems(environment: Environment) -> Iterator[Problem]:
     for key, there in {"account": LOCAL_ACCOUNT, "region": LOCAL_REGION}.items():
         given = getattr(environment, key)
         if environment.kind == "local" and given != there:
-            wrong = "the local cloud has one alone"
-            yield Problem(key, given, wrong, f'{shown(there)}, or another kind than "local"')
+            wrong = "the local cloud has only one"
+            yield Problem(key, given, wrong, f'{shown(there)}, or a kind other than "local"')
 
 
 def _cidr_problems(environment: Environment) -> Iterator[Problem]:
     network = environment.network
     if not 16 <= network.cidr.prefixlen <= 23:
-        wrong = "a VPC is no larger than /16, and load balancers want subnets of /27, of which it has sixteen"
+        wrong = (
+            "a VPC is at most a /16, and load balancers want each of its sixteen subnets to be at least a /27"
+        )
         yield Problem("network.cidr", network.cidr, wrong, "a range from /16 to /23")
     if not any(network.cidr.subnet_of(private) for private in PRIVATE_NETWORKS):
         allowed = f"a range inside {', '.join(map(str, PRIVATE_NETWORKS))}"
@@ -96,7 +98,7 @@ def _zone_problems(environment: Environment) -> Iterator[Problem]:
             yield Problem("network.availability_zones", zone, f"not in {environment.region}", allowed)
     if len(zones) < 2 or len(set(zones)) < len(zones):
         yield Problem(
-            "network.availability_zones", zones, "too few or twice the same", "two or more different zones"
+            "network.availability_zones", zones, "too few or one of them twice", "two or more different zones"
         )
     usable = [zone for zone in zones if zone in of_region]
     if usable and network.zone not in zones:
@@ -116,16 +118,16 @@ def _address_problems(environment: Environment) -> Iterator[Problem]:
 
 
 def _room_problems(environment: Environment) -> Iterator[Problem]:
-    """Hosts in the subnets of all zones, beside what a load balancer takes in each."""
+    """Whether the subnets of all zones have room for the hosts and for a load balancer in each."""
     network = environment.network
-    # Of each subnet AWS keeps five addresses, and a load balancer wants eight free:
+    # AWS keeps five addresses of each subnet for itself, and a load balancer wants eight free:
     # docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
     parts = network.subnets.public.values()
     room = sum(part.num_addresses - 5 - 8 for part in parts)
     hosts = sum(fleet.max for fleet in environment.fleets) + len(environment.builders)
     hosts += 2 * len(environment.hosts)  # with their fixed interfaces
     if hosts > room:
-        wrong = f"its zones have addresses for {room} hosts, and all fleets at their max need {hosts}"
+        wrong = f"its zones have addresses for {room} hosts, but all fleets at their max need {hosts}"
         yield Problem("network.cidr", network.cidr, wrong, "a larger range, or smaller fleets")
 
 
@@ -143,11 +145,11 @@ def _database_problems(environment: Environment) -> Iterator[Problem]:
     if environment.kind == "local":
         yield Problem("database.rds", database.rds.model_dump(), "one machine has no RDS", "no such table")
     if environment.region.startswith(("cn-", "us-gov-")):
-        wrong = f"where RDS's certificates of {environment.region} are is not known"
+        wrong = f"it is not known where RDS's certificates for {environment.region} are"
         yield Problem("database.rds", database.rds.model_dump(), wrong, "no such table")
     kept = environment.backups.keep_days
     if kept > RDS_DAYS:
-        wrong = "more than RDS keeps its own backups"
+        wrong = "longer than RDS keeps its own backups"
         yield Problem("backups.keep_days", kept, wrong, f"1 to {RDS_DAYS}, or no [database.rds]")
 
 
@@ -187,7 +189,7 @@ def _access_problems(environment: Environment) -> Iterator[Problem]:
     certified = environment.kind != "local"
     if domain and certified and (len(domain.name) > 64 or "." not in domain.name):
         # docs.aws.amazon.com/acm/latest/APIReference/API_RequestCertificate.html
-        wrong = "no certificate can be had for it"
+        wrong = "no certificate can be issued for it"
         yield Problem("domain.name", domain.name, wrong, "up to 64 characters with a dot among them")
     if domain and domain.name != domain.hosted_zone and not domain.name.endswith(f".{domain.hosted_zone}"):
         wrong = f"outside its hosted zone {domain.hosted_zone}"
@@ -201,7 +203,7 @@ def _sign_in_problems(environment: Environment) -> Iterator[Problem]:
         wrong = "lets everybody in as administrator"
         yield Problem("sign_in.method", "Fake", wrong, '"OAuth2", or kind = "local"')
     if sign_in.method != "OAuth2" and sign_in.administrators:
-        wrong = f"with {shown(sign_in.method)} everybody is one who says so"
+        wrong = f"with {shown(sign_in.method)} anybody can sign in as administrator"
         yield Problem("sign_in.administrators", sign_in.administrators, wrong, 'none, or method = "OAuth2"')
     if sign_in.method == "OAuth2" and sign_in.provider is None:
         yield Problem("sign_in.provider", None, "", '"fedora" or "custom"')
@@ -216,16 +218,16 @@ def _backup_problems(environment: Environment) -> Iterator[Problem]:
     backups = environment.backups
     locked = backups.object_lock_days
     if locked is not None and locked > backups.keep_days:
-        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is wanted"
+        wrong = f"more than backups.keep_days = {backups.keep_days}, after which nothing is needed"
         yield Problem("backups.object_lock_days", locked, wrong, f"1 to {backups.keep_days}")
 
 
 def texts(environment: Environment) -> dict[str, object]:
-    """Collect, by key, what shares `TEXTS_BYTES` of the web UI host's user data."""
+    """Collect, by key, the settings that share `TEXTS_BYTES` of the web UI host's user data."""
     tables = environment.model_dump(
         mode="json",
         include={"content": True, "sign_in": True, "schedule": True, "timetable": True},
-        exclude={"content": {"worker_packages"}},  # of workers' user data, which has none of the others
+        exclude={"content": {"worker_packages"}},  # in workers' user data, which has none of the others
     )
     return {"timetable": tables.pop("timetable")} | {
         f"{table}.{key}": value for table, values in tables.items() for key, value in (values or {}).items()
@@ -237,13 +239,13 @@ def _size_problems(environment: Environment) -> Iterator[Problem]:
     largest, total = max(sizes, key=lambda key: sizes[key]), sum(sizes.values())
     if total > TEXTS_BYTES:
         whole = f"the {total} bytes of [content], [sign_in], [schedule] and timetable"
-        wrong = f"has {sizes[largest]} of {whole}, for which user data has no room"
+        wrong = f"takes {sizes[largest]} of {whole}, more than user data has room for"
         yield Problem(largest, texts(environment)[largest], wrong, f"{TEXTS_BYTES} bytes in all")
     for fleet in environment.fleets:
         lists = fleet.model_dump(mode="json", include={"classes", "instance_types", "warm"})
         size = len(json.dumps(lists))
         if size > FLEET_BYTES:
-            wrong = f"{size} bytes with instance_types and warm, for which an SSM parameter has no room"
+            wrong = f"{size} bytes with instance_types and warm, more than an SSM parameter has room for"
             yield Problem(f"fleets.{fleet.name}.classes", fleet.classes, wrong, f"{FLEET_BYTES} bytes")
 
 
@@ -251,11 +253,11 @@ def _arn_problems(environment: Environment) -> Iterator[Problem]:
     region, part = environment.region, partition(environment)
     topic, topics = environment.alarm_topic, f"arn:{part}:sns:{region}:"
     if topic and not topic.startswith(topics):
-        wrong = f"not in {region}, and an alarm reaches no topic of another region"
+        wrong = f"not in {region}, and an alarm cannot reach a topic in another region"
         yield Problem("alarm_topic", topic, wrong, f"a topic of {region}, which begins with {topics}")
     bucket, buckets = environment.backups.replicate_to, f"arn:{part}:s3:::"
     if bucket and not bucket.startswith(buckets):
-        wrong = f"not in the part of AWS that has {region}, and S3 copies nothing to others"
+        wrong = f"not in the AWS partition of {region}, and S3 copies nothing to others"
         yield Problem("backups.replicate_to", bucket, wrong, f"a bucket that begins with {buckets}")
 
 
@@ -264,7 +266,7 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         address = getattr(content, key)
         if address and address.startswith("http://") and not local:
             wrong = "anyone on the way could change what is run"
-            yield Problem(f"content.{key}", address, wrong, 'an https:// address, but with kind = "local"')
+            yield Problem(f"content.{key}", address, wrong, 'an https:// address, or kind = "local"')
     yield from openqa_ini.problems(content.openqa)
     if content.profile == "custom":
         for key in ("distri", "tests"):
@@ -273,10 +275,11 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
                 yield Problem(f"content.{key}", None, "", f'{choice}; profile = "custom" has no defaults')
     for name in content.more_distris:
         if not content.tests:
-            yield Problem("content.more_distris", name, "the sample's tests are its own", "tests as well")
+            wrong = "the sample's tests are only for itself"
+            yield Problem("content.more_distris", name, wrong, "nothing without content.tests")
         elif name in (content.distri, SAMPLE):
             wrong = "it has tests already"
-            yield Problem("content.more_distris", name, wrong, f"others than {content.distri} and {SAMPLE}")
+            yield Problem("content.more_distris", name, wrong, f"any but {content.distri} and {SAMPLE}")
     yield from twice("content.more_distris", content.more_distris, "each once")
     if content.needles and not content.tests:
         wrong = "the sample's needles come with it"
@@ -288,7 +291,7 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
         )
     yield from _group_name_problems(content)
     if content.templates and not content.tests:
-        wrong = "there is no repository that has them"
+        wrong = "there is no repository to take them from"
         yield Problem("content.templates", content.templates, wrong, "nothing without content.tests")
     if not content.templates and content.loader != "scenarios":
         wrong = f"loader {shown(content.loader)} has nothing to load"
@@ -297,10 +300,10 @@ def _content_problems(content: Content, *, local: bool) -> Iterator[Problem]:
     ends = suffixes[content.loader]
     for name in content.templates:
         if not name.endswith(ends):
-            wrong = f"no file for loader {shown(content.loader)}"
+            wrong = f"not a file for loader {shown(content.loader)}"
             yield Problem("content.templates", name, wrong, f"files that end in {' or '.join(ends)}")
         elif content.loader == "openqa" and name.endswith(".fif.json"):
-            wrong = "named as Fedora's format, which openQA does not read"
+            wrong = "named like a file in Fedora's format, which openQA does not read"
             yield Problem(
                 "content.templates", name, wrong, 'loader = "fifloader", or files in openQA\'s format'
             )
@@ -311,22 +314,22 @@ def _group_name_problems(content: Content) -> Iterator[Problem]:
     for file, name in content.group_names.items():
         key = f"content.group_names.{shown(file)}"
         if content.loader != "openqa":
-            wrong = f"loader {shown(content.loader)} makes no job groups of files"
+            wrong = f"loader {shown(content.loader)} makes no job groups from files"
             yield Problem(key, name, wrong, 'loader = "openqa"')
         elif not file.endswith(".yaml"):
-            wrong = "tables name the groups of their job templates themselves"
+            wrong = "a file of another kind names its job groups itself"
             yield Problem(key, name, wrong, "files that end in .yaml")
         elif not any(_is_of(pattern, file) for pattern in content.templates):
-            wrong = "no file of content.templates"
+            wrong = "not a file of content.templates"
             yield Problem(key, name, wrong, f"files of {shown(content.templates)}")
         if other := files.get(name):
-            wrong = f"{other} has it, too, and the group keeps the job templates of one file"
+            wrong = f"{other} has it too, and a group keeps the job templates of one file only"
             yield Problem(key, name, wrong, "a group for each file")
         files[name] = file
 
 
 def _is_of(pattern: str, file: str) -> bool:
-    """Tell whether a pattern means a file, as hosts take it."""
+    """Tell whether a pattern matches a file, by the hosts' rules."""
     parts = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
     return re.fullmatch(parts, file) is not None
 
@@ -338,10 +341,12 @@ def _tap_problems(address: IPv4Interface) -> Iterator[Problem]:
         allowed = f"an address of a network inside {', '.join(map(str, PRIVATE_NETWORKS))}"
         yield Problem(key, address, "not in a private network", allowed)
     if network.prefixlen != TAP_PREFIX:
-        wrong = "half of the network is for the names by which the host knows guests, which have 16 bits"
+        wrong = (
+            "half of the network is for the addresses by which the host knows guests, which vary in 16 bits"
+        )
         yield Problem(key, address, wrong, f"an address with prefix {TAP_PREFIX}")
         return
     lower, upper = network.subnets()
     if not lower[1] <= address.ip <= lower[-1]:
-        wrong = f"{lower[0]} is no host's, and {upper} is what the host knows guests by"
+        wrong = f"{lower[0]} is not a host's address, and the host knows guests by those of {upper}"
         yield Problem(key, address, wrong, f"{lower[1]} to {lower[-1]} with prefix {TAP_PREFIX}")

@@ -13,12 +13,12 @@ from settings.fields import UNSEEN, Architecture, DnsName, Interface, Settings
 from settings.openqa_ini import DEFAULTS, OpenqaIni, merged
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
-# What a profile says where the environment file says nothing.
+# What a profile sets where the environment file sets nothing.
 # Fedora: fedora-infra/ansible, roles/openqa/server; the address is the Forge's, to which Pagure moved. Its
 # scheduler takes the first job group for Fedora's composes, and groups are made in the order of their limits.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "sample": {"distri": "sample"},
-    "custom": {},  # tests of one's own; what they are is in the file alone
+    "custom": {},  # tests of one's own: only the file says what they are
     "example": {
         "distri": "example",
         "tests": "https://github.com/os-autoinst/os-autoinst-distri-example.git",
@@ -35,7 +35,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "cloudinit": True,
         "download_domains": ("fedoraproject.org",),
         "openqa": {
-            # Only the job that failed of a cluster is repeated.
+            # Of a cluster, only the job that failed is repeated.
             "global": {"hide_asset_types": "repo hdd", "parallel_cancel_whole_cluster": 0},
             "audit/storage_duration": dict.fromkeys(DEFAULTS["audit/storage_duration"], 7),
         },
@@ -43,8 +43,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 }
 # What `ops smoke` runs, which is there whatever else is followed.
 SAMPLE = "sample"
-# The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They demand no
-# fleet, but one that has their class must carry them.
+# The sample's clusters, by class: jobs of userdata/content/sample/pair.json and pair-vde.json. They require
+# no fleet, but one with their class must carry them.
 SAMPLE_CLUSTERS: Mapping[str, int] = {"tap": 2, "vde": 2}
 # Classes that jobs may ask for beside those that their content names: what openQA's worker gives itself on a
 # processor (lib/OpenQA/Worker.pm), and "metal", for jobs that want no second layer of virtualization.
@@ -58,7 +58,7 @@ RepositoryAddress = Field(
     max_length=500,
     pattern=rf"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:(80|443))?/[^{UNSEEN}'\"\\]+$",
     description="the https:// address of a git repository that asks for no password, without a port: hosts "
-    "reach no other than 443",
+    "reach only 443",
 )
 GitRef = Field(
     max_length=200,
@@ -107,13 +107,13 @@ class Content(Settings):
     # None: the needles are in the tests' repository.
     needles: Annotated[str | None, RepositoryAddress] = None
     needles_ref: Annotated[str, GitRef] = "HEAD"
-    # Other DISTRI that the same tests are for, as openSUSE's are for MicroOS.
+    # Other values of DISTRI that the same tests are for, as openSUSE's are for MicroOS.
     more_distris: Annotated[
         tuple[Annotated[str, Distribution], ...],
         Field(description=f"a list of up to 20, each {Distribution.description}", max_length=20),
     ] = ()
     # fifloader: Fedora's, a program of the tests' repository. openqa: openQA's templates (.json), and job
-    # groups (.yaml, one a group). scenarios: nothing is loaded, who schedules names the file.
+    # groups (.yaml, one per group). scenarios: nothing is loaded; each build names its file.
     loader: Literal["fifloader", "openqa", "scenarios"] = "scenarios"
     templates: Annotated[
         tuple[Annotated[str, TemplateFile], ...],
@@ -122,25 +122,25 @@ class Content(Settings):
     # None: the templates are in the tests' repository. openSUSE's job groups have one of their own.
     templates_repository: Annotated[str | None, RepositoryAddress] = None
     templates_ref: Annotated[str, GitRef] = "HEAD"
-    # Job groups by the .yaml file of their job templates; others are called as their file.
+    # Job groups by the .yaml file of their job templates; others are named after their file.
     group_names: Annotated[
         dict[Annotated[str, TemplateFile], Annotated[str, GroupName]],
         Field(
             default_factory=dict,
-            description="a table of .yaml files in quotes and what their job groups are called (one line "
+            description="a table of .yaml files in quotes and the names of their job groups (one line "
             'without =), such as { "job_groups/example.yaml" = "Example 1.0" }',
         ),
     ]
     refresh_minutes: Annotated[
         int, Field(ge=1, le=360, description="a whole number of minutes from 1 to 360")
     ] = 30
-    # Worker classes that jobs ask for, each with the number of jobs of the largest parallel cluster of it.
+    # Worker classes that jobs ask for, each with the number of jobs in its largest parallel cluster.
     classes: Annotated[
         dict[Annotated[str, WorkerClass], Annotated[int, Field(ge=1, le=1000)]],
         Field(
             default_factory=dict,
             description="a table of worker classes (letters, digits and any of _ . + : -) with the number of "
-            "jobs of the largest parallel cluster, 1 to 1000, such as { tap = 6 }",
+            "jobs in the largest parallel cluster, 1 to 1000, such as { tap = 6 }",
         ),
     ]
     # What openQA keeps for a job group, in GB; groups that are missing are made, in this order.
@@ -152,22 +152,22 @@ class Content(Settings):
             "1000000, such as { fedora = 500 }",
         ),
     ]
-    # What tests need on workers beside what all have, such as Perl modules: packages of the hosts' system.
+    # Packages of the hosts' system that tests need on workers beside what all have, such as Perl modules.
     worker_packages: Annotated[
         tuple[Annotated[str, PackageName], ...],
         Field(description=f"a list of up to 100, each {PackageName.description}", max_length=100),
     ] = ()
-    # Where openQA may fetch what a build names by `…_URL`; domains below them, too.
+    # From where openQA may fetch what a build names in `…_URL`: these domains and those below them.
     download_domains: Annotated[
         tuple[DnsName, ...],
         Field(description='a list of DNS names in lowercase, such as ["example.org"]'),
     ] = ()
-    # With the profile's and the defaults, key by key.
+    # Merged key by key over the profile's and the defaults.
     openqa: OpenqaIni
     # iso/fixed/cloudinit.iso, for tests that boot cloud images.
     cloudinit: bool = False
-    # What tests expect the host to be for guests on taps, and the network that these have to themselves: this
-    # is Fedora's. openSUSE's, and os-autoinst's own set-up, have 10.0.2.2/15.
+    # The address at which guests on taps expect their host, with the network that is theirs alone: this is
+    # Fedora's. openSUSE's tests, and os-autoinst's own set-up, have 10.0.2.2/15.
     tap_address: Interface = IPv4Interface("172.16.2.2/15")
 
     @model_validator(mode="before")
@@ -177,7 +177,7 @@ class Content(Settings):
             return data
         profile = data.get("profile")
         known = PROFILES.get(profile if isinstance(profile, str) else "", {})
-        # Another loader does not read the profile's templates.
+        # Another loader cannot read the profile's templates.
         other = data.get("loader", known.get("loader")) != known.get("loader")
         filled = {key: value for key, value in known.items() if not (other and key == "templates")} | data
         sections = data.get("openqa", {})
@@ -186,7 +186,7 @@ class Content(Settings):
         return filled
 
     def needs(self, architecture: Architecture) -> tuple[Need, ...]:
-        """Tell what the jobs of an architecture need. Only x86_64 must be there, but for tests of one's own.
+        """Tell what the jobs of an architecture need. Only x86_64 is required, and not for custom tests.
 
         Args:
             architecture: The processor.
@@ -198,7 +198,7 @@ class Content(Settings):
     def clusters(self, architecture: Architecture) -> Mapping[str, int]:
         """Tell how many jobs the largest cluster of a class has, for each class that clusters ask for.
 
-        Unlike `needs`, it demands no fleet.
+        Unlike those of `needs`, these require no fleet.
 
         Args:
             architecture: The processor.

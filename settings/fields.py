@@ -1,4 +1,4 @@
-"""Kinds of values that an environment file may hold: refusals quote their descriptions."""
+"""Kinds of values that an environment file may hold; error messages quote their descriptions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Name = Field(
 Hosts = Field(ge=0, le=1000, description="a whole number of hosts from 0 to 1000")
 Days = Field(ge=1, le=3650, description="a whole number of days from 1 to 3650")
 Vcpus = Field(ge=1, description="a whole number of vCPUs, as Service Quotas shows it")
-InstanceType = Field(description="an EC2 instance type of fleet/catalogue.toml, in quotes")
+InstanceType = Field(description="an EC2 instance type from fleet/catalogue.toml, in quotes")
 InstanceTypeName = Annotated[str, InstanceType]
 # An Auto Scaling group takes 40:
 # docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LaunchTemplateOverrides.html
@@ -53,7 +53,7 @@ InstanceTypes = Annotated[
     Field(
         min_length=1,
         max_length=40,
-        description="a list of 1 to 40 EC2 instance types of fleet/catalogue.toml",
+        description="a list of 1 to 40 EC2 instance types from fleet/catalogue.toml",
     ),
 ]
 DnsName = Annotated[
@@ -69,19 +69,18 @@ _PARAMETER_NAME = 1011
 ImageName = Field(
     max_length=_PARAMETER_NAME,
     pattern=r"^(ami-([0-9a-f]{8}|[0-9a-f]{17})|/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)$",
-    description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with /, and "
+    description="an AMI id (ami- and 8 or 17 hex digits) or the name of an SSM parameter (starts with / and "
     f"has up to {_PARAMETER_NAME} characters)",
 )
-# What cannot be seen, for patterns' classes: without spaces, what is left is what str.isprintable() takes.
+# Invisible characters, for patterns' classes. All others are what str.isprintable() takes, but for spaces.
 UNSEEN = r"\s\p{C}"
-# More would fill up the hosts' user data, and is none of these.
+# A longer line is none of these, and would fill the hosts' user data.
 _LINE = 500
 # The hosts' security groups let 443 out.
 WebAddress = Field(
     max_length=_LINE,
     pattern=rf"^https://[^{UNSEEN}/:]+(:443)?(/[^{UNSEEN}]*)?$",
-    description=f"an https:// address of up to {_LINE} characters, without a port: hosts reach no other than "
-    "443",
+    description=f"an https:// address of up to {_LINE} characters, without a port: hosts reach only 443",
 )
 BrowserAddress = Field(
     max_length=_LINE,
@@ -96,7 +95,7 @@ Text = Field(
 
 
 class Settings(BaseModel):
-    """A table of an environment file: no other keys, no other kinds of values; lists become tuples."""
+    """A table of an environment file: unknown keys and other types are refused, lists become tuples."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

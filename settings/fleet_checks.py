@@ -28,7 +28,7 @@ def problems(environment: Environment) -> Iterator[Problem]:
     if not unknown:
         for fleet in environment.fleets:
             yield from _fleet_problems(environment, fleet)
-    # Behind what is wrong with a fleet itself, from which it may follow.
+    # After what is wrong with a fleet itself, which may be the cause.
     yield from _coverage_problems(environment)
     if not unknown:
         yield from _builder_problems(environment)
@@ -52,8 +52,8 @@ def _fleet_names(environment: Environment) -> Iterator[Problem]:
     spelled = {name.replace("-", ""): name for name in reversed(fleet_names)}
     for name in fleet_names:
         if (other := spelled[name.replace("-", "")]) != name:
-            wrong = f"all but its hyphens is the name of fleet {other}"
-            yield Problem("fleets.name", name, wrong, "names that differ by more than hyphens")
+            wrong = f"differs from the name of fleet {other} only in hyphens"
+            yield Problem("fleets.name", name, wrong, "names that differ in more than hyphens")
 
 
 def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]:
@@ -71,7 +71,7 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
         yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested", or kvm = false')
     foreign = "qemu_x86_64" if fleet.architecture == "aarch64" else "qemu_aarch64"
     if foreign in fleet.classes:
-        wrong = f"promises another architecture than {fleet.architecture}"
+        wrong = f"promises an architecture other than {fleet.architecture}"
         yield Problem(f"{key}.classes", foreign, wrong, f"qemu_{fleet.architecture}")
     for name in sorted({"tap", "tap2"} & set(fleet.classes)):
         if fleet.network != "tap":
@@ -81,7 +81,7 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
         wrong = "an interrupted spot host ends all jobs of its clusters"
         yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, "0, or say why in spot_reason")
     if fleet.spot_share > 0 and 0 < fleet.max == fleet.on_demand_max:
-        wrong = f"none of max = {fleet.max} hosts: Auto Scaling rounds those that are not spot up"
+        wrong = f"no spot host with max = {fleet.max}, as Auto Scaling rounds the on-demand hosts up"
         least = -(-100 // fleet.max) / 100
         yield Problem(f"{key}.spot_share", fleet.spot_share, wrong, f"0, or at least {least:g}")
     if fleet.network == "vde" and environment.os != "debian":
@@ -94,10 +94,10 @@ def _fleet_problems(environment: Environment, fleet: Fleet) -> Iterator[Problem]
     for other in environment.fleets:
         if fleet.mesh and other.name != fleet.name and other.architecture == fleet.architecture:
             for name in sorted(together & set(fleet.classes) & set(other.classes)):
-                wrong = f"fleet {other.name} has it too, and no tunnels join a cluster split between them"
+                wrong = f"fleet {other.name} has it too, and no tunnel joins a cluster split between them"
                 yield Problem(f"{key}.classes", name, wrong, "a class that no other fleet has")
     if fleet.mesh and fleet.max > MESH_HOSTS:
-        wrong = "every host has a tunnel to every other, and asks EC2 for them every 10 s"
+        wrong = "every host has a tunnel to every other, and looks the others up in EC2 every 10 s"
         yield Problem(f"{key}.max", fleet.max, wrong, f"up to {MESH_HOSTS} hosts in a mesh")
     for name in fleet.instance_types:
         yield from _type_problems(environment, fleet, name)
@@ -118,7 +118,7 @@ def _type_problems(environment: Environment, fleet: Fleet, name: str) -> Iterato
             continue
         together = f"but {jobs} {cluster} jobs run together"
         if fleet.one_host and 0 < workers < jobs:
-            wrong = f"{workers} workers a host, {together}"
+            wrong = f"{workers} workers per host, {together}"
             yield Problem(key, name, wrong, f"types that carry {jobs} workers or more")
         elif not fleet.one_host and 0 < workers * fleet.max < jobs:
             wrong = f"{workers} workers on each of up to {fleet.max} hosts, {together}"
@@ -142,7 +142,7 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
     for name in hosts.instance_types:
         facts = catalogue.load()[name]
         if facts.architecture != hosts.architecture:
-            wrong = f"{facts.architecture}, but the {kind} is {hosts.architecture}"
+            wrong = f"its architecture is {facts.architecture}, but the {kind}'s is {hosts.architecture}"
             yield Problem(key, name, wrong, f"types with architecture {hosts.architecture}")
         if hosts.virtualization == "metal" and not facts.metal:
             wrong = 'not a metal type, but virtualization = "metal"'
@@ -150,15 +150,15 @@ def _machine_problems(environment: Environment, hosts: Fleet | Builder, key: str
         if hosts.virtualization == "nested" and facts.metal:
             wrong = 'a metal type, but virtualization = "nested"'
             yield Problem(key, name, wrong, 'types that are not metal, or virtualization = "metal"')
-        # Of aarch64 no type has it, which is told already.
+        # No aarch64 type has it, as is said above.
         x86 = hosts.architecture == "x86_64"
         if hosts.virtualization == "nested" and x86 and not facts.metal and not facts.nested:
-            allowed = "a family with nested virtualization, such as c8i, m8i, r8i and their flex variants"
+            allowed = "a family with nested virtualization, such as c8i, m8i, r8i or their flex variants"
             yield Problem(key, name, "no nested virtualization", allowed)
 
 
 def _metal_like(name: str, architecture: Architecture) -> str:
-    """Name the metal types of an architecture that are called most like a type."""
+    """Name the metal types of an architecture whose names are nearest to that of a type."""
     metal = [
         one for one, facts in catalogue.load().items() if facts.metal and facts.architecture == architecture
     ]
@@ -170,12 +170,12 @@ def _other(architecture: Architecture) -> Architecture:
 
 
 def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str) -> Iterator[Problem]:
-    least, wrong = SYSTEM_GIB, "no room for the machine image, and for what is installed beside it"
+    least, wrong = SYSTEM_GIB, "no room for the machine image and what is installed on it"
     tight: frozenset[str] = frozenset()
     if isinstance(hosts, Fleet):
         pools = f"the system and {catalogue.DISK_GIB_PER_WORKER} GiB for each worker"
         if (over := hosts.needed_gib - GP3_GIB) > 0:
-            wrong = f"with {pools} a volume_gib of {hosts.needed_gib}, which no EBS volume has"
+            wrong = f"with {pools} it takes {hosts.needed_gib} GiB, more than any EBS volume has"
             yield Problem(f"{key}.cache_gib", hosts.cache_gib, wrong, f"1 to {hosts.cache_gib - over}")
             return
         if hosts.workers_per_host and hosts.needed_gib > SYSTEM_GIB:
@@ -190,7 +190,7 @@ def _volume_problems(environment: Environment, hosts: Fleet | Builder, key: str)
 
 
 def _types_without_room(fleet: Fleet) -> frozenset[str]:
-    """Find the types that would carry a worker, if the fleet's volume had room for one."""
+    """Find the types that would carry a worker if the fleet's volume had room for one."""
     types = catalogue.load()
     return frozenset(
         name
@@ -216,7 +216,7 @@ def _builder_problems(environment: Environment) -> Iterator[Problem]:
                 allowed = '"sample", or for this builder os = "fedora" and image'
                 yield Problem(f"{key}.program", "createhdds", wrong, allowed)
             if not builder.kvm:
-                wrong = "createhdds installs systems in guests, which takes KVM"
+                wrong = "createhdds installs systems in guests, which needs KVM"
                 yield Problem(f"{key}.virtualization", "none", wrong, '"metal" or "nested"')
             for name in ("git", "ref"):
                 if getattr(builder, name) is None:
@@ -229,7 +229,7 @@ def _coverage_problems(environment: Environment) -> Iterator[Problem]:
     fleets = [fleet for fleet in environment.fleets if fleet.max > 0]
     profile = environment.content.profile
     served = {fleet.architecture for fleet in fleets}
-    if profile != "custom" or not served:  # of tests of one's own it is not known
+    if profile != "custom" or not served:  # which ones custom tests need is not known
         served.add("x86_64")
 
     def serves(classes: frozenset[str], architecture: str) -> bool:
@@ -240,7 +240,7 @@ def _coverage_problems(environment: Environment) -> Iterator[Problem]:
     told: set[Need] = set()
     for architecture in (name for name in sorted(ARCHITECTURES) if name in served):
         for need in environment.content.needs(architecture):
-            # Fedora's jobs ask for their classes on every processor; of others' it is not known.
+            # Fedora's jobs ask for their classes on every processor; whether others' do is not known.
             anywhere = bool(need.classes) and profile != "fedora" and len(served) > 1
             if need in told or any(
                 serves(need.classes, one) for one in (served if anywhere else {architecture})
@@ -248,7 +248,7 @@ def _coverage_problems(environment: Environment) -> Iterator[Problem]:
                 continue
             wrong = f"content {shown(profile)} has {architecture} jobs that no fleet serves"
             if profile == "custom" and not need.classes:
-                wrong = f"no fleet serves the jobs of {architecture} that ask for nothing more"
+                wrong = f"no fleet serves {architecture} jobs that ask for no other class"
             fleet, together = f"one {architecture} fleet", {*need.classes, f"qemu_{architecture}"}
             if anywhere:
                 told.add(need)

@@ -1,4 +1,4 @@
-"""What schedules openQA's jobs by itself: a broker's messages, and what is made of them."""
+"""What schedules openQA's jobs automatically: a broker's messages, and rules for them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ PORT = 5671
 # Fedora's broker for everyone, and its archive (fedora-infra/fedora-messaging; apps.fedoraproject.org).
 FEDORA_BROKER = "amqps://fedora@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
 FEDORA_ARCHIVE = "https://apps.fedoraproject.org/datagrepper/v2/search"
-# What may be scheduled by hand: addresses as composes of Fedora have them, and ids of Bodhi's updates.
+# What may be scheduled by hand: addresses of Fedora's composes, and ids of Bodhi's updates.
 COMPOSE = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/+-]*"
 UPDATE = r"FEDORA-(EPEL-)?[0-9]{4}-[0-9a-f]{10}"
-BUILDS = 100  # of one table; more are more likely a mistake
+BUILDS = 100  # of one table; more are probably a mistake
 _FIELD = Annotated[str, Field(pattern=rf"^{rules.FIELD}$")]
 Parameter = Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")]
 
 
 class Build(Settings):
-    """What openQA is told of a build, or of one for each combination of values."""
+    """What openQA is told of a build, or of a build for each combination of values."""
 
     post: Mapping[Parameter, str]
     each: Annotated[
         Mapping[Parameter, Annotated[list[str], Field(min_length=1)]],
         Field(
             description="a table: openQA's settings in capitals, and a list of one value or more for each, "
-            'such as { ARCH = ["x86_64", "aarch64"] }; {ARCH} in post stands for the build\'s'
+            'such as { ARCH = ["x86_64", "aarch64"] }; {ARCH} in post stands for the build\'s own'
         ),
     ] = {}
 
@@ -44,7 +44,7 @@ class Build(Settings):
         return rules.builds(self.post, self.each)
 
     def place(self, name: str) -> str:
-        """Tell where a parameter is said."""
+        """Tell where a parameter is set."""
         return f"{'each' if name in self.each else 'post'}.{name}"
 
 
@@ -55,12 +55,12 @@ class Rule(Build):
         str,
         Field(
             pattern=rf"^{rules.TOPIC}$",
-            description="an AMQP topic pattern: words with dots between, * for a word, # for any number",
+            description="an AMQP topic pattern: words separated by dots, * for one word, # for any number",
         ),
     ]
     filter: Annotated[
         Mapping[_FIELD, str],
-        Field(description="a table: fields of the message's body and patterns with * and ?, in quotes"),
+        Field(description="a table: fields of the message's body and their patterns with * and ?, in quotes"),
     ] = {}
     post: Annotated[
         Mapping[Parameter, str],
@@ -72,7 +72,7 @@ class Rule(Build):
 
 
 class Schedule(Settings):
-    """A broker whose messages schedule jobs. Program ``fedora_openqa`` knows broker and archive."""
+    """A broker whose messages schedule jobs. Program ``fedora_openqa`` has its own broker and archive."""
 
     # rules: those below. fedora_openqa: Fedora's own program, which knows Fedora's composes and updates.
     program: Literal["rules", "fedora_openqa"] = "rules"
@@ -80,8 +80,8 @@ class Schedule(Settings):
         str,
         Field(
             pattern=rf"^amqps://[^{UNSEEN}/@:]+@[A-Za-z0-9.-]+(:[0-9]{{1,5}})?/[^{UNSEEN}/?#]+$",
-            description="amqps://USER@HOST/VIRTUAL_HOST, / in its name as %2F (%2F alone is a broker's "
-            "default), without a password, which belongs into the secret openqa/NAME/broker",
+            description="amqps://USER@HOST/VIRTUAL_HOST, with / in its name as %2F (%2F alone is a broker's "
+            "default), without the password, which belongs in the secret openqa/NAME/broker",
         ),
     ]
     # The topic exchange that messages come from.
@@ -92,8 +92,8 @@ class Schedule(Settings):
             description="an exchange's name: up to 127 letters, digits and any of _ . : -",
         ),
     ] = "amq.topic"
-    # None: one that follows from account, region and name, the same for as long as they are. Empty: one that
-    # the broker chooses, anew for each connection.
+    # None: derived from account, region and name, so that it never changes. Empty: the broker chooses one for
+    # each connection.
     queue: Annotated[
         str | None,
         Field(
@@ -101,20 +101,20 @@ class Schedule(Settings):
             description='a UUID in lowercase, such as uuidgen prints, or "" where the broker chooses',
         ),
     ] = None
-    # Where to ask for what was missed; None: what is published while nobody listens is lost.
+    # Where to ask for missed messages; None: what is published while nobody listens is lost.
     archive: Annotated[
         str | None,
         Field(
             # The host's security group lets 80 and 443 out.
             pattern=r"^https?://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/-]*)?$",
-            description="the http(s):// address of a search as datagrepper's, without a port, such as "
+            description="the http(s):// address of a search like datagrepper's, without a port, such as "
             f"{FEDORA_ARCHIVE}",
         ),
     ] = None
     rules: Annotated[
         tuple[Rule, ...], Field(description="a [[schedule.rules]] table with topic and post for each")
     ] = ()
-    # Where fedora_openqa reports results to. Fedora's own take them from Fedora's own openQA alone.
+    # Where fedora_openqa reports results to. Fedora's own services take them only from Fedora's own openQA.
     report_resultsdb: Annotated[
         str | None,
         Field(
@@ -136,7 +136,7 @@ class Schedule(Settings):
 
     @property
     def reports(self) -> Mapping[str, str]:
-        """Where results are reported to, by the setting that says so."""
+        """Where results are reported to, by setting."""
         said = {"report_resultsdb": self.report_resultsdb, "report_wiki": self.report_wiki}
         return {name: target for name, target in said.items() if target is not None}
 
@@ -147,14 +147,14 @@ class Schedule(Settings):
 
 
 def queue(schedule: Schedule, *, account: str, region: str, name: str, purpose: str = "scheduler") -> str:
-    """Return the name of an environment's queue: Fedora's broker wants a UUID, a stable one is one's own.
+    """Return the name of an environment's queue: a UUID, as Fedora's broker wants, that never changes.
 
     Args:
-        schedule: The settings, which may name the scheduler's.
+        schedule: The settings, which may name the scheduler's queue.
         account: The AWS account.
         region: The region.
         name: The environment's name.
-        purpose: Whose queue it is.
+        purpose: What the queue is for.
     """
     if schedule.queue is not None and purpose == "scheduler":
         return schedule.queue
@@ -178,10 +178,10 @@ def problems(schedule: Schedule, *, profile: str) -> Iterator[Problem]:
         wrong = f"content {shown(profile)} has no jobs for Fedora's composes and updates"
         yield Problem("schedule.program", schedule.program, wrong, '"rules", or content.profile = "fedora"')
     if schedule.program == "fedora_openqa" and schedule.queue == "":
-        wrong = "Fedora's program and broker know a queue by its name"
+        wrong = "Fedora's program and broker need a queue's name"
         yield Problem("schedule.queue", "", wrong, "a UUID in lowercase, such as uuidgen prints, or none")
     if not _has_port(schedule.broker):
-        yield Problem("schedule.broker", schedule.broker, "no such port", "ports from 1 to 65535")
+        yield Problem("schedule.broker", schedule.broker, "there is no such port", "ports from 1 to 65535")
     yield from _report_problems(schedule)
     for number, rule in enumerate(schedule.rules, 1):
         key = f"schedule.rules.{number}"
@@ -197,12 +197,12 @@ def build_problems(key: str, build: Build, *, fields: str) -> Iterator[Problem]:
     """Find what is wrong with parameters of ``isos post``.
 
     Args:
-        key: Where the build is.
-        build: It, or several.
-        fields: Placeholders that may be there, in words.
+        key: The build's place in the file.
+        build: The build, or several.
+        fields: The placeholders that it may have, in words.
     """
     for name in sorted(build.each.keys() & build.post.keys()):
-        yield Problem(f"{key}.post.{name}", build.post[name], "it is in each, too", "one of the two")
+        yield Problem(f"{key}.post.{name}", build.post[name], "it is in each too", "one of the two")
     if (number := prod(map(len, build.each.values()))) > BUILDS:
         yield Problem(f"{key}.each", dict(build.each), f"{number} builds at once", f"up to {BUILDS}")
         return
@@ -211,7 +211,7 @@ def build_problems(key: str, build: Build, *, fields: str) -> Iterator[Problem]:
     known = {tuple(post.get(name) for name in rules.IDENTITY) for post in build.posts}
     if len(known) < len(build.posts):
         wrong = "openQA would take several of these builds for one"
-        allowed = f"values with which {', '.join(rules.IDENTITY)} are others for each"
+        allowed = f"values with which no two builds have the same {', '.join(rules.IDENTITY)}"
         yield Problem(f"{key}.each", dict(build.each), wrong, allowed)
 
 
@@ -225,7 +225,7 @@ def _post_problems(key: str, build: Build, post: Mapping[str, str], fields: str)
             wrong = f"no field in braces at {shown(brace)}"
             yield Problem(f"{key}.{build.place(name)}", template, wrong, fields)
         if not template.isprintable():
-            wrong = "not to be printed in one line"
+            wrong = "not printable in one line"
             yield Problem(f"{key}.{build.place(name)}", template, wrong, "one line of text")
 
 
@@ -242,7 +242,7 @@ def _report_problems(schedule: Schedule) -> Iterator[Problem]:
             wrong = f"program = {shown(schedule.program)} reports nothing"
             yield Problem(f"schedule.{name}", target, wrong, 'program = "fedora_openqa"')
         elif not schedule.reports_are_fedoras_own:
-            wrong = "Fedora takes results from its own openQA alone"
+            wrong = "Fedora takes results only from its own openQA"
             allowed = "none, or reports_are_fedoras_own = true as well, which only Fedora may say"
             yield Problem(f"schedule.{name}", target, wrong, allowed)
     if schedule.reports_are_fedoras_own and not schedule.reports:

@@ -1,4 +1,4 @@
-"""The settings of an environment by the tables of its file."""
+"""The settings of an environment, by the tables of its file."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from settings.messages import Schedule
 from settings.timetable import Entry
 from userdata.host import sizing
 
-# What openQA and the tools beside it use inside a host, as they do the network of content.tap_address; a VPC
-# there would be out of the tests' reach.
+# Networks that openQA and the tools beside it use inside a host, besides that of content.tap_address; tests
+# could not reach a VPC there.
 RESERVED_NETWORKS: Mapping[IPv4Network, str] = {
     IPv4Network("10.0.2.0/24"): "QEMU's user network",
     IPv4Network("10.1.0.0/16"): "networks inside openQA's tests",
@@ -51,25 +51,25 @@ PRIVATE_NETWORKS = tuple(
     IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 ZONE_LETTERS = "abcdefgh"
-# All of AWS that the local cloud is.
+# The only account and region that the local cloud has.
 LOCAL_ACCOUNT = "123456789012"
 LOCAL_REGION = "us-east-1"
-RDS_DAYS = 35  # for which RDS keeps its own backups, at most
-# The workers' template has up to 13 KB of user data for each, and CloudFormation takes a million bytes of it.
+RDS_DAYS = 35  # RDS keeps its own backups no longer
+# The workers' template holds up to 13 KB of user data for each, and CloudFormation takes a million bytes.
 FLEETS = 30
 MESH_HOSTS = 50  # beyond it, the tunnels' upkeep would use up the account's rate of EC2 calls
 SYSTEM_GIB = sizing.SYSTEM_GIB
 RootGib = Field(
     ge=SYSTEM_GIB,
     le=GP3_GIB,
-    description=f"a whole number of GiB from {SYSTEM_GIB} to {GP3_GIB}, gp3's most",
+    description=f"a whole number of GiB from {SYSTEM_GIB} to {GP3_GIB}, the most for gp3",
 )
-# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. It has its
-# instance type's network to give, and its volume: an asset that many fetch is read from memory
-# (bench/fetch.py), but the first fetch, and all that memory does not hold, comes from the volume.
+# What the web UI should give each host when all fetch at once: an asset of 4 GB in eleven minutes. Its
+# network limits it, and its volume: an asset that many fetch is read from memory (bench/fetch.py), but the
+# first fetch, and all that memory does not hold, comes from the volume.
 FETCH_GBPS = 0.05
-# What gp3 gives in MiB/s: the least, which its price covers, and the most with the 3000 IOPS that it covers
-# too (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
+# gp3's throughput in MiB/s: the least, which its price includes, and the most with the 3000 IOPS that it
+# includes too (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
 # docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
 GP3_MIBPS = (125, 750)
 FEDORA_ACCOUNTS = {
@@ -109,8 +109,8 @@ class Network(Settings):
     def subnets(self) -> Subnets:
         """Divide the VPC into sixteen equal parts: the lower eight are public, the upper eight private.
 
-        A zone's letter picks its part of each half, so that no subnet ever moves when zones come, go or
-        change places.
+        A zone's letter picks its part of each half, so that no subnet moves when zones are added, removed or
+        reordered.
         """
         parts = list(self.cidr.subnets(prefixlen_diff=4))
         index = {zone: ZONE_LETTERS.index(zone[-1]) for zone in self.availability_zones}
@@ -123,16 +123,16 @@ class Network(Settings):
 class Image(Settings):
     """The machine images that hosts boot: an AMI id, or the name of the SSM parameter that holds one.
 
-    Each architecture that hosts have needs one.
+    Each architecture of the hosts needs one.
     """
 
     x86_64: Annotated[str | None, ImageName] = None
     aarch64: Annotated[str | None, ImageName] = None
-    # The AMI already went through userdata/install.sh; nothing is installed or loaded at boot.
+    # userdata/install.sh ran when the AMI was made; nothing is installed or loaded at boot.
     golden: bool = False
 
     def of(self, architecture: Architecture) -> str | None:
-        """Tell what hosts of an architecture boot; None where nothing is set.
+        """Tell which image hosts of an architecture boot; None where none is set.
 
         Args:
             architecture: Their processor.
@@ -171,12 +171,12 @@ class SignIn(Settings):
     id_from: Annotated[str | None, Text] = None
     nickname_from: Annotated[str | None, Text] = None
     unique_name: Annotated[str | None, Text] = None
-    # openQA makes its first user an administrator, but that is the deployment's own. These appoint others.
+    # openQA makes its first user an administrator, but that is the deployment itself. These appoint others.
     administrators: Annotated[
         tuple[Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]*$")], ...],
         Field(
-            description="a list of people by what the provider's id_from says, in quotes, such as account "
-            "names"
+            description="a list of people, each by the value of the provider's field id_from in quotes, such "
+            "as account names"
         ),
     ] = ()
 
@@ -214,7 +214,7 @@ class Rds(Settings):
 
 
 class Database(Settings):
-    """PostgreSQL: in a container on a host of ours, or RDS; while the one moves to the other, both."""
+    """PostgreSQL: in a container on a host of ours, or in RDS; while it moves between them, both."""
 
     # Which of them openQA uses.
     engine: Literal["container", "rds"] = "container"
@@ -227,12 +227,12 @@ class Database(Settings):
 
     @property
     def moved(self) -> bool:
-        """RDS takes the place of a container of ours: its database must be there already."""
+        """Whether RDS takes the place of the container, so that its database must be there already."""
         return self.engine == "rds" and self.host is not None
 
     @property
     def host(self) -> StatefulHost | None:
-        """The host of the container, its volume and its address; None: they are not wanted."""
+        """The host of the container, with its volume and address; None: there shall be none."""
         if self.instance_type is None or self.address is None or self.volume_gib is None:
             return None
         return StatefulHost(
@@ -264,12 +264,12 @@ class WebUi(StatefulHost):
 
 
 class Backups(Settings):
-    """What the backup bucket keeps and how safely, and the snapshots of the openQA volume."""
+    """What the backup bucket keeps, and how safely; and the snapshots of the openQA volume."""
 
     keep_days: Annotated[int, Days] = 35
-    # Nobody may delete or overwrite a version before: set it at the first deployment.
+    # Until then nobody may delete or overwrite a version. Set it at the first deployment.
     object_lock_days: Annotated[int | None, Days] = None
-    # A bucket of another region or account that gets a copy of each object: versioned, and made beforehand.
+    # A bucket in another region or account that gets a copy of each object; it must exist and be versioned.
     replicate_to: Annotated[
         str | None,
         Field(
@@ -316,19 +316,19 @@ class Fleet(Settings):
     spot_share: Annotated[
         float, Field(ge=0, le=1, description="a number from 0 (no spot hosts) to 1 (all of them)")
     ] = 0.0
-    # Hosts that are to be ready beforehand, by the time of the week.
+    # How many hosts to keep ready, by time of the week.
     warm: Annotated[
         tuple[Annotated[str, Field(pattern=WARM)], ...],
         Field(description='a list of times in UTC with the hosts to keep, such as "mon-fri 06:00-20:00 2"'),
     ] = ()
-    # So many more hosts than needed, as a share of the jobs that wait for booting ones. None: the policy's
+    # Additional hosts, as a share of the jobs that wait for booting ones. None: the policy's
     spare: Annotated[
         float | None, Field(ge=0, le=2, description="a number from 0 (none) to 2 (two more for each)")
     ] = None
     # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
     spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
-    cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one a host
+    cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one per host
 
     def workers(self, instance_type: str) -> int:
         """Tell how many workers a host of a type runs; see `catalogue.InstanceType.workers`.
@@ -337,8 +337,8 @@ class Fleet(Settings):
             instance_type: One of the catalogue's types.
 
         Returns:
-            ``workers_per_host`` if it is set. Else what vCPU, memory and disk carry, where the disk is the
-            instance store, or else the volume, without what the cache and the system take of it.
+            ``workers_per_host`` if it is set, else as many as vCPU, memory and disk carry. The disk is the
+            instance store, or else the volume, without what cache and system take.
         """
         if self.workers_per_host is not None:
             return self.workers_per_host
@@ -356,7 +356,7 @@ class Fleet(Settings):
 
     @property
     def one_host(self) -> bool:
-        """Whether all jobs of a cluster run on one host, because their guests meet nowhere else."""
+        """Whether all jobs of a cluster must run on one host, as their guests can only meet there."""
         return self.network in ("tap", "vde") and not self.mesh
 
     @property
@@ -377,7 +377,7 @@ class Fleet(Settings):
 
     @property
     def on_demand_percent(self) -> int:
-        """The share of hosts that are not spot, in whole percent as Auto Scaling wants it."""
+        """The share of hosts that are not spot, in whole percent, as Auto Scaling wants it."""
         return round(100 * (1 - self.spot_share))
 
     @property
@@ -399,14 +399,14 @@ class Environment(Settings):
         str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="an AWS region such as us-east-1")
     ]
     os: OperatingSystem = "debian"
-    # Everybody reaches the web UI, or who is trusted does.
+    # true: everybody reaches the web UI; false: only the ranges in trusted do.
     public: bool = False
     trusted: Annotated[
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 203.0.113.0/24"),
     ] = ()
     # Who may open the VNC of systems under test, which asks for no password. Worker hosts have private
-    # addresses (but with egress = "public-ip"), so these are ranges of a VPN or a peered network.
+    # addresses (unless egress = "public-ip"), so these are ranges of a VPN or a peered network.
     developers: Annotated[
         tuple[Cidr, ...],
         Field(description="a list of IPv4 ranges in quotes whose host bits are zero, such as 10.8.0.0/24"),
@@ -415,7 +415,7 @@ class Environment(Settings):
     vcpu_quota: Annotated[int | None, Vcpus] = None
     vcpu_spot_quota: Annotated[int | None, Vcpus] = None
     session_manager: bool = True
-    # Who is told when an alarm rings, and when all is well again. None: alarms are there to be seen.
+    # Where to report that an alarm rings, and that it has stopped. None: alarms can only be looked at.
     alarm_topic: Annotated[
         str | None,
         Field(
@@ -455,7 +455,7 @@ class Environment(Settings):
         return builder.os or self.os
 
     def image_of(self, builder: Builder) -> str | None:
-        """Tell which machine image a builder's host boots; None where nothing is set."""
+        """Tell which machine image a builder's host boots; None where none is set."""
         return builder.image or self.image.of(builder.architecture)
 
     @property
@@ -465,5 +465,5 @@ class Environment(Settings):
 
     @property
     def log_days(self) -> int:
-        """For how many days logs are kept; one of the numbers that CloudWatch Logs knows."""
+        """For how many days logs are kept; one of the numbers that CloudWatch Logs takes."""
         return 7 if self.disposable else 90

@@ -1,6 +1,6 @@
-"""The names that several stacks and the operator's commands agree on, and instances are told.
+"""The names that several stacks and the operator's commands agree on, and that instances are told.
 
-Where a name is known beforehand, a policy can be narrowed to it without one stack importing from another.
+As a name is known beforehand, a policy can be narrowed to it without one stack importing from another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SecretName = Literal["database", "api-key", "worker-key", "sign-in", "broker"]
 LAUNCH_HOOK = "ready"
 TERMINATE_HOOK = "drain"
 
-# Where the bucket of access logs has those of the load balancer.
+# Where the load balancer's logs are in the bucket of access logs.
 LOAD_BALANCER_LOGS = "load-balancer"
 
 # The tag by which a schedule of snapshots finds a volume; its value is the name of the host's group.
@@ -55,7 +55,7 @@ def images_prefix(architecture: Architecture) -> str:
 
 
 def tags(environment: Environment) -> dict[str, str]:
-    """Returns the stacks' tags, which CloudFormation gives to all that they hold."""
+    """Returns the stacks' tags, which CloudFormation passes on to all their resources."""
     return {"openqa:environment": environment.name}
 
 
@@ -75,7 +75,7 @@ def secret(environment: Environment, name: SecretName) -> str:
 
 
 def arn(environment: Environment, service: str, resource: str) -> str:
-    """Returns the ARN of a resource in the environment's account and region, wildcards and all.
+    """Returns the ARN of a resource in the environment's account and region; wildcards are allowed.
 
     Args:
         environment: the settings.
@@ -87,7 +87,7 @@ def arn(environment: Environment, service: str, resource: str) -> str:
 
 
 def partition(environment: Environment) -> str:
-    """Returns the part of AWS that the environment's region belongs to."""
+    """Returns the AWS partition that the environment's region belongs to."""
     apart = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
     return next((name for begin, name in apart.items() if environment.region.startswith(f"{begin}-")), "aws")
 
@@ -98,7 +98,7 @@ def metric_namespace(environment: Environment) -> str:
 
 
 def host_events(environment: Environment) -> str:
-    """Returns the log group of the events that tell why hosts failed: EventBridge's begin so."""
+    """Returns the log group of the events that tell why hosts failed; EventBridge requires its prefix."""
     return f"/aws/events/{prefix(environment)}"
 
 

@@ -22,11 +22,11 @@ OpenqaIni = Annotated[
     Field(
         default_factory=dict,
         description="a table for each section of openqa.ini with whole numbers or single lines of text, such "
-        "as default_group_limits = { result_storage_duration = 180 }; for yes and no 1 and 0",
+        "as default_group_limits = { result_storage_duration = 180 }; yes and no are 1 and 0",
     ),
 ]
-# What the file has where neither the environment nor its profile says otherwise. Audit events: as in the file
-# that comes with openQA, without which they stay for ever.
+# What the file holds unless the environment or its profile says otherwise. Audit events: as in the file that
+# comes with openQA; without them, events stay for ever.
 DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
     "global": {"branding": "plain"},
     "audit/storage_duration": {
@@ -44,37 +44,37 @@ DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
     # Assets beyond their groups' limits stay while there is room.
     "misc_limits": {"asset_cleanup_max_free_percentage": 20},
 }
-# What is not the environment's to say here, and why.
+# What an environment may not set here, and why.
 SECTIONS: Mapping[str, str] = {
-    "auth": "[sign_in] says it",
-    "oauth2": "[sign_in] says it",
+    "auth": "[sign_in] sets it",
+    "oauth2": "[sign_in] sets it",
     "openid": "people sign in as [sign_in] says",
-    "scm git": "content.service brings the tests, and openQA no repositories",
-    "hypnotoad": "the web UI listens where its proxy asks",
+    "scm git": "content.service brings the tests, and openQA has no repositories",
+    "hypnotoad": "the web UI listens where its proxy expects it",
     "amqp": "its address holds a password, which would be in a template",
     "secrets": "they would be in a template",
 }
 KEYS: Mapping[str, Mapping[str, str]] = {
     "global": {
         "base_url": "it follows from [domain]",
-        "download_domains": "content.download_domains says it",
+        "download_domains": "content.download_domains sets it",
         "service_port_delta": "the proxy has all services behind one port",
-        "auto_clone_regex": "jobs that an exchanged host cut off are known by it",
-        "worker_timeout": "a web UI's host is exchanged within openQA's own half hour, and no less",
+        "auto_clone_regex": "jobs cut off by a replaced host are recognized by it",
+        "worker_timeout": "replacing the web UI's host takes up to openQA's default of half an hour",
     },
-    "scheduler": {"max_running_jobs": "the fleets' max says it, by which hosts are launched"},
+    "scheduler": {"max_running_jobs": "the fleets' max, by which hosts are launched, sets it"},
     "misc_limits": {
-        "generic_max_limit": "the fleets' controller reads as many workers",
-        "max_online_workers": "how many there are is up to the fleets",
+        "generic_max_limit": "the fleets' controller reads up to that many workers",
+        "max_online_workers": "the fleets decide how many there are",
     },
 }
 
 
 def merged(*levels: Mapping[str, Mapping[str, int | str]]) -> dict[str, dict[str, int | str]]:
-    """Lay tables of sections over each other, key by key.
+    """Merge tables of sections, key by key.
 
     Args:
-        levels: What later ones say counts.
+        levels: The tables; later ones win.
     """
     sections = dict.fromkeys(name for level in levels for name in level)
     return {
@@ -84,7 +84,7 @@ def merged(*levels: Mapping[str, Mapping[str, int | str]]) -> dict[str, dict[str
 
 
 def problems(given: Mapping[str, Mapping[str, object]]) -> Iterator[Problem]:
-    """Find what the deployment sets itself, or must not be told.
+    """Find keys that the deployment sets itself, or that no file may set.
 
     Args:
         given: ``content.openqa``.

@@ -1,4 +1,4 @@
-"""A refusal in one line."""
+"""An error message in one line."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class Problem(NamedTuple):
     allowed: str
 
     def line(self, file: str) -> str:
-        """The refusal, with the name of the file."""
+        """The message, with the name of the file."""
         value = "is missing" if self.value is None else f"= {shown(self.value)}"
         wrong = f": {self.wrong}" if self.wrong else ""
         return f"{file}: {self.key} {value}{wrong}; allowed: {self.allowed}"
 
 
 def shown(value: object) -> str:
-    """A value as TOML would have it, tables but as JSON has them: cut short, in one line to be printed."""
+    """A value as in TOML, but tables as in JSON: one printable line, cut short."""
     written = json.dumps(value, default=str, ensure_ascii=False)
     text = "".join(one if one.isprintable() else json.dumps(one).strip('"') for one in written)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def allowed(field: FieldInfo) -> str:
-    """Tell what a field may hold: its description, a literal's choices or its kind."""
+    """Tell what a field may hold: its description, the choices of a literal, or its kind."""
     if field.description:
         return field.description
     inner = (field.annotation, *get_args(field.annotation))
@@ -44,4 +44,4 @@ def allowed(field: FieldInfo) -> str:
 def twice(key: str, values: Sequence[object], allowed: str) -> Iterator[Problem]:
     """Find what a list holds more than once."""
     for value in dict.fromkeys(value for value in values if values.count(value) > 1):
-        yield Problem(key, value, "is there twice", allowed)
+        yield Problem(key, value, "listed twice", allowed)

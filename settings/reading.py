@@ -1,4 +1,4 @@
-"""Reads an environment file, and puts what is wrong with it into words."""
+"""Reads an environment file, and says in words what is wrong with it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
         directory: Where the files are.
 
     Returns:
-        The environment, with all that follows from its settings checked.
+        The environment, checked as a whole.
 
     Raises:
-        SettingsError: There is no such environment, or its file is not in order. Each line of the message
+        SettingsError: There is no such environment, or its file is not valid. Each line of the message
             tells one reason: file, key, value and what is allowed.
     """
     if not directory.is_dir():
@@ -57,7 +57,7 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
     file = f"{folder}/{name}.toml"
     text = ""
     try:
-        # With the mark that some editors put in front.
+        # Some editors put a byte order mark in front.
         text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
@@ -68,7 +68,7 @@ def load(name: str, directory: Path = ENVIRONMENTS) -> Environment:
 
 
 def _line(text: str, wrong: str) -> str:
-    """Quote the line that an error of TOML's is about, and tell what is allowed there."""
+    """Quote the line that a TOML error is about, and tell what is allowed there."""
     found = re.search(r"\(at line (\d+), column \d+\)$", wrong)
     if found is None:
         return ""
@@ -76,20 +76,20 @@ def _line(text: str, wrong: str) -> str:
     quoted = "".join(one if one.isprintable() else "?" for one in line[:80])
     choice = "KEY = VALUE, with text in straight quotes, and true or false in lowercase"
     if wrong.startswith("Cannot"):
-        choice = "each key and each [table] once, but one [[table]] for each of a list"
+        choice = "each key and each [table] once, but one [[table]] for each item of a list"
     return f": {quoted}; allowed: {choice}"
 
 
 def _validated(document: Mapping[str, Any], *, name: str, file: str) -> Environment:
     found = []
     if "name" in document:
-        wrong = "unknown key, an environment has its file's name"
+        wrong = "unknown key, as an environment has the name of its file"
         found.append(Problem("name", document["name"], wrong, ", ".join(_keys(Environment))))
     try:
         environment = Environment.model_validate({**document, "name": name})
     except ValidationError as error:
         for detail in error.errors():
-            # A list counts as empty when its items are not in order, which is told already.
+            # A list whose items are invalid counts as empty, but that is reported already.
             if not (detail["type"] == "too_short" and detail["input"]):
                 found.append(_of_field(document, detail))
     else:
@@ -99,7 +99,7 @@ def _validated(document: Mapping[str, Any], *, name: str, file: str) -> Environm
     raise SettingsError("\n".join(problem.line(file) for problem in found))
 
 
-# By which key the tables of a list go; those of other lists go by their numbers.
+# The key that names a table of a list; the tables of other lists go by number.
 NAMED: Mapping[str, str] = {"fleets": "name", "builders": "architecture"}
 
 
@@ -120,7 +120,7 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     location, wrong = error["loc"], ""
     value: Any = error["input"]
     if location[-2:] == (value, "[key]"):  # pydantic's mark of a key that its table does not take
-        location, value, wrong = location[:-1], document, "the table has no such keys"
+        location, value, wrong = location[:-1], document, "the table takes no such key"
         for part in location:
             value = value[part]
     key = _key(document, location)
@@ -128,7 +128,7 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
     if field is None:
         return Problem(key, value, _unknown(str(location[-1]), model), ", ".join(_keys(model)))
     if location == ("name",):
-        wrong = "so the file is called"
+        wrong = "the file's name"
     choice = allowed(field)
     if not field.description and (table := _table(field)):
         choice = f"a table [{key}] with {', '.join(_keys(table))}"
@@ -136,17 +136,17 @@ def _of_field(document: Mapping[str, Any], error: ErrorDetails) -> Problem:
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:
-    """Tell what is wrong with a key that its table does not have, and what was meant by it."""
+    """Tell what is wrong with a key that its table does not have, and which was probably meant."""
     there = Environment.model_fields.get(name)
     if model is not Environment and there and not _table(there):
-        # To TOML a key belongs to the last table above it, however much is between them.
-        return "unknown key of this table; that of the file stands above all tables"
+        # In TOML a key belongs to the last table above it, however much is between them.
+        return "unknown key in this table; a key of the file itself stands above all tables"
     near = difflib.get_close_matches(name, _keys(model), n=1)
     return f"unknown key, perhaps {near[0]}" if near else "unknown key"
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Follow a location from table to table, to the first key that holds none: below are parts of its value.
+    """Follow a location from table to table, to the first key that holds no table.
 
     Returns:
         The last table's model and the key's field; None: the table has no such key.
@@ -168,5 +168,5 @@ def _table(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _keys(model: type[BaseModel]) -> tuple[str, ...]:
-    """List the keys that a file may hold; the environment's own name is not one."""
+    """List the keys that a table of a file may hold; the environment's own name is not one."""
     return tuple(key for key in model.model_fields if key != "name" or model is not Environment)

@@ -13,7 +13,7 @@ from settings.problem import Problem, shown
 from userdata.messages import rules, sources, timetable
 from userdata.messages.rules import Message
 
-# Time enough for days and months to come again.
+# Long enough for days and months to recur.
 _YEARS = tuple(datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2024, 2026))
 _FIELDS = ", ".join(f"{{{name}}}" for name in timetable.FIELDS)
 
@@ -31,11 +31,11 @@ class Entry(Build):
     post: Annotated[
         Mapping[Parameter, str],
         Field(
-            description="a table: openQA's settings in capitals and their values, in quotes; of the time, in "
-            f"UTC, they may have {_FIELDS}"
+            description="a table: openQA's settings in capitals and their values, in quotes, which may hold "
+            f"these fields of the time in UTC: {_FIELDS}"
         ),
     ]
-    # Nothing is scheduled where the files that openQA would fetch are those of the last build.
+    # Schedule nothing if the files that openQA would fetch are those of the last build.
     only_new: bool = False
 
 
@@ -66,12 +66,12 @@ def _entry_problems(number: int, entry: Entry) -> Iterator[Problem]:
     said = dict.fromkeys(pair for post in entry.posts for pair in post.items())
     for name, template in said:
         if unknown := rules.fields(template) - timetable.FIELDS.keys():
-            wrong = f"times have no field {shown(min(unknown))}"
+            wrong = f"a time has no field {shown(min(unknown))}"
             yield Problem(f"{key}.{entry.place(name)}", template, wrong, _FIELDS)
 
 
 def _twice(entries: tuple[Entry, ...]) -> Iterator[Problem]:
-    """Find builds that have the name of an earlier one, which openQA would take for it."""
+    """Find builds with the identity of an earlier one, which openQA would take for that one."""
     scheduled: dict[tuple[str, ...], Message] = {}
     for number, entry in enumerate(entries, 1):
         for post in entry.posts:
@@ -81,7 +81,7 @@ def _twice(entries: tuple[Entry, ...]) -> Iterator[Problem]:
                 build = tuple(parameters[name] for name in rules.IDENTITY)
                 if other := scheduled.get(build):
                     key, days = f"timetable.{number}", f"{_said(other)} and {_said(message)}"
-                    wrong = f"{' '.join(build)} both for {days}, so only the first would be scheduled"
+                    wrong = f"{' '.join(build)} for both {days}, so only the first would be scheduled"
                     yield Problem(
                         f"{key}.{entry.place('BUILD')}",
                         post["BUILD"],

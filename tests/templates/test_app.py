@@ -47,7 +47,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, taken: str) -> None:
     done = run(ROOT, tmp_path, env="local")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"The templates cannot be made in {tmp_path / 'out'}: ")
+    assert line.startswith(f"The templates cannot be written to {tmp_path / 'out'}: ")
 
 
 @pytest.mark.parametrize("context", [{}, {"env": "nowhere"}])
@@ -72,7 +72,7 @@ def test_classes_that_no_job_asks_for_are_annotations_and_no_refusal(tmp_path: P
     assert [finding["severity"] for finding in found] == ["warning", "warning"]
     for finding, name in zip(found, ("tmp", "temp"), strict=True):
         assert finding["violatingConstructs"] == [{"constructPath": ""}]
-        assert finding["description"].startswith(f'odd: fleets.small.classes = "{name}": no job asks for it')
+        assert finding["description"].startswith(f'odd: fleets.small.classes = "{name}": no job of content ')
 
 
 def test_a_bad_setting_is_one_line(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def refusals(directory: Path, text: str) -> list[str]:
             BASE,
             '"m8i.large"',
             '"m8i.large", "m8i.large"',
-            '"m8i.large": is there twice; allowed: each type once',
+            '"m8i.large": listed twice; allowed: each type once',
         ),
         (BASE, "m8i.large", "m5.metal", 'a metal type, but virtualization = "nested"'),
         (BASE, "m8i.large", "t3.medium", '"t3.medium": no nested virtualization'),
-        (BASE, "m8i.large", "m7g.metal", "aarch64, but the builder is x86_64"),
+        (BASE, "m8i.large", "m7g.metal", "is aarch64, but the builder's is x86_64"),
         (BASE, '"nested"', '"metal"', 'not a metal type, but virtualization = "metal"'),
         (BASE, "[[builders]]", "[[builders]]\nhours = 48", "hours = 48; allowed: a whole number of hours"),
         (
@@ -125,7 +125,7 @@ def test_createhdds_needs_fedora_kvm_and_an_address(tmp_path: Path) -> None:
     (line,) = refusals(tmp_path, BASE + CREATEHDDS)
     assert 'program = "createhdds": it needs packages that debian does not have' in line
     (line,) = refusals(tmp_path, FEDORA + CREATEHDDS.replace('"nested"', '"none"'))
-    assert 'virtualization = "none": createhdds installs systems in guests, which takes KVM' in line
+    assert 'virtualization = "none": createhdds installs systems in guests, which needs KVM' in line
     lines = refusals(tmp_path, FEDORA + SAMPLE.replace('"sample"', '"createhdds"'))
     assert [line.split(";")[0] for line in lines] == [f"{KEY}git is missing", f"{KEY}ref is missing"]
 

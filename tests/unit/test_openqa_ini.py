@@ -57,17 +57,17 @@ def test_what_is_said_counts_over_the_profile() -> None:
         ),
         (
             "misc_limits = { generic_max_limit = 5 }",
-            "content.openqa.misc_limits.generic_max_limit = 5: the fleets' controller reads as many workers; "
-            "allowed: other keys of [misc_limits]",
+            "content.openqa.misc_limits.generic_max_limit = 5: the fleets' controller reads up to that many "
+            "workers; allowed: other keys of [misc_limits]",
         ),
         (
             '"scm git" = { do_push = "yes" }',
-            'content.openqa."scm git" = {"do_push": "yes"}: content.service brings the tests, and openQA no '
-            "repositories; allowed: other sections of openqa.ini",
+            'content.openqa."scm git" = {"do_push": "yes"}: content.service brings the tests, and openQA has '
+            "no repositories; allowed: other sections of openqa.ini",
         ),
         (
             'auth = { method = "Fake" }',
-            'content.openqa.auth = {"method": "Fake"}: [sign_in] says it; allowed: other sections of '
+            'content.openqa.auth = {"method": "Fake"}: [sign_in] sets it; allowed: other sections of '
             "openqa.ini",
         ),
     ],

@@ -51,7 +51,7 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
         (RULE, "schedule.broker is missing"),
         (BROKER.replace("amqps", "amqp") + RULE, "allowed: amqps://USER@HOST/VIRTUAL_HOST"),
         (BROKER.replace("%2Fpublic_pubsub", "") + RULE, "%2F alone is a broker's default"),
-        (BROKER.replace("fedora@", "fedora:secret@") + RULE, "without a password"),
+        (BROKER.replace("fedora@", "fedora:secret@") + RULE, "without the password"),
         (BROKER.replace(".org/", ".org:0/") + RULE, "allowed: ports from 1 to 65535"),
         (BROKER.replace(".org/", ".org:65536/") + RULE, "allowed: ports from 1 to 65535"),
         (f'{BROKER}queue = "mine"\n{RULE}', "a UUID in lowercase"),
@@ -67,19 +67,19 @@ def test_another_exchange_and_a_queue_of_the_brokers_choice(tmp_path: Path) -> N
         (BROKER + RULE.replace('FLAVOR = "b"\n', ""), "schedule.rules.1.post.FLAVOR is missing"),
         (
             BROKER + RULE + 'iso = "a"\n',
-            'schedule.rules.1.post.iso = "a": the table has no such keys; allowed: a table: openQA',
+            'schedule.rules.1.post.iso = "a": the table takes no such key; allowed: a table: openQA',
         ),
         (
             BROKER + RULE + f'ISO = "{"x" * 10_000}"\n',
-            "[schedule] and timetable, for which user data has no room",
+            "[schedule] and timetable, more than user data has room for",
         ),
         (
             BROKER + RULE + f'ISO = "{"é" * 1700}"\n',
-            "[schedule] and timetable, for which user data has no room",
+            "[schedule] and timetable, more than user data has room for",
         ),
         (
             BROKER.replace("pubsub", "x" * 10_000) + RULE,
-            "[schedule] and timetable, for which user data has no room",
+            "[schedule] and timetable, more than user data has room for",
         ),
         (
             BROKER + RULE.replace("topic", "topics"),
@@ -136,8 +136,8 @@ TARGETS = {"report_wiki": "fedoraproject.org", "report_resultsdb": "https://resu
 def test_results_are_reported_only_where_two_settings_say_so(tmp_path: Path, name: str, target: str) -> None:
     said = f'{name} = "{target}"\n'
     for text, reason in (
-        (said, "Fedora takes results from its own openQA alone"),
-        (said + "reports_are_fedoras_own = false\n", "Fedora takes results from its own openQA alone"),
+        (said, "Fedora takes results only from its own openQA"),
+        (said + "reports_are_fedoras_own = false\n", "Fedora takes results only from its own openQA"),
         ("reports_are_fedoras_own = true\n", "there is nothing to report to"),
     ):
         with pytest.raises(SettingsError, match=reason):

@@ -250,7 +250,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "key of the file below a table": (
         [("max = 2", 'max = 2\nos = "fedora"')],
-        ['fleets.nested.os = "fedora": unknown key of this table; that of the file stands above all tables'],
+        ['fleets.nested.os = "fedora": unknown key in this table; a key of the file itself stands above all'],
     ),
     "name in the file": (['name = "other"'], ['name = "other": unknown key', "kind"]),
     "table for text": ([set_to("region", '"us-east-1"', "{}")], ["region = {}", "an AWS region"]),
@@ -307,10 +307,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                     '"11.0.2.2/15"': ["not in a private network", "inside 10.0.0.0/8"],
                     '"10.0.2.2/24"': ["half of the network", "an address with prefix 15"],
                     '"10.1.2.2/15"': [
-                        "10.1.0.0/16 is what the host knows guests by",
+                        "the host knows guests by those of 10.1.0.0/16",
                         "10.0.0.1 to 10.0.255.255",
                     ],
-                    '"10.0.0.0/15"': ["10.0.0.0 is no host's", "10.0.0.1 to 10.0.255.255 with prefix 15"],
+                    '"10.0.0.0/15"': ["10.0.0.0 is not a host's", "10.0.0.1 to 10.0.255.255 with prefix 15"],
                 }.items()
             },
             "loader": ('loader = "perl"', ['content.loader = "perl"', '"fifloader" or "openqa"']),
@@ -320,7 +320,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             ),
             "templates of nothing": (
                 'templates = ["x.yaml"]',
-                ["content.templates", "no repository that has them", "nothing without content.tests"],
+                ["content.templates", "no repository to take them from", "nothing without content.tests"],
             ),
             "nothing to load": (
                 'tests = "https://example.org/tests.git"\nloader = "openqa"',
@@ -328,7 +328,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             ),
             "a file for another loader": (
                 'tests = "https://example.org/tests.git"\nloader = "fifloader"\ntemplates = ["a.yaml"]',
-                ['content.templates = "a.yaml"', 'no file for loader "fifloader"', "end in .json"],
+                ['content.templates = "a.yaml"', 'not a file for loader "fifloader"', "end in .json"],
             ),
             "a file in Fedora's format": (
                 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.fif.json"]',
@@ -336,26 +336,32 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             ),
             "more distributions without tests": (
                 'more_distris = ["other"]',
-                ['content.more_distris = "other": the sample\'s tests are its own', "allowed: tests as well"],
+                [
+                    'content.more_distris = "other": the sample\'s tests are only for itself',
+                    "without content.tests",
+                ],
             ),
             "more distributions, the first": (
                 f'{OWN_GROUPS}\ndistri = "own"\nmore_distris = ["own", "x"]',
-                ['content.more_distris = "own": it has tests already', "others than own and sample"],
+                ['content.more_distris = "own": it has tests already', "any but own and sample"],
             ),
             "more distributions, twice": (
                 f'{OWN_GROUPS}\ndistri = "own"\nmore_distris = ["x", "x"]',
-                ['content.more_distris = "x": is there twice'],
+                ['content.more_distris = "x": listed twice'],
             ),
             **{
                 f"group names, {name}": (f"{OWN_GROUPS}\ngroup_names = {{ {names} }}", said)
                 for name, (names, said) in {
                     "no file": (
                         '"groups/two.yaml" = "Two", "one.yaml" = "One"',
-                        ['content.group_names."one.yaml" = "One": no file of', 'files of ["groups/*.yaml"]'],
+                        [
+                            'content.group_names."one.yaml" = "One": not a file of',
+                            'files of ["groups/*.yaml"]',
+                        ],
                     ),
                     "in a folder below": (
                         '"groups/more/one.yaml" = "One"',
-                        ['content.group_names."groups/more/one.yaml" = "One": no file of content.templates'],
+                        ['content.group_names."groups/more/one.yaml" = "One": not a file of content.'],
                     ),
                     "tables": (
                         '"groups/one.json" = "One"',
@@ -363,7 +369,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
                     ),
                     "one for two": (
                         '"groups/one.yaml" = "A", "groups/two.yaml" = "A"',
-                        ['content.group_names."groups/two.yaml" = "A": groups/one.yaml has it, too'],
+                        ['content.group_names."groups/two.yaml" = "A": groups/one.yaml has it too'],
                     ),
                     "no name": (
                         '"groups/one.yaml" = ""',
@@ -386,7 +392,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             "classes": ("classes = { tap = 0 }", ["content.classes.tap = 0", "{ tap = 6 }"]),
             "a class that is none": (
                 'classes = { "größe" = 6 }',
-                ['content.classes."größe" = 6: the table has no such keys; allowed: a table of'],
+                ['content.classes."größe" = 6: the table takes no such key; allowed: a table of'],
             ),
             **{
                 f"a class that is called like a key, {name}": (
@@ -432,7 +438,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "cidr, number": ([set_to("cidr", '"10.40.0.0/16"', "10")], ["network.cidr = 10", "an IPv4 range"]),
     "cidr, too large": (
         [set_to("cidr", '"10.40.0.0/16"', '"10.64.0.0/15"')],
-        ['network.cidr = "10.64.0.0/15"', "no larger than /16", "from /16 to /23"],
+        ['network.cidr = "10.64.0.0/15"', "at most a /16", "from /16 to /23"],
     ),
     "cidr, too small": (
         [set_to("cidr", '"10.40.0.0/16"', '"10.40.0.0/24"')],
@@ -466,11 +472,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "one zone twice": (
         [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', '["us-east-1a", "us-east-1a"]')],
-        ["network.availability_zones", "twice the same", "two or more different zones"],
+        ["network.availability_zones", "one of them twice", "two or more different zones"],
     ),
     "cidr, everything": (
         [set_to("cidr", '"10.40.0.0/16"', '"0.0.0.0/0"')],
-        ['network.cidr = "0.0.0.0/0": a VPC is no larger than /16', "from /16 to /23"],
+        ['network.cidr = "0.0.0.0/0": a VPC is at most a /16', "from /16 to /23"],
     ),
     "no zones": (
         [set_to("availability_zones", '["us-east-1a", "us-east-1b"]', "[]")],
@@ -658,11 +664,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
             (DATABASE, f'engine = "rds"\n{RDS}'),
             *CHINA,
         ],
-        ["database.rds", "RDS's certificates of cn-north-1"],
+        ["database.rds", "RDS's certificates for cn-north-1"],
     ),
     "rds keeps no longer": (
         [(DATABASE, f'engine = "rds"\n{RDS}\n[backups]\nkeep_days = 36\n')],
-        ["backups.keep_days = 36: more than RDS", "1 to 35"],
+        ["backups.keep_days = 36: longer than RDS", "1 to 35"],
     ),
     "volume": ([set_to("volume_gib", "20", "0")], ["database.volume_gib = 0", "from 1 to 65536"]),
     "volume, too large": ([set_to("volume_gib", "100", "65537")], ["webui.volume_gib = 65537", "1 to 65536"]),
@@ -692,15 +698,15 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "a range twice": (
         [('"203.0.113.0/24"', '"203.0.113.0/24", "203.0.113.0/24"')],
-        ['trusted = "203.0.113.0/24": is there twice', "each range once"],
+        ['trusted = "203.0.113.0/24": listed twice', "each range once"],
     ),
     "a type twice": (
         [('["m8i.2xlarge"]', '["m8i.2xlarge", "m8i.4xlarge", "m8i.2xlarge"]')],
-        ['fleets.nested.instance_types = "m8i.2xlarge": is there twice', "each type once"],
+        ['fleets.nested.instance_types = "m8i.2xlarge": listed twice', "each type once"],
     ),
     "a class twice": (
         [('["qemu_x86_64"]', '["qemu_x86_64", "tpm", "tpm"]')],
-        ['fleets.nested.classes = "tpm": is there twice', "each class once"],
+        ['fleets.nested.classes = "tpm": listed twice', "each class once"],
     ),
     "more ranges than a group has rules": (
         [('["203.0.113.0/24"]', str([f"10.8.{number}.0/24" for number in range(28)]).replace("'", '"'))],
@@ -718,7 +724,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "a name that no certificate has": (
         [('name = "openqa.example.org"', f'name = "{"x" * 54}.example.org"')],
-        ["domain.name = ", "no certificate can be had for it", "up to 64 characters"],
+        ["domain.name = ", "no certificate can be issued for it", "up to 64 characters"],
     ),
     "a topic elsewhere": (
         ['alarm_topic = "arn:aws:sns:eu-west-1:111122223333:openqa"'],
@@ -734,27 +740,27 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "a bucket in another part of AWS": (
         [("[content]", '[backups]\nreplicate_to = "arn:aws-cn:s3:::elsewhere"\n[content]')],
         [
-            'backups.replicate_to = "arn:aws-cn:s3:::elsewhere": not in the part of AWS that has us-east-1',
+            'backups.replicate_to = "arn:aws-cn:s3:::elsewhere": not in the AWS partition of us-east-1',
             "allowed: a bucket that begins with arn:aws:s3:::",
         ],
     ),
     "another account on one machine": (
         [LOCAL[0]],
         [
-            'account = "111122223333": the local cloud has one alone; allowed: "123456789012", or another',
+            'account = "111122223333": the local cloud has only one; allowed: "123456789012", or a kind',
         ],
     ),
     "another region on one machine": (
         [*LOCAL, *CHINA],
-        ['region = "cn-north-1": the local cloud has one alone; allowed: "us-east-1", or another kind'],
+        ['region = "cn-north-1": the local cloud has only one; allowed: "us-east-1", or a kind'],
     ),
     "a topic's name alone": (['alarm_topic = "openqa"'], ["the ARN of an SNS topic"]),
     "more texts than user data holds": (
         [('profile = "sample"', f'profile = "sample"\ndownload_domains = {["a" * 60] * 160}')],
         [
             'content.download_domains = ["aaa',
-            "...: has 10240 of the 10",
-            "for which user data has no room",
+            "...: takes 10240 of the 10",
+            "more than user data has room for",
             "10000 bytes in all",
         ],
     ),
@@ -762,7 +768,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [('["qemu_x86_64"]', f"{['qemu_x86_64', 'x' * 3000]}")],
         [
             'fleets.nested.classes = ["qemu_x86_64", "xxx',
-            "...: 3079 bytes with instance_types and warm, for which an SSM parameter has no room",
+            "...: 3079 bytes with instance_types and warm, more than an SSM parameter has room for",
             "2400 bytes",
         ],
     ),
@@ -783,13 +789,13 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     "a cache beyond EBS's largest volume": (
         [("max = 2", "max = 2\ncache_gib = 65357")],
         [
-            "fleets.nested.cache_gib = 65357: with the system and 40 GiB for each worker a volume_gib of "
-            "65537, which no EBS volume has; allowed: 1 to 65356"
+            "fleets.nested.cache_gib = 65357: with the system and 40 GiB for each worker it takes 65537 "
+            "GiB, more than any EBS volume has; allowed: 1 to 65356"
         ],
     ),
     "a cache beyond EBS's largest volume, and the largest volume": (
         [("max = 2", "max = 2\ncache_gib = 65536\nvolume_gib = 65536\nworkers_per_host = 1")],
-        ["fleets.nested.cache_gib = 65536: ", "a volume_gib of 65596, ", "1 to 65476"],
+        ["fleets.nested.cache_gib = 65536: ", "it takes 65596 GiB, ", "1 to 65476"],
     ),
     "a host's disk below the machine image": (
         [("volume_gib = 100", "volume_gib = 100\nroot_gib = 19")],
@@ -797,7 +803,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "fleets whose names differ by a hyphen": (
         [('name = "metal"', 'name = "nest-ed"')],
-        ['fleets.name = "nest-ed": all but its hyphens is the name of fleet nested', "more than hyphens"],
+        [
+            'fleets.name = "nest-ed": differs from the name of fleet nested only in hyphens',
+            "more than hyphens",
+        ],
     ),
     "fleet's volume": ([("max = 2", "volume_gib = -1")], ["fleets.nested.volume_gib = -1", "1 to 65536"]),
     "fleet type": (
@@ -822,7 +831,7 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "type of another architecture": (
         [('["m5.metal"]', '["m7g.metal"]')],
-        ['fleets.metal.instance_types = "m7g.metal": aarch64', "architecture x86_64"],
+        ['fleets.metal.instance_types = "m7g.metal": its architecture is aarch64', "architecture x86_64"],
     ),
     "no virtualization for KVM": (
         [set_to("virtualization", '"nested"', '"none"')],
@@ -914,11 +923,11 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "spot share of no host": (
         [("max = 2", "max = 2\nspot_share = 0.49")],
-        ["fleets.nested.spot_share = 0.49: none of max = 2 hosts: ", "allowed: 0, or at least 0.5"],
+        ["fleets.nested.spot_share = 0.49: no spot host with max = 2, ", "allowed: 0, or at least 0.5"],
     ),
     "spot share below a percent": (
         [("max = 2", "max = 1000\nspot_share = 0.004")],
-        ["fleets.nested.spot_share = 0.004: none of max = 1000 hosts", "allowed: 0, or at least 0.01"],
+        ["fleets.nested.spot_share = 0.004: no spot host with max = 1000, ", "allowed: 0, or at least 0.01"],
     ),
     "fleet name, form": (
         [set_to("name", '"nested"', '"Nested_1"')],
@@ -1019,7 +1028,7 @@ SEVERAL: dict[str, tuple[list[Edit], list[list[str]]]] = {
             [("max = 2", f'max = 2\nworkers_per_host = 1\nnetwork = "{network}"'), (
                 'classes = ["qemu_x86_64"]', f'classes = ["qemu_x86_64", "{network}"]'
             )],
-            [[f'"m8i.2xlarge": 1 workers a host, but 2 {network} jobs run together', "carry 2 workers"]],
+            [[f'"m8i.2xlarge": 1 workers per host, but 2 {network} jobs run together', "carry 2 workers"]],
         )
         for network in ("tap", "vde")
     },
@@ -1124,7 +1133,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_name_unfit_for_aws(tmp_path: Path) -> None:
     folder = write(tmp_path, name="My_openQA")
-    with pytest.raises(SettingsError, match='name = "My_openQA": so the file is called; allowed: up to 16'):
+    with pytest.raises(SettingsError, match=r'name = "My_openQA": the file.s name; allowed: up to 16'):
         load("My_openQA", folder)
 
 
@@ -1230,7 +1239,7 @@ def test_what_is_to_be_filled_in_is_told() -> None:
 def test_ranges_that_decide_nothing_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", write(tmp_path, "public = true")))
     assert line == (
-        'here: trusted = ["203.0.113.0/24"]: decides nothing, as with public = true everybody reaches the '
+        'here: trusted = ["203.0.113.0/24"]: has no effect, as with public = true everybody reaches the '
         "web UI; wanted: one of the two"
     )
 
@@ -1242,7 +1251,7 @@ def test_refs_that_decide_nothing_are_told(tmp_path: Path, ref: str, key: str) -
     tests = 'tests = "https://example.org/tests.git"\nloader = "openqa"\ntemplates = ["a.yaml"]'
     told = f'profile = "sample"\n{tests}\n{ref} = "main"'
     (line,) = settings.warnings(load("here", write(tmp_path, ('profile = "sample"', told))))
-    assert line.startswith(f'here: content.{ref} = "main": decides nothing without content.{key}')
+    assert line.startswith(f'here: content.{ref} = "main": has no effect without content.{key}')
     there = f'{told}\n{key} = "https://example.org/more.git"'
     assert settings.warnings(load("here", write(tmp_path, ('profile = "sample"', there)))) == ()
 
@@ -1250,7 +1259,7 @@ def test_refs_that_decide_nothing_are_told(tmp_path: Path, ref: str, key: str) -
 def test_a_sign_in_that_providers_refuse_is_told(tmp_path: Path) -> None:
     asked = 'id_from = "id"\nauthorize_url = "https://example.org/authorize'
     (line,) = settings.warnings(load("here", write(tmp_path, ('id_from = "id"', f'{asked}"'))))
-    assert line.endswith("most then refuse; wanted: ?response_type=code at its end")
+    assert line.endswith("most providers refuse without it; wanted: ?response_type=code at its end")
     there = write(tmp_path, ('id_from = "id"', f'{asked}?a=b&response_type=code"'))
     assert settings.warnings(load("here", there)) == ()
 
@@ -1286,9 +1295,9 @@ def test_classes_that_no_job_asks_for_are_told(tmp_path: Path) -> None:
     folder = write(tmp_path, ('["qemu_x86_64"]', '["qemu_x86_64", "tpm", "tmp"]'))
     (line,) = settings.warnings(load("here", folder))
     assert line == (
-        'here: fleets.nested.classes = "tmp": no job asks for it that content "sample" has; known: '
+        'here: fleets.nested.classes = "tmp": no job of content "sample" asks for it; known: '
         "metal, qemu_i586, qemu_i686, qemu_x86_64, tap, tpm, vde; others go into content.classes, each with "
-        "the jobs of its largest cluster"
+        "the number of jobs of its largest cluster"
     )
 
 
@@ -1299,8 +1308,8 @@ OWN_CLASSES: Edit = ('classes = ["qemu_x86_64"]\n', 'classes = ["qemu_x86_64", "
 def test_clusters_whose_guests_cannot_meet_are_told(tmp_path: Path) -> None:
     (line,) = settings.warnings(load("here", write(tmp_path, OWN_CLUSTERS, OWN_CLASSES)))
     assert line == (
-        'here: fleets.nested.classes = "pair": clusters of up to 2 jobs ask for it, whose guests cannot '
-        'reach each other with network = "user"; wanted: network = "tap" or "vde"'
+        'here: fleets.nested.classes = "pair": clusters of up to 2 jobs ask for it, but their guests '
+        'cannot reach each other with network = "user"; wanted: network = "tap" or "vde"'
     )
 
 
@@ -1325,8 +1334,7 @@ def test_a_tap_fleet_to_which_no_cluster_comes_is_told(tmp_path: Path, classes: 
     lines = settings.warnings(load("here", folder))
     assert len(lines) == told
     assert all(
-        line
-        == 'here: fleets.metal.network = "tap": no cluster comes to a fleet without a class of clusters; '
+        line == 'here: fleets.metal.network = "tap": no cluster runs on a fleet without a class of clusters; '
         "wanted in classes: one of tap, tap2, vde"
         for line in lines
     )
@@ -1436,7 +1444,7 @@ def test_fleets_that_serve_nobody_are_told_behind_what_is_wrong_with_one(tmp_pat
     own = 'profile = "custom"\ndistri = "own"\ntests = "https://example.org/own.git"'
     lines = refusal(tmp_path, ('profile = "sample"', own), ARM_IMAGE, ARM_FLEET)
     assert 'fleets.nested.virtualization = "nested": aarch64 instances have' in lines[0]
-    assert "no fleet serves the jobs of aarch64 that ask for nothing more; allowed: one aarch64" in lines[-1]
+    assert "no fleet serves aarch64 jobs that ask for no other class; allowed: one aarch64" in lines[-1]
     assert not any("content" in line for line in lines)
 
 

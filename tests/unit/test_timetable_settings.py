@@ -54,14 +54,14 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (ENTRY.replace('FLAVOR = "b"\n', ""), "timetable.1.post.FLAVOR is missing"),
         (
             ENTRY.replace("{date}", "1"),
-            "sample 1 b x86_64 1 both for 2024-01-01T05:30Z and 2024-01-02T05:30Z",
+            "sample 1 b x86_64 1 for both 2024-01-01T05:30Z and 2024-01-02T05:30Z",
         ),
         (ENTRY.replace("{date}", "{year}{day}"), "so only the first would be scheduled"),
-        (ENTRY.replace("{date}", "{month}{day}"), "both for 2024-01-01T05:30Z and 2025-01-01T05:30Z"),
-        (ENTRY.replace("sun 12:00", "fri 12:00"), "both for 2024-01-05T05:30Z and 2024-01-05T12:00Z"),
+        (ENTRY.replace("{date}", "{month}{day}"), "for both 2024-01-01T05:30Z and 2025-01-01T05:30Z"),
+        (ENTRY.replace("sun 12:00", "fri 12:00"), "for both 2024-01-05T05:30Z and 2024-01-05T12:00Z"),
         (ENTRY + ENTRY.replace("05:30", "06:30") + 'ISO = "b"\n', "timetable.2.post.BUILD"),
-        (ENTRY.replace('"b"', '"a\\u0000b"'), "not to be printed in one line"),
-        (ENTRY.replace('"b"', '"{week}"'), 'times have no field "week"'),
+        (ENTRY.replace('"b"', '"a\\u0000b"'), "not printable in one line"),
+        (ENTRY.replace('"b"', '"{week}"'), 'a time has no field "week"'),
         (ENTRY.replace('"b"', '"{week"'), 'no field in braces at "{week"'),
         (ENTRY.replace("at =", "when ="), "unknown key; allowed: post, each, at, only_new"),
         (ENTRY + 'iso = "a"\n', "openQA's settings in capitals"),
@@ -77,17 +77,17 @@ def test_builds_of_every_time_have_names_of_their_own(tmp_path: Path, build: str
         (each('ARCH = "x86_64"'), 'timetable.1.each.ARCH = "x86_64"; allowed: a table'),
         (each('ARCH = ["x86_64", ""]'), 'timetable.1.each.ARCH = "": openQA knows a build by it'),
         (each('ARCH = ["{a"]'), 'timetable.1.each.ARCH = "{a": no field in braces at "{a"'),
-        (each('ARCH = ["{a}"]'), 'timetable.1.each.ARCH = "{a}": times have no field "a"'),
+        (each('ARCH = ["{a}"]'), 'timetable.1.each.ARCH = "{a}": a time has no field "a"'),
         (
             each('ARCH = ["a", "a"]'),
             'timetable.1.each = {"ARCH": ["a", "a"]}: openQA would take several of these builds for one; '
-            "allowed: values with which DISTRI, VERSION, FLAVOR, ARCH, BUILD are others for each",
+            "allowed: values with which no two builds have the same DISTRI, VERSION, FLAVOR, ARCH, BUILD",
         ),
         (each('ISO = ["a", "b"]'), "timetable.1.each"),
-        (each('FLAVOR = ["b"]', keep="FLAVOR"), 'timetable.1.post.FLAVOR = "b": it is in each, too'),
+        (each('FLAVOR = ["b"]', keep="FLAVOR"), 'timetable.1.post.FLAVOR = "b": it is in each too'),
         (each(f"ARCH = {[str(n) for n in range(101)]}"), "101 builds at once; allowed: up to 100"),
         (ENTRY + ENTRY, "timetable.2.post.BUILD"),
-        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "[schedule] and timetable, for which user data has no room"),
+        (ENTRY + f'ISO = "{"x" * 10_000}"\n', "[schedule] and timetable, more than user data has room for"),
     ],
 )
 def test_refusals(tmp_path: Path, text: str, reason: str) -> None:
@@ -146,7 +146,7 @@ def test_fetches_that_openqa_refuses_are_told(tmp_path: Path) -> None:
     begin = 'x: timetable.1.post.ISO_URL = "https://cd.example.org/{date}.iso": openQA may fetch from'
     end = "and refuses the whole build; wanted: content.download_domains"
     assert nowhere == [f"{begin} nowhere, {end}"]
-    assert elsewhere == [f"{begin} example.com, d.example.org and below alone, {end}"]
+    assert elsewhere == [f"{begin} example.com, d.example.org and below only, {end}"]
     for domain in ("example.org", "cd.example.org"):
         assert "ISO_URL" not in str(warnings(tmp_path, ENTRY + FETCHING, (domain,)))
 
@@ -158,7 +158,8 @@ def test_fetches_from_ports_that_the_host_does_not_reach_are_told(
     fetching = f'ISO_URL = "https://cd.example.org{port}/{{date}}:8080.iso"\n'
     lines = [line for line in warnings(tmp_path, ENTRY + fetching, ("example.org",)) if "ISO_URL" in line]
     end = (
-        "the web UI's host reaches no port 8080, and the build's jobs fail; wanted: an address without a port"
+        "the web UI's host cannot reach port 8080, and the build's jobs fail; "
+        "wanted: an address without a port"
     )
     assert [line.partition('.iso": ')[2] for line in lines] == [end] * told
 
@@ -179,8 +180,8 @@ def test_fetches_of_what_openqa_has_since_the_first_build_are_told(
     tmp_path: Path, fetching: str, asset: str, told: str
 ) -> None:
     lines = warnings(tmp_path, f"{ENTRY}{fetching}\n", ("example.org",), loader="openqa")
-    end = f"{told} is that of every build; wanted: {asset} with a {{field}} that is another for each"
-    assert [line.partition("it has, and ")[2] for line in lines] == [end] * bool(told)
+    end = f"{told} is that of every build; wanted: {asset} with a {{field}} that differs for each"
+    assert [line.partition("it has already, and ")[2] for line in lines] == [end] * bool(told)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +198,9 @@ def test_fetches_of_which_builds_at_once_would_share_the_first_are_told(
     text = each('ARCH = ["x86_64", "aarch64"]') + f"{fetching}\n"
     lines = [line for line in warnings(tmp_path, text, ("example.org",), loader="openqa") if "_URL" in line]
     assert lines == [
-        f'x: timetable.1.post.ISO_URL = "https://cd.example.org/{arch}/{{date}}.iso": openQA fetches nothing '
-        'whose name it has, and "{date}.iso" is that of another build at once; wanted: ISO with a {field} '
-        "that is another for each"
+        f'x: timetable.1.post.ISO_URL = "https://cd.example.org/{arch}/{{date}}.iso": openQA fetches no file '
+        'whose name it has already, and "{date}.iso" is that of another build at the same time; wanted: ISO '
+        "with a {field} that differs for each"
         for arch in told
     ]
 
@@ -222,7 +223,7 @@ def test_builds_of_tests_that_are_not_there_are_told(tmp_path: Path) -> None:
     text = ENTRY.replace('"sample"', '"fedroa"')
     (line,) = warnings(tmp_path, text, (), loader="openqa", distri="fedora")
     assert line.startswith(
-        'x: timetable.1.post.DISTRI = "fedroa": openQA has tests of fedora and sample alone'
+        'x: timetable.1.post.DISTRI = "fedroa": openQA has tests only of fedora and sample,'
     )
     brought = text + 'CASEDIR = "https://example.org/tests.git"\n'
     assert warnings(tmp_path, brought, (), loader="openqa", distri="fedora") == ()
