@@ -1,15 +1,15 @@
-"""The agent on every host: lets the host go in order when its Auto Scaling group wants it gone.
+"""The agent on every host: shuts the host down in order when its Auto Scaling group wants it gone.
 
 The instance metadata says when (``autoscaling/target-lifecycle-state``). Then the role ends as its kind must:
-workers finish their jobs, the database and the web UI stop and release what the next host needs. Only then
-the group's terminating hook completes. What to do is decided by :func:`decide`, from what was seen alone.
+workers finish their jobs; the database and the web UI stop, and release what the next host needs. Only then
+does the group's terminating hook complete. :func:`decide` decides what to do, only from what was seen.
 
-A spot host's end may be announced by EC2 instead. After a rebalance recommendation its workers finish their
-jobs, and the host tells its group, which replaces it at once and waits for them. After an interruption
-notice, two minutes before the end, they hand them back, and openQA runs them again elsewhere. None of this
-needs the controller.
+EC2 may announce a spot host's end instead. After a rebalance recommendation its workers finish their jobs,
+and the host tells its group, which replaces it at once and waits for them. After an interruption notice, two
+minutes before the end, they hand their jobs back, and openQA runs them again elsewhere. None of this needs
+the controller.
 
-While a worker host stays, its agent closes and opens workers as the controller tells (`fleet.closings`).
+While a worker host stays, its agent closes and opens workers as the controller says (`fleet.closings`).
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ log = logging.getLogger(__name__)
 Known = TypeVar("Known")
 
 POLL_SECONDS = 5.0
-# What fails is done again in the next round, and no round may wait long for an AWS that does not answer: a
-# spot host has two minutes from its notice on.
+# What fails is tried again in the next round, and no round may wait long for an AWS that does not answer: a
+# spot host has two minutes after its notice.
 _CALLS = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
 # A third of the shortest sensible hook timeout (the group's is minutes).
 HEARTBEAT_SECONDS = 60.0
 # EC2 Auto Scaling keeps an instance waiting for 48 hours at most, whatever the heartbeats: its user guide,
 # "Lifecycle hook considerations". Leave time to say goodbye.
 DRAIN_SECONDS = 47 * 3600.0
-# The longest time-out of a terminating hook (constructs/worker_fleet.py): a host whose group waits for
-# none by then was detached, or goes anyway.
+# The longest time-out of a terminating hook (constructs/worker_fleet.py): a host whose group still waits for
+# no hook by then was detached, or goes anyway.
 HOOK_SECONDS = 1800.0
-# How often a worker host sees to it that its name is its own.
+# How often a worker host makes sure that its name is its own.
 KEEP_SECONDS = 60.0
 TOLD_AGAIN_SECONDS = 60.0
-LOOK_SECONDS = 60.0  # from one look for workers that ended by themselves to the next
+LOOK_SECONDS = 60.0  # how often to look for workers that ended by themselves
 STARTED = "started"  # in the file of a closed worker that shall come back
 GOING = ("Terminated", "Detached")
-# Of the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
+# From the EC2 user guide, "Spot Instance interruption notices" and "rebalance recommendations".
 INTERRUPTION = "spot/instance-action"
 REBALANCE = "events/recommendations/rebalance"
 
@@ -87,7 +87,7 @@ class Seen:
 
     Attributes:
         going: the group wants the host gone, and waits for its hook.
-        busy: the workers that still run; none on hosts of another role.
+        busy: how many workers still run; 0 on hosts of another role.
         drain_seconds: since draining began; None before.
         heartbeat_seconds: since the last heartbeat; None before the first.
         notice: what EC2 announced; None once the jobs were handed back.
@@ -105,14 +105,14 @@ class Seen:
 def decide(seen: Seen) -> Step:
     """Returns the next step.
 
-    Draining, once begun, goes on whatever the group says: the workers were told to go.
+    Once begun, draining goes on whatever the group says: the workers were told to go.
     """
     if seen.notice is Notice.INTERRUPTION:
         return Step.HAND_BACK
     if seen.drain_seconds is None:
         return Step.DRAIN if seen.going or seen.notice else Step.WAIT
     if seen.notice is Notice.REBALANCE and not (seen.left or seen.going):
-        # Its hook waits for the jobs. In service, its workers that are gone would count as free.
+        # Its hook waits for the jobs. If it stayed in service, workers that are gone would count as free.
         return Step.LEAVE
     if not seen.busy or seen.drain_seconds >= DRAIN_SECONDS:
         if seen.going:
@@ -140,9 +140,9 @@ class Workers(ABC):
     """A worker host: each worker that is told to go finishes its job first, then exits.
 
     Args:
-        count: So many workers, numbered from 1.
-        closed: A folder that holds a file for each worker that was told to go and may come back, named by its
-            number: an agent that starts anew must know them.
+        count: The number of workers; they are numbered from 1.
+        closed: A folder that holds a file, named by its number, for each worker that was told to go and may
+            come back: a restarted agent must know them.
     """
 
     def __init__(self, count: int, closed: Path) -> None:
@@ -161,14 +161,14 @@ class Workers(ABC):
         return len(self._running())
 
     def stop(self) -> None:
-        """Stops the workers that are left, which tell openQA."""
+        """Stops the remaining workers, which report it to openQA."""
         run(["systemctl", "stop", *map(self._unit, self._numbers)])
 
     def close(self, wanted: frozenset[int]) -> None:
-        """Tells workers to go that shall take no jobs, and brings back those that shall take some again.
+        """Tells workers that shall take no jobs to go, and starts those that shall take jobs again.
 
-        Also those that ended by themselves: openQA's worker exits with 0 even if it could not go on, which
-        systemd takes for one that was told to go.
+        It also starts those that ended by themselves: openQA's worker exits with 0 even if it could not go
+        on, so that systemd takes it for one that was told to go.
 
         Args:
             wanted: The numbers of the workers that shall take no jobs.
@@ -189,18 +189,18 @@ class Workers(ABC):
         for number in sorted(marks.keys() - wanted):
             mark = marks[number]
             if number not in running:
-                # It is known until it runs: systemd may find that it cannot start it now.
+                # The file stays until the worker runs: systemd may be unable to start it now.
                 if self._try(self._start, number):
                     mark.write_text(STARTED)
                     os.utime(mark, (0, 0))
             elif mark.read_text() == STARTED:
                 mark.unlink()
-            # Else it still finishes its job, and will go then, whatever it is told: its time comes later.
+            # Else it is still finishing its job and will then go, whatever it is told: it is started later.
         self._closed.mkdir(parents=True, exist_ok=True)
         for number in sorted(wanted):
             mark = marks.get(number, self._closed / str(number))
             if number not in running:
-                # It may be about to start: then it is told as soon as it runs.
+                # It may be about to start: then tell it as soon as it runs.
                 mark.write_text("")
                 os.utime(mark, (0, 0))
                 continue
@@ -210,7 +210,7 @@ class Workers(ABC):
 
     @staticmethod
     def _try(act: Callable[[int], None], number: int) -> bool:
-        """Does something with a worker; whether it went well. What one worker refuses concerns no other."""
+        """Does something with a worker, and tells whether it worked: a failure concerns no other worker."""
         try:
             act(number)
         except HostError as error:
@@ -261,7 +261,7 @@ class HostWorkers(Workers):
         return [units[line.split()[0]] for line in answer.splitlines()]
 
     def _tell(self, number: int) -> None:
-        # The main process, and not its guests.
+        # Only the main process, not its guests.
         run(["systemctl", "kill", "--kill-whom=main", "--signal=HUP", self._unit(number)])
 
     def _unit(self, number: int) -> str:
@@ -275,15 +275,15 @@ class Stateful:
         self._host = host
 
     def drain(self) -> None:
-        """Does nothing: jobs go on elsewhere, and each request is short."""
+        """Does nothing: jobs run elsewhere, and each request is short."""
 
     def busy(self) -> int:
         """Returns 0."""
         return 0
 
     def stop(self) -> None:
-        """Unmounts the volume, which stops all that uses it, then releases volume and interface."""
-        # First, or a timer's service would have the volume mounted again.
+        """Unmounts the volume, which stops everything that uses it, then releases volume and interface."""
+        # This comes first, or a timer's service would have the volume mounted again.
         run(["systemctl", "stop", "openqa-on-aws.target"], seconds=600)
         run(["systemctl", "stop", "srv-data.mount"], seconds=600)
         ec2 = self._host.client("ec2")
@@ -294,10 +294,10 @@ class Stateful:
 
 
 class Builder:
-    """A builder of disk images: what it has not published is lost, and shown nowhere."""
+    """A builder of disk images: what it has not published is lost, and no trace of it remains."""
 
     def drain(self) -> None:
-        """Does nothing: it is told to go when its work is over, or not wanted."""
+        """Does nothing: it is told to go when its work is over or no longer wanted."""
 
     def busy(self) -> int:
         """Returns 0."""
@@ -334,18 +334,18 @@ def watch(
 ) -> None:
     """Follows the group's wish and EC2's notices until the host is stopped and the hook completed.
 
-    An error of one round is logged and the round repeated: an agent that gives up leaves a host that
-    nobody drains.
+    An error in one round is logged and the round repeated: an agent that gives up leaves a host that nobody
+    drains.
 
     Args:
         target: asks the instance metadata for the wanted lifecycle state; None where there is no group.
         role: this host's role.
         heartbeat: restarts the hook's timer.
-        complete: completes the hook; tells whether the group waited for it, which may begin later than the
-            metadata say that the host is to go.
+        complete: completes the hook; tells whether the group waited for it. The group may begin to wait only
+            after the metadata say that the host is to go.
         unfit: tells the group that the host is of no more use.
         notice: asks the instance metadata for what EC2 announces.
-        keep: called every minute, for what must not be lost while the host runs; the last of a round.
+        keep: called every minute at the end of a round, for what must not be lost while the host runs.
         tend: called in every round in which nothing is to be done and the host has not been told to go.
         sleep: waits; takes seconds.
         clock: seconds, monotonic.
@@ -372,7 +372,7 @@ def watch(
             if step is not Step.WAIT:
                 log.info("%s", step.value)
             if step is Step.DRAIN:
-                # First: the heartbeats must not wait for who cannot be told, and is told again.
+                # Set first: heartbeats must not wait for workers that cannot be told, and are told again.
                 draining = drained = now
                 role.drain()
                 continue
@@ -395,7 +395,7 @@ def watch(
             if draining is None:
                 tend()
             elif not handed_back and now - drained >= TOLD_AGAIN_SECONDS:
-                # A worker that was just starting has not heard.
+                # A worker that was just starting did not get the signal.
                 drained = now
                 role.drain()
         except HostError as error:
@@ -407,7 +407,7 @@ def watch(
 
 
 def _asked(what: Callable[[], Known], unknown: Known) -> Known:
-    """Asks for one thing; without an answer the rest of a round goes on, the heartbeat above all."""
+    """Asks for one thing; without an answer the rest of a round, above all the heartbeat, still happens."""
     try:
         return what()
     except HostError as error:
@@ -430,7 +430,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python3 -m fleet.agent",
-        description="Lets this host go in order when its Auto Scaling group wants it gone. "
+        description="Shuts this host down in order when its Auto Scaling group wants it gone. "
         "openqa-agent.service starts it.",
     )
     parser.parse_args(arguments)
@@ -461,7 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def keep_name(host: Host, signals: Signals) -> None:
-    """Sees to it that a worker host's name is its own; one that lost it is to be replaced.
+    """Makes sure that a worker host's name is its own; a host that lost its name is to be replaced.
 
     Raises:
         HostError: another host has the name, or AWS refused.
@@ -478,12 +478,12 @@ def leave(host: Host, signals: Signals) -> bool:
         Whether the group waited for that.
 
     Raises:
-        HostError: AWS did not take it.
+        HostError: AWS refused.
     """
     if host.document.worker is not None:
         try:
             names.release(host)
-        except HostError as error:  # the next host takes it over all the same, once this one is gone
+        except HostError as error:  # the next host takes it over anyway, once this one is gone
             log.warning("%s", error)
     return signals.complete(host.document.terminate_hook, "CONTINUE")
 

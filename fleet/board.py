@@ -1,11 +1,11 @@
 """The slots of the hosts on a time line: when each is expected to be free, and what is planned on it.
 
 A plan places jobs as openQA will (`fleet.openqa_scheduler`), but ahead in time: a slot is free now, when its
-host has booted, or when its job is expected to end. Of the slots that are free first a job takes the one
-whose host it keeps for the least money longer. openQA would choose by chance, but which workers take jobs is
-up to the policy.
+host has booted, or when its job is expected to end. Of the slots that are free first, a job takes the one
+whose host costs least to keep for it. openQA would choose by chance, but which workers take jobs is up to
+the policy.
 
-Looking for a place costs a look at each host; where one finds none, none of its kind looks again.
+Finding a place means looking at each host; where a job finds none, no other of its kind looks again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Place:
         price: What it costs an hour, in US dollars.
         free_at: For each slot, when it is free: seconds since the epoch.
         end: When it is expected to be empty.
-        boots: It has no job yet.
-        thrifty: It takes no job that would keep it for much longer (`Board.thrift`).
+        boots: It is still booting and has no job yet.
+        thrifty: It takes no job that would keep it much longer (`Board.thrift`).
         used: Jobs planned on it.
         begun: Jobs planned on it that start as soon as they can.
     """
@@ -50,7 +50,7 @@ class Board:
     """Places, and what is planned on them.
 
     Attributes:
-        thrift: A thrifty place is not taken if keeping it longer, times this, costs more than a new host.
+        thrift: A thrifty place is not taken if this times the cost of keeping it longer exceeds a new host's.
         places: The hosts.
     """
 
@@ -89,7 +89,7 @@ class Board:
         anew: float,
         impatient: bool,
     ) -> tuple[float, Place] | None:
-        """Plan a unit on the slots that are free first, and of those on the host that it keeps least longer.
+        """Plan a unit on the slots that are free first; among equals, on the host that costs least to keep.
 
         Args:
             unit: What to start.
@@ -97,10 +97,10 @@ class Board:
             ready: It cannot start earlier than this.
             limit: It shall not start later than this.
             anew: What a new host for it would cost, in dollars.
-            impatient: It waits for hosts that boot, but for no worker that is busy.
+            impatient: It waits for hosts that boot, but not for busy workers.
 
         Returns:
-            When it will start, and where; None if it cannot by the limit: nothing is planned then.
+            When it will start, and where; None if it cannot start by the limit: then nothing is planned.
         """
         size, longest = len(seconds), max(seconds)
         # Where a job of about this length found no place, the next one finds none either.

@@ -1,6 +1,7 @@
 """The EC2 instance types that this project knows: the facts in ``catalogue.toml``, typed.
 
-No instance has it: what hosts need to know of their types is told them, so that a new type replaces none.
+No instance holds a copy: hosts are told what they need to know of their types, so that a new type in the
+catalogue replaces no host.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class InstanceType:
     Attributes:
         name: AWS's name, such as ``c8i.4xlarge``.
         architecture: ``x86_64`` or ``aarch64``.
-        vcpu: Virtual CPUs, that is hardware threads on most types.
+        vcpu: Virtual CPUs, which are hardware threads on most types.
         memory_gib: Memory in GiB.
         metal: The type is a whole machine, with KVM of its own.
         nested: KVM works when the launch template asks for nested virtualization.
         disks: Number of instance-store disks.
         disk_gb: Size of each of them in GB.
         network_gbps: Sustained network bandwidth in Gbit/s.
-        price: US dollars an hour, Linux on demand in us-east-1; None where unknown.
+        price: US dollars an hour, Linux on demand in us-east-1; None if unknown.
     """
 
     name: str
@@ -68,7 +69,7 @@ class InstanceType:
 
         Args:
             disk_gb: The disk that holds the workers' pools, in GiB; an instance store's GB count as such,
-                because processors and memory decide there. None: made as large as they need.
+                because processors and memory decide there. None: as large as the workers need.
 
         Returns:
             The number of workers; 0 if the type is too small for one.
@@ -87,5 +88,5 @@ def load() -> Mapping[str, InstanceType]:
 
 
 def find(name: str) -> InstanceType | None:
-    """Find an instance type by AWS's name; None if the catalogue does not hold it."""
+    """Find an instance type by AWS's name; None if it is not in the catalogue."""
     return load().get(name)

@@ -1,9 +1,9 @@
-"""Which workers take no jobs for now: told by the controller through the web UI, done by the hosts' agents.
+"""Which workers take no jobs for now: the controller says so through the web UI, the hosts' agents do it.
 
-openQA gives a job to any free worker that suits it, and so keeps many hosts half empty. Workers that are
-closed send jobs to where hosts are kept least longer. What is told is a file that the web UI's nginx serves
-inside the network, with the time at which it was written: what is older than a minute counts no more, so
-without a controller, or without a web UI, all workers are open.
+openQA gives a job to any free worker that suits it, and so keeps many hosts half empty. Closed workers direct
+jobs to the hosts that cost least to keep. The closings are a file that the web UI's nginx serves inside the
+network, with the time at which it was written: a file older than a minute no longer counts, so without a
+controller, or without a web UI, all workers are open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Closings = Mapping[str, frozenset[int]]
 
 
 def write(file: Path, closings: Mapping[str, Collection[int]], *, at: float) -> None:
-    """Replace what is told, in one step.
+    """Replace the file of closings atomically.
 
     Args:
         file: What nginx serves.
@@ -41,13 +41,13 @@ def write(file: Path, closings: Mapping[str, Collection[int]], *, at: float) -> 
 
 
 def parse(text: str | bytes) -> tuple[float, Closings]:
-    """Read what is told.
+    """Read the closings.
 
     Returns:
-        When it was written, and by instance id the numbers of the workers that take no jobs.
+        When they were written, and by instance id the numbers of the workers that take no jobs.
 
     Raises:
-        ValueError: It makes no sense.
+        ValueError: They make no sense.
     """
     try:
         said = json.loads(text)
@@ -58,7 +58,7 @@ def parse(text: str | bytes) -> tuple[float, Closings]:
 
 
 def read(file: Path) -> Closings:
-    """Read what was told last, whenever that was; nothing where there is no file that makes sense."""
+    """Read the last closings, however old; there are none if the file is missing or makes no sense."""
     try:
         return parse(file.read_text(encoding="utf-8"))[1]
     except (OSError, ValueError):
@@ -66,7 +66,7 @@ def read(file: Path) -> Closings:
 
 
 class Told:
-    """What one host is told; called again and again.
+    """What one host is told; it is called in every round.
 
     Args:
         url: The web UI's address.
@@ -90,5 +90,5 @@ class Told:
                 at, closings = parse(response.read(_MOST_BYTES))
                 self._at, self._closed = at, closings.get(self._instance, frozenset())
         except (OSError, HTTPException, ValueError):
-            pass  # what was told before counts for as long as it is fresh
+            pass  # the last answer counts as long as it is fresh
         return self._closed if abs(self._clock() - self._at) <= STALE_SECONDS else frozenset()

@@ -1,8 +1,8 @@
 """The fleets' controller: ``python3 -m fleet.controller`` on the web UI's host.
 
-Every few seconds: read openQA's queue and workers and the Auto Scaling groups, let `fleet.policy` decide,
-act: on the groups, and through `fleet.closings` on which workers take jobs. One controller acts at a time
-(`fleet.lock`). What cannot be read, or makes no sense, changes nothing.
+Every few seconds it reads openQA's queue and workers and the Auto Scaling groups, lets `fleet.policy` decide,
+and acts: on the groups, and through `fleet.closings` on which workers take jobs. Only one controller acts at
+a time (`fleet.lock`). If something cannot be read, or makes no sense, nothing is changed.
 
 ``--once --dry-run --json`` shows what is seen and what would be done, and does nothing.
 """
@@ -42,7 +42,7 @@ from userdata.host.layout import Layout
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0
-# Reading is work for the web UI: it gets so many times as long to rest from it.
+# Reading is work for the web UI: the controller then pauses for so many times as long as a round took.
 PAUSE_SHARE = 3.0
 PAUSE_MOST_SECONDS = 30.0
 FACTS_SECONDS = 60.0
@@ -50,7 +50,7 @@ LAUNCHES_SECONDS = 30.0
 LEARN_SECONDS = 600.0
 METRICS_SECONDS = 60.0
 WEBUI = "http://127.0.0.1"
-# A call that is tried again for longer than this would act on old data.
+# Retrying a call for longer than this would mean acting on old data.
 _CALLS = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
 
 
@@ -61,12 +61,12 @@ class OpenQa(Protocol):
         """Read the queue and the workers."""
 
     def finished(self) -> Sequence[Any]:
-        """Read the jobs that ended last."""
+        """Read the jobs that ended most recently."""
 
 
 @dataclass(kw_only=True)
 class Round:
-    """What came of one round.
+    """The result of one round.
 
     Attributes:
         view: What was seen; None if something could not be read.
@@ -165,24 +165,24 @@ class Controller:
         )
 
     def _learn(self) -> None:
-        """Learn how long jobs take. Without that, what was known stays: no reason to change nothing."""
+        """Learn how long jobs take. If that fails, what was known stays; the round goes on."""
         self._done("learn")
         try:
             self._memory.learn(self._openqa.finished())
         except OpenQaError as error:
-            self._say("learn", f"how long jobs take is not known anew: {error}")
+            self._say("learn", f"how long jobs take cannot be read again: {error}")
         else:
             self._say("learn", "")
 
     def _is_due(self, what: str, seconds: float) -> bool:
-        # Also when the clock was put back by more.
+        # Also if the clock was set back by more than that.
         return abs(self._clock() - self._done_at.get(what, -math.inf)) >= seconds
 
     def _done(self, what: str) -> None:
         self._done_at[what] = self._clock()
 
     def round(self) -> Round | None:
-        """Do one round; None if another controller is the one that acts."""
+        """Do one round; None if this is not the controller that acts."""
         if not self._held():
             self._say("held", "")
             return None
@@ -199,7 +199,7 @@ class Controller:
             return done
         for act in done.acts:
             if not self._may_act(done.view):
-                # Even if the lock comes back: another controller may have acted since.
+                # Even if the lock is regained: another controller may have acted meanwhile.
                 return done
             self._do(act)
         if self._may_act(done.view):
@@ -207,7 +207,7 @@ class Controller:
         return done
 
     def _close(self, wanted: Closings) -> None:
-        """Tell hosts which workers take no jobs; in every round, as what is told counts for a minute."""
+        """Tell hosts which workers take no jobs; in every round, as closings count for only a minute."""
         try:
             self._tell(wanted)
         except OSError as error:
@@ -246,7 +246,7 @@ class Controller:
         return data
 
     def _say(self, about: str, text: str) -> None:
-        """Log what is new; what stays the same is said once."""
+        """Log what is new; what stays the same is logged only once."""
         if text and text != self._said.get(about, "all is well"):
             log.info("%s", text)
         self._said[about] = text
@@ -280,7 +280,7 @@ def run(
 
 
 def read_facts(ssm: Any, environment: str) -> list[Facts]:
-    """Read the fleets' parameters. One that is not in order is left out, and said.
+    """Read the fleets' parameters. An invalid one is left out, with a warning.
 
     Args:
         ssm: SSM.
@@ -305,7 +305,7 @@ def read_facts(ssm: Any, environment: str) -> list[Facts]:
 
 
 def describe(done: Round) -> dict[str, Any]:
-    """Tell about a round, as JSON has it."""
+    """Describe a round, as data for JSON."""
     seen = done.view.seen if done.view else None
     return {
         "unusable": done.unusable,
@@ -322,12 +322,12 @@ def _plain(value: Any) -> Any:
 
 
 def _closed(decision: Decision, hosts: Sequence[Host], fleet: Fleet) -> int:
-    """How many workers of a fleet take no jobs, or none after the one that they have."""
+    """How many workers of a fleet take no jobs, or no further one after the job that they have."""
     return sum(fleet.slots - decision.open.get(host.id, fleet.slots) for host in hosts)
 
 
 def show(done: Round) -> str:
-    """Tell about a round, for people."""
+    """Describe a round in words."""
     if done.view is None or done.decision is None:
         return f"Nothing is changed: {done.unusable}"
     seen = done.view.seen
@@ -374,7 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     if not aws.has_credentials():
-        # Clients keep for ever what they begin with; systemd has this begin again.
+        # Clients keep for ever what they start with; systemd starts this again.
         log.error("the instance metadata tell no credentials of this host's role")
         return 1
     held = Lock(lambda: _session(host, layout))
@@ -396,11 +396,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m fleet.controller",
-        description="Sizes this environment's worker fleets by openQA's queue.",
+        description="Sizes this environment's worker fleets to fit openQA's queue.",
     )
-    parser.add_argument("--once", action="store_true", help="do one round and tell about it")
-    parser.add_argument("--dry-run", action="store_true", help="with --once: act on nothing, ask for no lock")
-    parser.add_argument("--json", action="store_true", help="with --once: tell it as JSON")
+    parser.add_argument("--once", action="store_true", help="do one round and describe it")
+    parser.add_argument("--dry-run", action="store_true", help="with --once: change nothing, take no lock")
+    parser.add_argument("--json", action="store_true", help="with --once: describe it as JSON")
     parser.add_argument("--url", default=WEBUI, help="where the web UI answers (%(default)s)")
     return parser
 

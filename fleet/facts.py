@@ -1,7 +1,7 @@
 """What the controller is told about each fleet: the SSM parameters ``/openqa/ENVIRONMENT/fleets/NAME``.
 
-The workers' stack writes them, so that a changed fleet changes nothing about the web UI's host. How many
-hosts a fleet may have is not among them: the Auto Scaling group itself knows.
+The workers' stack writes them, so that a changed fleet changes nothing about the web UI's host. They do not
+say how many hosts a fleet may have: the Auto Scaling group itself knows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fleet import warm
 from fleet.openqa_scheduler import Classes
 from fleet.warm import Warm
 
-# Where nobody knows the price: dear enough to be the last choice.
+# For types without a known price: high enough to make them the last choice.
 UNKNOWN_PRICE = 100.0
 
 
@@ -25,12 +25,12 @@ def parameters(environment: str) -> str:
 
 
 def namespace(environment: str) -> str:
-    """Return the CloudWatch namespace of an environment: its hosts may write to no other."""
+    """Return the CloudWatch namespace of an environment, the only one that its hosts may write to."""
     return f"openQA/{environment}"
 
 
 class FactsError(Exception):
-    """A fleet's parameter is not in order; the message tells why, in one sentence."""
+    """A fleet's parameter is invalid; the message tells why, in one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class Facts:
     Attributes:
         name: Its name.
         group: Its Auto Scaling group's name.
-        subnets: Where its hosts may boot; first the one in the zone of the web UI's host. Empty: a release
-            that told nothing of them wrote the parameter, and the group's stay as they are.
+        subnets: Where its hosts may boot; first the one in the zone of the web UI's host. Empty: an older
+            release, which did not write them, wrote the parameter; the group's subnets stay as they are.
         classes: What its workers offer.
         workers: Workers on a host, by instance type; the preferred type first.
         prices: What a host costs an hour by instance type, on demand, its volume included, in US dollars.
-        boot_seconds: From launch to the first job, as long as no launch has told better.
-        one_host: Its workers take a parallel cluster only whole.
+        boot_seconds: From launch to the first job, until launches have been measured.
+        one_host: Its workers take a parallel cluster only as a whole.
         warm: Hosts that the operator wants ready beforehand.
-        spare: What the operator wants launched to spare, as `policy.Fleet.spare`.
+        spare: The additional hosts that the operator wants, as `policy.Fleet.spare`.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Facts:
 
     @property
     def slots(self) -> int:
-        """Workers that each host has at least."""
+        """The number of workers that each host has at least."""
         return min(self.workers.values())
 
     def price(self, instance_type: str | None = None) -> float:
@@ -84,14 +84,14 @@ def parse(name: str, text: str) -> Facts:
         text: Its value.
 
     Raises:
-        FactsError: It is not in order.
+        FactsError: It is invalid.
     """
     try:
         return _parse(name, json.loads(text))
     except KeyError as error:
         raise FactsError(f"The parameter of fleet {name} lacks {error.args[0]!r}.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise FactsError(f"The parameter of fleet {name} is not in order: {error}.") from error
+        raise FactsError(f"The parameter of fleet {name} is invalid: {error}.") from error
 
 
 def _parse(name: str, data: Mapping[str, Any]) -> Facts:

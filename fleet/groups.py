@@ -1,4 +1,4 @@
-"""The fleets' Auto Scaling groups: what they have, how launches went, and the four things done to them."""
+"""The fleets' Auto Scaling groups: their state, how launches went, and the four things done to them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 # The process by which a group evens out its zones: it launches a host in one before it ends one in another;
 # where all are protected it ends none. The EC2 Auto Scaling user guide, "Rebalancing activities".
 EVENING_OUT = "AZRebalance"
-# Launches looked back on to tell how long they take.
+# How many of the last launches tell how long a launch takes.
 LAUNCHES = 8
-_NAMED = 50  # the most that one call names, where it asks for no larger pages
-_ACTIVITIES = 100  # the most that one call tells
-# How EC2 and Auto Scaling say that there is no host to be had, for now: the EC2 API's error codes, which
-# groups with several instance types show, and the sentences that the others do ("We currently do not have
-# sufficient m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity
-# than your current vCPU limit of 384 allows", "There are not enough free addresses in subnet"). So does a
-# zone that never has the type, whose code, "Unsupported", other mistakes have, too. Or that a spot host was
-# taken back before it was up: EC2's reason of the instance's state.
+_NAMED = 50  # the most names that one call takes, where it asks for no larger pages
+_ACTIVITIES = 100  # the most that one call returns
+# How EC2 and Auto Scaling say that no host is available for now: the EC2 API's error codes, which groups with
+# several instance types show, and the sentences that other groups show ("We currently do not have sufficient
+# m5.metal capacity", "There is no Spot capacity available", "You have requested more vCPU capacity than your
+# current vCPU limit of 384 allows", "There are not enough free addresses in subnet"). The same for a zone
+# that never has the type, by its sentence, as its code, "Unsupported", has other causes too; and for a spot
+# host that was taken back before it was up, by EC2's reason for the instance's state.
 _NO_CAPACITY = re.compile(
     r"Insufficient\w*Capacity|sufficient \S+ capacity|no Spot capacity|UnfulfillableCapacity"
     r"|VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded"
@@ -33,7 +33,7 @@ _NO_CAPACITY = re.compile(
 )
 # "Launching a new EC2 instance: i-0a01. Status Reason: Instance failed to complete …"
 _INSTANCE = re.compile(r"\bi-\w+")
-# A launch hook that ended in ABANDON or timed out. Launches that were called off otherwise are no failures.
+# A launch hook that ended in ABANDON or timed out. Launches cancelled in other ways are not failures.
 _GIVEN_UP = re.compile(r"abandoned", re.IGNORECASE)
 
 
@@ -56,11 +56,11 @@ class Member:
     Attributes:
         id: Its id.
         state: Its lifecycle state, such as ``Pending:Wait``.
-        healthy: The group does not think of replacing it.
+        healthy: The group does not mean to replace it.
         type: Its instance type.
         version: What it was launched from.
         launched: Seconds since the epoch; None until EC2 tells.
-        gone: EC2 has ended it, which its group may not know yet, or waits with its hook for nobody.
+        gone: EC2 has ended it; its group may not know that yet, or still wait for its hook in vain.
     """
 
     id: str
@@ -88,12 +88,12 @@ class Group:
 
     Attributes:
         name: Its name.
-        min: Hosts it has at least.
-        max: Hosts it has at most.
-        desired: Hosts it shall have.
+        min: The fewest hosts it may have.
+        max: The most hosts it may have.
+        desired: How many hosts it shall have.
         version: What it launches from now.
         members: Its instances.
-        evens_out: It launches hosts where it has fewer, when others have left a zone.
+        evens_out: When hosts have left a zone, it launches others there to even out its zones.
         subnets: Where it launches hosts now.
     """
 
@@ -107,7 +107,7 @@ class Group:
     subnets: frozenset[str] = frozenset()
 
     def outdated(self, member: Member) -> bool:
-        """Tell whether a member was launched from what the group launches no more."""
+        """Tell whether a member was launched from another version than the group launches now."""
         return None not in (member.version, self.version) and member.version != self.version
 
 
@@ -118,8 +118,9 @@ class Launches:
     Attributes:
         failures: Launches in a row whose host did not come up.
         last_failure: When the last of them ended, seconds since the epoch.
-        no_capacity_at: When it was launched what AWS last did not have, if it has given none since.
-        boot_seconds: From launch to service, the median; None if none came up yet.
+        no_capacity_at: When the last launch for which AWS had no capacity began; None if AWS has given a host
+            since.
+        boot_seconds: The median from launch to service; None if none came up yet.
     """
 
     failures: int = 0
@@ -161,7 +162,7 @@ class Groups:
         ids = [instance["InstanceId"] for group in described for instance in group["Instances"]]
         facts: dict[str, Mapping[str, Any]] = {}
         for chunk in _chunks(ids):
-            # A filter and not ids: an instance that is gone already must not refuse the whole call.
+            # A filter and not ids: with ids, an instance that is gone already would fail the whole call.
             filters = [{"Name": "instance-id", "Values": chunk}]
             for reservation in _pages(self._ec2, "describe_instances", "Reservations", Filters=filters):
                 facts |= {instance["InstanceId"]: instance for instance in reservation["Instances"]}
@@ -184,11 +185,11 @@ class Groups:
         return judge(answer["Activities"], excused=self._excused)
 
     def terminate(self, instance: str, *, decrement: bool) -> None:
-        """Let a host go through its group's hook, which waits for its jobs.
+        """Terminate a host through its group's hook, which waits for its jobs.
 
         Args:
             instance: Its id.
-            decrement: No other takes its place.
+            decrement: No other host takes its place.
 
         Raises:
             AwsError: AWS does not answer, or refuses.
@@ -229,7 +230,7 @@ class Groups:
         )
 
     def use_subnets(self, name: str, subnets: Sequence[str]) -> None:
-        """Have a group launch hosts in these subnets from now on; those that it has stay where they are.
+        """Have a group launch hosts in these subnets from now on; its present hosts stay where they are.
 
         Raises:
             AwsError: AWS does not answer, or refuses.
@@ -242,7 +243,7 @@ class Groups:
         )
 
     def _excuse(self, instances: Iterable[str]) -> None:
-        """Remember hosts that need not come up: no trouble of the template that launches now."""
+        """Remember hosts that need not come up: their failures are not those of the present template."""
         self._excused.extend(instance for instance in instances if instance not in self._excused)
 
 
@@ -251,7 +252,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, excused: Collection[str] =
 
     Args:
         activities: As Auto Scaling describes them, the newest first.
-        excused: Hosts that need not come up, as they were told to go or their template is old: no failures.
+        excused: Hosts that do not count as failures, as they were told to go or their template is old.
     """
     failures = 0
     last_failure: float | None = None
@@ -269,7 +270,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, excused: Collection[str] =
         if activity["StatusCode"] == "Successful":
             boots.append(ended - activity["StartTime"].timestamp())
         elif boots or any(id in excused for id in _INSTANCE.findall(activity["Description"])):
-            continue  # others came up since, or it need not have
+            continue  # others came up since, or it was excused
         elif activity["StatusCode"] == "Failed" and _NO_CAPACITY.search(message):
             no_capacity_at = no_capacity_at or (None if given else activity["StartTime"].timestamp())
         elif activity["StatusCode"] == "Failed" or _GIVEN_UP.search(message):
@@ -284,7 +285,7 @@ def judge(activities: Iterable[Mapping[str, Any]], *, excused: Collection[str] =
 
 
 def _old_launches(groups: Iterable[Group]) -> Iterable[str]:
-    """The hosts that boot from an old template: what they read then may be gone since a release."""
+    """The hosts that boot from an old template: what they read while booting may be gone since a release."""
     return (
         member.id for group in groups for member in group.members if member.pending and group.outdated(member)
     )

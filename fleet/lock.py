@@ -1,8 +1,7 @@
 """One controller at a time: an advisory lock of openQA's own database, held as long as its session lives.
 
-``pg_try_advisory_lock`` (PostgreSQL's documentation, "Advisory Locks"). The server lets go of it when it no
-longer hears of the session, which it asks for every few seconds, so that a host that died blocks nobody for
-long.
+``pg_try_advisory_lock`` (PostgreSQL's documentation, "Advisory Locks"). The server checks every few seconds
+whether the session is alive, and releases the lock if not, so that a host that died blocks nobody for long.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-KEY = 0x6F70656E5141  # "openQA", a number of our own among advisory locks
+KEY = 0x6F70656E5141  # "openQA": our own number among advisory locks
 _TIMEOUT_MILLISECONDS = 10_000
 # Both ends give up a silent session after some 25 s: libpq's and the server's parameters for TCP keepalives.
 _CLIENT = {
@@ -46,7 +45,7 @@ class Lock:
     def hold(self) -> bool:
         """Tell whether the lock is held, and take it if it is free.
 
-        The answer is the server's: a session that was lost is found out, and the lock is asked for anew.
+        The server answers, so a lost session is noticed, and the lock requested again.
         """
         try:
             if self._session is None:
@@ -56,7 +55,7 @@ class Lock:
                 cursor.execute(statement)
                 self._held = cursor.fetchone()[0] is True
         except Exception as error:  # psycopg2's, which only hosts have, and whatever a broken session raises
-            self._say(f"the lock cannot be had: {' '.join(str(error).split())}")
+            self._say(f"the lock cannot be taken: {' '.join(str(error).split())}")
             self.release()
         else:
             self._say("the lock is held" if self._held else "another controller holds the lock")
@@ -81,9 +80,9 @@ def connect(*, host: str, password: Path, certificate: Path) -> Any:
     """Open a session with openQA's database.
 
     Args:
-        host: Its name, which its certificate holds.
+        host: Its name, as in its certificate.
         password: The file with the role's password.
-        certificate: The file with the certificate that the database's is signed with.
+        certificate: The file with the CA certificate that signed the database's.
     """
     import psycopg2
 

@@ -1,4 +1,4 @@
-"""What the controller tells CloudWatch once a minute: the queue, the slots, the cost, and how it is."""
+"""What the controller tells CloudWatch once a minute: the queue, the slots, the cost, and its own state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleet.openqa_scheduler import Classes
 from fleet.policy import DEFAULT_RULES, Decision, State, unserved
 from fleet.view import View
 
-# Sets of worker classes with a metric of their own: each metric has its price.
+# How many sets of worker classes get a metric of their own: each metric costs money.
 MOST_CLASSES = 20
 _BATCH = 500  # PutMetricData takes 1000
 _UNITS = {"OldestWait": "Seconds", "CostPerHour": "None"}
@@ -21,7 +21,7 @@ Datum = Mapping[str, Any]
 
 
 def of_view(view: View, decision: Decision) -> list[Datum]:
-    """Tell about a moment that made sense."""
+    """The metrics of a moment that made sense."""
     seen = view.seen
     waiting = [job for job in seen.jobs if not job.after]
     queue: Counter[Classes] = Counter(job.classes for job in waiting)
@@ -62,13 +62,13 @@ def of_view(view: View, decision: Decision) -> list[Datum]:
 
 
 def of_rounds(*, rounds: int, blind: int, acted: int, failed: int) -> list[Datum]:
-    """Tell about the controller itself.
+    """The metrics of the controller itself.
 
     Args:
         rounds: Decisions since the last time.
-        blind: Those of them for which something did not answer, or made no sense.
-        acted: What was done to the fleets.
-        failed: What AWS refused.
+        blind: How many of them were blind: something did not answer, or made no sense.
+        acted: How many acts succeeded.
+        failed: How many acts AWS refused.
     """
     numbers = {
         "Rounds": rounds,

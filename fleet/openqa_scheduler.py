@@ -1,15 +1,15 @@
-"""How openQA gives jobs to workers: what the fleet's policy foresees with, and what the simulator plays.
+"""How openQA gives jobs to workers: the policy predicts with it, and the simulator plays it.
 
 Read from openQA's scheduler (``lib/OpenQA/Scheduler/Model/Jobs.pm`` and ``WorkerSlotPicker.pm``):
 
-- A worker suits a job if it has all of the job's classes. More classes do no harm, so a job without ``tap``
-  takes a worker with ``tap`` just as well.
-- Jobs come in the order of priority (the lower number first), then of their ids.
-- Among the free workers that suit, chance decides: openQA means to shuffle them, and takes them as its
-  database gives them.
+- A worker suits a job if it has all of the job's classes. Additional classes do no harm, so a job without
+  ``tap`` takes a worker with ``tap`` just as well.
+- Jobs are served in the order of priority (the lower number first), then of their ids.
+- Among the free workers that suit, chance decides: openQA means to shuffle them, but takes them as its
+  database returns them.
 - The jobs of a parallel cluster start together or not at all, and on workers with ``PARALLEL_ONE_HOST_ONLY``
-  all on one host. Where no host has room for a whole cluster, openQA keeps none free for it: its protection
-  against starvation counts only workers that it could have taken.
+  all on one host. Where no host has room for a whole cluster, openQA does not keep one free for it: its
+  protection against starvation counts only workers that it could have taken.
 - A job with a parent that is not done (chained) is blocked; a cluster waits for the parents of all its jobs.
 """
 
@@ -32,9 +32,9 @@ class Job:
         classes: The worker classes it asks for, all of them.
         priority: Lower numbers go first.
         cluster: The same number for all jobs of a parallel cluster; None for a job on its own.
-        after: Ids of the parents that are not done yet; not empty means blocked.
+        after: Ids of the parents that are not done yet; if there are any, the job is blocked.
         since: When it was first seen to be waiting and not blocked, in seconds since the epoch.
-        expected_seconds: How long such jobs usually hold a worker; None where no such job is known.
+        expected_seconds: How long such jobs usually hold a worker; None if no such job is known.
     """
 
     id: int
@@ -73,7 +73,7 @@ class Unit:
 
     @property
     def size(self) -> int:
-        """Slots it takes."""
+        """The number of slots it takes."""
         return len(self.jobs)
 
 
@@ -115,7 +115,7 @@ class Free:
 
 
 def assign(queue: Sequence[Unit], free: Sequence[Free], random: Random) -> list[tuple[Unit, tuple[str, ...]]]:
-    """Give waiting jobs to free workers as one run of openQA's scheduler does.
+    """Give waiting jobs to free workers, as one run of openQA's scheduler does.
 
     Args:
         queue: Units that wait and are not blocked, in the order of `units`.
@@ -139,7 +139,7 @@ def assign(queue: Sequence[Unit], free: Sequence[Free], random: Random) -> list[
         if kind in hopeless:
             continue
         if unit.classes not in suiting:
-            # One list for each set of classes; taking is popping, and entries that others took are skipped.
+            # One list for each set of classes; workers are popped off it, and those that others took skipped.
             suiting[unit.classes] = [place for place in workers if unit.classes <= place.classes]
         hosts = _pick(unit.size, suiting[unit.classes], left)
         if hosts is None:

@@ -1,21 +1,23 @@
 """What the fleets shall do, as a pure function of what was seen: `decide`.
 
 The same input gives the same answer. The controller acts on it every few seconds; the simulator plays weeks
-with it. Needs the standard library only.
+with it. Needs only the standard library.
 
 How it decides:
 
-1. *Look.* What is stale, contradicts itself or makes no sense changes nothing.
-2. *Plan.* All that waits is placed on the slots there are, in openQA's order, ahead in time: slots free now,
-   slots of hosts that boot, slots whose job will have ended before a new host could be up; of equals the
-   slot whose host is kept for the least money longer (`fleet.board`). A slot that would keep its host for
-   much longer than a new host costs is left alone. Then the chained jobs whose parents will be done by then.
-3. *Launch* for what found no place, whole clusters first, the fleet where an hour of work is cheapest
-   (`_cheapest`), and some to spare where many boot: the first to come up serve.
-4. *Close* the workers of hosts that further jobs would keep for longer, but those on which something is
-   planned now (`_Plan._open`): openQA deals jobs out at random, so a large host would else never be empty.
-5. *Release* idle hosts on which nothing is planned. Only those: a host with a job is never released. *Drain*
-   busy hosts whose launch template is old: one, and all others once a host of the new one has come up.
+1. *Look.* If what was seen is stale, contradicts itself or makes no sense, nothing changes.
+2. *Plan.* All waiting jobs are placed on the present slots, in openQA's order, ahead in time: slots free now,
+   slots of hosts that boot, slots whose job will have ended before a new host could be up; among equals, the
+   slot whose host costs least to keep (`fleet.board`). A slot is left alone if keeping its host for the job
+   would cost much more than a new host. Then come the chained jobs whose parents will be done by then.
+3. *Launch* for what found no place, whole clusters first, in the fleet where an hour of work is cheapest
+   (`_cheapest`), and some spare hosts where many boot: the first to come up serve.
+4. *Close* the workers of hosts that further jobs would keep longer, except those on which something is
+   planned now (`_Plan._open`): openQA deals jobs out at random, so a large host would otherwise never be
+   empty.
+5. *Release* idle hosts on which nothing is planned, and only those: a host with a job is never released.
+   *Drain* busy hosts whose launch template is old: first one, then all others once a host of the new template
+   has come up.
 
 Where all hosts are large and boot slowly (metal), what is launched for one job serves many later ones: such
 *roomy* hosts are chosen, launched and kept with those in mind (`Rules.linger_roomy`).
@@ -49,7 +51,7 @@ class Running:
     Attributes:
         job: openQA's id.
         since: When the worker got it, seconds since the epoch.
-        expected_seconds: How long such jobs usually hold a worker; None where not known.
+        expected_seconds: How long such jobs usually hold a worker; None if not known.
     """
 
     job: int
@@ -69,7 +71,7 @@ class Host:
         idle_since: Since when none of its workers has had a job; None while one has.
         running: The jobs on its workers.
         outdated: Its launch template is no longer the fleet's.
-        unfit: How many of its workers are not there or not fit for a job, though nobody closed them.
+        unfit: How many of its workers are missing or unfit for a job, though nobody closed them.
     """
 
     id: str
@@ -94,9 +96,9 @@ class Fleet:
         boot_seconds: From launch to the first job, usually.
         min: Hosts to keep in any case.
         max: Hosts it may have, draining ones included.
-        warm: Hosts to have now by the operator's schedule, so that they are up when it says.
-        spare: What is launched to spare, as the operator wants it; None: as `Rules.spare` says.
-        one_host: Its workers take a parallel cluster only whole (``PARALLEL_ONE_HOST_ONLY``).
+        warm: Hosts to have now so that those of the operator's schedule are up in time.
+        spare: The share of spare slots that the operator wants; None: as `Rules.spare` says.
+        one_host: Its workers take a parallel cluster only as a whole (``PARALLEL_ONE_HOST_ONLY``).
         failures: Hosts in a row that did not come up.
         last_failure: When the last of them was given up, seconds since the epoch.
         no_capacity_at: When AWS last said that it has no such host, seconds since the epoch.
@@ -129,7 +131,7 @@ class Seen:
         hosts: All hosts of the fleets.
         fleets: The fleets.
         recent: How many of the jobs that ended last asked for which classes.
-        doubt: Why what was read cannot be true, as only who read it can tell; None if it can.
+        doubt: Why what was read cannot be true, which only its reader can tell; None if it can be.
     """
 
     now: float
@@ -149,9 +151,9 @@ class Decision:
     Attributes:
         desired: For each fleet, hosts to have beside those that drain: the groups' desired capacity.
         drain: Hosts with jobs that shall take no more.
-        release: Hosts without jobs that shall go; of those that boot only what nothing needs any more.
-        open: Of these hosts only so many workers shall take or have jobs; of all others, all.
-        held: Fleets that would be launched into, and why they are not.
+        release: Hosts without jobs that shall go; of booting ones, only those that nothing needs any more.
+        open: How many workers of these hosts may take or have jobs; of all other hosts, all may.
+        held: Fleets into which nothing can be launched now, and why.
         unusable: Why nothing is changed at all; None if all is well.
     """
 
@@ -170,45 +172,44 @@ class Rules:
     Attributes:
         stale_seconds: What was read longer ago than this is not acted on.
         clock_seconds: Times may lie so far in the future: clocks differ.
-        unknown_seconds: Taken for a job of which nothing is known; openQA's default limit is two hours.
+        unknown_seconds: Assumed for a job of which nothing is known; openQA's default limit is two hours.
         linger: An idle host stays for this share of its boot time.
-        linger_roomy: The same for roomy hosts: those that are not quick, where there are none with less than
-            `roomy_slots` workers. They bring room not only for what waits now but for what comes after it,
-            which would else wait for as long as they boot. So they also are launched as soon as a job finds
-            no free worker.
+        linger_roomy: The same for roomy hosts: those that are not quick, where all hosts with their classes
+            have at least `roomy_slots` workers. They bring room not only for what waits now but also for what
+            comes later, which would otherwise wait for a boot. So they are also launched as soon as a job
+            finds no free worker.
         roomy_slots: See there.
-        fill: So much of a roomy host's free workers' time jobs to come are taken to use, if they are like
-            those that ended last.
-        window: So many times its slots are looked at in the queue to fill a new host.
-        caution: A running job is counted on to end after so many times its usual time.
-        late_job: One that is late is counted on to end when it has taken longer by this share than so far.
-        quick_seconds: Hosts that boot in this time are launched for thrift, and to spare.
-        fetching: On a host of one worker a job takes longer by this share, as it fetches its assets alone and
-            waits for its turn at the web UI; on one of n workers, by an nth of it.
-        spare: So many more slots are launched than needed, as a share of the jobs that wait for booting
-            hosts: the first to come up serve, what still boots when nothing waits is cancelled. Boot times
-            scatter, and the last hosts make the longest waits.
-        spare_slow: The same for hosts that take longer to boot: there it costs much.
-        spare_most: At most this share of a fleet's maximum is to spare.
-        spare_rest: This share of a host to spare, or more, is a whole one.
+        fill: The share of a roomy host's free workers' time that later jobs are assumed to use, if they are
+            like those that ended last.
+        window: To fill a new host, so many times its slots are looked at in the queue.
+        caution: A running job is expected to end after so many times its usual time.
+        late_job: A late job is expected to end when it has taken longer by this share than so far.
+        quick_seconds: Hosts that boot within this time are quick: `thrift` and `spare` are for them.
+        fetching: On a host with one worker a job takes longer by this share, as it fetches its assets alone
+            and waits for its turn at the web UI; on one with n workers, by an nth of it.
+        spare: The spare slots to launch, as a share of the jobs that wait for booting hosts: the first hosts
+            to come up serve, and those that still boot when nothing waits are cancelled. Boot times scatter,
+            and the last hosts make the longest waits.
+        spare_slow: The same for hosts that take longer to boot, where it costs much.
+        spare_most: The most spare hosts, as a share of a fleet's maximum.
+        spare_rest: A rest of at least this share of a spare host makes a whole one.
         spare_rest_large: The same for quick hosts of `large_slots` workers and more, which clusters wait for.
         large_slots: See there.
-        scatter: The longest of several jobs is taken to be their times' norm of this order: four makes 1.19
-            of two alike, 1.41 of four and 2 of sixteen. That is more than the longest of those that are
-            planned: times scatter by a quarter, and openQA may send others, some of them longer.
-        late_boot: A host that is late is counted on to be up when it has booted longer by this share than so
-            far.
-        overdue: A host that boots for so many times its boot time is not counted on.
-        thrift: A quick host takes no job if keeping it for that, times this, costs more than a new host.
-        impatience: Who has waited for so many boots is planned on no busy worker: that may take longer than
-            is usual, and others may come before.
-        welcome: A host whose jobs last for so many times what a job usually takes is open to all.
+        scatter: The longest of several jobs is assumed to be the norm of their times of this order: four
+            makes 1.19 of two equal times, 1.41 of four and 2 of sixteen. That is more than the longest
+            planned: times scatter by a quarter, and openQA may send other jobs, some of them longer.
+        late_boot: A late host is expected to be up when it has booted longer by this share than so far.
+        overdue: A host that has booted for so many times its boot time is not counted on.
+        thrift: A quick host takes no job if this times the cost of keeping it exceeds that of a new host.
+        impatience: A job that has waited for so many boots is not planned on a busy worker, which may take
+            longer than usual or get other jobs first.
+        welcome: A host that is busy for so many times what a job usually takes is open to all.
         breaker_failures: After so many failed launches in a row a fleet rests.
-        breaker_seconds: It rests so long, doubled with each further failure.
-        breaker_most_seconds: But never longer than this.
-        no_capacity_seconds: So long AWS is not asked again for what it did not have.
+        breaker_seconds: How long it rests, doubled with each further failure.
+        breaker_most_seconds: The longest rest.
+        no_capacity_seconds: How long AWS is not asked again for what it did not have.
         trouble_seconds: For so long after that, or after a failed launch, no host of an old template goes
-            before one of the new has come up: those that work are all there is.
+            before one of the new template has come up: the working hosts are all there is.
     """
 
     stale_seconds: float = 120.0
@@ -253,7 +254,7 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
         rules: The policy's numbers.
 
     Returns:
-        What to do. If what was seen cannot be relied on: nothing, and why.
+        What to do; if what was seen cannot be relied on, to do nothing, and why.
     """
     unusable = find_fault(seen, rules)
     staying = Counter(host.fleet for host in seen.hosts if host.state is not State.DRAINING)
@@ -267,9 +268,9 @@ def decide(seen: Seen, rules: Rules = DEFAULT_RULES) -> Decision:
 
 
 def unserved(seen: Seen) -> Counter[Classes]:
-    """Count by their classes the jobs that wait, and that no fleet as it is can run.
+    """Count, by classes, the waiting jobs that no fleet can run as it is.
 
-    None has all their classes, or none of those has the slots for a whole cluster, or their ``max`` is 0.
+    No fleet has all their classes, or none that has them has slots for a whole cluster, or its ``max`` is 0.
     """
     fleets = [fleet for fleet in seen.fleets if fleet.max]
     found: Counter[Classes] = Counter()
@@ -287,7 +288,7 @@ def _runs_apart(unit: Unit, fleets: Iterable[Fleet]) -> bool:
 
 
 def _meant(host: Host, goes: bool) -> Host:
-    """Return a host as the plan shall see it: if it goes, taking no jobs; if it stays, not as an old one."""
+    """Return a host as the plan shall see it: taking no jobs if it goes, and not as old if it stays."""
     if goes and host.running:
         return replace(host, state=State.DRAINING)
     return replace(host, outdated=False) if _is_old(host) and not goes else host
@@ -299,10 +300,10 @@ def _is_old(host: Host) -> bool:
 
 
 def _replaced(seen: Seen, rules: Rules) -> set[str]:
-    """Choose the hosts that go now because their launch template is old; the others stay as if it were not.
+    """Choose the hosts that go now because their launch template is old; the others stay as if it were new.
 
-    What a new template launches may never come up. So one goes first, and none after it if no host could be
-    launched or came up since; the others once a host of the new template is in service.
+    Hosts of a new template may never come up. So one goes first, and no other if since then no host could be
+    launched or none came up; the others go once a host of the new template is in service.
     """
     going: set[str] = set()
     for fleet in seen.fleets:
@@ -318,13 +319,13 @@ def _replaced(seen: Seen, rules: Rules) -> set[str]:
 
 
 def _troubled(fleet: Fleet, now: float, rules: Rules) -> bool:
-    """Tell whether the last hosts that were wanted of a fleet are not there."""
+    """Tell whether the hosts last wanted of a fleet have not come up."""
     troubles = (fleet.last_failure if fleet.failures else None, fleet.no_capacity_at)
     return any(at is not None and now - at < rules.trouble_seconds for at in troubles)
 
 
 def _end(host: Host, rules: Rules) -> float:
-    """When a host will have done its jobs, if all take their usual time; 0 if it has none."""
+    """When a host will be done with its jobs, if all take their usual time; 0 if it has none."""
     usual = rules.unknown_seconds
     return max((r.since + (r.expected_seconds or usual) for r in host.running), default=0.0)
 
@@ -384,7 +385,7 @@ def _fault_of_hosts(seen: Seen, latest: float) -> str | None:
     ids: set[str] = set()
     for host in seen.hosts:
         if host.id in ids:
-            return f"Host {host.id} is there twice."
+            return f"Host {host.id} appears twice."
         ids.add(host.id)
         if host.fleet not in fleets:
             return f"Host {host.id} is of fleet {host.fleet}, which does not exist."
@@ -418,7 +419,7 @@ def _countable(seen: Seen) -> bool:
 
 
 def _remove(left: deque[Unit], taken: Iterable[Unit]) -> None:
-    """Remove units near the front, in the order in which they are there."""
+    """Remove units near the front, given in their order."""
     kept = []
     for unit in taken:
         while (first := left.popleft()) is not unit:
@@ -437,7 +438,7 @@ class _Plan:
         self.launched_for: Counter[str] = Counter()  # jobs for which these launches are
         self.cancelled: list[str] = []
         self.up: dict[str, float] = {}  # when each booting host will be up
-        self.imminent: set[str] = set()  # hosts that should be up by now: too late to cancel them
+        self.imminent: set[str] = set()  # hosts that should be up by now: it is too late to cancel them
         self.held: dict[str, str] = {}
         present = Counter(host.fleet for host in seen.hosts)
         self.room = {fleet.name: max(0, fleet.max - present[fleet.name]) for fleet in seen.fleets}
@@ -466,13 +467,13 @@ class _Plan:
             else:
                 ends = [self._end(running) for running in host.running]
                 if fleet.name in self.roomy:
-                    ends = [math.inf] * len(ends)  # who finds no free worker has a host launched
+                    ends = [math.inf] * len(ends)  # a job that finds no free worker has a host launched
                 free_at = ends + [self.now] * (fleet.slots - host.unfit - len(ends))
                 end = self.now + self._left(host)
             if not host.outdated or _boots(host):
-                # One that has no job yet is paid for anyway: what was planned on it stays planned.
+                # A host without a job yet is paid for anyway: what was planned on it stays planned.
                 thrifty = self._quick(fleet) and bool(host.running)
-                # A job may be for this host alone: its id is a class of its workers.
+                # A job may be meant for this host only: its id is a class of its workers.
                 classes = fleet.classes | (asked & {host.id})
                 self.board.add(Place(host.id, classes, fleet.price, free_at, end, _boots(host), thrifty))
         for host in self.seen.hosts:
@@ -480,14 +481,14 @@ class _Plan:
                 self.ends[running.job] = self._end(running)
 
     def _up(self, host: Host, fleet: Fleet) -> float:
-        """When a booting host will be up. Late ones soon (`Rules.late_boot`); far too late ones never."""
+        """When a booting host will be up: a late one soon (`Rules.late_boot`), one far too late never."""
         age = self.now - host.launched
         if age > self.rules.overdue * fleet.boot_seconds:
             return math.inf
         return max(host.launched + fleet.boot_seconds, self.now + self.rules.late_boot * age)
 
     def _end(self, running: Running) -> float:
-        """When a job will have ended. Late ones soon (`Rules.late_job`)."""
+        """When a job will have ended: a late one soon (`Rules.late_job`)."""
         age = self.now - running.since
         return max(
             running.since + self.rules.caution * self._seconds(running.expected_seconds),
@@ -511,9 +512,9 @@ class _Plan:
         return Decision(desired=desired, release=tuple(release), open=self._open(release), held=self.held)
 
     def _patience(self, classes: Classes) -> float:
-        """Until when a new host could be up: who finds a slot by then needs none.
+        """When a new host could be up: a job that finds a slot by then needs none.
 
-        Where none can be had, it is as if the slowest were: what comes later changes nothing now.
+        Where no host can be launched, the slowest boot counts: what comes later changes nothing now.
         """
         if classes not in self.patience:
             boots = [
@@ -526,7 +527,7 @@ class _Plan:
         return self.patience[classes]
 
     def _place(self) -> list[Unit]:
-        """Plan all that waits, and the chained jobs that soon will; return those without a place."""
+        """Plan all that waits, and the chained jobs that soon will; return those that found no place."""
         homeless: list[Unit] = []
         blocked: list[Unit] = []
         for unit in chain.from_iterable(map(self._parts, units(self.seen.jobs))):
@@ -541,7 +542,7 @@ class _Plan:
         return homeless
 
     def _parts(self, unit: Unit) -> Iterable[Unit]:
-        """A cluster that no host can hold is planned job by job where its jobs may be on several hosts."""
+        """A cluster that no host can hold is planned job by job if its jobs may run on several hosts."""
         if unit.size == 1:
             return (unit,)
         suiting = [fleet for fleet in self.seen.fleets if unit.classes <= fleet.classes]
@@ -576,7 +577,7 @@ class _Plan:
         return fleet.boot_seconds <= self.rules.quick_seconds
 
     def _anew(self, unit: Unit, durations: list[float]) -> float:
-        """What the cheapest new host for a unit alone would cost, in dollars; infinity if none can be had."""
+        """What the cheapest new host only for this unit would cost, in dollars; infinity if there is none."""
         key = (unit.classes, unit.size)
         if key not in self.prices:
             suiting = [
@@ -589,9 +590,9 @@ class _Plan:
         return price * (boot + max(durations)) / 3600
 
     def _open(self, gone: Iterable[str]) -> dict[str, int]:
-        """Choose hosts whose workers shall take no further jobs but those that are planned on them now.
+        """Choose hosts whose workers shall take no further jobs except those that are planned on them now.
 
-        Others may take whatever comes: a host that has no job yet, and one that will be busy for long anyway.
+        Others may take whatever comes: hosts without a job yet, and those that will be busy for long anyway.
         """
         ready = {host.id: host for host in self.hosts if host.state is State.READY}
         usual = self._usual()
@@ -599,11 +600,11 @@ class _Plan:
         for place in self.board.places:
             host = ready.get(place.host)
             if host is None or host.id in gone or len(place.free_at) == 1:
-                continue  # a host of one worker has none beside its job
+                continue  # with one worker, none is free beside its job
             fleet = self.fleets[host.fleet]
             welcome = not host.running or self._left(host) >= self.rules.welcome * usual
             if fleet.name in self.roomy or not welcome:
-                # Where nothing is planned, none that ends its job takes another either.
+                # Where nothing is planned, a worker that ends its job takes no other either.
                 workers = len(host.running) + place.begun if place.begun else 0
                 if workers < fleet.slots:
                     found[host.id] = workers
@@ -612,7 +613,7 @@ class _Plan:
     def _launch(self, homeless: list[Unit]) -> None:
         """Launch hosts for units without a place, those that ask for most classes first.
 
-        What stays free on a new host is there for the next kinds.
+        The slots that stay free on a new host serve the next kinds.
         """
         kinds: defaultdict[Classes, list[Unit]] = defaultdict(list)
         for unit in homeless:
@@ -637,9 +638,9 @@ class _Plan:
     def _cheapest(self, candidates: Iterable[Fleet], left: Sequence[Unit]) -> tuple[Fleet, list[Unit]] | None:
         """Choose the fleet where an hour of work costs least.
 
-        A host is paid from its launch until the last of its jobs ends, and works for all of them:
+        A host is paid for from its launch until the last of its jobs ends, and works for all of them:
         price * (boot + longest) / sum of the jobs' times. It gets the jobs in the order of the queue; a roomy
-        one will get others later: the more of the jobs that ended last it suits, the more of them.
+        host will get others later: the more of the jobs that ended last it suits, the more.
         """
         best: tuple[float, Fleet, list[Unit]] | None = None
         for fleet in candidates:
@@ -679,7 +680,7 @@ class _Plan:
         return suiting / max(1, sum(self.seen.recent.values()))
 
     def _launch_spares(self) -> None:
-        """Launch some more hosts where many boot, and cancel those that boot although nothing needs them."""
+        """Launch spare hosts where many boot, and cancel booting hosts that nothing needs."""
         used = {place.host: place.used for place in self.board.places}
         booting: defaultdict[str, list[Host]] = defaultdict(list)
         for host in self.hosts:
@@ -699,8 +700,8 @@ class _Plan:
             most = int(self.rules.spare_most * fleet.max)
             spares = min(int(share * jobs / fleet.slots + 1 - rest), most)
             if not jobs:
-                # What boots to spare is wanted until nothing waits: the last to be served wait longest.
-                # Those that are late come up yet, or fail, which must count as that.
+                # Booting spares are wanted until nothing waits: the last to be served wait longest.
+                # Late hosts may still come up, or fail, which must count as a failure.
                 self.cancelled += (late + idle)[: max(0, self._spare(fleet))]
             more = max(0, min(spares - len(idle), self.room[fleet.name]))
             self.launches[fleet.name] += more
@@ -718,13 +719,13 @@ class _Plan:
         return have - max(fleet.min, fleet.warm)
 
     def _usual(self) -> float:
-        """How long a job takes on average, of those that wait or run."""
+        """How long a job takes on average, among those that wait or run."""
         known = [running.expected_seconds for host in self.seen.hosts for running in host.running]
         known += [job.expected_seconds for job in self.seen.jobs]
         return max(1.0, sum(map(self._seconds, known)) / max(1, len(known)))
 
     def _left(self, host: Host) -> float:
-        """How long the host will still be busy if it gets no more jobs, in seconds."""
+        """How much longer the host will be busy if it gets no more jobs, in seconds."""
         left = 0.0
         for running in host.running:
             age = self.now - running.since
@@ -732,7 +733,7 @@ class _Plan:
         return left
 
     def _release(self) -> list[str]:
-        """Choose idle hosts that shall go, beside those that boot and were cancelled."""
+        """Choose idle hosts that shall go, besides the booting ones that were cancelled."""
         places = {place.host: place for place in self.board.places}
         released = list(self.cancelled)
         spare = {fleet.name: self._spare(fleet) for fleet in self.seen.fleets}
@@ -750,12 +751,12 @@ class _Plan:
 
 
 def _boots(host: Host) -> bool:
-    """Tell whether a host only boots: its first job may come before its group takes it into service."""
+    """Tell whether a host boots and has no job: one may come before its group takes it into service."""
     return host.state is State.BOOTING and not host.running
 
 
 def _rest(fleet: Fleet, now: float, rules: Rules) -> str | None:
-    """Tell why a fleet is not launched into now; None if it may be."""
+    """Tell why nothing is launched into a fleet now; None if something may be."""
     if fleet.no_capacity_at is not None and now - fleet.no_capacity_at < rules.no_capacity_seconds:
         return "AWS has no capacity for it."
     if fleet.failures >= rules.breaker_failures and fleet.last_failure is not None:

@@ -1,12 +1,11 @@
 """Assets in turn: ``python3 -m fleet.turnstile`` on the web UI's host, between its nginx and the files.
 
-When many hosts fetch at the same time, all share the web UI's network, and all wait for as long as the whole
-takes. Here a few fetch at a time, at full speed, and the others wait: on average, all are done sooner
-(`Turns`). A host that waits gets some bytes of its asset now and then: openQA's downloader gives up on a
-connection that is silent for 40 seconds (Mojolicious' inactivity timeout), and so notices when the web UI is
-lost.
+When many hosts fetch at the same time, all share the web UI's network, and all wait until everything is sent.
+Here a few fetch at a time, at full speed, while the others wait: on average, hosts are done sooner (`Turns`).
+A waiting host gets some bytes of its asset now and then: openQA's downloader gives up on a connection that
+is silent for 40 seconds (Mojolicious' inactivity timeout), and so notices when the web UI is lost.
 
-It relays one answer a connection, whatever that is; nginx goes past it where it does not run.
+It relays one answer per connection, whatever that is; where it does not run, nginx bypasses it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from typing import Generic, TypeVar
 log = logging.getLogger(__name__)
 
 ASSETS = ("127.0.0.1", 8081)  # nginx with the files: nginx.conf
-TURNS = 6  # hosts of 125 MB/s, what a volume stores, that fill the link of a web UI with 6 Gbit/s
+TURNS = 6  # hosts that store 125 MB/s, a volume's rate: together they fill a web UI's link of 6 Gbit/s
 PACE = 1e6  # bytes a second: see Turns
-LARGE_BYTES = 1 << 24  # what is smaller needs no turn
+LARGE_BYTES = 1 << 24  # smaller files need no turn
 DRIP_SECONDS = 10.0
 DRIP_BYTES = 1 << 10
-# Who gets less than this over so long, for whatever reason, keeps nobody else waiting. (Who takes nothing at
-# all loses its connection: nginx's send_timeout, a minute.)
+# A client that gets less than this in this time, for whatever reason, loses its turn. (One that takes nothing
+# at all loses its connection: nginx's send_timeout, a minute.)
 SLOW_BYTES, SLOW_SECONDS = 50_000_000, 10.0
-HEAD_SECONDS = 60.0  # for a whole request: nginx sends one that it has
+HEAD_SECONDS = 60.0  # for a whole request: nginx sends only complete ones
 _CHUNK_BYTES = 1 << 18
 _MOST_HEAD_BYTES = 1 << 16
 _FIRST_SOCKET = 3  # where systemd passes a unit's sockets: sd_listen_fds(3)
@@ -42,13 +41,13 @@ Who = TypeVar("Who", bound=Hashable)
 
 
 class Turns(Generic[Who]):
-    """Whose turn it is: the smallest first, but none waits for what comes long after it.
+    """Whose turn it is: the smallest first, but none waits for requests that come long after it.
 
-    Serving the smallest first makes the average wait shortest. Each goes before all that come more than its
-    size divided by `PACE` later: fifty minutes for 3 GB.
+    Serving the smallest first makes the average wait shortest. Each goes before all that come later than its
+    size divided by `PACE`: fifty minutes for 3 GB.
 
     Args:
-        most: So many have a turn at the same time.
+        most: How many have a turn at the same time.
     """
 
     def __init__(self, most: int = TURNS) -> None:
@@ -65,7 +64,7 @@ class Turns(Generic[Who]):
         """Ask for a turn.
 
         Args:
-            who: Who wants it, once.
+            who: Who wants it; nobody asks twice.
             size: Bytes.
             at: Seconds, by the same clock for all.
         """
@@ -73,14 +72,14 @@ class Turns(Generic[Who]):
         heappush(self._waiting, (at + size / PACE, self._asked, who))
 
     def grant(self) -> Iterator[Who]:
-        """Give turns to those who wait, as long as there are any; tells to whom."""
+        """Give turns, while there are any, to those who wait; yields who gets one."""
         while self._waiting and len(self._having) < self._most:
             who = heappop(self._waiting)[2]
             self._having.add(who)
             yield who
 
     def leave(self, who: Who) -> None:
-        """Take back the turn that someone has or waits for, if any."""
+        """Give up the turn that someone has or waits for, if any."""
         if who in self._having:
             self._having.remove(who)
         else:
@@ -94,8 +93,8 @@ class Turnstile:
     Args:
         server: Where it listens: host and port.
         turns: Whose turn it is.
-        drip_seconds: How often one that waits gets some bytes.
-        slow_seconds: How often it is looked at whether a turn is used.
+        drip_seconds: How often a waiting client gets some bytes.
+        slow_seconds: How often to check whether a turn is used.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Turnstile:
             try:
                 await asyncio.get_running_loop().sock_connect(server, self._server)
                 await self._relay(client, server)
-            except (OSError, ValueError) as error:  # one side has gone, and the other is told so
+            except (OSError, ValueError) as error:  # one side has gone, and the other's connection closes
                 log.debug("%s", error)
 
     async def _relay(self, client: socket.socket, server: socket.socket) -> None:
@@ -161,7 +160,7 @@ class Turnstile:
             self._leave(turn)
 
     async def _pump(self, client: socket.socket, server: socket.socket, slow: Callable[[], None]) -> None:
-        """Relay what is left; tell if that is slow."""
+        """Relay the rest; call `slow` whenever that is slow."""
         loop = asyncio.get_running_loop()
         chunk = memoryview(bytearray(_CHUNK_BYTES))
         since, moved = loop.time(), 0
@@ -183,7 +182,7 @@ class Turnstile:
 
 
 async def _head(connection: socket.socket) -> bytes:
-    """Read until an empty line, and perhaps beyond."""
+    """Read up to an empty line, and perhaps beyond."""
     read = b""
     while b"\r\n\r\n" not in read:
         more = await asyncio.get_running_loop().sock_recv(connection, _MOST_HEAD_BYTES)
@@ -194,7 +193,7 @@ async def _head(connection: socket.socket) -> bytes:
 
 
 def _length(answer: bytes) -> int:
-    """What an answer says how long it is; 0 if it does not say so."""
+    """The length that an answer states; 0 if it states none."""
     head = answer.partition(b"\r\n\r\n")[0]
     found = re.search(rb"\r\ncontent-length:[ \t]*([0-9]+)", head, re.IGNORECASE)
     return int(found[1]) if found else 0

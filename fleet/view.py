@@ -1,6 +1,6 @@
-"""From what openQA and AWS tell to what the policy looks at.
+"""From what openQA and AWS say to what the policy looks at.
 
-Pure functions, but for `Memory`: what only who has watched for a while can know.
+Pure functions, except for `Memory`: what one can know only after watching for a while.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from fleet.openqa_api import ListedJob, ListedWorker, Queue
 from fleet.openqa_scheduler import Classes, Job
 from fleet.policy import DEFAULT_RULES, Fleet, Host, Running, Seen, State
 
-# A host in service without a connected worker, or one worker that is away: after so many seconds nobody
-# counts on it (openQA's services are restarted in less), and after so many a host is let go.
+# A host in service without a connected worker, or a worker that is away: after the first time nobody counts
+# on it (openQA's services restart in less), after the second a host is let go.
 LOST_SECONDS = 60.0
 GIVEN_UP_SECONDS = 900.0
-# Nobody looked for so long: what was away before may have been back meanwhile.
+# After not looking for so long: what was away before may have been back meanwhile.
 BLIND_SECONDS = 120.0
-# A host that was told to go, and is still in service: the call was lost.
+# A host that was told to go so long ago, and is still in service: the call was lost.
 TOLD_SECONDS = 120.0
-# So many ended jobs of a kind tell how long such jobs take.
+# How many ended jobs of a kind tell how long such jobs take.
 _ENDED_JOBS = 9
 
 
 @dataclass(kw_only=True)
 class Memory:
-    """What was seen before. A new controller starts with what hosts were told last, and only knows less.
+    """What was seen before. A new controller starts only with what hosts were told last: it knows less.
 
     Attributes:
-        looked: When it was looked last.
+        looked: When the controller last looked.
         waiting: Since when each job waits unblocked.
         idle: Since when each host is idle.
         lost: Since when each host in service has no connected worker, although not all are closed.
@@ -45,8 +45,8 @@ class Memory:
         closed: The workers of each host that were told to take no jobs.
         usual: For each kind of job, how long it usually takes, in seconds.
         recent: How many of the jobs that ended last asked for which classes.
-        short: When AWS last had no host for each group.
-        wide: Since when each group launches hosts in all of its fleet's subnets.
+        short: When AWS last had no host for a group.
+        wide: Since when a group has launched hosts in all of its fleet's subnets.
     """
 
     looked: float | None = None
@@ -62,7 +62,7 @@ class Memory:
     wide: dict[str, float] = field(default_factory=dict)
 
     def begin(self, now: float) -> None:
-        """Begin to look. What is away is so from now on if nobody has looked for a while."""
+        """Begin to look. If nobody has looked for a while, what is away counts as away from now on."""
         if self.looked is None or not 0 <= now - self.looked <= BLIND_SECONDS:
             self.lost.clear()
             self.unfit.clear()
@@ -71,7 +71,7 @@ class Memory:
     def idle_since(self, host: str, idle: bool, now: float) -> float | None:
         """Note whether a host is idle, and tell since when; None if it is not."""
         if idle:
-            self.idle[host] = min(now, self.idle.get(host, now))  # the clock may have been put back
+            self.idle[host] = min(now, self.idle.get(host, now))  # the clock may have been set back
             return self.idle[host]
         self.idle.pop(host, None)
         return None
@@ -87,7 +87,7 @@ class Memory:
         if launches.no_capacity_at is not None:
             self.short[group.name] = launches.no_capacity_at
         if group.subnets.issuperset(fleet.subnets):
-            # A group of one subnet always has been so.
+            # A group with one subnet has always been so.
             self.wide.setdefault(group.name, now if len(fleet.subnets) > 1 else 0.0)
         else:
             self.wide.pop(group.name, None)
@@ -95,7 +95,7 @@ class Memory:
         return at if at is not None and at >= self.wide.get(group.name, math.inf) else None
 
     def short_of_capacity(self, now: float) -> frozenset[str]:
-        """Tell for which groups AWS had no host so lately that it is not asked again."""
+        """Tell for which groups AWS had no host so recently that it is not asked again yet."""
         seconds = DEFAULT_RULES.no_capacity_seconds
         return frozenset(name for name, at in self.short.items() if now - at < seconds)
 
@@ -112,7 +112,7 @@ class Memory:
         """Forget the hosts that are gone.
 
         Args:
-            present: Those that are there.
+            present: The hosts that are there.
         """
         for remembered in (self.idle, self.lost, self.unfit, self.told):
             for gone in remembered.keys() - present:
@@ -125,12 +125,12 @@ class View:
 
     Attributes:
         seen: What the policy looks at.
-        given_up: Hosts in service that lost their workers for too long.
-        lost: Hosts that are not counted on, although their groups do.
+        given_up: Hosts in service that have been without workers for too long.
+        lost: Hosts that are not counted on, although their groups count on them.
         told: Hosts that were told to go.
         hourly: What each fleet's hosts cost an hour, in US dollars.
-        workers: The workers of each host, those included that are closed or gone.
-        wide: Groups whose hosts shall boot in any zone: AWS had none in the web UI's of late.
+        workers: The workers of each host, including those that are closed or gone.
+        wide: Groups whose hosts shall boot in any zone: AWS recently had none in the web UI's.
     """
 
     seen: Seen
@@ -152,7 +152,7 @@ def look(
     launches: Mapping[str, Launches],
     memory: Memory,
 ) -> View:
-    """Put together what is known.
+    """Assemble what is known.
 
     Args:
         now: Seconds since the epoch.
@@ -179,7 +179,7 @@ def look(
         hourly[fleet.name] = sum(fleet.price(member.type) for member in group.members if not member.gone)
         for member in group.members:
             if member.gone:
-                # Its group may take long to see that: here it takes no room, there it is no capacity.
+                # Its group may take long to notice: it takes no room here, and gives no capacity there.
                 lost |= {member.id} if member.counts else set()
                 continue
             host = _host(member, fleet, group, listed, memory, now)
@@ -189,7 +189,7 @@ def look(
                 if now - memory.lost[member.id] >= GIVEN_UP_SECONDS:
                     given_up.append(member.id)
     if doubt := _doubt(hosts, lost):
-        # They get their time anew once openQA hears somebody: not all are heard at the same moment.
+        # Their time starts again once openQA hears somebody: not all are heard at the same moment.
         given_up.clear()
         memory.lost |= dict.fromkeys(lost, now - LOST_SECONDS)
     on_workers = {run.job for host in hosts for run in host.running}
@@ -219,7 +219,7 @@ def look(
 def _doubt(hosts: Sequence[Host], lost: Collection[str]) -> str | None:
     """Tell why openQA's list of workers cannot be believed; None if it can.
 
-    Several hosts do not break at the same moment: rather openQA does not hear them.
+    Several hosts do not break at the same moment: more likely openQA does not hear them.
     """
     silent = sum(host.id in lost for host in hosts)
     if silent > 1 and not any(host.state is State.READY for host in hosts):
@@ -228,7 +228,7 @@ def _doubt(hosts: Sequence[Host], lost: Collection[str]) -> str | None:
 
 
 class _Listed:
-    """openQA's queue, as looking at one host after the other needs it.
+    """openQA's queue, indexed for looking at one host after the other.
 
     Attributes:
         jobs: The jobs by id.
@@ -255,14 +255,14 @@ def _host(member: Member, fleet: Facts, group: Group, listed: _Listed, memory: M
     closed = bool(rows) and all(row.number in told and row.id not in listed.assigned for row in rows)
     running = _running(workers, listed.assigned, listed.jobs, memory, now)
     state = _state(member, bool(workers) or closed, memory, now)
-    # Workers that are about to be opened are not there yet, and their host is as idle as before.
+    # Workers that are about to be opened are not there yet, but their host is as idle as before.
     there = bool(workers) or closed or member.id in memory.idle
     idle = state is State.READY and there and not running
     away = {row.number for row in rows if not row.connected and row.number not in told}
     if workers:
-        # Those that openQA has never heard of since their host is there.
+        # And those that openQA has never heard of since their host came up.
         away |= set(range(1, fleet.slots + 1)).difference(told, (row.number for row in rows))
-    # Types of a fleet may differ in workers: the plan counts on the fewest.
+    # Types of a fleet may differ in their number of workers: the plan counts on the fewest.
     unfit = memory.count_unfit(member.id, away, now) - max(0, len(rows) - fleet.slots)
     return Host(
         id=member.id,
@@ -277,7 +277,7 @@ def _host(member: Member, fleet: Facts, group: Group, listed: _Listed, memory: M
 
 
 def _is_lost(host: Host, member: Member, memory: Memory) -> bool:
-    """Tell whether a host is not counted on although its group does: it drains, and nobody told it to."""
+    """Tell whether a host is not counted on, although its group does: it drains, but nobody told it to."""
     return host.state is State.DRAINING and member.counts and member.healthy and member.id not in memory.told
 
 
@@ -301,7 +301,7 @@ def _fleet(facts: Facts, group: Group, launches: Launches, no_capacity_at: float
 
 
 def _state(member: Member, there: bool, memory: Memory, now: float) -> State:
-    """What a host is doing; draining also if it is no longer to be counted on: its workers are not there."""
+    """What a host is doing; one that cannot be counted on, as its workers are not there, is draining too."""
     told = memory.told.get(member.id)
     if told is not None and now - told > TOLD_SECONDS and member.counts:
         del memory.told[member.id]
@@ -324,12 +324,12 @@ def _running(
     memory: Memory,
     now: float,
 ) -> list[Running]:
-    """The jobs of a host: one for each busy worker, however many it was given to run after each other."""
+    """The jobs of a host: one for each busy worker, however many it was given to run one after the other."""
     found = []
     for worker in workers:
         own = list(assigned.get(worker.id, ()))
         if not own and worker.job is not None:
-            # Given to it after the list of jobs was read, or still with it though done.
+            # Given to it after the list of jobs was read, or done but still with it.
             own = [jobs[worker.job]] if worker.job in jobs else []
             if not own:
                 found.append(Running(job=worker.job, since=now))
@@ -347,7 +347,7 @@ def _running(
 
 
 def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now: float) -> list[Job]:
-    """The jobs that wait: scheduled, and on no worker that has taken them meanwhile."""
+    """The jobs that wait: scheduled, and not meanwhile taken by a worker."""
     waiting = {job.id: job for job in listed if job.scheduled and job.id not in on_workers}
     alive = {job.id for job in listed}
     clusters = _clusters(waiting)
@@ -356,7 +356,7 @@ def _jobs(listed: Iterable[ListedJob], on_workers: set[int], memory: Memory, now
     for job in waiting.values():
         after = tuple(parent for parent in job.parents if parent in alive)
         if not after and job.blocked_by in alive:
-            # openQA knows of a reason that the list does not show, such as a parent's parent.
+            # openQA knows a reason that the list does not show, such as a parent's parent.
             after = () if job.blocked_by in job.parallel else (job.blocked_by,)
         if not after:
             since[job.id] = min(now, memory.waiting.get(job.id, now))

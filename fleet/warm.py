@@ -18,9 +18,9 @@ class Warm:
     """Hosts to keep at some times of the week, in UTC.
 
     Attributes:
-        days: Days of the week, 0 for Monday; those on which it begins, if it ends on the next one.
+        days: Days of the week, 0 for Monday, on which it begins; it may end on the next day.
         begin: Minutes since midnight.
-        end: Minutes since midnight; not after ``begin``: of the next day.
+        end: Minutes since midnight; of the next day unless after ``begin``.
         hosts: How many.
     """
 
@@ -43,11 +43,11 @@ def parse(text: str) -> Warm:
     """Read one time.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a time.
     """
     found = re.fullmatch(PATTERN, text)
     if found is None:
-        raise ValueError(f"{text!r} is no time such as 'mon-fri 06:00-20:00 2'")
+        raise ValueError(f"{text!r} is not a time such as 'mon-fri 06:00-20:00 2'")
     return Warm(
         days=week.days(found),
         begin=_minutes(found["begin"]),
@@ -62,7 +62,7 @@ def hosts(times: Iterable[Warm], now: float, *, ahead: float = 0.0) -> int:
     Args:
         times: When hosts are wanted.
         now: In seconds since the epoch.
-        ahead: How long a host boots, in seconds: what is wanted until then is wanted now.
+        ahead: How long a host boots, in seconds: hosts wanted within that time must be launched now.
     """
     moments = [now + seconds for seconds in (*range(0, int(ahead), 60), ahead)]
     return max((time.hosts for time in times if any(map(time.holds, moments))), default=0)

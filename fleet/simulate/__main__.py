@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     workload = FEDORA if chosen.workload == "fedora" else Path(chosen.workload)
     if not workload.is_file():
-        parser.error(f"WORKLOAD {workload} is no file; allowed are a workload file and the word fedora")
+        parser.error(f"WORKLOAD {workload} is not a file; allowed are a workload file and the word fedora")
     times: defaultdict[str, list[Warm]] = defaultdict(list)
     for fleet, time in chosen.warm:
         times[fleet].append(time)
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except WorkloadError as error:
         parser.error(f"WORKLOAD {error}")
     if not posts:
-        parser.error(f"WORKLOAD {workload}: no job comes within {days:g} days")
+        parser.error(f"WORKLOAD {workload}: no job arrives within {days:g} days")
     if refused := refusal(place.scenario, posts):
         parser.error(f"WORKLOAD {workload}: {refused}")
     answers: dict[str, dict[str, float]] = {}
@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         answers[name], samples[name] = summary(outcome, place), outcome.samples
         if outcome.unfinished:
             print(
-                f"{name}: {outcome.unfinished} jobs had not ended when the play did; those that never had a "
-                "worker are in none of its waits",
+                f"{name}: {outcome.unfinished} jobs had not ended when the simulation did; those that never "
+                "had a worker are not in its waits",
                 file=sys.stderr,
             )
     if chosen.json:
@@ -92,18 +92,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fleet.simulate", description="Play a load against policies."
+        prog="python -m fleet.simulate", description="Simulate a load under one or more policies."
     )
-    parser.add_argument("workload", help="fedora, or a workload file: docs/fleet.md, Your own load")
+    parser.add_argument("workload", help='fedora, or a workload file: docs/fleet.md, "Your own load"')
     parser.add_argument(
         "--days",
         type=options.number(0.01, options.MOST_DAYS),
         default=7.0,
-        help="so many days of it (%(default)g)",
+        help="how many days to simulate (%(default)g)",
     )
-    parser.add_argument("--seed", type=options.seed, default=1, help="another makes other days (%(default)s)")
+    parser.add_argument("--seed", type=options.seed, default=1, help="another gives other days (%(default)s)")
     parser.add_argument(
-        "--policy", action="append", choices=[*SIMULATED, *IDEALS], help="again for more than one (ours)"
+        "--policy", action="append", choices=[*SIMULATED, *IDEALS], help="may be repeated (default: ours)"
     )
     parser.add_argument("--architecture", choices=["x86_64", "aarch64"], default="x86_64")
     parser.add_argument(
@@ -111,20 +111,20 @@ def _parser() -> argparse.ArgumentParser:
         type=options.number(1, 86400),
         default=180.0,
         metavar="SECONDS",
-        help="from launch to the first job; above 600: metal types (%(default)g)",
+        help="from launch to the first job; above 600 with metal types (%(default)g)",
     )
     parser.add_argument(
         "--load",
         type=options.whole(1, options.MOST_LOAD),
         default=1,
-        help="so many times the workload's arrivals (%(default)s)",
+        help="multiply the workload's arrivals (%(default)s)",
     )
     parser.add_argument(
         "--spot-hours",
-        # With less, jobs of an hour hardly ever end, and the play does not either.
+        # With less, jobs of an hour hardly ever end, and neither does the simulation.
         type=options.number(1, 10_000),
         metavar="HOURS",
-        help="spot hosts, at on-demand prices: mean time to an interruption",
+        help="use spot hosts, at on-demand prices, with this mean time to an interruption",
     )
     parser.add_argument(
         "--warm",
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_warm,
         default=[],
         metavar="'FLEET TIME'",
-        help="hosts to keep, such as 'plain-4 mon-sun 11:25-13:00 2'; again for more than one",
+        help="hosts to keep ready, such as 'plain-4 mon-sun 11:25-13:00 2'; may be repeated",
     )
     parser.add_argument(
         "--spare",
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_spare,
         default=[],
         metavar="'FLEET SHARE'",
-        help="what to launch to spare, such as 'plain-1 0.4'; again for more than one",
+        help="the share of spare slots to launch, such as 'plain-1 0.4'; may be repeated",
     )
     parser.add_argument(
         "--webui",
@@ -149,9 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TYPE",
         help="the instance type of the web UI's host, from which all fetch assets (%(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="tell it as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument(
-        "--plot", type=options.file, metavar="FILE.svg", help="slots, queue and cost over time"
+        "--plot", type=options.file, metavar="FILE.svg", help="plot slots, queue and cost over time"
     )
     return parser
 
@@ -176,7 +176,7 @@ def _instance_type(text: str) -> str:
     if catalogue.find(text) is None:
         near = difflib.get_close_matches(text, catalogue.load(), n=4, cutoff=0)
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no type of fleet/catalogue.toml, such as {', '.join(near)}"
+            f"{text!r} is not a type in fleet/catalogue.toml, such as {', '.join(near)}"
         )
     return text
 

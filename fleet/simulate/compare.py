@@ -29,11 +29,11 @@ class Place:
 
     Attributes:
         architecture: ``x86_64`` or ``aarch64``.
-        boot_seconds: From launch to the first job; if it is long, on metal.
-        load: So many times the workload's arrivals.
+        boot_seconds: From launch to the first job; a long time means metal.
+        load: The factor by which to multiply the workload's arrivals.
         spot_mean_hours: Mean time to an interruption of spot hosts; None for on-demand hosts.
         warm: Times at which hosts are wanted beforehand, by fleet.
-        spare: What is to be launched to spare, by fleet.
+        spare: The share of spare slots to launch, by fleet.
         webui: The instance type of the web UI's host, from which all fetch.
     """
 
@@ -47,7 +47,7 @@ class Place:
 
     @property
     def metal(self) -> bool:
-        """Nobody's nested host takes so long to boot."""
+        """Whether hosts are metal: no nested host takes so long to boot."""
         return self.boot_seconds > SLOWEST_NESTED_BOOT
 
     @property
@@ -64,7 +64,7 @@ class Place:
 
     @property
     def chosen(self) -> Mapping[Classes, str]:
-        """For each queue the fleet with which counting costs least: ``python -m bench.fleet --choose``."""
+        """For each queue, the fleet that is cheapest when counting: ``python -m bench.fleet --choose``."""
         names = CHOSEN[self.architecture, self.metal]
         queues = (frozenset[str](), frozenset({"tap"}), frozenset({"tap2"}))
         return dict(zip(queues, names, strict=True))
@@ -110,7 +110,7 @@ def run(
     sample_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Play one policy; it has twice the time to finish what was scheduled last, and no warm hosts then."""
+    """Play one policy; after the days it has as long again and a day to finish, without warm hosts."""
     until = days * DAY if name == "static" else 2 * days * DAY + DAY
     return play(
         place.scenario,
@@ -125,7 +125,7 @@ def run(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile; 0 of nothing."""
+    """The nearest-rank percentile; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 

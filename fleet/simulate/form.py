@@ -1,4 +1,4 @@
-"""The form of a workload file, which docs/fleet.md describes: `read` refuses what has another."""
+"""The form of a workload file, which docs/fleet.md describes: `read` refuses any other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-TOLD = 5  # lines of an error: who gets one thing wrong in a file often does so in each row
+TOLD = 5  # lines of an error: a mistake in a file is often made in every row
 Amount = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Clock = Annotated[str, Field(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
@@ -23,7 +23,7 @@ Row = tuple[str, str, Annotated[list[str], Field(min_length=1)], int, Minutes, P
 
 
 class WorkloadError(ValueError):
-    """A file is no workload; the message has a line for each reason."""
+    """A file is not a valid workload; the message has a line for each reason."""
 
 
 class _Table(BaseModel):
@@ -63,10 +63,10 @@ def read(path: Path) -> Mapping[str, Any]:
         path: The file.
 
     Returns:
-        What it says, as JSON has it.
+        Its contents, as JSON has them.
 
     Raises:
-        WorkloadError: It cannot be read, or is none.
+        WorkloadError: It cannot be read, or is not a valid workload.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -74,7 +74,7 @@ def read(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise WorkloadError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
-        raise WorkloadError(f"{path} is no JSON: {error}") from None
+        raise WorkloadError(f"{path} is not JSON: {error}") from None
     try:
         wrong = list(_problems(_Workload.model_validate_json(text)))
     except ValidationError as error:
@@ -90,7 +90,7 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{key} is no key of its table"
+        return f"{key} is not a key of its table"
     said = "Input should be a time such as 05:15" if "pattern" in error["type"] else error["msg"]
     return f"{key} {_shown(error['input'])}: {said.replace('Input', 'it', 1).replace('List', 'it', 1)}"
 
@@ -108,7 +108,7 @@ def _shown(value: object) -> str:
 
 
 def _problems(workload: _Workload) -> Iterator[str]:
-    """Tell what fits the form and makes no sense."""
+    """Tell what fits the form but makes no sense."""
     arrivals, triggers = workload.arrivals, workload.triggers
     for place, compose in enumerate(arrivals.composes):
         key = f"arrivals.composes.{place}"
@@ -121,7 +121,7 @@ def _problems(workload: _Workload) -> Iterator[str]:
         for key in ("update_hour_weights_utc", "update_mix"):
             weights = getattr(arrivals, key)
             if not sum(weights.values() if isinstance(weights, dict) else weights):
-                yield f"arrivals.{key}: all are 0, and there are updates_per_day"
+                yield f"arrivals.{key}: all are 0, but there are updates_per_day"
     updates = {row[1] for name in arrivals.update_triggers for row in triggers.get(name, ())}
     for group, flavors in workload.flavors_of_group.items():
         for flavor in flavors if isinstance(flavors, list) else ():
@@ -159,8 +159,8 @@ def clusters(rows: Sequence[Any], chosen: Sequence[int]) -> dict[int, int]:
     """Find the parallel clusters.
 
     Args:
-        rows: A trigger's.
-        chosen: Those that count, by their places.
+        rows: A trigger's rows.
+        chosen: The indices of those that count.
 
     Returns:
         For each row in a cluster, the cluster's first row.

@@ -3,11 +3,10 @@
 The floor: every job on a slot of the cheapest price, from its start to its end, nothing idle, no boots.
 
 The clairvoyant schedule knows every arrival and every end. It has each host up just when it is needed, sends
-each job to the host it likes, and pays what nobody escapes: boot times, slots that stay empty on a host that
-still works, whole clusters on one host, and each host's first fetch of an asset through the web UI's link,
-one after the other. It is made
-greedily (the exact optimum is NP-hard), several times over with different choices of fleets; the cheapest
-counts. So the true optimum lies between the floor and this.
+each job to the host it likes, and pays for what nobody can avoid: boot times, slots that stay empty on a host
+that still works, whole clusters on one host, and each host's first fetch of an asset through the web UI's
+link, one after the other. It is made greedily (the exact optimum is NP-hard), several times with different
+choices of fleets; the cheapest counts. So the true optimum lies between the floor and this.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ class Schedule:
 def clairvoyant(
     scenario: Scenario, posts: Sequence[Post], *, patience: float, progress: Progress | None = None
 ) -> Schedule:
-    """Make the cheapest schedule that is found.
+    """Make the cheapest schedule that can be found.
 
     Args:
         scenario: The fleets.
         posts: The jobs.
         patience: No job starts later than so many seconds after it could: 0 starts each at once.
-        progress: Whom to tell how far this is.
+        progress: Reports how far this is.
 
     Returns:
         The cheapest of the schedules that use hosts of any size, and of at most and at least each size.
@@ -99,7 +98,7 @@ def refusal(scenario: Scenario, posts: Sequence[Post]) -> str | None:
         }
         return (
             f"no fleet can run {jobs} of the classes {', '.join(sorted(classes))}; "
-            f"there are these classes, with so many workers a host at most: {'; '.join(there.values())}"
+            f"there are these classes, with the most workers per host: {'; '.join(there.values())}"
         )
     return None
 
@@ -150,7 +149,7 @@ class _Machine:
 
 @dataclass(slots=True)
 class _Work:
-    """A unit to start: jobs, how long each holds a slot beside fetching, and whether they are done then."""
+    """A unit to start: jobs, how long each holds a slot besides fetching, and whether they are done then."""
 
     tasks: list[Task]
     seconds: list[float]
@@ -217,7 +216,7 @@ class _Greedy:
         return Schedule(dollars=dollars(spans, fleets), waits=self.waits, spans=spans)
 
     def _retire(self, now: float) -> None:
-        """Forget hosts that are idle for so long that launching anew costs less."""
+        """Forget hosts that have been idle for so long that a new launch costs less."""
         for machine in [m for m in self.machines if m.end < now - m.fleet.boot_seconds]:
             self.machines.remove(machine)
             self.done.append(machine)
@@ -240,7 +239,7 @@ class _Greedy:
             batch = [member for member in batch if id(member) not in chosen]
 
     def _extend(self, work: _Work, now: float) -> tuple[float, _Machine] | None:
-        """The host on which a unit costs least more; among equals the one that ends last."""
+        """The host to which a unit adds the least cost; among equals, the one that ends last."""
         best: tuple[float, float, _Machine] | None = None
         size, longest = len(work.tasks), work.longest
         for machine in self.machines:
@@ -258,7 +257,7 @@ class _Greedy:
         return None if best is None else (best[0], best[2])
 
     def _pack(self, batch: Sequence[_Work], now: float) -> tuple[Fleet, list[_Work], float]:
-        """The new host, and what to start on it, for which a second of work costs least."""
+        """The new host, with what to start on it, on which a second of work costs least."""
         best: tuple[float, Fleet, list[_Work]] | None = None
         classes = batch[0].classes
         if classes not in self.suiting:
@@ -292,7 +291,7 @@ class _Greedy:
         slots = sorted(range(len(machine.free_at)), key=machine.free_at.__getitem__)[: len(work.tasks)]
         start = max(now, machine.free_at[slots[-1]])
         if size:
-            # One after the other, at the web UI's full rate and at the host's: nobody could have them sooner.
+            # One after the other, at the full rates of web UI and host: nobody could have them sooner.
             self.link_free = max(self.link_free, start) + size / self.scenario.webui_bytes_per_second
             machine.stored_at = max(machine.stored_at, start) + size / self.rates[machine.fleet.name]
         assets = {name for task in work.tasks for name, _ in task.assets}

@@ -1,4 +1,4 @@
-"""What the words of a command line may be, as argparse's types: each refusal says what is allowed."""
+"""Types of command-line arguments for argparse: each error says what is allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 
-# Together they make more than a million jobs, which is what fits into the memory of a small machine.
+# Together they make more than a million jobs, as many as fit into the memory of a small machine.
 MOST_DAYS = 92
 MOST_LOAD = 10
 
@@ -44,32 +44,32 @@ def _in_range(
         except ValueError:
             value = None
         if value is None or not least <= value <= most:
-            raise ArgumentTypeError(f"{text!r} is no {what} from {least} to {most}")
+            raise ArgumentTypeError(f"{text!r} is not a {what} from {least} to {most}")
         return value
 
     return read
 
 
 def seed(text: str) -> int:
-    """Read what makes the random numbers of a run."""
+    """Read the seed of a run's random numbers."""
     return whole(1, 10**9)(text)
 
 
 def file(text: str) -> Path:
-    """Read where a file shall be written, and see to it before a long run that it can be."""
+    """Read where to write a file, and check before a long run that it can be written."""
     path = Path(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{text!r} is a folder; allowed is a file")
     if not path.exists():
         folder(str(path.parent))
     elif not os.access(path, os.W_OK):
-        raise ArgumentTypeError(f"{text!r} must not be written; allowed is a file that may be")
+        raise ArgumentTypeError(f"{text!r} is not writable; allowed is a file that is")
     return path
 
 
 def folder(text: str) -> Path:
-    """Read where files shall be written, and see to it before a long run that they can be."""
+    """Read where to write files, and check before a long run that they can be written."""
     path = Path(text)
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-        raise ArgumentTypeError(f"{text!r} is no folder in which files may be written")
+        raise ArgumentTypeError(f"{text!r} is not a folder in which files may be written")
     return path

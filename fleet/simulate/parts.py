@@ -1,4 +1,4 @@
-"""Where the money goes: a bill taken apart, `parts`."""
+"""Where the money goes: `parts` breaks a bill down."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Span:
     Attributes:
         fleet: The name of its fleet.
         begin: Its launch.
-        up: When its workers were there; its end for a host that never came up.
+        up: When its workers were there; for a host that never came up, its end.
         end: The end of its bill.
-        busy: For how long at least one worker had a job.
-        held: Time in which workers had jobs, all workers together.
-        fetching: The part of it in which jobs waited for their assets.
+        busy: How long at least one worker had a job.
+        held: How long workers had jobs, summed over all workers.
+        fetching: The part of `held` in which jobs waited for their assets.
     """
 
     fleet: str
@@ -44,14 +44,14 @@ def dollars(spans: Iterable[Span], fleets: Mapping[str, Fleet]) -> float:
 
 
 def parts(spans: Iterable[Span], fleets: Mapping[str, Fleet]) -> dict[str, float]:
-    """Take a bill apart.
+    """Break a bill down.
 
     Args:
         spans: The hosts.
         fleets: The fleets by name.
 
     Returns:
-        US dollars, in sum the whole bill: ``work``, slots with running jobs; ``fetch``, slots whose job waits
+        US dollars that sum to the bill: ``work``, slots with running jobs; ``fetch``, slots whose job waits
         for its assets; ``empty``, slots without a job on hosts that have one, ``empty_tap`` on hosts for
         clusters; ``boot``, from launch until the workers are there; ``idle``, hosts without a job after that;
         ``unused``, hosts that never had a job.

@@ -1,4 +1,4 @@
-"""Plots as SVG, written by hand: no library, small files, the same bytes for the same numbers."""
+"""Plots as SVG, written without a library: small files, and the same bytes for the same numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Line = Sequence[tuple[float, float]]
 
 
 def over_time(runs: Mapping[str, Sequence[Sample]]) -> str:
-    """Draw hosts' slots, busy slots, waiting jobs and dollars an hour over the days, one colour a policy.
+    """Draw hosts' slots, busy slots, waiting jobs and dollars an hour over the days, a colour per policy.
 
     Args:
         runs: For each policy, its samples.

@@ -1,4 +1,4 @@
-"""Other ways to scale a fleet, to compare with: each a function of the same `Seen` to the same `Decision`.
+"""Other ways to scale a fleet, for comparison: each a function from the same `Seen` to the same `Decision`.
 
 None of them kills a job either: they release hosts that have been idle for a while.
 """
@@ -31,7 +31,7 @@ class Policy:
 
 
 def ours(rules: policy.Rules = policy.DEFAULT_RULES) -> Policy:
-    """This project's: `fleet.policy.decide`, every two seconds."""
+    """This project's policy: `fleet.policy.decide`, every two seconds."""
     return Policy(decide=lambda seen: policy.decide(seen, rules), interval=2.0)
 
 
@@ -48,9 +48,9 @@ def static(hosts: Mapping[str, int]) -> Policy:
 
 
 def count_based(chosen: Mapping[Classes, str], *, idle_seconds: float = 600.0) -> Policy:
-    """As Buildkite's agent scaler: desired = ceil((scheduled + running) / slots), idle hosts go.
+    """Like Buildkite's agent scaler: desired = ceil((scheduled + running) / slots), idle hosts go.
 
-    Looks every ten seconds. Counts jobs that are not blocked. Only adds hosts; a host without a job for
+    Looks every ten seconds and counts jobs that are not blocked. It only adds hosts; a host without a job for
     ``idle_seconds`` goes by itself. (buildkite-agent-scaler's scaling calculator and its README;
     elastic-ci-stack's ``ScaleInIdlePeriod``.)
 
@@ -74,10 +74,10 @@ def count_based(chosen: Mapping[Classes, str], *, idle_seconds: float = 600.0) -
 
 
 def target_tracking(chosen: Mapping[Classes, str], *, idle_seconds: float = 900.0) -> Policy:
-    """Target tracking on the backlog per host, as Auto Scaling offers it: a step a minute.
+    """Target tracking on the backlog per host, as Auto Scaling offers it: a step every minute.
 
-    Keeps (scheduled + running) / hosts at the slots of a host. Adds what is missing at once and lets go of
-    one idle host at a time, after fifteen idle minutes, as the fifteen samples of its scale-in alarm.
+    Keeps (scheduled + running) / hosts at the slots of a host. Adds missing hosts at once, and releases one
+    idle host at a time after fifteen idle minutes, which stand for the fifteen samples of its scale-in alarm.
 
     Args:
         chosen: As for `count_based`.
@@ -100,7 +100,7 @@ def target_tracking(chosen: Mapping[Classes, str], *, idle_seconds: float = 900.
 
 
 def queue_of(classes: Classes) -> Classes:
-    """The queue that a job belongs to for policies that do not know about classes: by its tap class."""
+    """The queue of a job for policies that do not know about classes: by its tap class."""
     return frozenset(sorted(classes & TAP)[:1])
 
 

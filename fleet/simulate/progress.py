@@ -1,4 +1,4 @@
-"""How far a long run is, told on standard error, and its end. What it finds out has standard output alone."""
+"""Reports on standard error how far a long run is, and ends it. Only results go to standard output."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ EVERY_SECONDS = 5.0
 
 
 def end_by_signals() -> None:
-    """Has Ctrl-C, or a reader that wants no more, end the program at once: it leaves nothing behind."""
+    """Has Ctrl-C, or a reader that goes away, end the program at once: it leaves nothing behind."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 class Progress:
-    """Tells every few seconds which day a run has come to; what is done sooner tells nothing.
+    """Tells every few seconds which day a run has reached; a run that is done sooner tells nothing.
 
     Args:
         what: What runs.
-        days: For how many days jobs are scheduled; what waits then may take longer.
+        days: For how many days jobs are scheduled; those that still wait then may take longer.
     """
 
     def __init__(self, what: str, days: float) -> None:
@@ -30,11 +30,11 @@ class Progress:
         self._told = time.monotonic()
 
     def __call__(self, now: float, step: str = "") -> None:
-        """Tell it, if the last time is long enough ago.
+        """Tell it, if the last time was long enough ago.
 
         Args:
             now: Seconds since the first day began.
-            step: What of the run this is, where it has several.
+            step: Which step of the run this is, if it has several.
         """
         if time.monotonic() - self._told >= EVERY_SECONDS:
             self._told = time.monotonic()

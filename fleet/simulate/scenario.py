@@ -1,7 +1,7 @@
 """The fleets that the policies choose from, and the numbers of the world that they live in.
 
-Each fleet is one instance type with one number of workers. All policies have the same; prices and sizes come
-from `fleet.catalogue`.
+Each fleet is one instance type with one number of workers. All policies have the same fleets; prices and
+sizes come from `fleet.catalogue`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from fleet.policy import Fleet
 from fleet.warm import Warm
 from userdata.host.sizing import SYSTEM_GIB
 
-GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput unless more is paid for
+GP3_BYTES_PER_SECOND = 125e6  # gp3's throughput, unless one pays for more
 # The asset cache grows with the workers: a job's assets are some 5 GB, and a worker sees several jobs.
 CACHE_GIB_PER_WORKER = 20
 CACHE_GIB_MOST = 200
 
-# As in production.toml: the type of the web UI's host, and what its volume reads, as if memory held nothing.
+# As in production.toml: the web UI host's type, and its volume's throughput, as if memory held nothing.
 WEBUI, WEBUI_BYTES_PER_SECOND = "m6in.2xlarge", 750 * 2.0**20
-MAX_SLOTS = 1024  # for each fleet; the load decides, not the limit
+MAX_SLOTS = 1024  # for each fleet; so that the load decides and not the limit
 TAP = ("tap", "tap2")
 
-# By architecture and virtualization: what is worth considering. The cheapest of each size with the 8 GiB a
-# worker that openQA asks for; the price per worker hardly depends on the size.
+# The types worth considering, by architecture and virtualization: the cheapest of each size with the 8 GiB
+# per worker that openQA asks for; the price per worker hardly depends on the size.
 NESTED_X86 = ("m8i-flex.large", "m8i-flex.xlarge", "m8i-flex.2xlarge", "m8i-flex.4xlarge", "m8i-flex.8xlarge")
 METAL_X86 = ("c5n.metal", "m5.metal", "m6i.metal")
 METAL_AARCH64 = ("a1.metal", "m6g.metal")
-# No Graviton host can nest: what if these could. docs/decisions/quick-hosts-on-aarch64.md
+# No Graviton host can nest; these ask what if. docs/decisions/quick-hosts-on-aarch64.md
 NESTED_AARCH64 = ("m7g.large", "m7g.xlarge", "m7g.2xlarge", "m7g.4xlarge", "m7g.8xlarge")
 
 
@@ -48,16 +48,15 @@ class Scenario:
     """A place to run jobs.
 
     Attributes:
-        fleets: What hosts there may be.
+        fleets: The fleets of hosts.
         types: The instance type of each fleet.
-        webui_bytes_per_second: What the web UI's host sends at most.
+        webui_bytes_per_second: The most that the web UI's host sends.
         boot_scatter: Standard deviation of the logarithm of boot times.
-        failure_share: Hosts that do not come up.
+        failure_share: The share of hosts that do not come up.
         spot_mean_hours: Mean time to a host's spot interruption; None for on-demand hosts.
         droughts: When AWS has no capacity.
-        warm: For a fleet's name, the times at which its operator wants hosts beforehand.
-        drain_seconds: From the decision to the moment from which a host takes no job: the host's agent looks
-            every five seconds.
+        warm: By fleet, the times at which its operator wants hosts beforehand.
+        drain_seconds: From the decision until a host takes no more jobs: its agent looks every five seconds.
         open_seconds: The same for a worker that is closed or opened, which starts in two seconds.
     """
 

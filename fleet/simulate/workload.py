@@ -1,7 +1,7 @@
 """Jobs over time, generated from a workload file: what is tested, how often, how long it takes.
 
-`fedora.json` beside this project's fleet code holds Fedora's. What it cannot say is estimated here, in the
-constants: how job times scatter, how large assets are.
+`fedora.json` holds Fedora's workload. What it cannot say is estimated in the constants here: how job times
+scatter, how large assets are.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HOUR = 3600.0
 SCATTER = 0.25  # standard deviation of the logarithm of a job's time around its scenario's usual time
 OVERHEAD_SECONDS = 30.0  # for openQA to hand over a job, and for its results to be uploaded
 GB = 1e9
-# Bytes that a job needs beside what its parent leaves, by the end of its flavor's name. Estimates: sizes of
-# Fedora's published images, and of the disk images that update tests start from.
+# Bytes that a job needs besides what its parent leaves, by the end of its flavor's name. Estimated from the
+# sizes of Fedora's published images, and of the disk images that update tests start from.
 ASSETS = {
     "boot-iso": 1.0 * GB,
     "dvd-iso": 2.9 * GB,
@@ -49,7 +49,7 @@ class Task:
         cluster: The same number for all jobs of a parallel cluster; None for a job on its own.
         parents: Ids of the jobs that must be done before.
         seconds: How long it will hold a worker once its assets are there.
-        fails_after: After so many seconds it fails and is run once more; None if it passes.
+        fails_after: The seconds after which it fails, to be run once more; None if it passes.
         expected_seconds: How long such jobs usually take.
         assets: What it needs: name and bytes.
     """
@@ -87,14 +87,14 @@ def generate(
         workload: The workload file.
         days: How many days.
         seed: The same seed gives the same jobs.
-        load: So many times the workload's arrivals.
+        load: The factor by which to multiply the workload's arrivals.
         architecture: Only the triggers of this architecture; None for all.
 
     Returns:
         What is scheduled, in the order of time.
 
     Raises:
-        WorkloadError: The file is none, or none for the architecture.
+        WorkloadError: The file is not a valid workload, or has nothing for the architecture.
     """
     facts = form.read(workload)
     random = Random(f"{seed} arrivals")  # noqa: S311
@@ -108,7 +108,7 @@ def generate(
         sorted(_arrivals(facts, days, load, random), key=_when)
     ):
         if trigger.endswith(ends):
-            # Its own randomness, so that what else is generated changes nothing for it.
+            # Its own random numbers, so that nothing else that is generated changes them.
             details = Random(f"{seed} {number}")  # noqa: S311
             tasks = _tasks(facts, trigger, flavors, count, number, details)
             count += len(tasks)

@@ -1,7 +1,8 @@
 """openQA, its web UI and the hosts of its fleets, in simulated time: `play` a workload against a policy.
 
 Driven by events, so that weeks pass in seconds: a policy looks at its own interval, but only after something
-has happened, and else every `QUIET_SECONDS`. Billing is by the second from launch to end, a minute at least.
+has happened, otherwise every `QUIET_SECONDS`. Hosts are billed by the second from launch to end, a minute at
+least.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from fleet.simulate.scenario import Scenario
 from fleet.simulate.workload import DAY, Post, Task
 from fleet.turnstile import Turns
 
-START = 4 * DAY  # seconds since the epoch of its first Monday: all weeks are alike
+START = 4 * DAY  # the first Monday since the epoch, in seconds: all weeks are alike
 QUIET_SECONDS = 30.0
-GIVEN_UP_AFTER = 2.0  # times its boot time: then a host that does not come up is terminated
-RECENT_JOBS = 1000  # the controller reads a page of those that ended last
+GIVEN_UP_AFTER = 2.0  # a host that does not come up is terminated after this many times its boot time
+RECENT_JOBS = 1000  # the controller reads one page of the jobs that ended last
 SHUTDOWN_SECONDS = 10.0  # for the lifecycle hook to complete, then billing ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What there was at one moment: hosts, busy slots, all slots up, jobs waiting, dollars an hour."""
+    """The state at one moment: hosts, busy slots, all slots that are up, waiting jobs, dollars an hour."""
 
     time: float
     hosts: int
@@ -45,16 +46,16 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it.
+    """The result of a simulation.
 
     Attributes:
-        dollars: All hosts and their volumes.
-        waits: For each start of a job, seconds from being free to run until a worker had it.
-        cluster_waits: Those of jobs in parallel clusters alone.
+        dollars: The cost of all hosts and their volumes.
+        waits: For each start of a job, seconds from when it could run until a worker had it.
+        cluster_waits: The waits of jobs in parallel clusters only.
         setups: For each start, seconds until its assets were there.
         fetched: Bytes that hosts got from the web UI.
         launches: Hosts launched.
-        killed: Jobs ended by a host that was scaled in; must be none.
+        killed: Jobs ended by scaling in their host; must be 0.
         interrupted: Jobs ended by spot interruptions.
         unfinished: Jobs that never ended.
         spans: The hosts' lives.
@@ -76,7 +77,7 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Fetch:
-    """Assets that a host lacks and a job of it has asked for; all jobs that need them wait for them."""
+    """Assets that a host lacks and one of its jobs has asked for; all its jobs that need them wait."""
 
     machine: _Machine
     size: float
@@ -92,8 +93,8 @@ class _Machine:
     fetches: dict[str, _Fetch] = field(default_factory=dict)  # by asset, those that are done too
     stored_at: float = 0.0  # when all that it has been sent will be on its volume
     closed: bool = False  # takes no more jobs
-    open: int = 0  # so many workers take or have jobs
-    told: int = 0  # so many shall
+    open: int = 0  # how many workers take or have jobs
+    told: int = 0  # how many shall
     gone: bool = False
     up_at: float | None = None
     busy_since: float = 0.0
@@ -120,7 +121,7 @@ class _Machine:
         self.view = Host(**facts)  # type: ignore[arg-type]
 
     def span(self, end: float) -> Span:
-        """The host's life if it ends now or then."""
+        """The host's life if it ends at this time."""
         return Span(
             fleet=self.fleet.name,
             begin=self.view.launched,
@@ -155,7 +156,7 @@ class World:
         self.fleets = {fleet.name: fleet for fleet in scenario.fleets}
         self.machines: dict[str, _Machine] = {}
         self.launched = 0
-        self.seen_fleets = dict(self.fleets)  # as the controller sees them: with what went wrong
+        self.seen_fleets = dict(self.fleets)  # as the controller sees them, with what went wrong
         self.tasks = {task.id: task for post in posts for task in post.tasks}
         self.jobs: dict[int, Job] = {}
         self.queue: list[Unit] = []
@@ -244,7 +245,7 @@ class World:
         )
 
     def _enqueue(self, task: Task) -> None:
-        """Queue a job or its whole cluster, unless something is not ready."""
+        """Queue a job or its whole cluster, unless a job of it is blocked."""
         ids = [task.id] if task.cluster is None else self.members[task.cluster]
         if any(self.jobs[member].after for member in ids):
             return
@@ -335,7 +336,7 @@ class World:
         return machine
 
     def _again(self, task: Task) -> None:
-        """Schedule a job once more, and with it its whole cluster, done or not, as openQA does."""
+        """Schedule a job again, and with it its whole cluster, done or not, as openQA does."""
         ids = [task.id] if task.cluster is None else self.members[task.cluster]
         for member in ids:
             if member in self.running:
@@ -344,10 +345,10 @@ class World:
         self.undone.update(ids)
         self._enqueue(task)
 
-    # Assets: those whose turn it is share the web UI's bandwidth, and a host stores them one after the other
+    # Assets: fetches whose turn it is share the web UI's bandwidth, and a host stores one after the other
 
     def _missing(self, task: Task, machine: _Machine) -> list[_Fetch]:
-        """What a job has to wait for: fetches that others of its host began, and one of all that is left."""
+        """What a job has to wait for: fetches that its host's other jobs began, and one of all the rest."""
         needed = [machine.fetches[name] for name, _ in task.assets if name in machine.fetches]
         lacking = {name: size for name, size in task.assets if name not in machine.fetches}
         if lacking:
@@ -398,7 +399,7 @@ class World:
     # Hosts
 
     def _learn(self, fleet: str, **changes: float | None) -> None:
-        """Note what came of a launch, as the controller reads it from the group's activities."""
+        """Note how a launch went, as the controller reads it from the group's activities."""
         self.seen_fleets[fleet] = replace(self.seen_fleets[fleet], **changes)  # type: ignore[arg-type]
 
     def _launch(self, fleet: Fleet) -> None:
@@ -569,16 +570,16 @@ def play(
     Args:
         scenario: The fleets and their world.
         posts: The jobs.
-        policy: Who scales.
-        seed: Of boot times, failures, and openQA's shuffling of workers.
+        policy: The policy that scales.
+        seed: Decides boot times, failures, and openQA's shuffling of workers.
         until: Stop then at the latest, in seconds from the start: some policies keep hosts for ever.
         warm_until: Keep warm hosts until then, even if all jobs are done before, and none after it; None: as
             long as there are jobs or hosts.
-        sample_seconds: Take a sample so often.
-        progress: Whom to tell what time it is there.
+        sample_seconds: Seconds from one sample to the next.
+        progress: Told what time it is in the simulation.
 
     Returns:
-        What came of it.
+        The result.
     """
     return World(
         scenario, posts, policy, seed=seed, warm_until=warm_until, sample_seconds=sample_seconds

@@ -33,16 +33,16 @@ def test_each_tells_what_it_takes(command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "words", "said"),
     [
-        ("backup", "--mib 0", "--mib: '0' is no whole number from 1 to 4096"),
-        ("backup", "--runs 0", "--runs: '0' is no whole number from 1 to 100"),
-        ("boot", "--runs=-1", "--runs: '-1' is no whole number from 1 to 100"),
-        ("fetch", "--hosts 0", "--hosts: '0' is no whole number from 1 to 16"),
-        ("fetch", "--mib x", "--mib: 'x' is no whole number from 1 to 16384"),
-        ("fetch", "--fetches 0", "--fetches: '0' is no whole number from 1 to 1000"),
-        ("fleet", "--days 0", "--days: '0' is no number from 1 to 92"),
-        ("fleet", "--seeds 5 0", "--seeds: '0' is no whole number from 1 to 1000000000"),
-        ("fleet", "--plots /nope", "--plots: '/nope' is no folder in which files may be written"),
-        ("synth", "--runs 0", "--runs: '0' is no whole number from 1 to 100"),
+        ("backup", "--mib 0", "--mib: '0' is not a whole number from 1 to 4096"),
+        ("backup", "--runs 0", "--runs: '0' is not a whole number from 1 to 100"),
+        ("boot", "--runs=-1", "--runs: '-1' is not a whole number from 1 to 100"),
+        ("fetch", "--hosts 0", "--hosts: '0' is not a whole number from 1 to 16"),
+        ("fetch", "--mib x", "--mib: 'x' is not a whole number from 1 to 16384"),
+        ("fetch", "--fetches 0", "--fetches: '0' is not a whole number from 1 to 1000"),
+        ("fleet", "--days 0", "--days: '0' is not a number from 1 to 92"),
+        ("fleet", "--seeds 5 0", "--seeds: '0' is not a whole number from 1 to 1000000000"),
+        ("fleet", "--plots /nope", "--plots: '/nope' is not a folder in which files may be written"),
+        ("synth", "--runs 0", "--runs: '0' is not a whole number from 1 to 100"),
     ],
 )
 def test_what_is_refused(command: str, words: str, said: str) -> None:

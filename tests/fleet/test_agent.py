@@ -181,7 +181,7 @@ def test_it_tells_what_it_is_before_it_asks_anybody(
         with pytest.raises(SystemExit) as raised:
             agent.main(words)
         assert raised.value.code == code
-    assert "Lets this host go in order" in capsys.readouterr().out
+    assert "Shuts this host down in order" in capsys.readouterr().out
 
 
 def test_its_unit_starts_it_without_a_word() -> None:

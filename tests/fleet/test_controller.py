@@ -579,7 +579,7 @@ def test_without_job_times_the_fleets_go_on(caplog: pytest.LogCaptureFixture) ->
         control.round()
     assert world.desired >= 1
     assert world.asked.count("finished") == 1
-    assert "how long jobs take is not known anew: It takes too long." in caplog.messages
+    assert "how long jobs take cannot be read again: It takes too long." in caplog.messages
 
 
 def test_metrics_are_as_cloudwatch_wants_them(put_metric_data: Callable[..., Any]) -> None:

@@ -173,6 +173,6 @@ def test_a_database_that_is_away_is_said_once(caplog: pytest.LogCaptureFixture) 
     server = Server(away=True)
     lock = Lock(server.connect)
     assert not any(lock.hold() for _ in range(5))
-    assert caplog.messages == ["the lock cannot be had: connection refused Is the server running?"]
+    assert caplog.messages == ["the lock cannot be taken: connection refused Is the server running?"]
     server.away = False
     assert lock.hold()

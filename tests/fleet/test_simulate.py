@@ -255,7 +255,7 @@ def test_fleets_launch_to_spare_what_the_operator_sets() -> None:
         (
             "--warm",
             "plain-48 noon 1",
-            "'noon 1' is no time such as 'mon-fri 06:00-20:00 2', after the name of a fleet",
+            "'noon 1' is not a time such as 'mon-fri 06:00-20:00 2', after the name of a fleet",
         ),
         (
             "--warm",
@@ -263,8 +263,8 @@ def test_fleets_launch_to_spare_what_the_operator_sets() -> None:
             "--warm names the fleet plain-7; allowed here are plain-24, plain-48,",
         ),
         ("--spare", "plain-7 1", "--spare names the fleet plain-7; allowed here are plain-24, plain-48,"),
-        ("--spare", "plain-48 3", "--spare: '3' is no number from 0 to 2, after the name of a fleet"),
-        ("--spare", "plain-48", "--spare: '' is no number from 0 to 2, after the name of a fleet"),
+        ("--spare", "plain-48 3", "--spare: '3' is not a number from 0 to 2, after the name of a fleet"),
+        ("--spare", "plain-48", "--spare: '' is not a number from 0 to 2, after the name of a fleet"),
     ],
 )
 def test_what_a_fleet_of_the_simulator_cannot_be_told(
@@ -279,22 +279,22 @@ def test_what_a_fleet_of_the_simulator_cannot_be_told(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--days 0", "--days: '0' is no number from 0.01 to 92"),
-        ("--days=-1", "--days: '-1' is no number from 0.01 to 92"),
-        ("--days nan", "--days: 'nan' is no number from"),
-        ("--days inf", "--days: 'inf' is no number from"),
-        ("--days week", "--days: 'week' is no number from"),
-        ("--seed 0", "--seed: '0' is no whole number from 1 to 1000000000"),
-        ("--seed 1.5", "--seed: '1.5' is no whole number from"),
-        ("--load 0", "--load: '0' is no whole number from 1 to 10"),
-        ("--boot 0", "--boot: '0' is no number from 1 to 86400"),
-        ("--spot-hours 0", "--spot-hours: '0' is no number from 1 to 10000"),
+        ("--days 0", "--days: '0' is not a number from 0.01 to 92"),
+        ("--days=-1", "--days: '-1' is not a number from 0.01 to 92"),
+        ("--days nan", "--days: 'nan' is not a number from"),
+        ("--days inf", "--days: 'inf' is not a number from"),
+        ("--days week", "--days: 'week' is not a number from"),
+        ("--seed 0", "--seed: '0' is not a whole number from 1 to 1000000000"),
+        ("--seed 1.5", "--seed: '1.5' is not a whole number from"),
+        ("--load 0", "--load: '0' is not a whole number from 1 to 10"),
+        ("--boot 0", "--boot: '0' is not a number from 1 to 86400"),
+        ("--spot-hours 0", "--spot-hours: '0' is not a number from 1 to 10000"),
         ("--policy clairvoyant,", "invalid choice: 'clairvoyant,' (choose from"),
-        ("--plot /nope/x.svg", "--plot: '/nope' is no folder in which files may be written"),
+        ("--plot /nope/x.svg", "--plot: '/nope' is not a folder in which files may be written"),
         ("--plot /", "--plot: '/' is a folder; allowed is a file"),
         (
             "--webui m7i.2xlage",
-            "--webui: 'm7i.2xlage' is no type of fleet/catalogue.toml, such as m7i.2xlarge,",
+            "--webui: 'm7i.2xlage' is not a type in fleet/catalogue.toml, such as m7i.2xlarge,",
         ),
     ],
 )
@@ -317,7 +317,7 @@ def refused(workload: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("root:x:0", "is no JSON: Expecting value"), ('{"triggers": {}}', "arrivals is missing")],
+    [("root:x:0", "is not JSON: Expecting value"), ('{"triggers": {}}', "arrivals is missing")],
 )
 def test_a_file_that_is_no_workload_is_refused(
     text: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -356,8 +356,8 @@ COMPOSE = ("arrivals", "composes", 0)
             float("nan"),
             "arrivals.updates_per_day = NaN: it should be a finite",
         ),
-        (("arrivals", "updates_per_day"), 5, "arrivals.update_mix: all are 0, and there are updates_per_day"),
-        (("arrivals", "updates"), 5, "arrivals.updates is no key of its table"),
+        (("arrivals", "updates_per_day"), 5, "arrivals.update_mix: all are 0, but there are updates_per_day"),
+        (("arrivals", "updates"), 5, "arrivals.updates is not a key of its table"),
         (("arrivals", "retry_share"), 8, "arrivals.retry_share = 8: it should be less than or equal to 1"),
         (("arrivals", "update_hour_weights_utc"), [1], "_utc = [1]: it should have at least 24 items"),
         (("arrivals", "update_mix"), {"core": 1}, 'update_mix names "core"; allowed: none, there are none'),
@@ -375,7 +375,7 @@ COMPOSE = ("arrivals", "composes", 0)
         ((*ROWS, 0, 5), [1], "triggers.snapshot-x86_64: the rows 0, 1 wait for each other"),
         ((*ROWS, 2, 5), [3], "triggers.snapshot-x86_64: the rows 2 wait for each other"),
         ((*ROWS, 0, 2), ["qemu_s390x"], "no fleet can run jobs of the classes qemu_s390x; there are these"),
-        (("arrivals", "composes"), [], "no job comes within 2 days"),
+        (("arrivals", "composes"), [], "no job arrives within 2 days"),
         (("triggers",), {"snapshot-ppc64le": []}, 'names "snapshot-x86_64"; allowed: snapshot-ppc64le'),
     ],
 )
@@ -433,8 +433,8 @@ def test_jobs_that_never_ended_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     count = json.loads(told.out)["static"]["unfinished"]
     assert count > 0
     assert told.err == (
-        f"static: {count} jobs had not ended when the play did; those that never had a worker are in none of "
-        "its waits\n"
+        f"static: {count} jobs had not ended when the simulation did; those that never had a worker are not "
+        "in its waits\n"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_time_to_wait_that_is_none_is_refused(minutes: str, capsys: pytest.Cap
     with pytest.raises(SystemExit) as raised:
         main(["--env", "local", "smoke", f"--minutes={minutes}"])
     assert raised.value.code == 2
-    assert f"--minutes: '{minutes}' is no number from 0.1 to 1440" in capsys.readouterr().err
+    assert f"--minutes: '{minutes}' is not a number from 0.1 to 1440" in capsys.readouterr().err
 
 
 def test_what_cannot_be_printed_is_no_traceback() -> None:
