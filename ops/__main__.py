@@ -14,29 +14,29 @@ from ops.deployment import DeploymentError
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser of the command line or of a command, with the options that may stand before and after any."""
+    """Parses the command line or one command; these options may come before or after any command."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        # Defaults of a command would undo what stands before it.
+        # A command's own defaults would override options given before it.
         self.add_argument(
             "--env",
             default=argparse.SUPPRESS,
             metavar="NAME",
-            help="the environment: environments/NAME.toml; required",
+            help="the environment, environments/NAME.toml; required",
         )
         self.add_argument(
             "--environments",
             type=Path,
             default=argparse.SUPPRESS,
             metavar="DIRECTORY",
-            help="where its file is",
+            help="the folder of the environment's file",
         )
         self.add_argument(
             "--url",
             type=_url,
             default=argparse.SUPPRESS,
-            help="where the web UI answers, if not at the address that the stack tells (a tunnel, say)",
+            help="the web UI's address, if not the one in the stack's outputs (for a tunnel, say)",
         )
 
 
@@ -44,14 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: the words after ``python -m ops``; None takes the process's own.
+        arguments: the words after ``python -m ops``; None: the process's own.
 
     Returns:
-        The exit code: 0 done, 1 refused or failed.
+        The exit code: 0 for success, 1 if refused or failed.
     """
     parser = _Parser(
         prog="python -m ops",
-        description="Commands for a deployed openQA; those that ask AWS use the credentials of the shell.",
+        description="Commands for a deployed openQA; those that use AWS take the shell's credentials.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backups.add_command(commands)
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: what was begun in openQA or on a host goes on there", file=sys.stderr)
+        print("interrupted: whatever was started in openQA or on a host continues there", file=sys.stderr)
         return 130
 
 
@@ -86,7 +86,7 @@ def _url(text: str) -> str:
     except ValueError:
         known = False
     if not known:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address such as https://localhost:8443")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address such as https://localhost:8443")
     return text
 
 

@@ -1,4 +1,4 @@
-"""``backups``: what the backup bucket holds of the database, whether it is what was written; a new one."""
+"""``backups``: lists and verifies the database's backups in the backup bucket, or takes a new one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WAL = re.compile(r"(?P<system>\d+)/wal/(?P<group>[^/]+)/(?P<name>[^/]+)/(?P<att
 
 @dataclass(frozen=True)
 class Found:
-    """A manifest, its key and that of the object that it vouches for."""
+    """A manifest, with its own key (``by``) and that of the object that it vouches for (``key``)."""
 
     by: str
     key: str
@@ -36,16 +36,16 @@ def add_command(commands: Any) -> None:
     """Adds the command to the parser's subcommands."""
     parser = commands.add_parser("backups", help="list, verify or take the database's backups")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="show the base backups, and how far the log after them goes")
+    listing = actions.add_parser("list", help="show the base backups, and how far the log reaches")
     listing.set_defaults(run=show)
-    verifying = actions.add_parser("verify", help="read all of it and compare it with the manifests")
+    verifying = actions.add_parser("verify", help="read every object and compare it with its manifest")
     verifying.set_defaults(run=verify)
     taking = actions.add_parser("now", help="have the database's host take a base backup")
     taking.set_defaults(run=take)
 
 
 def show(environment: Environment, options: argparse.Namespace) -> int:
-    """Lists the base backups; returns 1 where there is none.
+    """Lists the base backups; returns 1 if there is none.
 
     Raises:
         DeploymentError: the bucket cannot be read.
@@ -59,18 +59,18 @@ def show(environment: Environment, options: argparse.Namespace) -> int:
             f"{base.bytes / 1024**2:.1f} MiB  {base.rows.get('jobs', 0)} jobs"
         )
     if environment.database.engine == "rds":
-        print("the database's present backups are RDS's own: aws rds describe-db-instance-automated-backups")
+        print("the database's current backups are RDS's own: aws rds describe-db-instance-automated-backups")
         return 0
     if not bases:
         print(f"{environment.name} has no base backup")
         return 1
     if newest := kept.newest_segment(bases[-1].system):
-        print(f"{newest.archived}  the log's newest segment, {newest.name}")
+        print(f"{newest.archived}  newest segment of the log: {newest.name}")
     return 0
 
 
 def verify(environment: Environment, options: argparse.Namespace) -> int:
-    """Reads every object that a manifest vouches for; returns 1 where one is damaged or missing.
+    """Reads every object that a manifest vouches for; returns 1 if any is damaged or missing.
 
     Raises:
         DeploymentError: the bucket cannot be read.
@@ -78,7 +78,7 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     kept = DatabaseBackups(environment)
     there = kept.found()
     size = sum(found.manifest.bytes for found in there) / 1024**3
-    print(f"reading {len(there)} objects, {size:.1f} GiB, and fixed assets", flush=True)
+    print(f"reading {len(there)} objects ({size:.1f} GiB) and the fixed assets", flush=True)
     reasons = zip(there, kept.bucket.each(kept.damage, there), strict=True)
     wrong = [f"{found.key}: {reason}" for found, reason in reasons if reason]
     log = [found.manifest for found in there if isinstance(found.manifest, Wal)]
@@ -88,7 +88,7 @@ def verify(environment: Environment, options: argparse.Namespace) -> int:
     wrong += kept.assets.damage()
     for line in wrong:
         print(line)
-    print(f"{len(there)} objects, {len(wrong)} of them or of what follows them wrong")
+    print(f"{len(there)} objects and the fixed assets read, {len(wrong)} damaged or missing")
     expected = environment.database.engine == "container"
     return 1 if wrong or (expected and not there) else 0
 
@@ -97,14 +97,14 @@ def take(environment: Environment, options: argparse.Namespace) -> int:
     """Has the database's host take a base backup; returns 0.
 
     Raises:
-        DeploymentError: there is no host, or it failed.
+        DeploymentError: there is no host, or the backup failed.
     """
     StatefulHost(environment, "database").run("backup")
     return 0
 
 
 def gaps(base: Base, archived: Iterable[str]) -> list[str]:
-    """Returns the segments of a base backup's timeline, from its start on, that are missing among later ones.
+    """Returns the missing segments of a base backup's timeline, from its start to the last one archived.
 
     Args:
         base: the base backup.
@@ -121,10 +121,10 @@ def gaps(base: Base, archived: Iterable[str]) -> list[str]:
 
 
 class DatabaseBackups:
-    """The database's part of an environment's backup bucket, as its operator reads it.
+    """The database's part of an environment's backup bucket, as the operator reads it.
 
     Raises:
-        DeploymentError: by every method: the bucket cannot be read.
+        DeploymentError: from every method: the bucket cannot be read.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -134,7 +134,7 @@ class DatabaseBackups:
         self._read: dict[str, Found | None] = {}
 
     def found(self) -> list[Found]:
-        """Returns all that has a manifest: of weeks of the log that takes very many requests."""
+        """Returns everything that has a manifest; for weeks of the log this takes very many requests."""
         return [found for found in self.bucket.each(self._found, self._keys) if found]
 
     def bases(self) -> list[Base]:
@@ -144,10 +144,10 @@ class DatabaseBackups:
         return sorted(bases, key=lambda base: base.end)
 
     def newest_segment(self, system: str) -> Wal | None:
-        """Returns what of a cluster's log was archived last; None: nothing was."""
+        """Returns the segment of a cluster's log that was archived last; None: there is none."""
         matches = (_WAL.fullmatch(key.removeprefix(PREFIX)) for key in self._keys)
         own = [match for match in matches if match and match["system"] == system]
-        # The names of attempts begin with the time.
+        # An attempt's name begins with its time.
         for match in sorted(own, key=lambda match: (match["attempt"][:16], match["name"]), reverse=True):
             found = self._found(f"{PREFIX}{match[0]}")
             if found and isinstance(found.manifest, Wal):
@@ -155,20 +155,20 @@ class DatabaseBackups:
         return None
 
     def damage(self, found: Found) -> str | None:
-        """Returns what is wrong with an object; None if it is what was written."""
+        """Returns what is wrong with an object; None: nothing."""
         read = self.bucket.digest(found.key)
         if read is None:
-            # Reading weeks of the log takes long, in which the oldest of it may expire.
+            # Reading weeks of the log takes so long that the oldest segments may expire meanwhile.
             return "is missing" if self._decoded(found.by) else None
         digest, size = read
         if size != found.manifest.bytes:
-            return f"is truncated: {size} bytes instead of {found.manifest.bytes}"
+            return f"has the wrong size: {size} bytes instead of {found.manifest.bytes}"
         if digest != found.manifest.sha256:
-            return "was changed: its SHA-256 is not that of its manifest"
+            return "was changed: its SHA-256 is not the one in its manifest"
         return None
 
     def _found(self, key: str) -> Found | None:
-        """What a key is the manifest of; None if it is none, or one that is not complete."""
+        """The manifest at a key; None: it is no manifest, or an incomplete one."""
         if key not in self._read:
             self._read[key] = self._decoded(key)
         return self._read[key]

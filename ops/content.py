@@ -1,4 +1,4 @@
-"""``content``: tests, needles and job templates brought up to date now, on the web UI's host."""
+"""``content``: brings tests, needles and job templates up to date now, on the web UI's host."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "content",
         help="bring tests, needles and job templates up to date now",
-        description="Has the web UI's host follow the repositories at once, as its timer does every "
-        "[content] refresh_minutes, and shows what it says. Whatever fails, openQA and the workers keep what "
-        "they have.",
+        description="Has the web UI's host fetch from the repositories now, as its timer does every "
+        "[content] refresh_minutes, and shows its output. If anything fails, openQA and the workers keep "
+        "what they have.",
     )
     parser.add_argument(
         "--rewritten",
         action="store_true",
-        help="take a history that does not follow from the one that is loaded",
+        help="accept a rewritten history: one that does not follow from the commit in use",
     )
     parser.add_argument(
-        "--again", action="store_true", help="load all job templates, also those that openQA should have"
+        "--again",
+        action="store_true",
+        help="reload all job templates, even those that openQA should already have",
     )
     parser.set_defaults(run=run)
 
@@ -41,11 +43,11 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        DeploymentError: there is no repository, or it was refused or failed.
+        DeploymentError: there is no repository, or the host refused or failed.
     """
     if not environment.content.tests:
         raise DeploymentError(
-            f"{environment.name} follows no repository: its [content] needs tests, or a profile that has them"
+            f"{environment.name} follows no repository: its [content] needs tests, or a profile with tests"
         )
     given = {"Rewritten": options.rewritten, "Again": options.again}
     parameters = {name: f"--{name.lower()}" for name, wanted in given.items() if wanted}

@@ -1,4 +1,4 @@
-"""A deployed environment as its operator sees it: the outputs of its stacks, and its openQA."""
+"""A deployed environment as the operator sees it: the outputs of its stacks, and its openQA."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CONNECT_SECONDS = 10.0
 
 
 class DeploymentError(Exception):
-    """Something about the deployment keeps a command from doing its work; the text is one sentence."""
+    """The deployment prevents a command from doing its work; the text is one sentence."""
 
 
 class _AnswerError(BotoCoreError):  # type: ignore[misc]
-    """What came is not what AWS sent."""
+    """The answer is not what AWS sent."""
 
     fmt = "{why}"
 
@@ -34,38 +34,38 @@ class _AnswerError(BotoCoreError):  # type: ignore[misc]
 def client(environment: Environment, service: str) -> Any:
     """Returns a client of one of AWS's services in the environment's region.
 
-    Its calls raise botocore's errors also where botocore would make something of a proxy's page.
+    Its calls raise botocore's errors even where botocore would take a proxy's page for an answer.
 
     Raises:
-        DeploymentError: the shell's settings are none, such as an AWS_ENDPOINT_URL that is no address.
+        DeploymentError: the shell's settings are invalid, such as an AWS_ENDPOINT_URL that is no address.
     """
     try:
         made = boto3.client(service, region_name=environment.region)
     except (BotoCoreError, ValueError) as error:
-        raise DeploymentError(f"cannot ask AWS's {service} by the shell's settings: {error}") from error
+        raise DeploymentError(f"cannot use AWS's {service} with the shell's settings: {error}") from error
     made.meta.events.register("before-parse", _check_sender)
     return made
 
 
 def _check_sender(response_dict: dict[str, Any], **_: object) -> None:
-    """Refuses an answer that is not AWS's, which have an id in a header or in their XML, or was cut off."""
+    """Refuses an answer that was cut off, or is not AWS's: AWS's have an id in a header or in their XML."""
     headers, body = response_dict["headers"], response_dict["body"]
     has_id = any(name in headers for name in ("x-amzn-requestid", "x-amz-request-id"))
     if not (has_id or (isinstance(body, bytes) and b"equestId>" in body)):
         if response_dict["status_code"] < 500:
-            raise _AnswerError(why="no answer of AWS's, but a proxy's, say")
-        response_dict["body"] = b""  # and botocore tries again by the status alone
+            raise _AnswerError(why="the answer is not from AWS, but from a proxy, say")
+        response_dict["body"] = b""  # botocore then retries by the status alone
     elif isinstance(body, bytes) and len(body) < int(headers.get("content-length", 0)):
         raise _AnswerError(why="the answer was cut off")
 
 
 @contextmanager
 def asking_aws_to(what: str, *, hints: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Calls AWS in a block.
+    """Turns AWS's errors in a block into one sentence.
 
     Args:
-        what: what is done there, for the error: ``write the secret openqa/dev/sign-in``.
-        hints: what helps, by a part of AWS's own text.
+        what: what the block does, for the error: ``write the secret openqa/dev/sign-in``.
+        hints: advice, by the part of AWS's own text that it is for.
 
     Raises:
         DeploymentError: AWS refuses or does not answer.
@@ -86,23 +86,23 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
         part: the stack, such as ``webui``.
 
     Returns:
-        Output key to value; asked for one that is not there, they raise DeploymentError, too.
+        Output key to value; looking up a missing key also raises DeploymentError.
 
     Raises:
-        DeploymentError: there is no such stack, the shell's credentials are of another account than the
+        DeploymentError: there is no such stack, the shell's credentials belong to another account than the
             environment's, or AWS does not answer.
     """
     stack = naming.stack(environment, part)
-    hint = "deploy it first, or see whether the shell's credentials are of that account"
+    hint = "deploy it first, or check that the shell's credentials belong to that account"
     with asking_aws_to(
-        f"read the stack {stack} of account {environment.account}, {environment.region}",
+        f"read the stack {stack} in account {environment.account}, {environment.region}",
         hints={"does not exist": hint},
     ):
         found = client(environment, "cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
-    # An environment of this name may be in both.
+    # Both accounts may have an environment of this name.
     if (account := found["StackId"].split(":")[4]) != environment.account:
         raise DeploymentError(
-            f"the shell's credentials are of account {account}, and {environment.name} is in account "
+            f"the shell's credentials belong to account {account}, but {environment.name} is in account "
             f"{environment.account}: nothing was done"
         )
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
@@ -110,18 +110,18 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
 
 
 class _Outputs(dict[str, str]):
-    """A stack's outputs. One that is being made, or that failed, has none yet."""
+    """A stack's outputs. A stack that is being created, or that failed, has none yet."""
 
     def __init__(self, stack: str, outputs: dict[str, str]) -> None:
         super().__init__(outputs)
         self._stack = stack
 
     def __missing__(self, key: str) -> str:
-        raise DeploymentError(f"the stack {self._stack} has no output {key}: deploy it first, and to its end")
+        raise DeploymentError(f"the stack {self._stack} has no output {key}: complete its deployment first")
 
 
 class _Patience(HTTPAdapter):
-    """Waits for a connection no longer than `CONNECT_SECONDS`, where the system would for minutes."""
+    """Waits at most `CONNECT_SECONDS` for a connection; the system would wait for minutes."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **arguments: Any) -> requests.Response:
         return super().send(request, *args, **{**arguments, "timeout": (CONNECT_SECONDS, None)})
@@ -143,7 +143,7 @@ class OpenQa:
         Args:
             method: HTTP method.
             path: below ``/api/v1/``.
-            arguments: ``params``, ``data`` or ``json``, as of the requests library.
+            arguments: ``params``, ``data`` or ``json``, as in the requests library.
 
         Returns:
             The answer, parsed.
@@ -151,36 +151,36 @@ class OpenQa:
         Raises:
             DeploymentError: openQA does not answer or refuses.
         """
-        # What was sent may be done although nobody answered: twice, it would be done twice.
+        # openQA may have acted on a request without answering: sent again, it would act twice.
         retries = 3 if method == "GET" else 0
         try:
             return self._client.openqa_request(method, path, retries=retries, **arguments)
         except (OpenQAClientError, requests.RequestException, ValueError) as error:  # such as a host a..b
             raise DeploymentError(
-                f"openQA at {self.url} does not do {method} {path}: {_reason(error, method)}"
+                f"openQA at {self.url}: {method} {path} failed: {_reason(error, method)}"
             ) from error
 
 
 @contextmanager
 def understood(openqa: OpenQa) -> Iterator[None]:
-    """Reads openQA's answers in a block, where another service may have given them.
+    """Guards a block that reads openQA's answers: another service may have given them.
 
     Raises:
-        DeploymentError: they are not in openQA's form.
+        DeploymentError: they do not have openQA's form.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DeploymentError(
-            f"{openqa.url} does not answer as openQA does ({error!r}): see whether that is its address"
+            f"{openqa.url} does not answer as openQA does ({error!r}): check that this is its address"
         ) from error
 
 
 def _reason(error: Exception, method: str) -> str:
-    """Tells why openQA did not do something, without pages of HTML, and whether it may have done it."""
+    """Says why a request failed, without pages of HTML, and whether openQA may still have acted on it."""
     if isinstance(error, Unreachable) and isinstance(error.err, requests.ConnectTimeout):
-        return f"no connection in {CONNECT_SECONDS:g} s; only ranges that trusted names are let in"
-    again = "" if method == "GET" else "; before it is tried again, look whether it was done"
+        return f"no connection within {CONNECT_SECONDS:g} s; only the ranges in trusted are let in"
+    again = "" if method == "GET" else "; before you try again, check whether it was done"
     if not isinstance(error, RequestError):
         return f"{error}{again}"
     text = " ".join(error.text.split())
@@ -193,7 +193,7 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
 
     Args:
         environment: the settings.
-        url: where the web UI answers; None takes the address that the stack tells.
+        url: where the web UI answers; None: the address in the stack's outputs.
 
     Returns:
         The API.
@@ -206,6 +206,6 @@ def connect(environment: Environment, *, url: str | None = None) -> OpenQa:
     with asking_aws_to(f"read the API key of {environment.name}"):
         text = manager.get_secret_value(SecretId=outputs["ApiKeySecretArn"]).get("SecretString")
     if text is None:
-        raise DeploymentError(f"the API key of {environment.name} is no text: its secret holds bytes")
+        raise DeploymentError(f"the API key of {environment.name} is not text: its secret holds bytes")
     # The secret holds 32 hexadecimal digits: the key, then the key's secret, of 16 each.
     return OpenQa(url=url or outputs["Url"], key=text[:16], secret=text[16:])

@@ -1,4 +1,4 @@
-"""Shows what an environment's fleets are and may cost: from its file alone, without AWS."""
+"""``fleets``: shows an environment's fleets and what they may cost, from its file alone, without AWS."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "fleets",
         help="show each fleet's hosts, workers and price, offline",
-        description="Shows what the environment file says: hosts, workers a host by type, and the price of "
-        "an hour by fleet/catalogue.toml. Asks nobody.",
+        description="Shows what the environment file says: hosts, workers per host by instance type, and the "
+        "price per hour from fleet/catalogue.toml. Works offline.",
     )
     parser.set_defaults(run=run)
 
@@ -28,7 +28,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
 
     Args:
         environment: whose fleets.
-        options: nothing that this needs.
+        options: none are used.
 
     Returns:
         0.
@@ -38,7 +38,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
 
 
 def overview(environment: Environment) -> list[str]:
-    """Returns the lines: a table of types for each fleet, and what it is at its largest.
+    """Returns the lines: for each fleet, a table of its types and its totals at its maximum.
 
     Args:
         environment: whose fleets.
@@ -47,7 +47,7 @@ def overview(environment: Environment) -> list[str]:
     for fleet in environment.fleets:
         lines += [*_types(fleet), _largest(fleet)]
     total = sum(fleet.max * _dearest(fleet) for fleet in environment.fleets)
-    last = f"All fleets at their max: at most {total:.2f} $ an hour (us-east-1, without volumes and traffic)."
+    last = f"All fleets at their max: at most ${total:.2f} an hour (us-east-1, without volumes and traffic)."
     return [*lines, last]
 
 
@@ -65,10 +65,10 @@ def _largest(fleet: Fleet) -> str:
     count = " to ".join(str(number) for number in dict.fromkeys((workers[0], workers[-1])))
     spot = fleet.max - fleet.on_demand_max
     kinds = f"{fleet.on_demand_max} on demand, {spot} spot"
-    # A spot host costs no more than one on demand, and mostly far less.
+    # A spot host never costs more than one on demand, and usually far less.
     price = fleet.max * _dearest(fleet)
     hosts = "1 host" if fleet.max == 1 else f"{fleet.max} hosts"
-    return f"  at max: {count} workers on {hosts} ({kinds}), at most {price:.2f} $ an hour"
+    return f"  at max: {count} workers on {hosts} ({kinds}), at most ${price:.2f} an hour"
 
 
 def _dearest(fleet: Fleet) -> float:

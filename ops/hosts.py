@@ -1,4 +1,4 @@
-"""Having a host run one of its own commands, through the documents of Systems Manager that its stack has."""
+"""Has a host run one of its own commands, through the Systems Manager documents of its stack."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ops.deployment import DeploymentError, asking_aws_to, client, stack_outputs
 from settings import Environment
 
 POLL_SECONDS = 2.0
-# How often is looked whether a host is there that says nothing: Systems Manager waits for it for days.
+# How often to check that a silent host still exists: Systems Manager would wait for it for days.
 LOOK_SECONDS = 30.0
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
-# The host's own prefix of what it says.
+# The prefix of the host's own output.
 _SPEAKER = re.compile(r"^openqa-on-aws: ")
 
 
@@ -25,9 +25,9 @@ class Answer:
     """What became of a command.
 
     Attributes:
-        status: as Systems Manager names it, with its details.
-        output: what it wrote.
-        error: what it wrote to its standard error.
+        status: Systems Manager's detailed status.
+        output: what it wrote to standard output.
+        error: what it wrote to standard error.
     """
 
     status: str
@@ -41,9 +41,9 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """Why it failed: the last line of what it said, or the status."""
+        """Why it failed: the last line of its output, or the status."""
         lines = [line for line in (self.error or self.output).splitlines() if line.strip()]
-        return _SPEAKER.sub("", lines[-1]) if lines else f"it ended as {self.status} and said nothing"
+        return _SPEAKER.sub("", lines[-1]) if lines else f"it ended as {self.status}, without any output"
 
 
 class StatefulHost:
@@ -54,7 +54,7 @@ class StatefulHost:
         part: ``database`` or ``webui``.
 
     Raises:
-        DeploymentError: by every method: AWS refuses or does not answer, or there is no host.
+        DeploymentError: from every method: AWS refuses or does not answer, or there is no host.
     """
 
     def __init__(self, environment: Environment, part: str) -> None:
@@ -70,7 +70,7 @@ class StatefulHost:
         self._looked = time.monotonic()
 
     def instance(self) -> str | None:
-        """The id of the instance in service; None while there is none."""
+        """The id of the instance in service; None: there is none."""
         group = self._outputs[{"database": "DatabaseGroup", "webui": "WebUiGroup"}[self.part]]
         scaling = client(self._environment, "autoscaling")
         with asking_aws_to(f"read the group {group}"):
@@ -86,15 +86,15 @@ class StatefulHost:
     def run(
         self, command: str, parameters: Mapping[str, str] | None = None, *, wait_seconds: float = 0
     ) -> None:
-        """Has the host run a command, and prints what that says as it goes on.
+        """Has the host run a command, and prints its output as it proceeds.
 
         Args:
-            command: the name of the command, such as ``restore``.
-            parameters: the document's; those that are empty are left out.
-            wait_seconds: how long it is waited for a host in service.
+            command: the command's name, such as ``restore``.
+            parameters: the document's parameters; empty ones are left out.
+            wait_seconds: how long to wait for a host in service.
 
         Raises:
-            DeploymentError: it failed; the text is the host's own.
+            DeploymentError: the command failed; the text is the host's own.
         """
         instance = self._await_instance(wait_seconds)
         name, shown = uuid.uuid4().hex, 0
@@ -102,7 +102,7 @@ class StatefulHost:
         while (answer := self._answer(instance, started)) is None:
             shown += self._print_progress(instance, name, shown)
             time.sleep(POLL_SECONDS)
-        # Of much output Systems Manager keeps the beginning alone. A host that did not end it may be gone.
+        # Systems Manager keeps only the beginning of long output. With any other status the host may be gone.
         if answer.status in ("Success", "Failed"):
             with suppress(DeploymentError):
                 shown += self._print_progress(instance, name, shown)
@@ -121,7 +121,7 @@ class StatefulHost:
         return found
 
     def _print_progress(self, instance: str, name: str, shown: int) -> int:
-        """Prints what is new of a command's progress; returns how many lines."""
+        """Prints the new lines of a command's progress; returns how many."""
         asked = self._send(instance, "progress", {"Run": name, "After": str(shown)})
         while (answer := self._answer(instance, asked)) is None:
             time.sleep(POLL_SECONDS / 4)
@@ -132,11 +132,11 @@ class StatefulHost:
 
     def _send(self, instance: str, command: str, parameters: Mapping[str, str]) -> str:
         document = self._outputs[f"{command.capitalize()}Command"]
-        hint = "Systems Manager knows no agent there: the environment needs session_manager = true"
+        hint = "no agent there is known to Systems Manager: the environment needs session_manager = true"
         with asking_aws_to(f"run {command} on {instance}", hints={"InvalidInstanceId": hint}):
             answer = self._ssm.send_command(
                 DocumentName=document,
-                # CloudFormation says that a new version becomes the default, and was seen to leave the old.
+                # By its documentation CloudFormation makes a new version the default; it was seen not to.
                 DocumentVersion="$LATEST",
                 InstanceIds=[instance],
                 Parameters={name: [value] for name, value in parameters.items() if value},
@@ -144,7 +144,7 @@ class StatefulHost:
         return str(answer["Command"]["CommandId"])
 
     def _answer(self, instance: str, command: str) -> Answer | None:
-        """What a command became; None while it runs."""
+        """A command's outcome; None while it runs."""
         with asking_aws_to(f"follow the command on {instance}, where it goes on"):
             try:
                 found = self._ssm.get_command_invocation(CommandId=command, InstanceId=instance)
@@ -157,11 +157,11 @@ class StatefulHost:
         return Answer(found["StatusDetails"], found["StandardOutputContent"], found["StandardErrorContent"])
 
     def _look_after(self, instance: str) -> None:
-        """Now and then refuses to wait for a host that is on its way out or gone."""
+        """Checks now and then that the host is neither gone nor going, so as not to wait for it in vain."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         if self.instance() != instance:
             raise DeploymentError(
-                f"the {self.part} host {instance} is no longer in service, and does not end what it was asked"
+                f"the {self.part} host {instance} is no longer in service and will not finish the command"
             )

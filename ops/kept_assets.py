@@ -1,4 +1,4 @@
-"""What the backup bucket holds of openQA's fixed assets and configuration."""
+"""openQA's fixed assets and configuration in the backup bucket."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PREFIX = "webui/"
 
 
 class KeptAssets:
-    """The web UI's part of an environment's backup bucket, as its operator reads it.
+    """The web UI's part of an environment's backup bucket, as the operator reads it.
 
     Raises:
-        DeploymentError: by every method: the bucket cannot be read.
+        DeploymentError: from every method: the bucket cannot be read.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -28,18 +28,18 @@ class KeptAssets:
         return None
 
     def summary(self) -> str:
-        """Returns the newest inventory in a line."""
+        """Returns one line about the newest inventory."""
         found = self.inventory()
         if found is None:
-            return "no fixed assets and no configuration of openQA are backed up"
+            return "no fixed assets and no openQA configuration are backed up"
         size = sum(found.sizes.values()) / 1024**2
         return (
             f"{found.taken}  {len(found.assets)} fixed assets, {size:.1f} MiB, and "
-            f"{len(found.configuration)} files of openQA's configuration"
+            f"{len(found.configuration)} openQA configuration files"
         )
 
     def damage(self) -> list[str]:
-        """Returns what is wrong with the assets of the newest inventory: nothing, if each can be restored."""
+        """Returns what is wrong with the newest inventory's assets; empty: every one can be restored."""
         found = self.inventory()
         if found is None:
             return []

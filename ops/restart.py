@@ -1,4 +1,4 @@
-"""``restart``: all services of the database's or the web UI's host started anew."""
+"""``restart``: restarts all services of the database's or the web UI's host."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def add_command(commands: Any) -> None:
     """Adds ``restart`` to the command line."""
     parser = commands.add_parser(
         "restart",
-        help="start all services of a host anew",
-        description="Starts all services of the host anew, with today's secrets, and waits until it works. "
-        "openQA is away meanwhile; jobs on workers run on.",
+        help="restart all services of a host",
+        description="Restarts all services of the host, with the current secrets, and waits until they work. "
+        "openQA is down meanwhile; jobs on workers run on.",
     )
     parser.add_argument("part", choices=("database", "webui"), help="which host")
     parser.set_defaults(run=run)
 
 
 def run(environment: Environment, options: argparse.Namespace) -> int:
-    """Starts a host's services anew.
+    """Restarts a host's services.
 
     Args:
         environment: whose.
@@ -32,7 +32,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        DeploymentError: refused or failed.
+        DeploymentError: the host or AWS refused or failed.
     """
     StatefulHost(environment, options.part).run("restart")
     return 0

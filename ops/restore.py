@@ -1,4 +1,4 @@
-"""``restore``: the database from its backups, on its host; then openQA in line with it."""
+"""``restore`` and ``reconcile``: restores the database on its host, then brings openQA in line with it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from settings import Environment
 from userdata.host.backup import choose
 from userdata.host.errors import HostError
 
-# A web UI host that found no database goes, and the next one takes its place.
+# A web UI host that found no database terminates, and the next one takes its place.
 _WEBUI_SECONDS = 1200
-# No more digits than the document of Systems Manager allows.
+# The Systems Manager document allows no more digits.
 LAST_TIMELINE = 999_999_999
 
 
@@ -26,23 +26,26 @@ def add_command(commands: Any) -> None:
         description="Restores the database on its host, then does what 'reconcile' does.",
     )
     parser.add_argument(
-        "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
+        "--to",
+        required=True,
+        metavar="latest|TIME",
+        help="the newest state there is, or a time: 2026-01-31T03:00:00Z",
     )
     parser.add_argument(
         "--timeline",
         type=whole(1, LAST_TIMELINE),
-        help="the timeline to follow (default: the last written to)",
+        help="the timeline to follow (default: the one written to last)",
     )
-    parser.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    parser.add_argument("--yes-overwrite", action="store_true", help="replace an existing database")
     parser.add_argument(
-        "--database-only", action="store_true", help="leave openQA alone: there is no web UI host yet"
+        "--database-only", action="store_true", help="leave openQA alone (if there is no web UI host yet)"
     )
     parser.set_defaults(run=run)
     reconciling = commands.add_parser(
         "reconcile",
         help="bring openQA in line with a restored database",
-        description="On the web UI's host: starts openQA anew with today's API key, schedules jobs again "
-        "that ran, and marks those whose results or assets are gone.",
+        description="On the web UI's host: restarts openQA with the current API key, schedules again the "
+        "jobs that were running, and marks those whose results or assets are gone.",
     )
     reconciling.set_defaults(run=reconcile)
 
@@ -58,7 +61,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        DeploymentError: refused or failed.
+        DeploymentError: the host or AWS refused or failed.
     """
     try:
         target = choose.parse_target(options.to, timeline=options.timeline)
@@ -78,13 +81,13 @@ def reconcile(environment: Environment, options: argparse.Namespace) -> int:
 
     Args:
         environment: whose.
-        options: nothing that this needs.
+        options: none are used.
 
     Returns:
         0.
 
     Raises:
-        DeploymentError: refused or failed.
+        DeploymentError: the host or AWS refused or failed.
     """
     StatefulHost(environment, "webui").run("reconcile", wait_seconds=_WEBUI_SECONDS)
     return 0

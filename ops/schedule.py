@@ -1,4 +1,4 @@
-"""``schedule``: a build by hand, with what became of it."""
+"""``schedule``: schedules a build by hand, and shows what became of it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from userdata.messages.openqa import posted
 from userdata.messages.rules import IDENTITY
 
 _SETTING = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)")
-# The build's own, which openQA cannot tell from what it has.
+# All but BUILD, which openQA does not require.
 _NEEDED = IDENTITY[:-1]
 _ARTICLE = {"compose": "a compose", "update": "an update"}
 _WHAT = {
-    "compose": "the https:// address of a compose, without spaces or queries",
+    "compose": "the https:// address of a compose, without spaces or a query",
     "update": "the id of an update, such as FEDORA-2026-0123456789",
 }
-# No more than the document of Systems Manager allows.
+# What the Systems Manager document allows.
 _PATTERN = {"compose": re.compile(COMPOSE), "update": re.compile(UPDATE)}
 
 
@@ -33,7 +33,7 @@ def add_command(commands: Any) -> None:
     iso = actions.add_parser(
         "iso",
         help="schedule what the job templates have for a product",
-        description="Does openQA's `isos post`, shows the jobs and what was not scheduled with the reason. "
+        description="Calls openQA's `isos post` and shows the jobs, and why others were not scheduled. "
         "Exits with 0 only if there are jobs and nothing failed.",
     )
     iso.add_argument(
@@ -47,7 +47,7 @@ def add_command(commands: Any) -> None:
         action = actions.add_parser(
             kind,
             help=f"schedule {_ARTICLE[kind]} of Fedora's, as its messages would",
-            description="Has fedora_openqa do it on the web UI's host, and shows what that says.",
+            description="Runs fedora_openqa on the web UI's host, and shows its output.",
         )
         action.add_argument("what", metavar=what, help=_WHAT[kind])
         action.set_defaults(run=run_fedora, kind=kind)
@@ -64,7 +64,7 @@ def run_iso(environment: Environment, options: argparse.Namespace) -> int:
         0 if there are jobs and nothing failed, else 1.
 
     Raises:
-        DeploymentError: the settings are not in order, or openQA does not answer or refuses.
+        DeploymentError: the settings are invalid, or openQA does not answer or refuses.
     """
     settings = parse(options.settings)
     openqa = connect(environment, url=options.url)
@@ -80,7 +80,7 @@ def run_fedora(environment: Environment, options: argparse.Namespace) -> int:
         options: ``kind`` and ``what``.
 
     Raises:
-        DeploymentError: it is none, the environment has no fedora_openqa, or that failed.
+        DeploymentError: ``what`` is invalid, the environment has no fedora_openqa, or fedora_openqa failed.
     """
     schedule = environment.schedule
     if schedule is None or schedule.program != "fedora_openqa":
@@ -89,7 +89,9 @@ def run_fedora(environment: Environment, options: argparse.Namespace) -> int:
             'its [schedule] needs program = "fedora_openqa"'
         )
     if not _PATTERN[options.kind].fullmatch(options.what):
-        raise DeploymentError(f"{options.what!r} is no {options.kind}; allowed: {_WHAT[options.kind]}")
+        raise DeploymentError(
+            f"{options.what!r} is not {_ARTICLE[options.kind]}; allowed: {_WHAT[options.kind]}"
+        )
     StatefulHost(environment, "webui").run("schedule", {"Kind": options.kind, "What": options.what})
     return 0
 
@@ -98,18 +100,20 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     """Reads settings from a command line.
 
     Raises:
-        DeploymentError: a word is none, or one is missing or there twice.
+        DeploymentError: a word is not a setting, or a setting is missing or given twice.
     """
     settings: dict[str, str] = {}
     for word in words:
         found = _SETTING.fullmatch(word)
         if found is None:
-            raise DeploymentError(f"{word!r} is no setting; allowed: KEY=VALUE with KEY in capitals")
+            raise DeploymentError(f"{word!r} is not a setting; allowed: KEY=VALUE with KEY in capitals")
         if found[1] in settings:
-            raise DeploymentError(f"{found[1]} is there twice; allowed: each setting once")
+            raise DeploymentError(f"{found[1]} is given twice; allowed: each setting once")
         settings[found[1]] = found[2]
     if missing := [name for name in _NEEDED if not settings.get(name)]:
-        raise DeploymentError(f"{', '.join(missing)} missing: openQA knows a product by {', '.join(_NEEDED)}")
+        raise DeploymentError(
+            f"{', '.join(missing)} missing: openQA identifies a product by {', '.join(_NEEDED)}"
+        )
     return settings
 
 
@@ -118,7 +122,7 @@ def show(openqa: OpenQa, answer: Any) -> int:
 
     Args:
         openqa: the API.
-        answer: openQA's, to ``isos post``.
+        answer: openQA's answer to ``isos post``.
 
     Returns:
         0 if there are jobs and nothing failed, else 1.
@@ -130,7 +134,9 @@ def show(openqa: OpenQa, answer: Any) -> int:
     for failure in filter(None, (*done.failed, done.error)):
         print(f"  not scheduled: {failure}")
     if done.ids:
-        print(f"Scheduled {len(done.ids)} jobs; {len(done.failed)} could not be.")
+        print(f"Scheduled {len(done.ids)} jobs; {len(done.failed)} could not be scheduled.")
     else:
-        print("Scheduled no job: no job template is for this product, or what is said above keeps all back.")
+        print(
+            "Scheduled no jobs: no job template matches this product, or the errors above prevented them all."
+        )
     return 0 if done.ids and not (done.failed or done.error) else 1

@@ -1,4 +1,4 @@
-"""``secrets``: those that operators enter, and generated ones made anew; then what uses them starts anew."""
+"""``secrets``: enters a secret or renews a generated one, and restarts what uses it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from userdata.host.errors import HostError
 from userdata.host.secrets import sign_in_client
 
 _BROKER = ("ca", "certificate", "key", "password")
-# What hosts accept of each generated secret (userdata/host/secrets.py) holds for 32 hexadecimal digits.
+# Hosts accept 32 hexadecimal digits for each generated secret (userdata/host/secrets.py).
 _BYTES = 16
 
 
 def add_command(commands: Any) -> None:
     """Adds ``secrets`` to the command line."""
-    parser = commands.add_parser("secrets", help="enter a secret, or make a generated one anew")
+    parser = commands.add_parser("secrets", help="enter a secret, or renew a generated one")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     entering = actions.add_parser(
         "enter",
-        help="put what is read from standard input into a secret",
-        description="Reads JSON from standard input, puts it into the secret, and starts the web UI host's "
-        'services anew. sign-in: {"key": "…", "secret": "…"} of the OAuth2 client. broker: {"ca": "PEM", '
+        help="read a secret's value from standard input",
+        description="Reads JSON from standard input, puts it into the secret, and restarts the web UI host's "
+        'services. sign-in: {"key": "…", "secret": "…"} of the OAuth2 client. broker: {"ca": "PEM", '
         '"certificate": "PEM", "key": "PEM"} or {"ca": "PEM", "password": "…"}.',
     )
     entering.add_argument("name", choices=("sign-in", "broker"), help="the secret openqa/ENVIRONMENT/NAME")
     entering.set_defaults(run=enter)
     renewing = actions.add_parser(
         "renew",
-        help="make a generated secret anew",
-        description="Makes a new value, which nobody gets to see, and starts anew what uses it; jobs run on. "
-        "worker-key: fleets must have no hosts, as openQA refuses those that have the one of before.",
+        help="give a generated secret a new value",
+        description="Generates a new value, which nobody sees, and restarts what uses it; jobs run on. "
+        "worker-key: the fleets must have no hosts, because openQA would refuse those with the old key.",
     )
     renewing.add_argument(
         "name", choices=("database", "api-key", "worker-key"), help="the secret openqa/ENVIRONMENT/NAME"
@@ -56,7 +56,7 @@ def enter(environment: Environment, options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        DeploymentError: the environment has no such secret, the value is none, or AWS or the host refuses.
+        DeploymentError: the environment has no such secret, the value is invalid, or AWS or the host refuses.
     """
     name: SecretName = options.name
     schedule = environment.schedule
@@ -66,8 +66,8 @@ def enter(environment: Environment, options: argparse.Namespace) -> int:
     }
     if not uses[name]:
         raise DeploymentError(
-            f"{environment.name} has no secret {name}: that is for "
-            + {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] with program = "rules"'}[name]
+            f"{environment.name} has no secret {name}, which exists only with "
+            + {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] and program = "rules"'}[name]
         )
     text = sys.stdin.read().strip()
     {"sign-in": _check_sign_in, "broker": _check_broker}[name](text)
@@ -77,7 +77,7 @@ def enter(environment: Environment, options: argparse.Namespace) -> int:
 
 
 def renew(environment: Environment, options: argparse.Namespace) -> int:
-    """Makes a generated secret anew.
+    """Gives a generated secret a new value.
 
     Args:
         environment: whose.
@@ -87,18 +87,18 @@ def renew(environment: Environment, options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        DeploymentError: it cannot be, or AWS or a host refuses.
+        DeploymentError: it cannot be renewed, or AWS or a host refuses.
     """
     name: SecretName = options.name
     if name == "database" and environment.database.engine == "rds":
         raise DeploymentError(
-            f"{environment.name}'s database is RDS, which is told another password by hand: docs/backups.md, "
+            f"{environment.name}'s database is RDS, whose password you change by hand: docs/backups.md, "
             '"RDS instead of a host of ours"'
         )
     if name == "worker-key" and (hosts := _fleet_hosts(environment)):
         raise DeploymentError(
-            f"openQA would refuse {', '.join(hosts)}, which have the worker-key of before: end the hosts of "
-            'all fleets first, as docs/operating.md, "Change something", has it'
+            f"openQA would refuse {', '.join(hosts)}, which have the old worker-key: first end the hosts of "
+            'all fleets, as in docs/operating.md, "Change something"'
         )
     _put(environment, name, token_hex(_BYTES))
     for part in ("database", "webui") if name == "database" else ("webui",):
@@ -125,19 +125,19 @@ def _check_broker(text: str) -> None:
         and ("password" in found or {"certificate", "key"} <= found.keys())
     ):
         raise DeploymentError(
-            "standard input, for the secret broker: not a JSON object of texts with password, or certificate "
-            f"and key; allowed besides: {_BROKER[0]}"
+            "standard input, for the secret broker: not a JSON object of strings with password, or with "
+            f"certificate and key; also allowed: {_BROKER[0]}"
         )
 
 
 def _put(environment: Environment, name: SecretName, text: str) -> None:
-    # Refuses credentials of another account, where a secret of this name may be, too.
+    # Refuses credentials of another account, which may have a secret of this name, too.
     stack_outputs(environment, "storage")
     secret = naming.secret(environment, name)
     manager = client(environment, "secretsmanager")
     with asking_aws_to(f"write the secret {secret}"):
         manager.put_secret_value(SecretId=secret, SecretString=text)
-    print(f"{secret} has its new value; the hosts that use it get it now")
+    print(f"{secret} has its new value; restarting what uses it")
 
 
 def _fleet_hosts(environment: Environment) -> list[str]:

@@ -21,8 +21,8 @@ def add_command(commands: Any) -> None:
     """Adds ``smoke`` to the command line."""
     parser = commands.add_parser(
         "smoke",
-        help="run the sample job and tell its result",
-        description="Schedules the sample job, follows it, and exits with 0 only if it passed.",
+        help="run the sample job and report its result",
+        description="Schedules the sample job, waits for it, and exits with 0 only if it passed.",
     )
     parser.add_argument(
         "--minutes", type=number(0.1, 1440), default=15.0, help="how long to wait for it (default: 15)"
@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(environment: Environment, options: argparse.Namespace) -> int:
-    """Schedules the sample job and waits for its end.
+    """Schedules the sample job and waits until it ends.
 
     Args:
         environment: where.
@@ -57,18 +57,18 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
 
 
 def follow(openqa: OpenQa, job_id: int, *, seconds: float) -> dict[str, Any]:
-    """Waits for the end of a job and prints each change of its state.
+    """Waits until a job ends, and prints each change of its state.
 
     Args:
         openqa: the API.
         job_id: the job.
-        seconds: how long to wait at most.
+        seconds: the longest time to wait.
 
     Returns:
         openQA's description of the finished job, with its modules.
 
     Raises:
-        DeploymentError: the job had not ended by then.
+        DeploymentError: the job did not end in time.
     """
     started = time.monotonic()
     shown = ""

@@ -1,4 +1,4 @@
-"""``status``: whether a deployment is well, at a glance."""
+"""``status``: shows at a glance whether a deployment is well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ops.deployment import (
 )
 from settings import Environment, naming
 
-# openQA lists its jobs whole: more than this is only counted as more.
+# openQA lists whole jobs, so only this many are counted.
 _JOBS = 500
 
 
@@ -29,14 +29,15 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "status",
         help="show hosts, workers, jobs and ringing alarms",
-        description="Shows the hosts of each group, what openQA has to do and the alarms that ring. Exits "
-        "with 0 only if the hosts with state are in service, openQA answers and no alarm rings.",
+        description="Shows the hosts of each group, openQA's workers and jobs, and the ringing alarms. Exits "
+        "with 0 only if the database's and the web UI's hosts are in service, openQA answers and no alarm "
+        "rings.",
     )
     parser.set_defaults(run=run)
 
 
 def run(environment: Environment, options: argparse.Namespace) -> int:
-    """Prints how a deployment is.
+    """Prints a deployment's state.
 
     Args:
         environment: which.
@@ -46,7 +47,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
         0 if it is well, else 1.
 
     Raises:
-        DeploymentError: it is not deployed, or AWS does not answer.
+        DeploymentError: the environment is not deployed, or AWS does not answer.
     """
     stack_outputs(environment, "webui")
     wrong = [*_hosts(environment), *_openqa(environment, options.url), *_alarms(environment)]
@@ -55,7 +56,7 @@ def run(environment: Environment, options: argparse.Namespace) -> int:
 
 
 def _hosts(environment: Environment) -> Iterator[str]:
-    """Prints the groups with their hosts, and tells what is wrong with them."""
+    """Prints the groups with their hosts, and yields what is wrong with them."""
     stateful = {naming.stateful_group(environment, "webui"): "webui"}
     if environment.database.host:
         stateful = {naming.stateful_group(environment, "database"): "database"} | stateful
@@ -92,7 +93,7 @@ def _described(member: Member, group: Group) -> str:
 
 
 def _openqa(environment: Environment, url: str | None) -> Iterator[str]:
-    """Prints what openQA has to do, or tells why it does not say."""
+    """Prints openQA's jobs and workers, or yields why it does not answer."""
     try:
         openqa = connect(environment, url=url)
         with understood(openqa):
@@ -114,7 +115,7 @@ def _jobs(openqa: OpenQa, state: str) -> str:
 
 
 def _alarms(environment: Environment) -> Iterator[str]:
-    """Prints the alarms that ring, and tells their names."""
+    """Prints the alarms that ring, and yields their names."""
     paginator = client(environment, "cloudwatch").get_paginator("describe_alarms")
     pages = paginator.paginate(AlarmNamePrefix=f"{naming.prefix(environment)}-")
     with asking_aws_to("read the alarms"):

@@ -104,7 +104,7 @@ def test_good_backups(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"{NOON}  PostgreSQL 17.6  cluster {SYSTEM}  timeline 1" in shown
     assert "000000010000000000000004" in shown
     assert run("verify") == 0
-    assert "3 objects, 0 of them" in capsys.readouterr().out
+    assert "3 objects and the fixed assets read, 0 damaged" in capsys.readouterr().out
 
 
 def test_a_listing_reads_no_more_than_it_shows(
@@ -121,7 +121,7 @@ def test_a_listing_reads_no_more_than_it_shows(
 
     monkeypatch.setattr(bucket.Bucket, "manifest", noted)
     assert run("list") == 0
-    assert "the log's newest segment, 000000010000000000000027" in capsys.readouterr().out
+    assert "newest segment of the log: 000000010000000000000027" in capsys.readouterr().out
     assert len(read) == 2
 
 
@@ -132,13 +132,13 @@ def test_the_newest_segment_is_one_that_is_complete(
     folder = f"database/postgres/{SYSTEM}/wal/0000000100000000/000000010000000000000004"
     s3.put_object(Bucket="backups", Key=f"{folder}/a.json", Body=b"{")
     assert run("list") == 0
-    assert "newest segment, 000000010000000000000003" in capsys.readouterr().out
+    assert "newest segment of the log: 000000010000000000000003" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("key", "body", "reason"),
     [
-        (f"base/{BASE.attempt}/{names.BASE}", b"x", "is truncated: 1 bytes"),
+        (f"base/{BASE.attempt}/{names.BASE}", b"x", "has the wrong size: 1 bytes"),
         (f"base/{BASE.attempt}/{names.BASE}", None, "is missing"),
         ("wal/0000000100000000/000000010000000000000003/a.gz", b"!", "was changed"),
     ],
@@ -178,7 +178,7 @@ def test_what_expires_while_all_is_read_is_not_missing(
     monkeypatch.setattr(bucket.Bucket, "keys", then_a_manifest_is_gone)
     monkeypatch.setattr(backups.DatabaseBackups, "found", then_both_are_gone)
     assert run("verify") == 0
-    assert "2 objects, 0 of them" in capsys.readouterr().out
+    assert "2 objects and the fixed assets read, 0 damaged" in capsys.readouterr().out
 
 
 def test_a_missing_segment_is_named(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,11 +97,11 @@ def test_credentials_of_another_account_do_nothing_there(
         assert main(["--env=fedora", *words]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     if deployed:
-        assert f"are of account 123456789012, and fedora is in account {account}: nothing was done" in said
+        assert f"belong to account 123456789012, but fedora is in account {account}: nothing was done" in said
     else:
         assert said.startswith("cannot read the stack openqa-fedora-")
-        assert f"of account {account}, us-east-1: " in said
-        assert said.endswith("deploy it first, or see whether the shell's credentials are of that account")
+        assert f"in account {account}, us-east-1: " in said
+        assert said.endswith("deploy it first, or check that the shell's credentials belong to that account")
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_what_is_no_answer_of_awss_is_told(
         assert main(["--env=local", "smoke"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
-        "cannot read the stack openqa-local-webui of account 123456789012, us-east-1: "
-        "no answer of AWS's, but a proxy's, say"
+        "cannot read the stack openqa-local-webui in account 123456789012, us-east-1: "
+        "the answer is not from AWS, but from a proxy, say"
     )
 
 
@@ -143,10 +143,10 @@ CUT = {"x-amzn-requestid": "1", "content-length": "100"}
 @pytest.mark.parametrize(
     ("status", "body", "headers", "said"),
     [
-        (200, PAGE, {}, "no answer of AWS's, but a proxy's, say|Internal Server Error"),
-        (200, b"<html></html>", {}, "no answer of AWS's, but a proxy's, say"),
-        (200, b"[1]", {}, "no answer of AWS's, but a proxy's, say|Internal Server Error"),
-        (403, PAGE, {}, "no answer of AWS's, but a proxy's, say"),
+        (200, PAGE, {}, "the answer is not from AWS, but from a proxy, say|Internal Server Error"),
+        (200, b"<html></html>", {}, "the answer is not from AWS, but from a proxy, say"),
+        (200, b"[1]", {}, "the answer is not from AWS, but from a proxy, say|Internal Server Error"),
+        (403, PAGE, {}, "the answer is not from AWS, but from a proxy, say"),
         (502, PAGE, {}, r"\(502\).*Bad Gateway"),
         (502, b"no upstream", {}, r"\(502\).*Bad Gateway"),
         (200, b"<a>", CUT, "the answer was cut off|Connection broken"),
@@ -188,7 +188,7 @@ def test_an_api_key_of_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         manager = boto3.client("secretsmanager", region_name=environment.region)
         arn = manager.create_secret(Name="bytes", SecretBinary=b"a key")["ARN"]
         monkeypatch.setattr(deployment, "stack_outputs", lambda *_: {"ApiKeySecretArn": arn, "Url": ""})
-        with pytest.raises(DeploymentError, match="the API key of local is no text: its secret holds bytes"):
+        with pytest.raises(DeploymentError, match="the API key of local is not text: its secret holds bytes"):
             deployment.connect(environment)
 
 
@@ -199,7 +199,7 @@ def test_an_endpoint_that_is_no_address_is_told(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "foo")
     assert main(["--env=local", *words]) == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said == "cannot ask AWS's cloudformation by the shell's settings: Invalid endpoint: foo"
+    assert said == "cannot use AWS's cloudformation with the shell's settings: Invalid endpoint: foo"
 
 
 @pytest.mark.parametrize(("method", "times"), [("GET", 4), ("POST", 1)])
@@ -210,7 +210,7 @@ def test_only_questions_are_repeated(
     # A proxy that gave up on openQA.
     with answering(504, b"") as (url, asked), pytest.raises(DeploymentError, match="504") as raised:
         OpenQa(url=url, key="k", secret="s").request(method, "isos")
-    assert ("look whether it was done" in str(raised.value)) == (method == "POST")
+    assert ("check whether it was done" in str(raised.value)) == (method == "POST")
     assert asked == [method] * times
 
 
@@ -229,7 +229,7 @@ def test_only_questions_are_repeated(
 def test_a_page_of_html_is_no_reason(body: bytes, said: str) -> None:
     with answering(503, body) as (url, _), pytest.raises(DeploymentError) as raised:
         OpenQa(url=url, key="k", secret="s").request("POST", "jobs")
-    assert f"does not do POST jobs: {said} before it is tried again" in str(raised.value)
+    assert f"POST jobs failed: {said} before you try again" in str(raised.value)
 
 
 def test_who_is_not_let_in_is_told_so_before_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_who_is_not_let_in_is_told_so_before_long(monkeypatch: pytest.MonkeyPatc
         with socket.create_connection(address), pytest.raises(DeploymentError) as raised:
             openqa.request("POST", "jobs")
     assert str(raised.value).endswith(
-        "does not do POST jobs: no connection in 0.1 s; only ranges that trusted names are let in"
+        "POST jobs failed: no connection within 0.1 s; only the ranges in trusted are let in"
     )
 
 

@@ -244,9 +244,14 @@ def test_who_follows_no_repository_has_nothing_brought_up_to_date(
 @pytest.mark.parametrize(
     ("environment", "kind", "what", "reason"),
     [
-        ("fedora", "compose", "https://example.org/a b", "is no compose; allowed: the https:// address"),
-        ("fedora", "compose", "FEDORA-2026-0123456789", "is no compose"),
-        ("fedora", "update", "FEDORA-2026-0123456789; reboot", "is no update; allowed: the id of an update"),
+        ("fedora", "compose", "https://example.org/a b", "is not a compose; allowed: the https:// address"),
+        ("fedora", "compose", "FEDORA-2026-0123456789", "is not a compose"),
+        (
+            "fedora",
+            "update",
+            "FEDORA-2026-0123456789; reboot",
+            "is not an update; allowed: the id of an update",
+        ),
         ("dev", "update", "FEDORA-2026-0123456789", "dev does not schedule with fedora_openqa"),
     ],
 )
@@ -275,7 +280,7 @@ def test_a_command_takes_a_moment_to_appear(ssm: Ssm, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("status", "details", "output", "reason"),
     [
-        ("TimedOut", "DeliveryTimedOut", "", "it ended as DeliveryTimedOut and said nothing"),
+        ("TimedOut", "DeliveryTimedOut", "", "it ended as DeliveryTimedOut, without any output"),
         ("Cancelled", "Cancelled", "openqa-on-aws: unpacking\n", "unpacking"),
     ],
 )
@@ -305,7 +310,7 @@ def test_a_host_that_is_gone_is_not_waited_for(
     monkeypatch.setattr(hosts.StatefulHost, "instance", lambda self: next(there, None))
     assert main.main(["--env=dev", "backups", "now"]) == 1
     assert capsys.readouterr().err == (
-        "the database host i-1 is no longer in service, and does not end what it was asked\n"
+        "the database host i-1 is no longer in service and will not finish the command\n"
     )
 
 

@@ -74,7 +74,7 @@ def test_a_builder_is_started_once(
     monkeypatch.setattr(disk_images, "client", lambda *_: groups)
     assert run(directory, "build") == 0
     assert groups.desired == {"openqa-here-builder-x86_64": 1}
-    assert "x86_64: a builder comes up" in capsys.readouterr().out
+    assert "x86_64: a builder is coming up" in capsys.readouterr().out
     assert run(directory, "build", "--arch", "x86_64") == 0
     assert "x86_64: a builder is at work already: i-0" in capsys.readouterr().out
     assert run(directory, "build", "--arch", "aarch64") == 1
@@ -87,7 +87,7 @@ def test_a_builder_that_is_not_deployed(
 ) -> None:
     monkeypatch.setattr(disk_images, "client", lambda *_: Groups())
     assert run(directory, "build") == 1
-    assert "here is not deployed with a builder of x86_64" in capsys.readouterr().err
+    assert "here is not deployed with a builder for x86_64" in capsys.readouterr().err
 
 
 def test_what_was_published(
@@ -102,7 +102,7 @@ def test_what_was_published(
     store.write(Manifest(checked="2026-01-01T00:00:00+00:00", images=(image,)), tag=None)
     assert run(directory, "list") == 0
     shown = capsys.readouterr().out
-    assert "x86_64: 1 images, current at 2026-01-01T00:00:00+00:00" in shown
+    assert "x86_64: 1 images, up to date as of 2026-01-01T00:00:00+00:00" in shown
     assert f"disk_a.img  0.0 GiB  sha256 {image.sha256}" in shown
     s3.put_object(Bucket="disk-images", Key="x86_64/manifest.json", Body=b"{")
     assert run(directory, "list") == 1
@@ -115,5 +115,5 @@ def test_a_profile_that_there_is_not_is_told(
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     assert run(directory, "build") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "cannot ask AWS's cloudformation by the shell's settings" in line
+    assert "cannot use AWS's cloudformation with the shell's settings" in line
     assert "nobody" in line

@@ -47,7 +47,7 @@ def test_what_got_scheduled_is_shown(
         "  https://openqa.example.org/tests/6  job jobs/6  qemu_x86_64",
         "  https://openqa.example.org/tests/7  job jobs/7  qemu_x86_64",
         "  not scheduled: upgrade: START_AFTER_TEST=absent",
-        "Scheduled 2 jobs; 1 could not be.",
+        "Scheduled 2 jobs; 1 could not be scheduled.",
     ]
 
 
@@ -59,9 +59,9 @@ def test_success_is_jobs(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["distri=x"], "'distri=x' is no setting"),
-        (["DISTRI"], "'DISTRI' is no setting"),
-        ([*WORDS, "DISTRI=other"], "DISTRI is there twice"),
+        (["distri=x"], "'distri=x' is not a setting"),
+        (["DISTRI"], "'DISTRI' is not a setting"),
+        ([*WORDS, "DISTRI=other"], "DISTRI is given twice"),
         (["DISTRI=x", "ARCH="], "VERSION, FLAVOR, ARCH missing"),
     ],
 )

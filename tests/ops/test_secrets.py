@@ -94,12 +94,17 @@ def test_a_broker_knows_its_client_by_either(
     [
         ("dev", "sign-in", "", 'standard input, for the secret sign_in: not a JSON object with "key" and'),
         ("dev", "sign-in", '{"key": "a\\nb", "secret": "c"}', "must be one line of text each"),
-        ("local", "sign-in", CLIENT, 'local has no secret sign-in: that is for sign_in.method = "OAuth2"'),
+        (
+            "local",
+            "sign-in",
+            CLIENT,
+            'local has no secret sign-in, which exists only with sign_in.method = "OAuth2"',
+        ),
         (
             "fedora",
             "broker",
             "{}",
-            'fedora has no secret broker: that is for [schedule] with program = "rules"',
+            'fedora has no secret broker, which exists only with [schedule] and program = "rules"',
         ),
     ],
 )
@@ -148,7 +153,7 @@ def test_a_key_of_workers_is_not_taken_from_hosts_that_have_it(
 ) -> None:
     aws.hosts = ["i-1", "i-2"]
     assert run(monkeypatch, "renew", "worker-key") == 1
-    assert "would refuse i-1, i-2, which have the worker-key of before" in capsys.readouterr().err
+    assert "would refuse i-1, i-2, which have the old worker-key" in capsys.readouterr().err
     assert (aws.values, aws.restarted) == ({}, [])
     assert run(monkeypatch, "renew", "api-key") == 0
 

@@ -105,10 +105,10 @@ def test_an_address_that_is_none_is_refused(url: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as raised:
         main(["--env", "local", f"--url={url}", "smoke"])
     assert raised.value.code == 2
-    assert f"--url: '{url}' is no address such as https://localhost:8443" in capsys.readouterr().err
+    assert f"--url: '{url}' is not an address such as https://localhost:8443" in capsys.readouterr().err
 
 
 def test_a_host_that_can_be_none_is_told() -> None:
     openqa = OpenQa(url="http://a..b", key="key", secret="secret")
-    with pytest.raises(DeploymentError, match=r"openQA at http://a\.\.b does not do GET jobs: "):
+    with pytest.raises(DeploymentError, match=r"openQA at http://a\.\.b: GET jobs failed: "):
         openqa.request("GET", "jobs")
