@@ -1,4 +1,4 @@
-"""The bucket of access logs: those of other buckets, and the load balancer's."""
+"""The bucket for access logs: the other buckets' and the load balancer's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from settings.naming import LOAD_BALANCER_LOGS, arn
 
 
 class AccessLogs(Construct):
-    """The bucket, to which S3 and Elastic Load Balancing deliver.
+    """The bucket to which S3 and Elastic Load Balancing deliver.
 
     Attributes:
-        bucket: the bucket, for others that name it as theirs.
+        bucket: the bucket, for buckets that log to it.
         name: its name.
     """
 
@@ -31,12 +31,12 @@ class AccessLogs(Construct):
             scope: the construct that it belongs to.
             id: its name there.
             environment: the settings.
-            removal_policy: what becomes of it with its stack.
+            removal_policy: what happens to it when its stack goes.
         """
         super().__init__(scope, id)
         bucket = s3.Bucket(
             self,
-            "Default",  # no part of its logical id, which stays
+            "Default",  # adds nothing to the logical id, which must not change
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,

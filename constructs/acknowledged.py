@@ -1,4 +1,4 @@
-"""Findings of the validation rules that are as they should be, each with its reason beside the resource."""
+"""Accepts findings of the validation rules, each with its reason, beside the resource."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ def acknowledge(construct: IConstruct, *rules: str, reason: str) -> None:
 
     Args:
         construct: where the findings are.
-        rules: the rules with their plugin, such as ``AwsSolutions::AwsSolutions-S1``: only so are they
-            reported.
+        rules: the rules with their plugin, such as ``AwsSolutions::AwsSolutions-S1``, as they are reported.
         reason: why this is right here.
     """
     Validations.of(construct).acknowledge(*(Acknowledgment(id=rule, reason=reason) for rule in rules))
 
 
 def acknowledge_patterns(construct: IConstruct, *resources: str, reason: str) -> None:
-    """Accepts that policies name resources by patterns; those without a ``*`` are no finding.
+    """Accepts that policies name resources by patterns; resources without a ``*`` are never reported.
 
     Args:
         construct: where the policies are.
@@ -39,13 +38,13 @@ def acknowledge_patterns(construct: IConstruct, *resources: str, reason: str) ->
 
 
 def reported(resource: Any) -> str:
-    """Returns a resource as the security rules name it: what is imported goes by its export's name.
+    """Returns a resource as the security rules name it: an import goes by its export's name.
 
     Args:
-        resource: text, or what CloudFormation makes text of.
+        resource: text, or a function that CloudFormation resolves to text.
 
     Raises:
-        ValueError: it is another function than those that ARNs are made with.
+        ValueError: it is not one of the functions that ARNs are built with.
     """
     match resource:
         case str():
@@ -58,5 +57,5 @@ def reported(resource: Any) -> str:
             return f"<{id}>"
         case {"Fn::GetAtt": [str(id), str(attribute)]}:
             return f"<{id}.{attribute}>"
-    message = f"{resource}: no name is known by which the security rules report it: a text, Fn::Join, "
-    raise ValueError(f"{message}Fn::ImportValue, Ref or Fn::GetAtt")
+    message = f"{resource}: it is unknown how the security rules report this; allowed: text, Fn::Join, "
+    raise ValueError(f"{message}Fn::ImportValue, Ref, Fn::GetAtt")

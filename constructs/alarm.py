@@ -1,4 +1,4 @@
-"""An environment's alarms, which differ in what they watch alone."""
+"""An environment's alarms, which differ only in what they watch."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def add_alarm(
     namespace: str | None = None,
     dimensions: Mapping[str, str] | None = None,
 ) -> None:
-    """Adds an alarm, which tells the environment's topic when it rings and when all is well again.
+    """Adds an alarm, which notifies the environment's topic when it rings and when all is well again.
 
     Args:
         scope: the construct that it belongs to.
         id: its name there.
         environment: the settings.
-        name: its name behind ``openqa-ENV-``.
-        meaning: what it says.
-        metric: what it watches; None: what it is named after.
+        name: its name after ``openqa-ENV-``.
+        meaning: what it means when it rings.
+        metric: the metric that it watches; None: the one with the alarm's name.
         statistic: how a period's figures become its value.
         threshold: it rings above this value.
-        below: it rings below instead.
-        period: seconds that make a value.
-        periods: how many values in a row must be so. CloudWatch looks at a day at most, if a period has less
-            than an hour; at seven otherwise.
-        missing: what a period without figures counts as. CloudWatch first takes figures of some periods
-            farther back instead, so that only short periods tell of silence soon:
+        below: it rings below the threshold instead.
+        period: the seconds that one value covers.
+        periods: how many values in a row must be beyond the threshold. Together they may cover a day at most
+            if a period is shorter than an hour, otherwise seven.
+        missing: what a period without figures counts as. CloudWatch first uses figures from some periods
+            farther back instead, so that only short periods show silence soon:
             docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
-        namespace: the metric's; None: the environment's own.
-        dimensions: the metric's.
+        namespace: the metric's namespace; None: the environment's own.
+        dimensions: the metric's dimensions.
     """
     topics = [environment.alarm_topic] if environment.alarm_topic else None
     cloudwatch.CfnAlarm(

@@ -1,4 +1,4 @@
-"""The bucket of the backups."""
+"""The backup bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from settings import Environment
 
 
 class BackupBucket(Construct):
-    """Where backups go: versioned, so that nothing that a host can do destroys one before its time.
+    """Where backups go: versioned, so that no host can destroy a backup before its time.
 
     Attributes:
         name: the bucket's name.
@@ -36,7 +36,7 @@ class BackupBucket(Construct):
             id: its name there.
             environment: the settings.
             logs: the bucket of access logs.
-            removal_policy: what becomes of it with its stack.
+            removal_policy: what happens to it when its stack goes.
         """
         super().__init__(scope, id)
         asked = environment.backups
@@ -56,7 +56,7 @@ class BackupBucket(Construct):
                     noncurrent_version_expiration=Duration.days(asked.keep_days),
                     abort_incomplete_multipart_upload_after=Duration.days(1),
                 ),
-                # What an expired object leaves once its versions are gone.
+                # An expired object leaves this marker once its versions are gone.
                 s3.LifecycleRule(expired_object_delete_marker=True),
             ],
             # Governance: an administrator who may bypass it can still undo a mistake.
@@ -70,12 +70,12 @@ class BackupBucket(Construct):
             self._replicate(bucket, asked.replicate_to)
 
     def _replicate(self, bucket: s3.Bucket, destination: str) -> None:
-        """Copies each new object to a bucket elsewhere; what is deleted here stays there."""
+        """Copies each new object to a bucket elsewhere; deletions are not copied."""
         role = iam.CfnRole(
             self,
             "Replication",
             description="copies backups to another bucket",
-            # Without a source: S3 documents none here, and a bucket takes roles of its own account alone.
+            # Without a source: S3 documents none here, and a bucket takes only roles of its own account.
             assume_role_policy_document=assumed_by("s3.amazonaws.com"),
         )
         iam.CfnRolePolicy(
@@ -101,7 +101,7 @@ class BackupBucket(Construct):
             ),
         )
         made = bucket.node.default_child
-        assert isinstance(made, s3.CfnBucket)  # noqa: S101  # so it is; the types do not say it
+        assert isinstance(made, s3.CfnBucket)  # noqa: S101  # always true, but the types do not say so
         made.replication_configuration = s3.CfnBucket.ReplicationConfigurationProperty(
             role=role.attr_arn,
             rules=[

@@ -1,4 +1,4 @@
-"""Alarms of the web UI's host: old tests, assets that are not kept, a volume that fills up."""
+"""Alarms of the web UI's host: outdated content, assets that are not backed up, a volume that fills up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
-# openQA gives out no jobs at 5 %.
+# At 5 % openQA stops assigning jobs.
 FREE_PERCENT = 10
-# A round may send or bring back terabytes; else there is one every half hour.
+# A round may send or bring back terabytes; otherwise there is one every half hour.
 ASSETS_SECONDS = 6 * HOUR
 
 
@@ -30,7 +30,7 @@ class ContentAlarms(Construct):
             statistic="Minimum",
             threshold=0,
             period=5 * MINUTE,
-            # Two rounds, and what they take.
+            # Two rounds, and the time that they take.
             periods=ceil(2 * environment.content.refresh_minutes / 5) + 1,
         )
         add_alarm(

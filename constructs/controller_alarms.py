@@ -34,7 +34,7 @@ class ControllerAlarms(Construct):
             metric="FleetsWithoutCapacity",
             statistic="Maximum",
             threshold=0,
-            # AWS is asked again after ten minutes, and until it answers nothing is missing.
+            # AWS is asked again after ten minutes, and until it answers nothing counts as missing.
             period=15 * MINUTE,
             periods=4,
             missing="notBreaching",
@@ -76,7 +76,7 @@ class ControllerAlarms(Construct):
             metric="Blind",
             statistic="Minimum",
             threshold=0,
-            # While openQA is silent, figures come every minute and a half: each period has some.
+            # While openQA does not answer, figures come every minute and a half, so every period has some.
             period=5 * MINUTE,
             periods=2,
             missing="notBreaching",

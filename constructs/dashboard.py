@@ -1,4 +1,4 @@
-"""The environment at a glance: a CloudWatch dashboard of its alarms, its queue, its fleets and its state."""
+"""The environment at a glance: a CloudWatch dashboard of its alarms, queue, fleets and state."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from constructs.alarm import HOUR, MINUTE
 from settings import Environment
 from settings.naming import Role, arn, metric_namespace, prefix, stateful_group
 
-# Of a dashboard's grid, which has 24 columns:
+# In units of a dashboard's grid, which has 24 columns:
 # docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 _WIDTH = 8
 _HEIGHT = 6
 _ALARMS_HEIGHT = 3
 
 Widget = Mapping[str, Any]
-# A metric as a dashboard has it: namespace, name, then names and values of its dimensions.
+# A metric in a dashboard's form: namespace, name, then the names and values of its dimensions.
 Metric = Sequence[str]
 
 
@@ -122,7 +122,7 @@ def _graphs(environment: Environment) -> list[Mapping[str, Any]]:
             ),
         ]
     if environment.database.rds:
-        # Of the alarms, as RDS's own name is known to no other stack.
+        # Taken from the alarms, because no other stack knows RDS's name.
         graphs += [
             _graph_of_alarm(environment, "CPU of RDS, %", "database-CPUUtilization"),
             _graph_of_alarm(environment, "Free of RDS, bytes", "database-FreeStorageSpace"),

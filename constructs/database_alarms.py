@@ -1,4 +1,4 @@
-"""Alarms of the database's host: backups cannot be relied on, the volume fills up, the certificate ends."""
+"""Alarms of the database's host: unreliable backups, a volume that fills up, a certificate that expires."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
-# What the log of half a day takes, while the backup bucket cannot be reached, should still find room.
+# Half a day's log should still fit while the backup bucket cannot be reached.
 FREE_PERCENT = 15
-# It is renewed 60 days before its end (userdata/host/certificates.py).
+# It is renewed 60 days before it expires (userdata/host/certificates.py).
 CERTIFICATE_DAYS = 30
 
 

@@ -1,4 +1,4 @@
-"""The bucket of disk images, and the alarms about what is in it."""
+"""The bucket of disk images, and the alarms about its content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from constructs.alarm import DAY, HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
-# Builders copy what is a third as old, so that only what no manifest names expires:
+# Builders renew objects at a third of this age, so that only those that no manifest names expire:
 # userdata/host/disk_images/build.py.
 KEEP_DAYS = 90
 
@@ -30,7 +30,7 @@ class DiskImages(Construct):
             scope: the construct that it belongs to.
             id: its name there.
             logs: the bucket of access logs.
-            removal_policy: what becomes of it with its stack.
+            removal_policy: what happens to it when its stack goes.
         """
         super().__init__(scope, id)
         bucket = s3.Bucket(
@@ -69,7 +69,7 @@ class DiskImageAlarms(Construct):
                 statistic="Maximum",
                 threshold=0,
                 period=HOUR,
-                # Runs are rare: what the last one said stays said.
+                # Runs are rare: the last one's result stands until the next.
                 missing="ignore",
             )
             add_alarm(
@@ -83,7 +83,7 @@ class DiskImageAlarms(Construct):
                 dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",
                 threshold=builder.overdue_days * DAY,
-                # The host tells none while it fetches images.
+                # The host sends no figures while it fetches images.
                 period=15 * MINUTE,
                 periods=4,
             )

@@ -15,15 +15,15 @@ from settings.naming import LOAD_BALANCER_LOGS
 
 # TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
-# ACM renews it earlier by weeks.
+# ACM renews it weeks earlier.
 CERTIFICATE_DAYS = 30
 
 
 class FrontDoor(Construct):
-    """A load balancer that ends TLS and passes everything to one target group.
+    """A load balancer that terminates TLS and passes everything to one target group.
 
     Attributes:
-        url: what people type, without a slash at its end.
+        url: what people type, without a slash at the end.
         target_group: the ARN of the target group.
     """
 
@@ -42,16 +42,16 @@ class FrontDoor(Construct):
         logs: str,
         hosted_zone_id: str | None,
     ) -> None:
-        """Makes it.
+        """Makes the load balancer and what belongs to it.
 
         Args:
             scope: the construct that it belongs to.
             id: its name there.
             environment: the settings.
             vpc: the VPC's id.
-            subnets: the ids of public subnets, in two zones at least.
+            subnets: the ids of public subnets, in at least two zones.
             security_group: the id of the group that says who may talk to it.
-            logs: the name of the bucket of its access logs.
+            logs: the name of the bucket for its access logs.
             hosted_zone_id: the id of the domain's public hosted zone; None: there is no domain, and no HTTPS.
         """
         super().__init__(scope, id)
@@ -87,7 +87,7 @@ class FrontDoor(Construct):
             "access_logs.s3.bucket": logs,
             "access_logs.s3.prefix": LOAD_BALANCER_LOGS,
             "deletion_protection.enabled": "false" if environment.disposable else "true",
-            # Workers and browsers keep websockets open on which nothing may happen for minutes.
+            # Workers and browsers keep websockets open that may be silent for minutes.
             "idle_timeout.timeout_seconds": "3600",
             "routing.http.drop_invalid_header_fields.enabled": "true",
         }
@@ -141,7 +141,7 @@ class FrontDoor(Construct):
             statistic="Maximum",
             threshold=1,
             below=True,
-            # A new host is there sooner, unless it has to wait for what its predecessor holds. While none is
+            # A new host is up sooner, unless it has to wait for what its predecessor holds. While no host is
             # registered, there are no figures.
             period=MINUTE,
             periods=15,
@@ -205,6 +205,6 @@ class FrontDoor(Construct):
             threshold=CERTIFICATE_DAYS,
             below=True,
             period=DAY,
-            # ACM tells it once or twice a day, and no more when it is too late.
+            # ACM reports it once or twice a day, and stops when the certificate has expired.
             missing="ignore",
         )

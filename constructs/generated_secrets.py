@@ -19,13 +19,13 @@ class GeneratedSecrets(Construct):
 
     Attributes:
         database: the ARN of the database role's password.
-        api_key: the ARN of an administrator's key (16 hexadecimal digits) and secret (16 more) at openQA's
+        api_key: the ARN of an administrator's key (16 hexadecimal digits) and secret (16 more) for openQA's
             API.
-        worker_key: the same of workers, which administer nothing.
-        sign_in: the ARN of the OAuth2 client's ``{"key", "secret"}``, which the operator puts there; None
-            where people do not sign in with OAuth2.
-        broker: the ARN of what the consumer of messages needs at its broker: ``{"password", "ca",
-            "certificate", "key"}``, the latter three PEM texts, which the operator puts there; None where no
+        worker_key: the same for workers, which administer nothing.
+        sign_in: the ARN of the OAuth2 client's ``{"key", "secret"}``, which the operator enters; None: people
+            do not sign in with OAuth2.
+        broker: the ARN of what the consumer of messages needs at its broker, ``{"password", "ca",
+            "certificate", "key"}`` (the latter three are PEM texts), which the operator enters; None: no
             messages are consumed by rules.
     """
 
@@ -44,7 +44,7 @@ class GeneratedSecrets(Construct):
             scope: the construct that they belong to.
             id: their name there.
             environment: the settings.
-            removal_policy: what becomes of them with their stack.
+            removal_policy: what happens to them when their stack goes.
         """
         super().__init__(scope, id)
         self._environment = environment

@@ -1,4 +1,4 @@
-"""What an operator may have a host do, through Systems Manager: commands with names, never a shell."""
+"""What an operator may have a host do through Systems Manager: named commands, never a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from settings import Environment
 from settings.messages import COMPOSE, UPDATE
 from settings.naming import Role, arn, host_tags, prefix, stack
 
-# Systems Manager's longest; how long a restore takes is the database's size's affair.
+# The longest that Systems Manager allows, because a restore takes as long as the database is large.
 _TIMEOUT_SECONDS = 48 * 3600
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
 
@@ -26,8 +26,8 @@ class Parameter:
     """A parameter of a command.
 
     Attributes:
-        pattern: what it must match, anchored; nothing that means something to a shell.
-        default: what it is unless given; None: it must be given.
+        pattern: what it must match, anchored; it lets through nothing that means something to a shell.
+        default: its value if not given; None: it must be given.
         description: what it is for.
     """
 
@@ -43,8 +43,8 @@ class HostCommand:
     Attributes:
         name: the document is ``openqa-ENVIRONMENT-ROLE-NAME``.
         description: what it does.
-        words: the command's, with ``{{ Parameter }}`` where a parameter stands.
-        parameters: by name.
+        words: the command's words, with ``{{ Parameter }}`` in place of each parameter.
+        parameters: its parameters by name.
     """
 
     name: str
@@ -53,7 +53,7 @@ class HostCommand:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
-# By which progress is asked for.
+# Identifies the run whose progress is asked for.
 _RUN = Parameter(pattern="^[0-9a-f]{32}$", description="a name of this run's own")
 PROGRESS = HostCommand(
     name="progress",
@@ -113,7 +113,7 @@ SCHEDULE = HostCommand(
 
 
 class HostCommands(Construct):
-    """The documents of a host's commands, and the policy for those who may run them, on that host alone."""
+    """The documents of a host's commands, and the policy of those who may run them, on that host only."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class HostCommands(Construct):
         role: Role,
         commands: Sequence[HostCommand],
     ) -> None:
-        """Makes documents and policy.
+        """Makes the documents and the policy.
 
         Args:
             scope: the construct that they belong to.

@@ -1,4 +1,4 @@
-"""The JSON document that tells an instance what it is: no secrets, only where they are."""
+"""The JSON document that tells an instance what it is: it holds no secrets, only where they are."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def host_document(
         architecture: its processor.
         images: the container images that it runs, and where their archives are; None: in the AMI.
         secrets: the ARNs of the secrets that it may read.
-        os: what it runs; None: what all hosts do.
+        os: its operating system; None: the environment's.
         stack: the stack to signal; None: none.
         resource: the logical id to signal in it; None: none.
     """
@@ -174,7 +174,7 @@ def builder_document(builder: Builder, *, bucket: str) -> Document:
 
 
 def disk_images_document(environment: Environment, bucket: str | None) -> Document:
-    """Returns what the web UI's document holds about disk images; nothing where there are no builders."""
+    """Returns what the web UI's document holds about disk images; nothing if there are no builders."""
     if bucket is None:
         return {}
     architectures = [builder.architecture for builder in environment.builders]
@@ -182,7 +182,7 @@ def disk_images_document(environment: Environment, bucket: str | None) -> Docume
 
 
 def _tap(content: Content) -> Document:
-    """What tap hosts alone are told: others need not be replaced when it changes."""
+    """For tap hosts only: other hosts need not be replaced when it changes."""
     return {"tap_address": str(content.tap_address), "packages": list(content.worker_packages)}
 
 

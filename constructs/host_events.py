@@ -1,4 +1,4 @@
-"""The log of what hosts tell about their failures."""
+"""The log of what hosts report about their failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from settings import Environment
 from settings.naming import arn, host_events, prefix
 from userdata.host import failure
 
-# Who writes to a log group for a rule: EventBridge's user guide, "CloudWatch Logs permissions".
+# The services that write to a log group for a rule: EventBridge's user guide, "CloudWatch Logs permissions".
 _WRITERS = {"Service": ["delivery.logs.amazonaws.com", "events.amazonaws.com"]}
 
 
@@ -39,7 +39,7 @@ class HostEvents(Construct):
                             "Action": "logs:CreateLogStream",
                             "Resource": f"{place}:*",
                         },
-                        # For this rule alone: else somebody else's could have the service write here.
+                        # Only for this rule: otherwise somebody else's could have the service write here.
                         {
                             "Effect": "Allow",
                             "Principal": _WRITERS,

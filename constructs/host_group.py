@@ -1,4 +1,4 @@
-"""An Auto Scaling group of hosts that come and go: of one instance type, or of several, or partly spot."""
+"""An Auto Scaling group of hosts that come and go: of one or several instance types, some of them spot."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def host_group(
     on_demand_percent: int = 100,
     protected: bool | None = None,
 ) -> _Group:
-    """Makes the group, as ``Group`` of what it belongs to.
+    """Makes the group, under the id ``Group``.
 
     Args:
-        scope: what it belongs to.
+        scope: the construct that it belongs to.
         name: its name.
-        sizes: how few and how many hosts it has.
+        sizes: its minimum and maximum number of hosts.
         subnets: the ids of the subnets that hosts boot in.
         template: what hosts are.
         instance_types: the types that hosts may be, the preferred one first.
-        ready_seconds: how long a host may take until it is ready.
-        drain_seconds: how long the group waits for a host's sign of life while it drains.
-        tags: of hosts, beside their name.
-        why_no_notifications: why the group needs none, for AwsSolutions-AS3.
-        on_demand_percent: how many of a hundred hosts are no spot hosts.
-        protected: whether new hosts are protected from scale-in; None: not said.
+        ready_seconds: how long a host may take to get ready.
+        drain_seconds: how long the group waits for a sign of life from a draining host.
+        tags: the hosts' tags besides their name.
+        why_no_notifications: why the group needs no notifications, for AwsSolutions-AS3.
+        on_demand_percent: the percentage of hosts that are not spot.
+        protected: whether new hosts are protected from scale-in; None: not set.
 
     Returns:
         The group.

@@ -1,4 +1,4 @@
-"""How hosts are launched: all that determines an instance is in its launch template."""
+"""How hosts are launched: everything that determines an instance is in its launch template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from settings import Environment
 
 BOOT_SCRIPT = Path(__file__).parent.parent / "userdata" / "boot.sh"
 
-# Where each system's AMI has its root volume.
+# The root volume's device in each system's AMI.
 ROOT_DEVICES = {"debian": "/dev/xvda", "fedora": "/dev/sda1"}
 
 
@@ -65,7 +65,7 @@ class HostLaunchTemplate(Construct):
             root_gib: the root volume's size in GiB.
             nested_virtualization: ask for KVM inside the instance; never for metal types, which refuse it.
             detailed_monitoring: metrics every minute instead of every five.
-            tags: further tags of instances and volumes.
+            tags: more tags of instances and volumes.
         """
         super().__init__(scope, id)
         template = ec2.CfnLaunchTemplate(
@@ -78,7 +78,7 @@ class HostLaunchTemplate(Construct):
                 network_interfaces=[
                     ec2.CfnLaunchTemplate.NetworkInterfaceProperty(
                         device_index=0,
-                        # Said here: hosts move between subnets (`egress`) with all that they need.
+                        # Set here, so that hosts that move between subnets (`egress`) have what they need.
                         associate_public_ip_address=environment.network.egress == "public-ip",
                         groups=list(security_groups),
                         delete_on_termination=True,
@@ -104,12 +104,12 @@ class HostLaunchTemplate(Construct):
                     else None
                 ),
                 monitoring=ec2.CfnLaunchTemplate.MonitoringProperty(enabled=detailed_monitoring),
-                # A host that powers itself off is of no more use.
+                # A host that powers itself off is of no further use.
                 instance_initiated_shutdown_behavior="terminate",
                 user_data=Fn.base64(
                     boot_script(
                         {
-                            # Ids and ARNs that CloudFormation fills in hold nothing that JSON would escape.
+                            # The ids and ARNs that CloudFormation fills in need no escaping in JSON.
                             "DOCUMENT": json.dumps(document),
                             "BUNDLE_BUCKET": bundle.bucket,
                             "BUNDLE_KEY": bundle.key,
@@ -133,10 +133,10 @@ class HostLaunchTemplate(Construct):
 
 
 def boot_script(values: Mapping[str, str], script: Path = BOOT_SCRIPT) -> str:
-    """Returns the user data: the boot script with its ``@@TOKEN@@`` replaced.
+    """Returns the user data: the boot script with each ``@@TOKEN@@`` replaced.
 
     Args:
-        values: by token, what takes its place.
+        values: the replacements by token.
         script: the script.
     """
     text = script.read_text(encoding="utf-8")

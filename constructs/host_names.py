@@ -8,9 +8,9 @@ from constructs.acknowledged import acknowledge
 
 
 class HostNames(Construct):
-    """The table; DynamoDB encrypts it, as it does all.
+    """The table; DynamoDB encrypts it, as it does every table.
 
-    It may be emptied at any time: hosts that run write their leases anew.
+    It may be emptied at any time: running hosts write their leases again.
 
     Attributes:
         table: its name.

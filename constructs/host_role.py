@@ -1,4 +1,4 @@
-"""What a host may do: an IAM role whose every statement names what it is for."""
+"""What a host may do: an IAM role, built from statements with one purpose each."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class HostRole(Construct):
     profile_arn: str
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, description: str) -> None:
-        """Makes the role, which may do nothing yet but what Session Manager needs.
+        """Makes the role, which so far may only do what Session Manager needs.
 
         Args:
             scope: the construct that it belongs to.
             id: its name there.
             environment: the settings.
-            description: what hosts with it are, for IAM's lists.
+            description: what its hosts are, for IAM's lists.
         """
         super().__init__(scope, id)
         self._environment = environment
@@ -61,7 +61,7 @@ class HostRole(Construct):
             )
 
     def allow_own_group(self, group: str) -> None:
-        """Lets a host complete its lifecycle hooks, tell that it is unhealthy, and why it failed.
+        """Lets a host complete its lifecycle hooks, and report that it is unhealthy and why it failed.
 
         Args:
             group: the Auto Scaling group's name.
@@ -103,12 +103,12 @@ class HostRole(Construct):
         )
 
     def allow_attach(self, *, volume: str, interface: str, group: str) -> None:
-        """Lets a host take over its volume and its fixed interface, and let go of them.
+        """Lets a host attach and detach its volume and its fixed interface.
 
         Args:
             volume: the volume's id.
             interface: the network interface's id.
-            group: the Auto Scaling group whose instances may be attached to.
+            group: the Auto Scaling group to whose instances they may be attached.
         """
         own = {"StringEquals": {"aws:ResourceTag/aws:autoscaling:groupName": group}}
         attach = [
@@ -148,12 +148,12 @@ class HostRole(Construct):
         self._allow(["secretsmanager:GetSecretValue"], list(arns))
 
     def allow_read_files(self, files: Iterable[PublishedFile]) -> None:
-        """Lets a host fetch published files: just these objects."""
+        """Lets a host fetch published files: only these objects."""
         begin = f"arn:{partition(self._environment)}:s3:::"
         self._allow(["s3:GetObject"], [f"{begin}{file.bucket}/{file.key}" for file in files])
 
     def allow_backups(self, *, bucket: str, prefix: str) -> None:
-        """Lets a host write new objects below a prefix of the backup bucket and read them: never delete.
+        """Lets a host write and read objects below a prefix of the backup bucket, but never delete them.
 
         Args:
             bucket: the bucket's name.
@@ -168,7 +168,7 @@ class HostRole(Construct):
         )
 
     def allow_publish_images(self, *, bucket: str, prefix: str) -> None:
-        """Lets a host publish disk images below a prefix, and read there what it published: never delete.
+        """Lets a host publish disk images below a prefix and read them, but never delete them.
 
         Args:
             bucket: the bucket's name.
@@ -217,8 +217,8 @@ class HostRole(Construct):
         Args:
             subnets: the ids of the subnets that their hosts may boot in.
         """
-        # By a pattern: a role's policies have no room for each fleet's name. The tag tells an environment
-        # from another whose name begins as the names of its fleets' groups do.
+        # A pattern, because a role's policies have no room for each fleet's name. The tag keeps out other
+        # environments whose name begins as the names of this one's fleet groups do.
         groups = self._arn(
             "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{fleet_group(self._environment, '*')}"
         )
@@ -234,9 +234,9 @@ class HostRole(Construct):
             because="The ARN of a group holds a random id before the name, and fleets come and go; the "
             "condition narrows this to the environment's.",
         )
-        # Other zones: not how many hosts there may be, nor what they are. Another launch template takes
-        # ec2:RunInstances besides, which no host may: the user guide of EC2 Auto Scaling, "Control Amazon EC2
-        # launch template usage in Auto Scaling groups".
+        # The zones, but not how many hosts there may be, nor what they are. Setting another launch template
+        # also takes ec2:RunInstances, which no host has: the user guide of EC2 Auto Scaling, "Control Amazon
+        # EC2 launch template usage in Auto Scaling groups".
         self._allow(
             ["autoscaling:UpdateAutoScalingGroup"],
             [groups],
@@ -296,7 +296,7 @@ class HostRole(Construct):
         because: str | None = None,
     ) -> None:
         self._statements.append(allow(actions, resources, conditions))
-        # An inline policy is there as soon as the role is: no instance boots before it.
+        # An inline policy exists as soon as the role does: no instance boots without it.
         self._role.policies = [inline_policy("Host", self._statements)]
         if because:
             acknowledge_patterns(self, *resources, reason=because)

@@ -1,4 +1,4 @@
-"""A builder of disk images: an Auto Scaling group that is empty but while it builds."""
+"""A builder of disk images: an Auto Scaling group that is empty except while it builds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from settings import Builder, Environment
 from settings.naming import builder_group, host_tags, images_prefix
 
 READY_SECONDS = 1800  # createhdds' packages
-METAL_READY_SECONDS = 3600  # and a metal type takes over 20 minutes at times, before it boots anything
+METAL_READY_SECONDS = 3600  # also, a metal type may take over 20 minutes before it boots anything
 STOP_SECONDS = 300
 
 
 class ImageBuilder(Construct):
-    """The builder of an architecture.
+    """The builder for an architecture.
 
-    A schedule, or an operator, sets the group's size to one; the host itself sets it back to none.
+    A schedule or an operator sets the group's size to one; the host itself sets it back to zero.
     """
 
     def __init__(

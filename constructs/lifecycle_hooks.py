@@ -1,4 +1,4 @@
-"""The two moments at which a host has a say in its own life: it is ready, and it is to go."""
+"""The two moments at which a host has a say in its own life: when it is ready, and when it must go."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Hook = autoscaling.CfnAutoScalingGroup.LifecycleHookSpecificationProperty
 
 
 def lifecycle_hooks(*, ready_seconds: int, drain_seconds: int) -> list[Hook]:
-    """Returns a group's hooks, to stand in its own specification, so that the first instance has them.
+    """Returns a group's hooks, for its own specification, so that even the first instance has them.
 
     Args:
-        ready_seconds: how long a host may take to get ready; then it is given up.
-        drain_seconds: how long a host may be silent while it drains; then it goes. With heartbeats a host
+        ready_seconds: how long a host may take to get ready before it is given up.
+        drain_seconds: how long a draining host may be silent before it is terminated. With heartbeats a host
             gets up to a hundred times that, and at most 48 hours.
     """
     return [

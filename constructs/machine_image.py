@@ -14,13 +14,13 @@ def machine_image(stack: Stack, *, image: str | None, architecture: Architecture
 
     Args:
         stack: the stack that launches it.
-        image: an AMI's id, or the name of an SSM parameter, as the settings have it.
+        image: an AMI's id or the name of an SSM parameter, from the settings.
         architecture: the hosts' processor.
     """
     assert image is not None  # noqa: S101 (the settings were validated: fleets and hosts have an image)
     if image.startswith("ami-"):
         return image
-    # An update keeps a parameter's value, so another SSM parameter is another parameter of the template.
+    # An update keeps a parameter's value, so each SSM parameter needs its own parameter of the template.
     name = hashlib.sha256(image.encode()).hexdigest()[:8]
     return CfnParameter(
         stack,

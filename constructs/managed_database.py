@@ -13,16 +13,16 @@ from constructs.alarm import MINUTE, add_alarm
 from settings import Environment, Rds
 from settings.naming import prefix
 
-# The version of userdata/containers/database: dumps load into the same.
+# The version of userdata/containers/database, so that its dumps load.
 POSTGRES = "17"
-_FULL = 0.1  # of the volume is left
+_FULL = 0.1  # the share of the volume that is left
 
 
 class ManagedDatabase(Construct):
-    """The instance, with openQA's database and role; it rings when it runs full or busy.
+    """The instance, with openQA's database and role, and alarms for a full volume and a busy processor.
 
     Attributes:
-        endpoint: the name of its server, which its certificate holds.
+        endpoint: its server's name, which is in its certificate.
     """
 
     endpoint: str
@@ -38,13 +38,13 @@ class ManagedDatabase(Construct):
         security_group: str,
         password: str,
     ) -> None:
-        """Makes it.
+        """Makes the instance and what belongs to it.
 
         Args:
             scope: the construct that it belongs to.
             id: its name there.
             environment: the settings.
-            settings: those of the instance.
+            settings: the instance's settings.
             subnets: the ids of private subnets in two zones or more.
             security_group: the id of the group that says who may talk to it.
             password: the ARN of the secret with the role's password.
@@ -62,7 +62,7 @@ class ManagedDatabase(Construct):
             parameters={
                 "rds.force_ssl": "1",
                 "log_min_duration_statement": "5000",
-                "log_parameter_max_length": "0",  # openQA's API key is one
+                "log_parameter_max_length": "0",  # openQA's API key is such a parameter
                 "log_lock_waits": "1",
             },
         )
@@ -75,7 +75,7 @@ class ManagedDatabase(Construct):
             multi_az=True,
             db_name="openqa",
             master_username="openqa",
-            # A reference that CloudFormation resolves: the template has no password.
+            # A reference that CloudFormation resolves: the template contains no password.
             master_user_password=SecretValue.secrets_manager(password).unsafe_unwrap(),
             allocated_storage=str(settings.volume_gib),
             storage_type="gp3",
@@ -90,8 +90,8 @@ class ManagedDatabase(Construct):
             delete_automated_backups=environment.disposable,
             copy_tags_to_snapshot=True,
             deletion_protection=not environment.disposable,
-            # Into a group that RDS makes, with no end (docs/backups.md): one of ours would have to be there
-            # before, under the instance's name, and a name given later would replace the instance.
+            # Into a log group that RDS creates, which keeps everything (docs/backups.md): one of ours would
+            # have to exist first, under the instance's name, and naming the instance later would replace it.
             enable_cloudwatch_logs_exports=["postgresql"],
             tags=[{"key": "Name", "value": name}],
         )

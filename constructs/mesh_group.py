@@ -13,7 +13,7 @@ GRE = "47"  # the IP protocol's number, which has no ports
 
 
 class MeshGroup(Construct):
-    """The security group that hosts of a mesh fleet have beside that of all workers.
+    """The security group that hosts of a mesh fleet have besides that of all workers.
 
     Attributes:
         group_id: the group's id.

@@ -1,4 +1,4 @@
-"""Alarms of openQA's background jobs, which Minion keeps: some failed, or they pile up."""
+"""Alarms about openQA's background jobs, which Minion runs: some failed, or they pile up."""
 
 from __future__ import annotations
 

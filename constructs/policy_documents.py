@@ -15,8 +15,8 @@ def assumed_by(service: str, *, source: str | None = None) -> Mapping[str, Any]:
 
     Args:
         service: the service's principal.
-        source: the ARN of what it may act for, wildcards and all: else somebody could have it act for what is
-            his. None: the service does not say for what it acts.
+        source: the ARN, maybe with wildcards, of what the service may act for: otherwise others could have it
+            act for resources of theirs. None: the service does not say what it acts for.
     """
     statement: dict[str, Any] = {
         "Effect": "Allow",

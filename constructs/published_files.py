@@ -23,13 +23,13 @@ class PublishedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedBundle(PublishedFile):
-    """What instances run, and the SHA-256 by which they know it, in hexadecimal digits."""
+    """What instances run, and the SHA-256 that they check it by, in hexadecimal digits."""
 
     sha256: str
 
 
 def publish_bundle(stack: Stack, bundle: Bundle) -> PublishedBundle:
-    """Publishes the bundle of what instances run, which lies in the app's output folder."""
+    """Publishes the bundle of what instances run, from the app's output folder."""
     location = stack.synthesizer.add_file_asset(
         source_hash=bundle.sha256,
         file_name=bundle.path.name,
@@ -53,7 +53,7 @@ def publish_recipes(
     Returns:
         Where each is; None: in the AMI.
     """
-    # With packages of one's own an image is in no AMI, but in those that were made with it.
+    # An image with the environment's own packages is not in the AMI.
     return {
         name: None
         if environment.image.golden and not environment_recipe(environment, name, architecture).packages
@@ -74,7 +74,7 @@ def publish_recipe(
         architecture: the processor that it is for.
     """
     recipe = environment_recipe(environment, name, architecture)
-    # The CDK CLI runs this when it publishes: synth needs no image built.
+    # The CDK CLI runs this when it publishes, so synth needs no built image.
     location = stack.synthesizer.add_file_asset(
         source_hash=recipe.hash,
         executable=[sys.executable, "-m", "images", *recipe.words],
@@ -84,6 +84,6 @@ def publish_recipe(
 
 
 def environment_recipe(environment: Environment, name: str, architecture: Architecture) -> Recipe:
-    """Returns what a container image or artifact of an environment is made of; takes what the others do."""
+    """Returns the recipe of an environment's container image or artifact; see `publish_recipe`."""
     packages = environment.content.worker_packages if name == "worker" else ()
     return Recipe(name, system(name, environment.os), architecture, packages)

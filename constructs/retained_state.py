@@ -44,20 +44,20 @@ class RetainedState(Construct):
         private_zone_id: str,
         removal_policy: RemovalPolicy,
     ) -> None:
-        """Makes them.
+        """Makes the volume, the interface and its name.
 
         Args:
             scope: the construct that they belong to.
             id: their name there.
             environment: the settings.
-            role: the host that they belong to, which is its name in the private zone, too.
+            role: the host that they belong to, which is also its name in the private zone.
             address: the interface's address, inside the subnet.
             volume_gib: the volume's size in GiB.
-            volume_mibps: its throughput in MiB/s; None: gp3's least, 125.
+            volume_mibps: its throughput in MiB/s; None: gp3's minimum, 125.
             subnet: the id of the private subnet in the hosts' zone.
             security_group: the id of the group that says who may talk to the address.
             private_zone_id: the private hosted zone's id.
-            removal_policy: what becomes of the volume with its stack.
+            removal_policy: what happens to the volume when its stack goes.
         """
         super().__init__(scope, id)
         network = environment.network
@@ -95,6 +95,6 @@ class RetainedState(Construct):
             name=f"{role}.{private_zone(environment)}.",
             type="A",
             ttl="60",
-            # The interface's own word: a name never leads to an address that no interface has yet.
+            # From the interface itself: the name never leads to an address that no interface has yet.
             resource_records=[interface.attr_primary_private_ip_address],
         )

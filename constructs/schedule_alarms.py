@@ -1,4 +1,4 @@
-"""Alarms about builds that are not scheduled: messages are not heard or dealt with, or the clock is not."""
+"""Alarms about builds that are not scheduled: messages or times of the timetable are not dealt with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from constructs.alarm import HOUR, MINUTE, add_alarm
 
 from settings import Environment
 
-# Our consumer keeps up within seconds. What fedora_openqa fails with is tried for a day
-# (userdata/messages/fedora.py), and some messages it fails with on purpose.
+# Our own consumer keeps up within seconds. Messages that fedora_openqa fails on are retried for a day
+# (userdata/messages/fedora.py), and on some it fails on purpose.
 _LAG_SECONDS: Mapping[str, int] = {"rules": 30 * MINUTE, "fedora_openqa": 25 * HOUR}
 _TIMETABLE_LAG_SECONDS = 30 * MINUTE
 
 
 class ScheduleAlarms(Construct):
-    """One alarm for each way by which an environment schedules builds."""
+    """One alarm for each way in which an environment schedules builds."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
         """Makes the alarms.

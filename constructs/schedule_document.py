@@ -1,4 +1,4 @@
-"""What the web UI's host is told of the messages and the timetable that schedule jobs."""
+"""What the web UI host's document holds about the messages and the timetable that schedule jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from settings import Environment, messages
 
 
 def schedule_document(environment: Environment) -> Document:
-    """Returns the document's parts on messages and timetable; nothing of what there is not."""
+    """Returns the document's parts on messages and on the timetable, if the environment has them."""
     return {**_messages(environment), **_timetable(environment)}
 
 

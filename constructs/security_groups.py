@@ -1,4 +1,4 @@
-"""Who may talk to whom: every security group and every rule, made from one table."""
+"""Who may talk to whom: all security groups and rules, made from one table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DESCRIPTIONS: Mapping[Group, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """One kind of traffic that is let through; all other is not.
+    """One kind of traffic that is allowed; everything else is not.
 
     Attributes:
         source: who opens the connection.
@@ -76,7 +76,7 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
             ("builder", "internet", (443, 443), "AWS, packages, git and what is installed into images"),
             ("builder", "internet", (80, 80), "Packages and what is installed into images"),
         ]
-    # EC2 knows a rule by its ports and peer alone: of two that are alike, the one that goes takes both.
+    # EC2 identifies a rule by its ports and peer alone: removing one of two equal rules would remove both.
     unlike: dict[tuple[Group | Peer, Group | Peer, tuple[int, int] | None], str] = {}
     for who, whom, ports, why in table:
         unlike.setdefault((who, whom, ports), why)
@@ -86,7 +86,7 @@ def flows(environment: Environment) -> tuple[Flow, ...]:
 
 
 def client_networks(environment: Environment) -> tuple[str, ...]:
-    """Returns the networks from which the web UI is reached: all, where the environment says so."""
+    """Returns the networks that can reach the web UI: everything, if the environment is public."""
     return (ANYWHERE,) if environment.public else tuple(str(network) for network in environment.trusted)
 
 

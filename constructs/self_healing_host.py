@@ -1,6 +1,6 @@
 """A host that comes back by itself: an Auto Scaling group of exactly one, which keeps volume and address.
 
-It rings when its root disk fills up, which holds nothing that is kept.
+An alarm rings when its root disk, on which nothing is kept, fills up.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from fleet import catalogue
 from settings import Environment, StatefulHost
 from settings.naming import Role, backup_prefix, host_tags, stateful_group
 
-# It boots, waits for what its predecessor holds (userdata/host/volume.py), then until its service works
-# (userdata/host/ready.py), and says itself what did not come in time.
+# It boots, waits for what its predecessor holds (userdata/host/volume.py), then for its service to work
+# (userdata/host/ready.py), and reports what did not come in time.
 READY_SECONDS = 1800
 READY = f"PT{READY_SECONDS // 60}M"
 DRAIN_SECONDS = 300  # stop, unmount, detach: within two minutes
@@ -43,7 +43,7 @@ class SelfHealingHost(Construct):
     """The database's or the web UI's host.
 
     Attributes:
-        role: what it may do, to which the stack adds what is particular to it.
+        role: what it may do; the stack adds what is specific to it.
         group: the Auto Scaling group.
     """
 
@@ -83,7 +83,7 @@ class SelfHealingHost(Construct):
             images: the container images that it runs, and where they are.
             secrets: the ARNs of the secrets that it reads; None: there is no such secret.
             bundle: what instances run.
-            document: what its document holds beside what every host's does.
+            document: what its document holds beyond every host's.
             target_groups: the ARNs of the load balancer's target groups that it is in.
         """
         super().__init__(scope, id)
@@ -136,7 +136,7 @@ class SelfHealingHost(Construct):
             name="DatabaseRootFreePercent" if role == "database" else "RootFreePercent",
             meaning=f"less than {FREE_PERCENT} % of the root disk of {name} is free for an hour, or nothing "
             "is known of it (docs/operating.md)",
-            # A rehearsal of a restore takes room there for a time.
+            # A restore's rehearsal takes room there for a time.
             statistic="Maximum",
             threshold=FREE_PERCENT,
             below=True,
@@ -147,7 +147,7 @@ class SelfHealingHost(Construct):
     def _group(
         self, name: str, *, subnet: str, target_groups: Sequence[str], tags: Mapping[str, str]
     ) -> autoscaling.CfnAutoScalingGroup:
-        """The group of exactly one, which CloudFormation takes for made or updated when its host says so."""
+        """The group of exactly one; for CloudFormation it is created or updated once its host signals so."""
         group = autoscaling.CfnAutoScalingGroup(
             self,
             "Group",
@@ -173,7 +173,7 @@ class SelfHealingHost(Construct):
                 max_batch_size=1,
                 pause_time=READY,
                 wait_on_resource_signals=True,
-                # A host that fails is the update's affair, which rolls back.
+                # If a host fails, the update deals with it by rolling back.
                 suspend_processes=["HealthCheck", "ReplaceUnhealthy", "AZRebalance"],
             )
         )

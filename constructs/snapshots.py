@@ -20,7 +20,7 @@ class Snapshots(Construct):
     def __init__(
         self, scope: Construct, id: str, *, environment: Environment, role: Role, volume: str
     ) -> None:
-        """Makes them.
+        """Makes the policy and its role.
 
         Args:
             scope: the construct that they belong to.
@@ -33,7 +33,7 @@ class Snapshots(Construct):
         asked = environment.backups
         name = stateful_group(environment, role)
         snapshots = f"arn:{partition(environment)}:ec2:{environment.region}::snapshot/*"
-        # DLM puts the tag on what it makes, so that it can delete that and nothing else.
+        # DLM tags what it creates, so that it can delete that and nothing else.
         own = {"StringEquals": {f"aws:ResourceTag/{SNAPSHOTS}": name}}
         acting = iam.CfnRole(
             self,

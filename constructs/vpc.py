@@ -1,4 +1,4 @@
-"""The VPC: public and private subnets in every zone, at addresses that no change of zones ever moves."""
+"""The VPC: public and private subnets in every zone, whose addresses stay whatever zones come or go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from constructs.security_groups import ANYWHERE
 from settings import Environment
 from settings.naming import arn, prefix
 
-# On every host's own link, which no security group closes: the EC2 user guide, "Amazon Time Sync Service".
+# On every host's own link, which no security group blocks: the EC2 user guide, "Amazon Time Sync Service".
 TIME_SERVICE = "169.254.169.123"
 
 
@@ -27,7 +27,7 @@ class Vpc(Construct):
         vpc: the VPC's id.
         public_subnets: by zone, the id of the load balancer's subnet.
         host_subnets: by zone, the id of the subnet that hosts boot in: with a NAT gateway the private ones,
-            else the public ones, where each host has an address of its own and no open port.
+            otherwise the public ones, where each host has its own public address.
         private_subnets: by zone, the id of the subnet of the fixed interfaces.
     """
 
@@ -85,7 +85,7 @@ class Vpc(Construct):
         acknowledge(self, "CloudFormation-Validate::W3010", reason=EXPLICIT_ZONES)
 
     def _dhcp_options(self, region: str) -> None:
-        """AWS's own, and its time service besides: groups of hosts that keep state let no NTP out."""
+        """AWS's defaults and its time service: the security groups of hosts with state let no NTP out."""
         options = ec2.CfnDHCPOptions(
             self,
             "DhcpOptions",

@@ -1,4 +1,4 @@
-"""Worker hosts of one kind: an Auto Scaling group, whose size is not this app's business."""
+"""Worker hosts of one kind: an Auto Scaling group, whose size this app does not set."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from settings import Environment, Fleet
 from settings.naming import fleet_group, host_tags
 
 READY_SECONDS = 900
-METAL_READY_SECONDS = 2700  # a metal type takes over 20 minutes at times, before it boots anything
+METAL_READY_SECONDS = 2700  # a metal type may take over 20 minutes before it boots anything
 DRAIN_SECONDS = 1800  # a hundred heartbeats of this reach the 48 hours that a job may take at most
-# From launch to the first job, until launches have told better: metal goes through its firmware's tests.
+# From launch to the first job, until real launches give better figures; metal runs its firmware's tests.
 BOOT_SECONDS: Mapping[str, int] = {"metal": 1200, "nested": 180, "none": 180}
 
 
 class WorkerFleet(Construct):
     """A fleet.
 
-    Its desired capacity is never set here, nor has it an update policy: the fleet's controller sizes it, and
-    drains and replaces hosts whose launch template is old.
+    Its desired capacity is never set here, and it has no update policy: the fleets' controller sizes it, and
+    drains and replaces hosts with an old launch template.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class WorkerFleet(Construct):
             security_group: the id of the group that says who may talk to them.
             machine_image: the id of the AMI that they boot.
             container_image: where the worker's container image is; None: in the AMI.
-            api_key: the ARN of the secret with which workers talk to the web UI.
+            api_key: the ARN of the secret that workers use at the web UI.
             names: where hosts lease their names.
             bundle: what instances run.
         """
@@ -81,7 +81,7 @@ class WorkerFleet(Construct):
         tags = {
             **host_tags(environment, "worker"),
             "openqa:fleet": fleet.name,
-            # Hosts whose subnet is no longer the fleet's are of an old template, and get replaced.
+            # Makes a new template when the subnets change, so that hosts in the old ones are replaced.
             "openqa:network": " ".join((network.egress, *sorted(network.availability_zones))),
         }
         template = HostLaunchTemplate(
@@ -113,7 +113,7 @@ class WorkerFleet(Construct):
             self,
             name=name,
             sizes=(fleet.min, fleet.max),
-            # Each gigabyte between zones costs: elsewhere hosts boot when the controller finds none there.
+            # Traffic between zones costs: the controller adds other zones when this one has no capacity.
             subnets=subnets[:1],
             template=template,
             instance_types=fleet.instance_types,
@@ -136,7 +136,7 @@ class WorkerFleet(Construct):
 
 
 def _facts(fleet: Fleet) -> Mapping[str, object]:
-    """What the fleets' controller knows of a fleet beside its group: `fleet.facts` reads it."""
+    """What the fleets' controller knows of a fleet besides its group: `fleet.facts` reads it."""
     return {
         "classes": list(fleet.classes),
         "workers": {name: fleet.workers(name) for name in fleet.instance_types},

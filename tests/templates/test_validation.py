@@ -78,7 +78,7 @@ def test_resources_have_the_names_that_the_rules_report() -> None:
         f"{table.ref}/*": "<Table>/*",
     }
     assert [reported(stack.resolve(name)) for name in names] == list(names.values())
-    with pytest.raises(ValueError, match="no name is known by which the security rules report it"):
+    with pytest.raises(ValueError, match="it is unknown how the security rules report this"):
         reported(stack.resolve(Fn.select(0, Fn.split(",", table.ref))))
 
 
