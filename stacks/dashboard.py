@@ -11,7 +11,7 @@ from stacks.environment_stack import EnvironmentStack
 
 
 class DashboardStack(EnvironmentStack):
-    """A dashboard of what all other stacks hold. Apart, so that none of them changes with the fleets."""
+    """A dashboard of all other stacks; a stack of its own, so that none of them changes with the fleets."""
 
     def __init__(self, scope: Construct, *, environment: Environment) -> None:
         """Makes the stack, after all others: it shows the alarms that it finds in the app."""

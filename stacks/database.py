@@ -1,4 +1,4 @@
-"""The database: a host of ours, RDS, or both while the one moves to the other."""
+"""The database: a host of ours, RDS, or both during the move from one to the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DatabaseStack(EnvironmentStack):
     """PostgreSQL.
 
     Attributes:
-        endpoint: the name of RDS's server, where openQA uses it; None: openQA uses our host.
+        endpoint: the name of RDS's server, if openQA uses it; None: openQA uses our host.
     """
 
     endpoint: str | None

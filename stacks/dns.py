@@ -1,4 +1,4 @@
-"""The public hosted zone, where the environment has one made."""
+"""The public hosted zone, if the environment does not bring its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stacks.environment_stack import EnvironmentStack, state_policy
 class DnsStack(EnvironmentStack):
     """The public hosted zone.
 
-    It deploys first: the zone's name servers must be entered in its parent zone before the certificate of the
-    web UI can be validated.
+    It is deployed first: the zone's name servers must be entered in its parent zone before the web UI's
+    certificate can be validated.
 
     Attributes:
         hosted_zone_id: its id.
@@ -28,14 +28,14 @@ class DnsStack(EnvironmentStack):
         Args:
             scope: the app.
             environment: the settings.
-            hosted_zone: the zone's name, without a dot at its end.
+            hosted_zone: the zone's name, without a dot at the end.
         """
         super().__init__(
             scope, "dns", environment=environment, description="the public hosted zone", holds_state=True
         )
         zone = route53.CfnHostedZone(self, "Zone", name=f"{hosted_zone}.")
-        # Its parent zone names its name servers: one made anew has others and is not found, and whoever gets
-        # one of these for a zone of this name has the name.
+        # Its parent zone names its name servers: a new zone would have others and not be found, and whoever
+        # gets one of the old ones for a zone of this name would own the name.
         zone.apply_removal_policy(state_policy(environment))
         self.hosted_zone_id = zone.ref
         CfnOutput(

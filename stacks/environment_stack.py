@@ -26,7 +26,7 @@ class EnvironmentStack(cdk.Stack):
             scope: the app.
             part: the last part of its name.
             environment: the settings.
-            description: what it holds, in a line.
+            description: what it holds, in one line.
             holds_state: whether it is protected from termination, unless the environment is disposable.
         """
         super().__init__(
@@ -40,9 +40,9 @@ class EnvironmentStack(cdk.Stack):
 
 
 def state_policy(environment: Environment) -> cdk.RemovalPolicy:
-    """Returns what becomes of state with its stack.
+    """Returns what happens to state when its stack goes.
 
-    What is kept is kept from its first good deployment on: names are free again after one that failed.
+    State is kept from its first successful deployment on: after one that failed, the names are free again.
     """
     if environment.disposable:
         return cdk.RemovalPolicy.DESTROY

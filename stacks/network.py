@@ -41,8 +41,8 @@ class NetworkStack(EnvironmentStack):
         self.host_subnets = network.host_subnets
         self.private_subnets = network.private_subnets
         for subnet in (*network.public_subnets.values(), *network.private_subnets.values()):
-            # Whoever uses them now: CloudFormation takes back no export that is still in use elsewhere, so
-            # that hosts could not move between the halves (`egress`).
+            # Always exported: CloudFormation removes no export that is still in use elsewhere, so hosts could
+            # not move between public and private subnets (`egress`).
             self.export_value(subnet)
         self.security_groups = SecurityGroups(
             self, "SecurityGroups", environment=environment, vpc=network.vpc

@@ -1,4 +1,4 @@
-"""All that is kept: volumes, fixed addresses, backups, secrets."""
+"""Everything that is kept: volumes, fixed addresses, backups, secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stacks.network import NetworkStack
 
 
 class StorageStack(EnvironmentStack):
-    """The state of an environment: every other stack can be destroyed and made again.
+    """The state of an environment: every other stack can be destroyed and created again.
 
     Attributes:
         database: the database host's volume and interface; None: there is no such host.
@@ -67,7 +67,7 @@ class StorageStack(EnvironmentStack):
                 private_zone_id=network.private_zone_id,
                 removal_policy=policy,
             )
-            # A database host that goes still imports them while this stack is deployed.
+            # A database host that is being removed still imports them while this stack is deployed.
             self.export_value(self.database.volume)
             self.export_value(self.database.interface)
         self.webui = RetainedState(
@@ -84,13 +84,13 @@ class StorageStack(EnvironmentStack):
             removal_policy=policy,
         )
         self.secrets = GeneratedSecrets(self, "Secrets", environment=environment, removal_policy=policy)
-        # By this scope CloudFormation knows both: "Default" is no part of a logical id, and these stay.
+        # Both logical ids include this scope ("Default" adds nothing to them) and must not change.
         buckets = Construct(self, "Backups")
         logs = AccessLogs(buckets, "Logs", environment=environment, removal_policy=policy)
         backups = BackupBucket(
             buckets, "Default", environment=environment, logs=logs.bucket, removal_policy=policy
         )
-        # By its export, whose name is in what the security rules report about a host's role (HostRole).
+        # As an export, whose name the security rules report about a host's role (HostRole).
         self.backups = self.export_value(backups.name)
         self.logs = logs.name
         if environment.backups.snapshots:

@@ -57,7 +57,7 @@ class WebUiStack(EnvironmentStack):
         consumer: dict[str, PublishedFile | None] = {}
         fedora = environment.schedule is not None and environment.schedule.program == "fedora_openqa"
         if fedora:
-            # In no AMI: it is built from git, for who wants it.
+            # In no AMI: it is built from git, for those who want it.
             consumer["consumer"] = publish_recipe(
                 self, "consumer", environment=environment, architecture=architecture
             )
