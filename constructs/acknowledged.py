@@ -7,9 +7,7 @@ from typing import Any
 from aws_cdk import Acknowledgment, Stack, Validations
 from constructs import IConstruct
 
-EXPLICIT_ZONES = (
-    "The environment file names the zones, so that synth asks AWS nothing and nothing ever moves."
-)
+EXPLICIT_ZONES = "The environment file names the zones, so that synth needs no AWS and nothing ever moves."
 
 
 def acknowledge(construct: IConstruct, *rules: str, reason: str) -> None:

@@ -110,7 +110,7 @@ class GeneratedSecrets(Construct):
         acknowledge(
             made,
             "AwsSolutions::AwsSolutions-SMG4",
-            reason="Changed by the operator: every start of a host takes the secret as it is then; a change"
-            " on a timer would cut off running jobs.",
+            reason="Changed by the operator: hosts read the secret when they start; a change on a timer would"
+            " cut off running jobs.",
         )
         return made.secret_arn

@@ -180,8 +180,8 @@ class HostCommands(Construct):
             "*",
             instances,
             own_stack,
-            reason="Instances come and go, and the condition narrows this to the host's; invocations are no "
-            "resources; the ARN of a stack holds a random id.",
+            reason="Instances come and go, and the condition narrows this to the host's; invocations are not "
+            "resources; a stack's ARN contains a random id.",
         )
         CfnOutput(scope, "OperatorPolicy", value=policy.ref)
 

@@ -71,7 +71,7 @@ def host_group(
         acknowledge(
             group,
             "AwsSolutions::AwsSolutions-EC26",
-            reason="The rule breaks off at mixed instances; the launch template's volume is encrypted.",
+            reason="The rule cannot handle mixed instances; the launch template's volume is encrypted.",
         )
     return group
 

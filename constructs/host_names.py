@@ -41,5 +41,5 @@ class HostNames(Construct):
         acknowledge(
             table,
             "AwsSolutions::AwsSolutions-DDB3",
-            reason="Nothing in it is worth a backup: hosts that run write their leases anew.",
+            reason="Nothing in it is worth a backup: running hosts write their leases again.",
         )

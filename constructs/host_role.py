@@ -57,7 +57,7 @@ class HostRole(Construct):
             self._allow(
                 ["ssm:UpdateInstanceInformation"],
                 [self._arn("ec2", "instance/*")],
-                because="A host tells of itself by its id, which no template knows.",
+                because="A host reports about itself by its id, which no template knows.",
             )
 
     def allow_own_group(self, group: str) -> None:
@@ -73,7 +73,7 @@ class HostRole(Construct):
                 "autoscaling:SetInstanceHealth",
             ],
             [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
-            because="The ARN of a group holds a random id before the name, which alone is known.",
+            because="A group's ARN contains a random id before the name; only the name is known.",
         )
         self._allow(
             ["events:PutEvents"],
@@ -99,7 +99,7 @@ class HostRole(Construct):
         self._allow(
             ["cloudformation:SignalResource"],
             [self._arn("cloudformation", f"stack/{stack}/*")],
-            because="The ARN of a stack holds a random id after the name, which alone is known.",
+            because="A stack's ARN ends in a random id after the name; only the name is known.",
         )
 
     def allow_attach(self, *, volume: str, interface: str, group: str) -> None:
@@ -164,7 +164,7 @@ class HostRole(Construct):
         self._allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
             [f"{begin}/{prefix}*"],
-            because="Which objects there will be is not known before; all are the host's own.",
+            because="The objects are not known beforehand; all are the host's own.",
         )
 
     def allow_publish_images(self, *, bucket: str, prefix: str) -> None:
@@ -175,23 +175,23 @@ class HostRole(Construct):
             prefix: what its keys begin with.
         """
         begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
-        # Without it S3 would not tell what is not there from what may not be read.
+        # Without it S3 answers the same for what is missing as for what may not be read.
         self._allow(["s3:ListBucket"], [begin])
         self._allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
             [f"{begin}/{prefix}*"],
-            because="Which images there will be is not known before; all are the host's own.",
+            because="The images are not known beforehand; all are the host's own.",
         )
 
     def allow_read_images(self, bucket: str) -> None:
         """Lets a host read published disk images; ``bucket`` is the bucket's name."""
         begin = f"arn:{partition(self._environment)}:s3:::{bucket}"
-        # Without it S3 would not tell what is not there from what may not be read.
+        # Without it S3 answers the same for what is missing as for what may not be read.
         self._allow(["s3:ListBucket"], [begin])
         self._allow(
             ["s3:GetObject"],
             [f"{begin}/*"],
-            because="Which images there will be is not known before, and nothing else is in the bucket.",
+            because="The images are not known beforehand, and nothing else is in the bucket.",
         )
 
     def allow_empty_own_group(self, group: str) -> None:
@@ -203,7 +203,7 @@ class HostRole(Construct):
         self._allow(
             ["autoscaling:SetDesiredCapacity"],
             [self._arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group}")],
-            because="The ARN of a group holds a random id before the name, which alone is known.",
+            because="A group's ARN contains a random id before the name; only the name is known.",
         )
         self._allow_describe("Auto Scaling", ["autoscaling:DescribeAutoScalingGroups"])
 
@@ -231,7 +231,7 @@ class HostRole(Construct):
             ],
             [groups],
             conditions={"StringEquals": own},
-            because="The ARN of a group holds a random id before the name, and fleets come and go; the "
+            because="A group's ARN contains a random id before the name, and fleets come and go; the "
             "condition narrows this to the environment's.",
         )
         # The zones, but not how many hosts there may be, nor what they are. Setting another launch template
@@ -273,7 +273,7 @@ class HostRole(Construct):
             ["cloudwatch:PutMetricData"],
             ["*"],
             conditions={"StringEquals": {"cloudwatch:namespace": namespace}},
-            because="Metrics are no resources; the condition narrows this to the environment's namespace.",
+            because="Metrics are not resources; the condition narrows this to the environment's namespace.",
         )
 
     def _allow_describe(self, service: str, actions: Sequence[str]) -> None:
@@ -281,7 +281,7 @@ class HostRole(Construct):
             actions,
             ["*"],
             conditions={"StringEquals": {"aws:RequestedRegion": self._environment.region}},
-            because=f"{service}'s Describe actions know no resources.",
+            because=f"{service}'s Describe actions support no resources.",
         )
 
     def _arn(self, service: str, resource: str) -> str:

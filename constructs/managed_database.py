@@ -108,7 +108,7 @@ class ManagedDatabase(Construct):
             acknowledge(
                 instance,
                 "AwsSolutions::AwsSolutions-RDS10",
-                reason="The environment says that its state may be destroyed together with its stacks.",
+                reason="This kind of environment lets its state be destroyed together with its stacks.",
             )
         self._add_alarms(environment, instance.ref, volume_gib=settings.volume_gib)
 

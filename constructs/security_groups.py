@@ -147,7 +147,7 @@ class SecurityGroups(Construct):
             acknowledge(
                 groups["load-balancer"],
                 "AwsSolutions::AwsSolutions-EC23",
-                reason="The environment says that the web UI is public: 80 and 443.",
+                reason="The environment makes the web UI public: ports 80 and 443.",
             )
         ids = {name: group.attr_group_id for name, group in groups.items()}
         for flow in table:

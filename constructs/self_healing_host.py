@@ -180,7 +180,7 @@ class SelfHealingHost(Construct):
         acknowledge(
             group,
             "AwsSolutions::AwsSolutions-AS3",
-            reason="Hosts report through lifecycle hooks and signals; that one comes back by itself is no "
-            "news, and alarms ring where its service stays away.",
+            reason="Hosts report through lifecycle hooks and signals; a host that comes back by itself is no "
+            "news, and alarms ring if its service does not.",
         )
         return group

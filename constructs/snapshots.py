@@ -62,7 +62,7 @@ class Snapshots(Construct):
             acting,
             snapshots,
             "*",
-            reason="Ids of snapshots are not known before, and EC2's Describe actions know no resources.",
+            reason="Snapshot ids are not known beforehand, and EC2's Describe actions support no resources.",
         )
         dlm.CfnLifecyclePolicy(
             self,
