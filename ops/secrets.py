@@ -26,7 +26,7 @@ def add_command(commands: Any) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     entering = actions.add_parser(
         "enter",
-        help="read a secret's value from standard input",
+        help="set a secret to the value read from standard input",
         description="Reads JSON from standard input, puts it into the secret, and restarts the web UI host's "
         'services. sign-in: {"key": "…", "secret": "…"} of the OAuth2 client. broker: {"ca": "PEM", '
         '"certificate": "PEM", "key": "PEM"} or {"ca": "PEM", "password": "…"}.',
