@@ -25,8 +25,8 @@ class ContentAlarms(Construct):
             "ContentFailed",
             environment=environment,
             name="ContentFailed",
-            meaning="tests, needles or job templates could not be brought up to date, two times or more, or "
-            "nobody tried: what was there before stays (docs/content.md)",
+            meaning="tests, needles or job templates failed to update at least twice, or no update ran: the "
+            "previous ones stay (docs/content.md)",
             statistic="Minimum",
             threshold=0,
             period=5 * MINUTE,
@@ -38,8 +38,8 @@ class ContentAlarms(Construct):
             "VolumeFreePercent",
             environment=environment,
             name="VolumeFreePercent",
-            meaning=f"less than {FREE_PERCENT} % of openQA's volume is free, or nothing is known of it: at "
-            "5 % openQA gives out no more jobs (docs/content.md)",
+            meaning=f"less than {FREE_PERCENT} % of openQA's volume is free, or no figure arrives: at 5 % "
+            "openQA assigns no more jobs (docs/content.md)",
             statistic="Minimum",
             threshold=FREE_PERCENT,
             below=True,
@@ -50,8 +50,8 @@ class ContentAlarms(Construct):
             "AssetsFailed",
             environment=environment,
             name="AssetsFailed",
-            meaning="for six hours not all fixed assets of openQA could be kept in the backup bucket, or "
-            "nobody tried (docs/content.md)",
+            meaning="for six hours, not all of openQA's fixed assets could be backed up, or no backup ran "
+            "(docs/content.md)",
             statistic="Minimum",
             threshold=0,
             period=15 * MINUTE,

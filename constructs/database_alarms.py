@@ -23,7 +23,7 @@ class DatabaseAlarms(Construct):
             "BackupAgeSeconds",
             environment=environment,
             name="BackupAgeSeconds",
-            meaning="the database's newest base backup is older than 26 hours, or nothing is known of it",
+            meaning="the database's newest base backup is older than 26 hours, or no figure arrives",
             statistic="Maximum",
             threshold=26 * HOUR,
             period=15 * MINUTE,
@@ -33,7 +33,7 @@ class DatabaseAlarms(Construct):
             "WalArchiveLagSeconds",
             environment=environment,
             name="WalArchiveLagSeconds",
-            meaning="the database's last changes are not in the backup bucket for more than 5 minutes",
+            meaning="the database's latest changes have not reached the backup bucket for 5 minutes",
             statistic="Maximum",
             threshold=5 * MINUTE,
             period=5 * MINUTE,
@@ -44,7 +44,7 @@ class DatabaseAlarms(Construct):
             "RestoreVerified",
             environment=environment,
             name="RestoreVerified",
-            meaning="no rehearsal of a restore has gone well for 26 hours: it failed, or did not run",
+            meaning="no restore rehearsal has succeeded for 26 hours: it failed, or did not run",
             statistic="Maximum",
             threshold=1,
             below=True,
@@ -56,8 +56,8 @@ class DatabaseAlarms(Construct):
             "DatabaseVolumeFreePercent",
             environment=environment,
             name="DatabaseVolumeFreePercent",
-            meaning=f"less than {FREE_PERCENT} % of the database's volume is free, or nothing is known of "
-            "it: a full one stops openQA (docs/backups.md)",
+            meaning=f"less than {FREE_PERCENT} % of the database's volume is free, or no figure arrives: a "
+            "full volume stops openQA (docs/backups.md)",
             statistic="Minimum",
             threshold=FREE_PERCENT,
             below=True,
@@ -68,8 +68,8 @@ class DatabaseAlarms(Construct):
             "DatabaseCertificateDays",
             environment=environment,
             name="DatabaseCertificateDays",
-            meaning=f"the database's certificate ends in less than {CERTIFICATE_DAYS} days, or nothing is "
-            "known of it: openQA trusts no other (docs/operating.md)",
+            meaning=f"the database's certificate expires in less than {CERTIFICATE_DAYS} days, or no figure "
+            "arrives: openQA trusts no other (docs/operating.md)",
             statistic="Minimum",
             threshold=CERTIFICATE_DAYS,
             below=True,

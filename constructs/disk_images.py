@@ -78,7 +78,7 @@ class DiskImageAlarms(Construct):
                 environment=environment,
                 name=f"ImagesOverdue-{builder.architecture}",
                 meaning=f"{builder.architecture} disk images: not found or made current for "
-                f"{builder.overdue_days} days, or nothing is known",
+                f"{builder.overdue_days} days, or no figure arrives",
                 metric="ImagesAgeSeconds",
                 dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",

@@ -131,8 +131,7 @@ class FrontDoor(Construct):
             "NoHealthyHost",
             environment=environment,
             name="HealthyHostCount",
-            meaning="a quarter of an hour long the load balancer found no web UI that answers "
-            "(docs/operating.md)",
+            meaning="for 15 minutes, the load balancer has found no web UI that answers (docs/operating.md)",
             namespace="AWS/ApplicationELB",
             dimensions={
                 "LoadBalancer": self._balancer.attr_load_balancer_full_name,
@@ -196,7 +195,7 @@ class FrontDoor(Construct):
             "CertificateDays",
             environment=environment,
             name="CertificateDays",
-            meaning=f"the web UI's certificate ends in less than {CERTIFICATE_DAYS} days, as ACM could not "
+            meaning=f"the web UI's certificate expires in less than {CERTIFICATE_DAYS} days: ACM could not "
             "renew it (docs/operating.md)",
             namespace="AWS/CertificateManager",
             metric="DaysToExpiry",

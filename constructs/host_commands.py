@@ -54,12 +54,12 @@ class HostCommand:
 
 
 # Identifies the run whose progress is asked for.
-_RUN = Parameter(pattern="^[0-9a-f]{32}$", description="a name of this run's own")
+_RUN = Parameter(pattern="^[0-9a-f]{32}$", description="a unique name for this run")
 PROGRESS = HostCommand(
     name="progress",
-    description="tells how far the command that runs has come",
+    description="reports the progress of a running command",
     words="progress {{ Run }} --after {{ After }}",
-    parameters={"After": Parameter(pattern="^[0-9]{1,9}$", description="the lines that are known already")},
+    parameters={"After": Parameter(pattern="^[0-9]{1,9}$", description="how many lines are known already")},
 )
 BACKUP = HostCommand(name="backup", description="takes a base backup of the database", words="backup")
 RESTORE = HostCommand(
@@ -76,12 +76,12 @@ RESTORE = HostCommand(
         "Overwrite": Parameter(
             pattern="^(--yes-overwrite)?$",
             default="",
-            description="the word to replace a database that is there",
+            description="replaces an existing database",
         ),
     },
 )
 RESTART = HostCommand(
-    name="restart", description="starts all services anew, with today's secrets", words="restart"
+    name="restart", description="restarts all services, with the current secrets", words="restart"
 )
 RECONCILE = HostCommand(
     name="reconcile", description="brings openQA in line with a restored database", words="reconcile"
@@ -92,11 +92,9 @@ CONTENT = HostCommand(
     words="content {{ Rewritten }} {{ Again }}",
     parameters={
         "Rewritten": Parameter(
-            pattern="^(--rewritten)?$", default="", description="the word to take a rewritten history"
+            pattern="^(--rewritten)?$", default="", description="accepts a rewritten history"
         ),
-        "Again": Parameter(
-            pattern="^(--again)?$", default="", description="the word to load all job templates again"
-        ),
+        "Again": Parameter(pattern="^(--again)?$", default="", description="loads all job templates again"),
     },
 )
 SCHEDULE = HostCommand(

@@ -134,7 +134,7 @@ class ManagedDatabase(Construct):
             "CPUUtilization",
             environment=environment,
             name="database-CPUUtilization",
-            meaning="the database is busy for a quarter of an hour",
+            meaning="the database's CPU has been busy for 15 minutes",
             namespace="AWS/RDS",
             metric="CPUUtilization",
             dimensions=watched,

@@ -18,8 +18,8 @@ class MinionAlarms(Construct):
             "MinionFailed",
             environment=environment,
             name="MinionFailed",
-            meaning="background jobs of openQA failed and were neither tried again nor removed, or nothing "
-            "is known of them (docs/operating.md)",
+            meaning="background jobs of openQA have failed and nobody has retried or removed them, or no "
+            "figure arrives (docs/operating.md)",
             statistic="Maximum",
             threshold=0,
             period=15 * MINUTE,
@@ -30,8 +30,8 @@ class MinionAlarms(Construct):
             "MinionWaitSeconds",
             environment=environment,
             name="MinionWaitSeconds",
-            meaning="background jobs of openQA pile up: one has waited for an hour, or nothing is known of "
-            "them (docs/operating.md)",
+            meaning="background jobs of openQA pile up: one has waited for an hour, or no figure arrives "
+            "(docs/operating.md)",
             statistic="Maximum",
             threshold=HOUR,
             period=15 * MINUTE,

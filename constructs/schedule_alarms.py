@@ -31,15 +31,15 @@ class ScheduleAlarms(Construct):
             lag = _LAG_SECONDS[environment.schedule.program]
             spoken = f"{lag // HOUR} hours" if lag > HOUR else f"{lag // MINUTE} minutes"
             meaning = (
-                f"for {spoken} not all messages were dealt with, or nothing is known of it: the broker,"
-                " its archive or openQA is away, or refuses, and builds are not scheduled (docs/content.md)"
+                f"for {spoken}, not all messages have been processed, or no figure arrives: the broker, its"
+                " archive or openQA is down, or refuses, and builds are not scheduled (docs/content.md)"
             )
             _add(self, "ScheduleLagSeconds", environment=environment, meaning=meaning, lag=lag)
         if environment.timetable:
             lag = _TIMETABLE_LAG_SECONDS
             meaning = (
-                f"for {lag // MINUTE} minutes not all times of the timetable were dealt with, or"
-                " nothing is known of it: openQA is away, or loads templates (docs/content.md)"
+                f"for {lag // MINUTE} minutes, not all times of the timetable have been processed, or no"
+                " figure arrives: openQA is down, or loads templates (docs/content.md)"
             )
             _add(self, "TimetableLagSeconds", environment=environment, meaning=meaning, lag=lag)
 

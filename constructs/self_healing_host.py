@@ -134,8 +134,8 @@ class SelfHealingHost(Construct):
             "RootFreePercent",
             environment=environment,
             name="DatabaseRootFreePercent" if role == "database" else "RootFreePercent",
-            meaning=f"less than {FREE_PERCENT} % of the root disk of {name} is free for an hour, or nothing "
-            "is known of it (docs/operating.md)",
+            meaning=f"for an hour, less than {FREE_PERCENT} % of the root disk of {name} has been free, or "
+            "no figure arrives (docs/operating.md)",
             # A restore's rehearsal takes room there for a time.
             statistic="Maximum",
             threshold=FREE_PERCENT,

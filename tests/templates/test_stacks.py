@@ -1001,7 +1001,7 @@ def test_a_rehearsal_that_fills_the_root_disk_for_a_time_does_not_ring(local: Sy
         alarm = only([alarm for alarm in alarms if alarm["MetricName"] == metric])
         assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Maximum", "LessThanThreshold")
         assert span(alarm) == 3600
-        assert f"openqa-local-{part} is free" in alarm["AlarmDescription"]
+        assert f"openqa-local-{part} has been free" in alarm["AlarmDescription"]
 
 
 def test_an_alarm_tells_that_messages_are_not_dealt_with(
