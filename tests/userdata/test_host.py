@@ -723,7 +723,7 @@ def test_the_group_and_the_stack_hear_of_a_long_upgrade(
     monkeypatch.setattr(ready, "await_ready", lambda host, *, hold: hold())
     host.layout.state.mkdir(parents=True)
     assert main.main(["ready"], host.layout) == 0
-    assert "the database's schema is upgraded: this host waits" in capsys.readouterr().out
+    assert "its database schema is being upgraded: waiting" in capsys.readouterr().out
     assert services.actions() == [
         "record_lifecycle_action_heartbeat",
         *("record_lifecycle_action_heartbeat", "signal_resource"),

@@ -557,7 +557,7 @@ def test_nothing_is_told_of_messages_that_is_not_known(
     Memory(host.layout.data / "timetable/state.json", now=1000.0)
     if text is not None:
         (host.layout.data / "schedule/state.json").write_text(text)
-    with pytest.raises(HostError, match="does not say until when all was dealt with"):
+    with pytest.raises(HostError, match="does not say up to when everything was handled"):
         messages.tell(host)
     assert [list(values) for values in told] == [["TimetableLagSeconds"]]
 
@@ -713,5 +713,5 @@ def test_fedoras_own_by_hand(tmp_path: Path, aws: None, monkeypatch: pytest.Monk
     ]
     assert said == ["scheduled", "2 jobs"]
     other = machine.host(tmp_path / "other", "webui")
-    with pytest.raises(HostError, match="fedora_openqa is not here"):
+    with pytest.raises(HostError, match="fedora_openqa does not run here"):
         messages.schedule_by_hand(other, "update", "FEDORA-2", said.append)

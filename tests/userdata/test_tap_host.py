@@ -92,10 +92,10 @@ def test_the_uplink_is_the_best_default_route() -> None:
     [
         (PORTS, ADDRESSES, FLOWS, []),
         (PORTS.replace("tap1\n", "tap10\n"), ADDRESSES, FLOWS, ["tap1 is not on the bridge"]),
-        (PORTS, ADDRESSES.replace("172.16", "10.0"), FLOWS, ["the bridge has not the address"]),
-        (PORTS, "[]", FLOWS, ["the bridge has not the address 172.16.2.2/15"]),
-        (PORTS, ADDRESSES, FLOWS.replace("172.16", "10.0"), ["guests have no way to the host"]),
-        (PORTS, ADDRESSES, "actions=NORMAL", ["guests have no way to the host"]),
+        (PORTS, ADDRESSES.replace("172.16", "10.0"), FLOWS, ["the bridge does not have the address"]),
+        (PORTS, "[]", FLOWS, ["the bridge does not have the address 172.16.2.2/15"]),
+        (PORTS, ADDRESSES, FLOWS.replace("172.16", "10.0"), ["guests cannot reach the host"]),
+        (PORTS, ADDRESSES, "actions=NORMAL", ["guests cannot reach the host"]),
     ],
 )
 def test_what_is_wrong_is_told(ports: str, addresses: str, flows: str, wrong: list[str]) -> None:
@@ -169,10 +169,10 @@ def test_a_tap_goes_into_its_vlan_and_out() -> None:
 @pytest.mark.parametrize(
     ("name", "vlan", "reason"),
     [
-        ("ens5", 1, "'ens5' is no tap device: allowed are tap and a number"),
-        ("tap0\n", 1, "is no tap device"),
-        ("tap٣", 1, "is no tap device"),
-        ("tap0 -- del-br br0", 1, "is no tap device"),
+        ("ens5", 1, "'ens5' is not a tap device: allowed is 'tap' with a number"),
+        ("tap0\n", 1, "is not a tap device"),
+        ("tap٣", 1, "is not a tap device"),
+        ("tap0 -- del-br br0", 1, "is not a tap device"),
         ("tap1", 1, "tap1 is not on the bridge br0"),
         ("tap0", 0, "there is no VLAN 0: allowed are 1 to 4094"),
         ("tap0", 4095, "there is no VLAN 4095"),

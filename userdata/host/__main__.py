@@ -38,7 +38,7 @@ from userdata.host.metadata import Metadata
 from userdata.host.secrets import write_private
 from userdata.host.signals import Signals
 
-# A command, of its options and of where things are, or of the host that this is.
+# A command takes its options, and either where things are or this host.
 Command = Callable[[argparse.Namespace, Layout], None]
 HostCommand = Callable[[argparse.Namespace, Host], None]
 
@@ -50,7 +50,7 @@ def main(arguments: list[str], layout: Layout) -> int:
         options.command(options, layout)
     except (HostError, OSError) as error:
         print(f"openqa-on-aws: {error}", file=sys.stderr)
-        # Where even that has no room, it is said at least.
+        # On a full disk, stderr must do.
         with contextlib.suppress(OSError):
             layout.state.mkdir(parents=True, exist_ok=True)
             write_private(layout.state / "failure", str(error), mode=0o644)
@@ -63,7 +63,7 @@ def main(arguments: list[str], layout: Layout) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m userdata.host")
-    parser.add_argument("--run", metavar="NAME", help="keep what is said for 'progress NAME'")
+    parser.add_argument("--run", metavar="NAME", help="keep the output for 'progress NAME'")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def anywhere(name: str, command: Command, told: str) -> argparse.ArgumentParser:
@@ -76,30 +76,30 @@ def _parser() -> argparse.ArgumentParser:
 
     added = anywhere("images", _images, "load container images and keep artifacts")
     added.add_argument("--role", action="append", default=[], choices=document.ROLES)
-    added.add_argument("--document", type=Path, help="load what it names instead of all that is there")
-    anywhere("switch", _switch, "serve the switch that os-autoinst asks for VLANs; does not return")
-    added = anywhere("progress", _progress, "print what a command said so far that was given --run NAME")
+    added.add_argument("--document", type=Path, help="load only what it names, not all that is there")
+    anywhere("switch", _switch, "run the switch service that os-autoinst asks for VLANs; does not return")
+    added = anywhere("progress", _progress, "print the output so far of a command started with --run NAME")
     added.add_argument("name")
-    added.add_argument("--after", type=int, default=0, help="leave out so many lines")
+    added.add_argument("--after", type=int, default=0, help="skip this many lines")
 
     here("prepare", lambda _, host: roles.prepare(host), "once: name, interface, volume, units")
     anywhere("volume", _volume, "at every start: wait for the data volume, and check it")
     here("configure", lambda _, host: roles.configure(host), "at every start: secrets and configuration")
     here("ready", _ready, "wait until the role works, then report it")
     added = here("fail", _fail, "report that this host failed")
-    added.add_argument("reason", help="used where no command left a better one")
+    added.add_argument("reason", help="reported unless a command left a better one")
 
     here(
         "certificate",
         lambda _, host: roles.renew_certificate(host),
-        "renew the database's certificate when it is due, and tell how long it holds",
+        "renew the database's certificate when due, and report how long it is valid",
     )
     added = here("backup", _backup, "take a base backup of the database")
-    added.add_argument("--when-due", action="store_true", help="only where last night's is missing")
+    added.add_argument("--when-due", action="store_true", help="only if last night's is missing")
     here(
         "backup-figures",
         lambda _, host: base.tell(host),
-        "tell how old the newest base backup is, and how far the log's copy lags behind",
+        "report the age of the newest base backup, and how far WAL archiving lags behind",
     )
     here(
         "rehearse",
@@ -108,61 +108,61 @@ def _parser() -> argparse.ArgumentParser:
     )
     added = here("restore", _restore, "restore the database from the backup bucket")
     added.add_argument(
-        "--to", required=True, metavar="latest|TIME", help="all there is, or a time: 2026-01-31T03:00:00Z"
+        "--to", required=True, metavar="latest|TIME", help="the latest state, or a time: 2026-01-31T03:00:00Z"
     )
-    added.add_argument("--timeline", type=int, help="the timeline to follow (default: the last written to)")
-    added.add_argument("--yes-overwrite", action="store_true", help="replace a database that is there")
+    added.add_argument("--timeline", type=int, help="the timeline to follow (default: the last one written)")
+    added.add_argument("--yes-overwrite", action="store_true", help="replace an existing database")
     here(
         "initialise",
         lambda _, host: awaiting.initialise(host),
-        "make an empty database although there are backups",
+        "create an empty database even though there are backups",
     )
     added = here("move", _move, "copy the database to another server, such as RDS")
     added.add_argument(
         "--to", required=True, metavar="NAME[:PORT]", help="the server, with an empty database"
     )
-    added.add_argument("--ca", type=Path, help="certificates to trust (default: those of the region's RDS)")
+    added.add_argument("--ca", type=Path, help="certificates to trust (default: those of RDS in the region)")
 
-    here("restart", _restart, "start all services anew, with today's secrets")
+    here("restart", _restart, "restart all services with the current secrets")
     here("reconcile", _reconcile, "bring openQA in line with a restored database")
-    added = here("assets", _assets, "fixed assets and openQA's configuration in the backup bucket")
+    added = here("assets", _assets, "back up or restore fixed assets and openQA's configuration")
     added.add_argument(
         "action",
         choices=("keep", "backup", "restore"),
-        help="keep: restore what a new volume lacks, and back up",
+        help="keep: restore what a new volume lacks, then back up",
     )
     added.add_argument("--yes-overwrite", action="store_true", help="replace assets that differ")
-    added = here("schedule", _schedule, "schedule a compose or an update of Fedora's")
+    added = here("schedule", _schedule, "schedule a Fedora compose or update")
     added.add_argument("kind", choices=("compose", "update"))
-    added.add_argument("what", help="the compose's address, or the update's id")
+    added.add_argument("what", help="the compose's URL, or the update's ID")
     here(
         "schedule-figures",
         lambda _, host: messages.tell(host),
-        "tell until when all messages and times were dealt with",
+        "report up to when all messages and times have been handled",
     )
     added = here("content", _content, "bring tests, needles and job templates up to date")
-    added.add_argument("--rewritten", action="store_true", help="also where the history was rewritten")
+    added.add_argument("--rewritten", action="store_true", help="even if the history was rewritten")
     added.add_argument("--again", action="store_true", help="load all job templates again")
-    here("space", lambda _, host: space.tell(host), "tell how much of data volume and root disk is free")
+    here("space", lambda _, host: space.tell(host), "report the free space of data volume and root disk")
     here(
         "minion-figures",
         lambda _, host: minion.tell(host),
-        "tell how many of openQA's background jobs failed, and how long one waits",
+        "report how many of openQA's background jobs failed, and how long the oldest has waited",
     )
-    here("fetch-images", _fetch_images, "on the web UI's host: show the disk images that were published")
+    here("fetch-images", _fetch_images, "on the web UI's host: put the published disk images in place")
     here("build", _build, "on a builder: bring the disk images up to date and publish them")
     here(
         "build-over",
         lambda _, host: build.over(host, Metadata()),
-        "on a builder: tell how it went and let the host go",
+        "on a builder: report the outcome and end the host",
     )
 
-    here("tap", _tap, "at every start of a tap host: bridge, tap devices, forwarding")
-    here("check-tap", _check_tap, "whether the tap network works; if not, the host is unhealthy")
+    here("tap", _tap, "at every start of a tap host: set up bridge, tap devices and forwarding")
+    here("check-tap", _check_tap, "check the tap network; if it does not work, mark the host unhealthy")
     here(
         "follow-mesh",
         lambda _, host: mesh.follow(host, rounds=itertools.count()),
-        "keep the tunnels to the fleet's other hosts; does not return",
+        "maintain the tunnels to the fleet's other hosts; does not return",
     )
     return parser
 
@@ -186,7 +186,7 @@ def _images(options: argparse.Namespace, layout: Layout) -> None:
 
 
 def _switch(_: argparse.Namespace, layout: Layout) -> None:
-    # Needs its D-Bus library, which only tap hosts have.
+    # Imported here because only tap hosts have its D-Bus library.
     from userdata.host import switch_bus
 
     switch_bus.serve(tap.network_of(document.load(layout.document)))
@@ -205,10 +205,10 @@ def _ready(_: argparse.Namespace, host: Host) -> None:
     signals = _signals(host)
 
     def hold() -> None:
-        _say("openQA is not up, most likely as the database's schema is upgraded: this host waits for that")
+        _say("openQA is not up, most likely because its database schema is being upgraded: waiting")
         signals.holds()
 
-    # A boot may have taken much of the time after which the group gives a host up, unheard.
+    # Booting may have used up much of the time after which the group gives up on a silent host.
     signals.heartbeat(host.document.launch_hook)
     ready.await_ready(host, hold=hold)
     if host.layout.awaits_restore.exists():
@@ -222,7 +222,7 @@ def _fail(options: argparse.Namespace, host: Host) -> None:
     if not failure.exists():
         write_private(failure, options.reason, mode=0o644)
     if host.document.builder is not None:
-        # Its group would try again and again.
+        # Otherwise its group would retry forever.
         with contextlib.suppress(HostError):
             build.over(host, Metadata())
     _signals(host).fails(failure.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""openQA's assets (``share/factory``), and how root puts one there: the folders are openQA's own."""
+"""openQA's assets (``share/factory``), and how root adds one, as the folders belong to openQA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def size(host: Host, name: str) -> int | None:
     """Returns the size of an asset; None: there is no such file, or openQA's user may not see it.
 
     Args:
-        host: the web UI's.
-        name: the asset's, below the folder of assets.
+        host: the web UI's host.
+        name: the asset's path below the folder of assets.
     """
     try:
         with users.acting_as(users.OPENQA):
@@ -32,17 +32,17 @@ def size(host: Host, name: str) -> int | None:
 
 
 def show(host: Host, file: Path, name: str) -> None:
-    """Makes a file an asset, in one step; it is gone from where it was.
+    """Moves a file to openQA's assets, atomically.
 
     Args:
-        host: the web UI's.
+        host: the web UI's host.
         file: on openQA's volume, in a folder where root alone writes.
-        name: the asset's, below the folder of assets.
+        name: the asset's path below the folder of assets.
 
     Raises:
         HostError: openQA's user may not put it there.
     """
-    # Else a host that loses its power could leave the name and the size, of an asset that holds nothing.
+    # Otherwise a power failure could leave an asset with its name and size but without its content.
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
     file.chmod(0o644)
@@ -50,7 +50,7 @@ def show(host: Host, file: Path, name: str) -> None:
     new = folder(host) / "tmp" / file.name
     with users.acting_as(users.OPENQA):
         new.unlink(missing_ok=True)
-        # It may not take the file out of root's folder.
+        # A link, because openQA's user may not move the file out of root's folder.
         os.link(file, new)
         new.replace(folder(host) / name)
     file.unlink()
@@ -60,8 +60,8 @@ def remove(host: Host, name: str) -> None:
     """Removes an asset, if it is there.
 
     Args:
-        host: the web UI's.
-        name: the asset's, below the folder of assets.
+        host: the web UI's host.
+        name: the asset's path below the folder of assets.
 
     Raises:
         HostError: openQA's user may not remove it.

@@ -1,4 +1,4 @@
-"""What schedules builds on the web UI's host: what it is given, in memory and for its eyes alone.
+"""What schedules builds on the web UI's host: its settings, in memory and readable by it alone.
 
 Fedora's keys, callbacks and settings are those of fedora-infra/ansible (roles/openqa/dispatcher).
 """
@@ -24,9 +24,9 @@ from userdata.host.secrets import write_private
 from userdata.messages import memory
 
 WEBUI = "http://127.0.0.1"
-# What a consumer remembers, in the folder that it may write to.
+# What a consumer remembers, in its own writable folder.
 _STATE = "state.json"
-# It asks Fedora's servers for what is in a compose.
+# fedora_openqa asks Fedora's servers what is in a compose.
 _BY_HAND_SECONDS = 900
 _TLS = {"authority": "ca", "certificate": "certificate", "key": "key"}
 
@@ -44,17 +44,17 @@ _REPORTERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class FedoraConsumer:
-    """A consumer of fedora_openqa's.
+    """One of fedora_openqa's consumers.
 
     Attributes:
         name: Its container is ``openqa-NAME``.
-        app: What it tells the broker that it is.
+        app: How it introduces itself to the broker.
         callback: What fedora-messaging calls, as ``MODULE:CLASS``.
-        logger: The class of ``fedora_openqa.consumer``, which logs by its name.
+        logger: The class of ``fedora_openqa.consumer``, whose name its logger has.
         url: The broker's address, with an empty password, as fedora-messaging wants it.
         queue: The queue's name.
         keys: The routing keys.
-        config: What the class wants to know beside openQA's address.
+        config: What the class needs besides openQA's address.
     """
 
     name: str
@@ -68,7 +68,7 @@ class FedoraConsumer:
 
 
 def folders(document: Document) -> tuple[str, ...]:
-    """Returns the folders of userdata/roles that have a host schedule builds by messages and by the clock."""
+    """Returns the folders of userdata/roles for scheduling builds by messages and by the clock."""
     found = []
     if document.schedule is not None:
         found.append("messages" if document.schedule.program == "rules" else "fedora-messages")
@@ -78,11 +78,11 @@ def folders(document: Document) -> tuple[str, ...]:
 
 
 def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer]:
-    """Yields the consumers of fedora_openqa's that a host runs.
+    """Yields fedora_openqa's consumers that a host runs.
 
     Args:
         schedule: the settings.
-        url: what people type to get to the web UI.
+        url: the address at which people reach the web UI.
     """
     broker = schedule.broker.replace("@", ":@", 1)
     yield FedoraConsumer(
@@ -112,15 +112,15 @@ def fedora_consumers(schedule: Schedule, *, url: str) -> Iterator[FedoraConsumer
 def fedora_files(
     host: Host, kind: Literal["config", "quadlets"], context: Mapping[str, Any]
 ) -> list[render.File]:
-    """Renders a file of a kind for each of Fedora's consumers.
+    """Renders the files of one kind for each of Fedora's consumers.
 
     Args:
         host: the host.
         kind: the folder of templates below ``roles/fedora-messages/consumer``.
-        context: what all templates may name.
+        context: the variables of all templates.
 
     Raises:
-        HostError: a template names what is not in the context, or is malformed.
+        HostError: a template uses a variable that is not in the context, or is malformed.
     """
     document = host.document
     if document.schedule is None or document.webui is None or document.schedule.program == "rules":
@@ -138,10 +138,10 @@ def _stem(kind: Literal["config", "quadlets"], consumer: FedoraConsumer) -> str:
 
 
 def tell(host: Host) -> None:
-    """Tells CloudWatch for how long not every message, or time of the timetable, is known to be dealt with.
+    """Reports to CloudWatch for how long messages, or times of the timetable, may have been left unhandled.
 
     Raises:
-        HostError: that is not known, or CloudWatch did not take it.
+        HostError: that is unknown, or CloudWatch did not accept it.
     """
     unknown = []
     try:
@@ -163,27 +163,27 @@ def _lag(host: Host, name: str) -> float:
     try:
         return max(0.0, time.time() - memory.read_since(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HostError(f"{path}: does not say until when all was dealt with: {error!r}") from error
+        raise HostError(f"{path}: does not say up to when everything was handled: {error!r}") from error
 
 
 def schedule_by_hand(host: Host, kind: str, what: str, report: Report) -> None:
     """Has fedora_openqa schedule a compose or an update, in its scheduler's container.
 
-    It waits while openQA's templates change: of half of them came half the jobs.
+    It waits while openQA's templates change: half the templates would make half the jobs.
 
     Args:
         host: the web UI's host.
         kind: ``compose`` or ``update``.
-        what: the compose's address, or the update's id.
-        report: takes each line that the program says.
+        what: the compose's URL, or the update's ID.
+        report: takes each line that the program prints.
 
     Raises:
-        HostError: the host has no fedora_openqa, or that failed.
+        HostError: the host has no fedora_openqa, or it failed.
     """
     schedule = host.document.schedule
     if schedule is None or schedule.program != "fedora_openqa":
         raise HostError(
-            'fedora_openqa is not here: the environment needs [schedule] program = "fedora_openqa"'
+            'fedora_openqa does not run here: the environment needs [schedule] program = "fedora_openqa"'
         )
     server = f"--openqa-hostname=http://{host.document.webui_host}"
     command = ["podman", "exec", "openqa-fedora-scheduler", "fedora-openqa", kind, server, what]
@@ -195,15 +195,15 @@ def schedule_by_hand(host: Host, kind: str, what: str, report: Report) -> None:
 
 
 def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
-    """Makes the folders of what consumer and timetable remember, and writes the settings of those of ours.
+    """Creates the state folders of consumer and timetable, and writes the settings of our own ones.
 
-    A secret of no use is the consumer's affair, which says so: it keeps nobody from the web UI.
+    An unusable secret is left for the consumer to report: it must not take the web UI down.
 
     Args:
         host: the host.
         key: openQA's API key.
         secret: the key's secret.
-        broker: what the secret about the broker holds; None: there is none.
+        broker: the content of the broker's secret; None: there is none.
     """
     openqa = {"url": WEBUI, "key": key, "secret": secret}
     schedule = host.document.schedule
@@ -222,7 +222,7 @@ def configure(host: Host, *, key: str, secret: str, broker: str | None) -> None:
 
 
 def _forget(host: Host, name: str) -> None:
-    """Has what comes back some day begin anew: what it will have missed by then, it was not to schedule."""
+    """Forgets the state: if this is ever enabled again, it must not schedule what came in between."""
     (host.layout.data / name / _STATE).unlink(missing_ok=True)
 
 
@@ -246,7 +246,7 @@ def _configure_rules(
 
 
 def _write_settings(host: Host, name: str, data: Mapping[str, Any]) -> Path:
-    """Writes the settings of ``python3 -m userdata.messages`` into a folder of its own, which it returns."""
+    """Writes the settings of ``python3 -m userdata.messages`` to a folder of their own and returns it."""
     folder = host.layout.runtime / name
     users.make_folder(host.layout.runtime, name, user=users.MESSAGES, mode=0o700)
     host.layout.templates_lock.touch(mode=0o644)

@@ -13,7 +13,7 @@ from userdata.host.errors import HostError
 from userdata.host.secrets import write_private
 
 SUFFIX = ".j2"
-# A quadlet of this name is made once for every worker instance: NAME@1.container, NAME@2.container …
+# A quadlet of this name is rendered once per worker instance: NAME@1.container, NAME@2.container …
 INSTANCE = ("@.container", "@.network")
 
 
@@ -26,14 +26,14 @@ class File:
 
 
 def render(folder: Path, context: Mapping[str, Any]) -> list[File]:
-    """Renders all files of a folder, in the order of their names; none where it does not exist.
+    """Renders all files of a folder, in the order of their names; none if it does not exist.
 
     Args:
         folder: the templates.
-        context: what they may name; naming anything else is an error.
+        context: their variables; using any other is an error.
 
     Raises:
-        HostError: a template names what is not in the context, or is malformed.
+        HostError: a template uses a variable that is not in the context, or is malformed.
     """
     if not folder.is_dir():
         return []
@@ -58,9 +58,9 @@ def write(files: Iterable[File], folder: Path, *, mode: int, user: int | None = 
 
     Args:
         files: what to write.
-        folder: made where missing.
+        folder: created if missing.
         mode: the files' permissions.
-        user: their owner and group, where this process is root; None: this process's.
+        user: their owner and group, if this process is root; None: this process's.
     """
     for file in files:
         path = folder / file.path

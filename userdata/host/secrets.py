@@ -20,10 +20,10 @@ def fetch(manager: Any, *, arns: Mapping[str, str], directory: Path) -> dict[str
     Args:
         manager: a Secrets Manager client.
         arns: the secrets' ARNs by name.
-        directory: made with mode 0700.
+        directory: created with mode 0700.
 
     Raises:
-        HostError: a secret cannot be read, or is no text.
+        HostError: a secret cannot be read, or is not text.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -41,7 +41,7 @@ def password(text: str) -> str:
     """Returns the database role's password.
 
     Raises:
-        HostError: it is none.
+        HostError: the secret holds something else.
     """
     if not (len(text) >= 16 and text.isascii() and text.isalnum()):
         raise HostError("secret database: not 16 or more letters and digits")
@@ -53,7 +53,7 @@ def api_key(name: str, text: str) -> tuple[str, str]:
 
     Args:
         name: ``api_key`` or ``worker_key``.
-        text: what that secret holds: both, of 16 hexadecimal digits each.
+        text: the secret's content: key and secret, 16 hexadecimal digits each.
 
     Raises:
         HostError: it holds something else.
@@ -80,13 +80,13 @@ def sign_in_client(text: str) -> dict[str, str]:
 
 
 def write_private(path: Path, text: str, *, mode: int = 0o600, user: int | None = None) -> None:
-    """Replaces a file in one step, also should the machine lose its power; at no time can others read it.
+    """Replaces a file atomically, even if the power fails; others can never read it meanwhile.
 
     Args:
         path: the file.
         text: its new content.
-        mode: its permissions, in the end.
-        user: its owner and group, where this process is root; None: this process's.
+        mode: its final permissions.
+        user: its owner and group, if this process is root; None: this process's.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The switch that os-autoinst asks to put a guest's tap device into its cluster's VLAN.
 
-Fedora packages one (os-autoinst-openvswitch); this one serves the same D-Bus contract on Debian. What it
-answers is here, the bus is in :mod:`userdata.host.switch_bus`.
+Fedora packages one (os-autoinst-openvswitch); this one provides the same D-Bus interface on Debian. Its
+answers are made here, the bus is in :mod:`userdata.host.switch_bus`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NAME = "org.opensuse.os_autoinst.switch"
 PATH = "/switch"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 VLANS = range(1, 4095)
-# Which bits of the address by which the host knows a guest are its tap device's, and so its own (flows).
+# In the address by which the host knows a guest: the bits that its tap device determines, not the guest.
 GUEST_MASK = IPv4Address("255.255.255.0")
 FORGOTTEN_SECONDS = 3600
 
 _TAP = re.compile(r"tap[0-9]+", re.ASCII)
-# Open vSwitch's names of protocols' fields, and of the fields that say who sends and who is meant.
+# Open vSwitch's names for protocols, and for their sender and target fields.
 _ARP = ("arp", "0x806", "NXM_OF_ARP_SPA[]", "NXM_OF_ARP_TPA[]")
 _IP = ("ip", "0x800", "NXM_OF_IP_SRC[]", "NXM_OF_IP_DST[]")
 
@@ -73,7 +73,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer; ``error`` is the D-Bus error's name, or None."""
+    """An answer; ``error`` is the D-Bus error's name, or None."""
 
     signature: str
     body: tuple[Any, ...]
@@ -81,7 +81,7 @@ class Reply:
 
 
 class Switch:
-    """The contract's three methods; each returns a code (0: done) and a text.
+    """The interface's three methods; each returns a code (0: done) and a text.
 
     Args:
         bridge: the Open vSwitch bridge.
@@ -93,7 +93,7 @@ class Switch:
         self._command = command
 
     def set_vlan(self, tap: str, vlan: int) -> tuple[int, str]:
-        """Puts a tap device into a VLAN; what it sends may carry VLANs of its own."""
+        """Puts a tap device into a VLAN; its frames may carry VLAN tags of their own."""
         if refusal := self._refusal(tap, vlan):
             return 1, refusal
         return self._try(
@@ -108,7 +108,7 @@ class Switch:
         return self._try(["ovs-vsctl", "remove", "port", tap, "tag", str(vlan)])
 
     def show(self) -> tuple[int, str]:
-        """Tells what Open vSwitch has."""
+        """Shows Open vSwitch's configuration."""
         return self._try(["ovs-vsctl", "show"])
 
     def answer(self, call: Call) -> Reply:
@@ -128,7 +128,7 @@ class Switch:
 
     def _refusal(self, tap: str, vlan: int) -> str | None:
         if not _TAP.fullmatch(tap):
-            return f"{tap!r} is no tap device: allowed are tap and a number"
+            return f"{tap!r} is not a tap device: allowed is 'tap' with a number"
         if vlan not in VLANS:
             return f"there is no VLAN {vlan}: allowed are {VLANS.start} to {VLANS.stop - 1}"
         try:
@@ -148,14 +148,14 @@ def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, ma
     """Returns the bridge's OpenFlow rules: guests reach the host, whatever their VLANs and addresses.
 
     Clusters use the same addresses at the same time, and a guest may claim another's hardware address. So the
-    host knows each guest by ``rewrite``, the number of the device that it is on, and the last 8 bits of its
-    hardware address: a guest may have several, where machines run in it. A packet for the host gets that as
-    its source, and leaves a rule in table 1 that gives replies their original destination and port back: no
-    guest gets another's, nor more than 256 such rules for each protocol.
+    host knows each guest by ``rewrite``, the number of its tap device, and the last 8 bits of its hardware
+    address, of which a guest has several if it runs machines itself. A packet for the host gets that as its
+    source, and leaves a rule in table 1 that restores the original destination and port in replies: no guest
+    gets another's replies, or more than 256 such rules per protocol.
 
     Args:
-        taps: the guests' devices, of which none has a number above 255.
-        address: the host's on the bridge.
+        taps: the guests' devices, none with a number above 255.
+        address: the host's address on the bridge.
         rewrite: the guests' network as the host knows it, ending in 16 zero bits.
         mac: the bridge's hardware address.
     """
@@ -171,7 +171,7 @@ def flows(*, taps: Sequence[str], address: IPv4Address, rewrite: IPv4Address, ma
 
 
 def install_flows(*, bridge: str, address: IPv4Address, rewrite: IPv4Address, mac: str) -> None:
-    """Puts the rules on the bridge, all at once, beside those of :mod:`userdata.host.mesh`.
+    """Adds the rules to the bridge, all at once, next to those of :mod:`userdata.host.mesh`.
 
     Raises:
         HostError: Open vSwitch refused.

@@ -15,10 +15,10 @@ _DO_NOT_QUEUE = 4
 
 
 def serve(network: TapNetwork) -> None:
-    """Installs the bridge's flows, takes the switch's name and answers calls, for ever.
+    """Installs the bridge's flows, takes the switch's bus name and answers calls forever.
 
     Args:
-        network: the host's.
+        network: the host's network.
 
     Raises:
         HostError: Open vSwitch refused the flows, or the name is taken.
@@ -30,7 +30,7 @@ def serve(network: TapNetwork) -> None:
     with open_dbus_connection(bus="SYSTEM") as connection:
         reply = connection.send_and_get_reply(message_bus.RequestName(switch.NAME, _DO_NOT_QUEUE))
         if reply.body[0] != _PRIMARY_OWNER:
-            raise HostError(f"the system bus does not give us the name {switch.NAME}: {reply.body[0]}")
+            raise HostError(f"the system bus refuses us the name {switch.NAME}: {reply.body[0]}")
         while True:
             _answer(connection, connection.receive(), served)
 

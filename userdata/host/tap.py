@@ -16,13 +16,13 @@ from userdata.host.document import Document, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# What openQA's worker runs as, on the host as in containers.
+# The user that openQA's worker runs as, both on the host and in containers.
 USER = "_openqa-worker"
-# Longer than Open vSwitch and the switch service take to start anew.
+# Longer than Open vSwitch and the switch service take to restart.
 CHECK_SECONDS = 90
 OVS_SECONDS = 60
-# The first worker's devices, for as many network cards as openQA's own set-up has them: where a job has
-# several NETWORKS, os-autoinst adds 64 for each further card (backend/qemu.pm). 60 workers are the most.
+# The first worker's devices, for as many network cards as in openQA's own set-up: if a job has several
+# NETWORKS, os-autoinst adds 64 for each further card (backend/qemu.pm). A host has at most 60 workers.
 CARDS = (0, 64, 128)
 
 
@@ -32,7 +32,7 @@ class TapNetwork:
 
     Attributes:
         bridge: its name.
-        address: the host's address on it, and the network that guests and host have to themselves.
+        address: the host's address on it, and the network shared by guests and host alone.
     """
 
     bridge: ClassVar[str] = "br0"
@@ -40,13 +40,13 @@ class TapNetwork:
 
     @property
     def rewrite(self) -> IPv4Address:
-        """What the host knows guests by: this, with 16 bits that :mod:`userdata.host.switch` tells."""
+        """How the host knows guests: this address, with 16 bits that :mod:`userdata.host.switch` sets."""
         _, upper = self.address.network.subnets()
         return upper.network_address
 
     @property
     def mac(self) -> str:
-        """The bridge's hardware address, the same on all hosts as their address is."""
+        """The bridge's hardware address: the same on all hosts, like their address."""
         return f"02:00:{self.address.ip.packed.hex(':')}"
 
 
@@ -54,7 +54,7 @@ def network_of(document: Document) -> TapNetwork:
     """Returns the network of a tap host.
 
     Raises:
-        HostError: the document is another host's.
+        HostError: the document is that of another kind of host.
     """
     return TapNetwork(required(required(document.worker, "worker").tap_address, "tap_address"))
 
@@ -68,7 +68,7 @@ def settings(network: TapNetwork, *, kernel_datapath: bool, mesh: bool) -> dict[
     """Returns what the workers of a tap host need in ``workers.ini``, which overrides a job's own settings.
 
     Args:
-        network: the host's.
+        network: the host's network.
         kernel_datapath: whether Open vSwitch forwards in the kernel.
         mesh: whether clusters may span hosts.
     """
@@ -83,13 +83,13 @@ def settings(network: TapNetwork, *, kernel_datapath: bool, mesh: bool) -> dict[
 def commands(
     network: TapNetwork, *, workers: int, kernel_datapath: bool, existing: Iterable[str]
 ) -> list[list[str]]:
-    """Returns the commands that make the network; running them again changes nothing.
+    """Returns the commands that set up the network; running them again changes nothing.
 
     Args:
-        network: what to make.
+        network: what to set up.
         workers: the worker instances of the host.
         kernel_datapath: whether Open vSwitch forwards in the kernel.
-        existing: the names of the network interfaces that are there.
+        existing: the names of the existing network interfaces.
     """
     taps = devices(workers)
     there = set(existing)
@@ -97,11 +97,11 @@ def commands(
     ovs = [
         *("ovs-vsctl", f"--timeout={OVS_SECONDS}", "--", "--may-exist", "add-br", bridge),
         *("--", "set", "bridge", bridge, f"datapath_type={'system' if kernel_datapath else 'netdev'}"),
-        # An Open vSwitch that was started anew forwards nothing before it has all rules again.
+        # After a restart, Open vSwitch forwards nothing until it has all rules again.
         *(f'other_config:hwaddr="{network.mac}"', "fail_mode=secure"),
     ]
     for tap in taps:
-        # Without a mode it would be a trunk, on which a guest has all VLANs before it has one of its own.
+        # Without a mode it would be a trunk, and a guest would see all VLANs until it gets its own.
         ovs += ["--", "--may-exist", "add-port", bridge, tap]
         ovs += ["--", "set", "port", tap, "vlan_mode=dot1q-tunnel"]
     return [
@@ -151,9 +151,9 @@ def problems(network: TapNetwork, *, workers: int, ports: str, addresses: str, f
         for entry in link.get("addr_info", [])
     }
     if str(network.address) not in has:
-        wrong.append(f"the bridge has not the address {network.address}")
+        wrong.append(f"the bridge does not have the address {network.address}")
     if f"arp_tpa={network.address.ip}" not in flows:
-        wrong.append("guests have no way to the host: the switch's flows are missing")
+        wrong.append("guests cannot reach the host: the switch's flows are missing")
     return wrong
 
 
@@ -164,7 +164,7 @@ def has_kernel_datapath() -> bool:
 
 
 def set_up(host: Host) -> None:
-    """Makes bridge, tap devices, forwarding and masquerade.
+    """Sets up bridge, tap devices, forwarding and masquerading.
 
     Raises:
         HostError: a command failed.
@@ -185,11 +185,11 @@ def set_up(host: Host) -> None:
 def check(host: Host) -> None:
     """Checks the network and that the switch answers.
 
-    openQA's worker asks for the switch itself, but only if one of its classes is exactly ``tap``
-    (lib/OpenQA/Worker.pm); hosts that have only ``tap2`` depend on this.
+    openQA's worker checks the switch itself, but only if one of its classes is exactly ``tap``
+    (lib/OpenQA/Worker.pm); hosts that only have ``tap2`` depend on this.
 
     Raises:
-        HostError: something is wrong, with all of it.
+        HostError: something is wrong; the message lists every problem.
     """
     network = network_of(host.document)
     bridge = network.bridge
@@ -208,10 +208,10 @@ def check(host: Host) -> None:
 
 
 def await_working(host: Host) -> None:
-    """Waits until :func:`check` finds nothing, as long as services may take to start anew.
+    """Waits until :func:`check` passes, for as long as services may take to restart.
 
     Raises:
-        HostError: it still finds something.
+        HostError: it still does not pass.
     """
     last = ""
 

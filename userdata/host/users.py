@@ -1,7 +1,7 @@
 """The users whose folders are on the hosts' volumes, and how root works in them.
 
-What is in a folder of another's may become a link at any moment. So root writes where root alone may, and
-acts as that user elsewhere: a link then leads no further than who made it gets.
+Anything in another user's folder may turn into a link at any moment. So root writes only where root alone
+may, and elsewhere acts as that user: a link then reaches no further than whoever made it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from userdata.host.errors import HostError
 OPENQA = 601
 WORKER = 602
 DATABASE = 603
-# Without a name: of what schedules builds by messages and by the clock (roles/messages, roles/timetable).
+# Without a name: what schedules builds by messages and by the clock (roles/messages, roles/timetable).
 MESSAGES = 604
-# Without a name: of the repositories of tests and their releases. It owns nothing else.
+# Without a name: owns the repositories of tests and their releases, and nothing else.
 TESTS = 605
-# Without a name: of the administrator's key. Whoever posts jobs can have openQA show what its own user
+# Without a name: owns the administrator's key. Whoever posts jobs can make openQA show what its own user
 # may read: a job says where its tests are, a build names a file.
 ADMINISTRATOR = 606
 
 
 @contextmanager
 def acting_as(user: int) -> Iterator[None]:
-    """Does what a user may, and no more; a process that is not root's goes on as it is.
+    """Acts with the rights of a user only; a process that does not run as root stays as it is.
 
     Raises:
-        HostError: the system refused something.
+        HostError: the system refused an operation.
     """
     root, groups = os.geteuid() == 0, os.getgroups()
     if root:
@@ -52,10 +52,10 @@ def acting_as(user: int) -> Iterator[None]:
 
 
 def make_folder(base: Path, name: str, *, user: int, mode: int) -> None:
-    """Makes a folder, or gives a user the one that is there; follows no link, and replaces those on its way.
+    """Creates a folder for a user, or hands over an existing one; replaces links on its path.
 
     Args:
-        base: a folder in which root alone writes; made where missing.
+        base: a folder in which root alone writes; created if missing.
         name: the folder's path below that one.
         user: its owner.
         mode: its permissions.
@@ -81,7 +81,7 @@ def make_folder(base: Path, name: str, *, user: int, mode: int) -> None:
 
 
 def give(path: Path, user: int) -> None:
-    """Gives a user a file, or a folder with all in it: links themselves, not what they lead to."""
+    """Makes a user the owner of a file, or of a folder and all in it: of links, not of their targets."""
     if os.geteuid() == 0:
         run(["chown", "--no-dereference", "--recursive", f"{user}:{user}", str(path)])
 
