@@ -473,7 +473,7 @@ def test_nothing_is_attached_before_ec2_takes_the_host_for_running(
 ) -> None:
     monkeypatch.setattr("userdata.host.aws.RUNNING_SECONDS", 0)
     monkeypatch.setattr(interface, "mac_address", lambda *_: "02:00:00:00:00:01")
-    with pytest.raises(HostError, match=r"for EC2 to take i-\w+ for running"):
+    with pytest.raises(HostError, match=r"for EC2 to list i-\w+ as running"):
         roles.prepare(machine.host(tmp_path, "database"))
 
 

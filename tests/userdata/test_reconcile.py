@@ -116,7 +116,7 @@ def test_a_schema_that_is_upgraded_is_waited_for(tmp_path: Path, monkeypatch: py
         ["systemctl", "start", "--no-block", "openqa-on-aws.target"],
     ]
     assert waits == ["the webui to work"] * 3
-    assert said[1:] == ["openQA still upgrades the database's schema"] * 2
+    assert said[1:] == ["openQA is still upgrading the database's schema"] * 2
 
 
 def test_progress_is_kept_by_name(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_file_system_with_an_error_is_repaired(disk: Path) -> None:
 def test_a_file_system_that_needs_a_person_is_refused(disk: Path) -> None:
     volume.ensure_filesystem(disk)
     change(disk, "clri <2>", "set_super_value state 2")
-    with pytest.raises(HostError, match=r"the file system on \S+ must be repaired by a person"):
+    with pytest.raises(HostError, match=r"the file system on \S+ needs manual repair with e2fsck"):
         volume.ensure_filesystem(disk)
 
 

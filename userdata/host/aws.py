@@ -1,4 +1,4 @@
-"""Clients of AWS's services, and how long to wait for what they tell."""
+"""Clients of AWS's services, and waiting for what they report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 RUNNING_SECONDS = 120
 
-# A download that broke off too often, to a file and to a pipe: neither is an error of botocore's.
+# A download, to a file or to a pipe, that broke off too often: neither is a botocore error.
 _BROKEN_OFF = (boto3.exceptions.RetriesExceededError, s3transfer.exceptions.RetriesExceededError)
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30)
 
@@ -31,13 +31,13 @@ def client(service: str, region: str, *, config: Config = _CONFIG) -> Any:  # bo
 
 
 def has_credentials() -> bool:
-    """Returns whether there are credentials. A client that is made without never gets any."""
+    """Returns whether there are credentials. A client created without them never gets any."""
     return _session().get_credentials() is not None
 
 
 @cache
 def _session() -> boto3.Session:
-    """One for all clients: it reads what it knows of AWS, and asks for the role's credentials, once."""
+    """One session for all clients: it loads its AWS data and asks for the role's credentials once."""
     session = botocore.session.get_session()
     # A role's credentials may appear some seconds after the instance; botocore asks once, for a second.
     session.set_config_variable("metadata_service_timeout", 5)
@@ -46,7 +46,7 @@ def _session() -> boto3.Session:
 
 
 def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
-    """Calls AWS and turns its refusal into a :class:`HostError` that begins with ``what``."""
+    """Calls AWS and turns a failure into a :class:`HostError` that begins with ``what``."""
     try:
         return function(**arguments)
     except (ClientError, BotoCoreError, *_BROKEN_OFF) as error:
@@ -54,7 +54,7 @@ def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
 
 
 def refusal(error: HostError) -> str:
-    """Returns AWS's code for why it refused what :func:`call` called; empty where it did not answer."""
+    """Returns the error code with which AWS refused :func:`call`; empty if it did not answer."""
     cause = error.__cause__
     return str(cause.response["Error"]["Code"]) if isinstance(cause, ClientError) else ""
 
@@ -90,15 +90,15 @@ def wait(
 
 
 def await_running(ec2: Any, instance: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits until EC2 takes an instance for running: before, it attaches nothing to it, though it has booted.
+    """Waits until EC2 lists an instance as running: until then it attaches nothing, even after the boot.
 
     Raises:
-        HostError: EC2 did not, or refuses to tell.
+        HostError: EC2 did not in time, or refused to answer.
     """
     filters = {"instance-id": instance, "instance-state-name": "running"}
 
     def running() -> bool | None:
-        # By filters: an instance that is so new that EC2 does not know it yet is no error.
+        # With filters, an instance too new for EC2 to know it is no error.
         answer = call(
             f"instance {instance}",
             ec2.describe_instances,
@@ -106,4 +106,4 @@ def await_running(ec2: Any, instance: str, *, sleep: Callable[[float], None] = t
         )
         return True if answer["Reservations"] else None
 
-    wait(f"EC2 to take {instance} for running", running, seconds=RUNNING_SECONDS, sleep=sleep)
+    wait(f"EC2 to list {instance} as running", running, seconds=RUNNING_SECONDS, sleep=sleep)

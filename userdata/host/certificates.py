@@ -1,4 +1,4 @@
-"""The database's own certificate authority and its server's certificate, both on the data volume."""
+"""The database's own certificate authority and its server certificate, both on the data volume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
 
 @dataclass(frozen=True)
 class Certificates:
-    """Where a folder holds the CA and the server's certificate, and their keys."""
+    """The paths in a folder of the CA's and the server's certificates and keys."""
 
     folder: Path
 
@@ -49,14 +49,14 @@ class Certificates:
 def ensure(
     certificates: Certificates, *, name: str, address: str, user: int, new_authority: bool = True
 ) -> bool:
-    """Makes what is missing and renews what is due; returns whether the server has a new certificate.
+    """Creates what is missing and renews what is due; returns whether the server has a new certificate.
 
     Args:
-        certificates: the folder; made where missing.
+        certificates: the folder; created if missing.
         name: the DNS name that clients verify.
         address: the IP address they may verify instead.
         user: PostgreSQL's user, who must read the server's key.
-        new_authority: whether a CA that is needed and not complete is made anew, which no client knows yet.
+        new_authority: whether to replace a CA that is needed but incomplete by one that no client knows yet.
 
     Raises:
         HostError: openssl failed, or only a new CA would help.
@@ -68,7 +68,7 @@ def ensure(
     if lacking and not new_authority:
         raise HostError(
             f"{lacking[0]} is missing, so the certificate cannot be renewed; `systemctl restart "
-            "openqa-configure` makes a new authority, and the same on the web UI's host has it trusted"
+            "openqa-configure` makes a new authority, which openQA trusts after the same on the web UI's host"
         )
     if lacking:
         _make_ca(certificates)
@@ -77,7 +77,7 @@ def ensure(
 
 
 def days_left(certificates: Certificates) -> float:
-    """Returns for how many days the server's certificate still holds.
+    """Returns for how many more days the server's certificate is valid.
 
     Raises:
         HostError: there is none, or openssl failed.
@@ -136,7 +136,7 @@ def _is_good(certificates: Certificates, *, name: str, address: str) -> bool:
             ]
         )
         certified = run(["openssl", "x509", "-noout", "-pubkey", "-in", str(certificates.server)])
-        # Not so where a renewal was killed between the two.
+        # They differ if a renewal was killed between the two writes.
         return certified == run(["openssl", "pkey", "-pubout", "-in", str(certificates.server_key)])
     except HostError:
         return False

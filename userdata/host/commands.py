@@ -1,4 +1,4 @@
-"""Running programs, and being ended as one."""
+"""Running programs, and ending in order when told to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class CommandError(HostError):
     """A program failed.
 
     Args:
-        command: it, and how it ended.
-        reason: what it said last, or why it did not end or begin.
+        command: the program, and how it ended.
+        reason: its last line of output, or why it did not start or end.
     """
 
     def __init__(self, command: str, reason: str) -> None:
@@ -29,10 +29,10 @@ class CommandError(HostError):
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Has a signal raise SystemExit, so that who is ended puts back what was begun; a second one is ignored.
+    """Makes a signal raise SystemExit, so that cleanup code runs; a second signal is ignored.
 
-    A shell that goes with its session sends one, and so does who stops a unit, or an operator. The second one
-    spares the programs that put things back, too.
+    A shell that ends with its session sends one, as does whoever stops the unit, or an operator. Ignoring the
+    second one also spares the programs that clean up.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -59,12 +59,12 @@ def run(arguments: Sequence[str], *, stdin: str | None = None, seconds: float = 
     """Runs a program and returns what it wrote to its standard output.
 
     Args:
-        arguments: the program and its arguments; never a secret, as every user can read them.
+        arguments: the program and its arguments; never secrets, as every user can read them.
         stdin: what the program reads; the place for secrets.
         seconds: when to give up.
 
     Raises:
-        CommandError: the program is missing, failed or took too long; with its last line of error.
+        CommandError: the program is missing, failed or took too long; with its last line of output.
     """
     try:
         result = subprocess.run(

@@ -1,9 +1,9 @@
-"""A worker host's instance-store disks: pools and cache are on them, formatted anew at each boot.
+"""A worker host's instance-store disks: they hold pools and cache, and are formatted at each boot.
 
-What is on them never outlives a stop of the instance, so nothing here is worth keeping: no journal, RAID 0.
+Their content never survives a stop of the instance, so nothing is worth protecting: no journal, RAID 0.
 
-``python3 -m userdata.host.disks`` is a program of its own: all of openQA waits for it, and most of the other
-commands' time goes into loading what AWS's services are asked with.
+``python3 -m userdata.host.disks`` is a program of its own: all of openQA waits for it, and the other commands
+spend most of their time loading AWS's libraries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from userdata.host.commands import run
 from userdata.host.errors import HostError
 from userdata.host.layout import Layout
 
-# What the disks call themselves (EC2 user guide, "NVMe SSD volumes"); their names change from boot to boot.
+# The disks' model name (EC2 user guide, "NVMe SSD volumes"); their device names change from boot to boot.
 MODEL = "Amazon EC2 NVMe Instance Storage"
 ARRAY = Path("/dev/md/openqa")
 FORMAT_SECONDS = 900
@@ -44,7 +44,7 @@ def find(root: Path = Path("/")) -> list[Path]:
         root / "dev" / disk.name
         for disk in sorted((root / "sys/block").glob("*"))
         if _read(disk / "device/model") == MODEL
-        # A path of a disk with several paths is none itself.
+        # One path of a multipath disk is no disk itself.
         and _read(disk / "hidden") != "1"
         # A container sees all disks of its host in /sys, but has only its own in /dev.
         and _number(root / "dev" / disk.name) == _read(disk / "dev")
@@ -52,11 +52,11 @@ def find(root: Path = Path("/")) -> list[Path]:
 
 
 def commands(disks: list[Path], *, arrays: Iterable[str], target: Path) -> list[list[str]]:
-    """Returns the commands that make one file system of the disks and mount it.
+    """Returns the commands that create one file system on the disks and mount it.
 
     Args:
         disks: one or more.
-        arrays: the names of the RAID arrays that they are in, left from before a reboot.
+        arrays: the names of RAID arrays left on them from before a reboot.
         target: where to mount.
     """
     device = disks[0] if len(disks) == 1 else ARRAY
@@ -72,7 +72,7 @@ def commands(disks: list[Path], *, arrays: Iterable[str], target: Path) -> list[
 
 
 def set_up(layout: Layout) -> None:
-    """Mounts the instance-store disks, freshly formatted, on the workers' folder; without disks does nothing.
+    """Formats the instance-store disks and mounts them on the workers' folder; without disks does nothing.
 
     Raises:
         HostError: a command failed.

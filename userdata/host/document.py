@@ -1,4 +1,4 @@
-"""The host document: all that the launch template tells an instance about itself."""
+"""The host document: everything the launch template tells an instance about itself."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 ROLES = ("database", "webui", "worker", "builder")
 NETWORKS = ("user", "tap", "vde")
 TOPOLOGIES = ("host", "mesh")
-# Two halves of 16 bits: one has the addresses of host and guests, by the other the host knows guests
-# (switch.py).
+# Two halves of 16 bits: host and guests have their addresses in one; by those of the other, the host knows
+# its guests (switch.py).
 TAP_PREFIX = 15
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A container image or artifact: its name, and where S3 has it unless the host is golden."""
+    """A container image or artifact: its name, and its place in S3 unless the host is golden."""
 
     name: str
     bucket: str | None
@@ -43,7 +43,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class Backup:
-    """Where the host's backups go: what it may write of the backup bucket, and for how long that stays."""
+    """Where the host's backups go: the part of the backup bucket it may write, and how long objects stay."""
 
     bucket: str
     prefix: str
@@ -61,7 +61,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Source:
-    """A git repository and what of it."""
+    """A git repository and one of its refs."""
 
     address: str
     ref: str
@@ -104,10 +104,10 @@ class Schedule:
         broker: The broker's address, without a password.
         queue: The queue's name; empty: the broker chooses one.
         exchange: What the queue gets its messages from.
-        archive: Where what was missed can be asked for; None: nowhere.
+        archive: Where to ask for missed messages; None: nowhere.
         rules: The rules, as `userdata.messages.rules.Rule` takes them.
-        architectures: Those of the fleets.
-        reports: Where results are reported to, and the queue for it, by the setting's name.
+        architectures: The fleets' architectures.
+        reports: By the setting's name, where results are reported to, and the queue for that.
     """
 
     program: str
@@ -124,7 +124,7 @@ class Schedule:
 class Worker:
     """What a worker host offers, and the table in which it leases its name.
 
-    ``tap_address`` is what a tap host is for its guests, and their network; None: the host has no taps.
+    ``tap_address`` is a tap host's address for its guests, with their network; None: the host has no taps.
     """
 
     fleet: str
@@ -147,7 +147,7 @@ class Worker:
         """Returns the worker instances that a host of this type runs.
 
         Raises:
-            HostError: the document has no number for the type.
+            HostError: the document has no number for this type.
         """
         if instance_type not in self.workers:
             raise HostError(
@@ -185,7 +185,7 @@ class Rds:
 
     Attributes:
         name: The server's name, which its certificate holds.
-        moved: The database was in a container of ours before, and must be there already.
+        moved: The database was in one of our containers before, and must exist already.
     """
 
     name: str
@@ -231,7 +231,7 @@ class Document:
 
     @property
     def database_host(self) -> str:
-        """The database's name: RDS's own, or that in the private zone."""
+        """The database's host name: that of RDS, or the one in the private zone."""
         return self.rds.name if self.rds else f"database.{self.zone}"
 
     @property
@@ -244,7 +244,7 @@ def load(path: Path) -> Document:
     """Reads the host document.
 
     Raises:
-        HostError: the file is missing, is no JSON object, or lacks something.
+        HostError: the file is missing, is not a JSON object, or lacks something.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -256,10 +256,10 @@ def load(path: Path) -> Document:
 
 
 def parse(data: Mapping[str, Any]) -> Document:
-    """Makes a document of decoded JSON.
+    """Makes a document from decoded JSON.
 
     Raises:
-        HostError: a key is missing, or a value is none of those that are allowed.
+        HostError: a key is missing, or a value is not allowed.
     """
     try:
         document = _parse(data)
@@ -281,10 +281,10 @@ def parse(data: Mapping[str, Any]) -> Document:
 
 
 def required(part: T | None, key: str) -> T:
-    """Returns a part of the host document that not every host has, to one that must.
+    """Returns a part of the host document that only some hosts have, but this one must.
 
     Raises:
-        HostError: it has none.
+        HostError: it is missing.
     """
     if part is None:
         raise HostError(f"host document: the key {key!r} is missing")

@@ -1,4 +1,4 @@
-"""The event that tells why a host failed. The stacks let hosts send it, and log it, by these names."""
+"""The event that tells why a host failed. The stacks allow and log it by these names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 from userdata.host.document import Document
 
-# EventBridge's name for what kind of event it is.
+# EventBridge's detail type.
 KIND = "openQA host failed"
 
 
 def source(environment: str) -> str:
-    """Returns whose events they are: an environment's, by its name."""
+    """Returns the source of an environment's events."""
     return f"openqa.{environment}"
 
 
@@ -20,7 +20,7 @@ def event(document: Document, *, instance: str, reason: str) -> dict[str, str]:
 
     Args:
         document: the host document.
-        instance: the instance's id.
+        instance: the instance's ID.
         reason: why the host failed.
     """
     detail = {

@@ -1,4 +1,4 @@
-"""What a host tells CloudWatch, in the environment's namespace."""
+"""The metrics that a host sends to CloudWatch, in the environment's namespace."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from userdata.host.host import Host
 
 
 def put(host: Host, *, architecture: str | None = None, **figures: float) -> None:
-    """Tells CloudWatch figures.
+    """Sends figures to CloudWatch.
 
     Args:
-        host: who tells.
-        architecture: the processor that they are about, which becomes their dimension; None: they have none.
+        host: the sender.
+        architecture: the processor architecture, sent as a dimension; None: no dimension.
         figures: by the metric's name.
 
     Raises:
-        HostError: it did not take them.
+        HostError: CloudWatch did not accept them.
     """
     dimensions = [{"Name": "Architecture", "Value": architecture}] if architecture else []
     call(
@@ -34,14 +34,14 @@ def put(host: Host, *, architecture: str | None = None, **figures: float) -> Non
 
 @contextmanager
 def outcome(host: Host, **figures: tuple[float, float]) -> Iterator[None]:
-    """Tells CloudWatch how it went; what went wrong is raised, whether CloudWatch takes the figures or not.
+    """Tells CloudWatch the outcome; an error is raised in any case, even if CloudWatch refuses the figures.
 
     Args:
-        host: who tells.
-        figures: by the metric's name, what is told where it went well, and where it did not.
+        host: the sender.
+        figures: by the metric's name, the values for success and for failure.
 
     Raises:
-        HostError: it went well, but CloudWatch did not take the figures.
+        HostError: all went well, but CloudWatch did not accept the figures.
     """
     try:
         yield

@@ -15,12 +15,12 @@ from userdata.host.metadata import Metadata
 
 @dataclass(frozen=True)
 class Host:
-    """An instance that knows itself.
+    """This instance, and what it knows about itself.
 
     Attributes:
         document: what its launch template says.
         layout: where things are.
-        instance: its id.
+        instance: its ID.
         instance_type: its type.
         address: its own private address (not the fixed interface's).
         client: makes a client for an AWS service's name.
@@ -35,7 +35,7 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The host name; a worker's is the one that it leased, see :mod:`userdata.host.names`.
+        """The host name; a worker's is the leased one, see :mod:`userdata.host.names`.
 
         Raises:
             HostError: the worker has none yet.

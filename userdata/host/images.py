@@ -1,4 +1,4 @@
-"""Container images and artifacts: loaded from archives that are here, or fetched from S3; never pulled."""
+"""Container images and artifacts: loaded from local archives, or fetched from S3; never pulled."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ARTIFACT = ".iso"
 
 
 def install(document: Document, *, cache: Path, kept: Path, s3: Callable[[], Any]) -> None:
-    """Makes the document's images known to podman and puts its artifacts where the role looks for them.
+    """Loads the document's images into podman and puts its artifacts where the role looks for them.
 
     Args:
-        document: names them, and where S3 has them.
-        cache: where archives may be, at any depth; what S3 gives goes to its ``images``.
-        kept: where artifacts stay.
+        document: names them, and their places in S3.
+        cache: where archives may be, at any depth; downloads go to its ``images``.
+        kept: where artifacts are kept.
         s3: makes an S3 client.
 
     Raises:
@@ -42,10 +42,10 @@ def install(document: Document, *, cache: Path, kept: Path, s3: Callable[[], Any
 
 
 def install_found(roles: Iterable[str], *, cache: Path, kept: Path) -> None:
-    """Does for all archives of the roles in the cache what :func:`install` does: for golden images.
+    """Does what :func:`install` does for all of the roles' archives in the cache: for golden images.
 
     Raises:
-        HostError: an image of a role is not there.
+        HostError: a role's image is missing.
     """
     for role in roles:
         for name in IMAGES[role]:

@@ -1,4 +1,4 @@
-"""The fixed network interface: attached at first boot, so that the host's address outlives the host."""
+"""The fixed network interface: attached at first boot, so that the address outlives the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attach(ec2: Any, *, interface: str, instance: str, sleep: Callable[[float], 
     """Attaches the interface as the second one, once no other instance has it.
 
     Raises:
-        HostError: another instance kept it, or attaching failed.
+        HostError: another instance kept it, or it could not be attached.
     """
     if _attachment(ec2, interface).get("InstanceId") == instance:
         return

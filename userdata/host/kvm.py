@@ -1,6 +1,6 @@
-"""The proof that this host has KVM: a guest of a few instructions that runs and says so.
+"""The proof that KVM works on this host: a guest of a few instructions that runs and says so.
 
-The device's presence proves nothing: machines exist where it opens and guests hang.
+The device's presence proves nothing: there are machines on which it opens but guests hang.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from userdata.host.commands import CommandError, run
 from userdata.host.errors import HostError
 
 DEVICE = Path("/dev/kvm")
-SECONDS = 120  # a new volume still reads itself from its snapshot
+SECONDS = 120  # a new volume still loads from its snapshot
 MARK = "K"
 _FAILED = "KVM does not work here, yet the environment says kvm = true"
 
@@ -24,7 +24,7 @@ class Guest:
 
     Attributes:
         program: what it executes.
-        arguments: QEMU's arguments, the program being at ``{program}``.
+        arguments: QEMU's arguments, with the program at ``{program}``.
         exit_code: QEMU's exit code when the guest ended it.
     """
 
@@ -69,7 +69,7 @@ GUESTS = {
 
 
 def group() -> int:
-    """Returns the number of the group that may use the device: not every system lets everybody.
+    """Returns the ID of the group that may use the device: some systems do not allow everybody.
 
     Raises:
         HostError: there is no device.
@@ -89,11 +89,11 @@ def prove(image: str, *, architecture: str, folder: Path) -> None:
         folder: where to put the guest's program.
 
     Raises:
-        HostError: the guest did not run, with the reason.
+        HostError: the guest did not run; with the reason.
     """
     program = _write(GUESTS[architecture], folder)
     inside = f"/{program.name}"
-    # No limit of processes, which would need a controller that not every machine has.
+    # No process limit: it would need a cgroup controller that not every machine has.
     command = [
         *("podman", "run", "--rm", "--pull=never", "--network=none", "--pids-limit=0"),
         *(f"--device={DEVICE}", "--user=_openqa-worker", f"--group-add={group()}", "--cap-drop=all"),
@@ -112,7 +112,7 @@ def prove_here(*, architecture: str, folder: Path) -> None:
         folder: where to put the guest's program.
 
     Raises:
-        HostError: the guest did not run, with the reason.
+        HostError: the guest did not run; with the reason.
     """
     guest = GUESTS[architecture]
     _judge(_qemu(guest, str(_write(guest, folder))))
@@ -138,7 +138,7 @@ def _judge(command: list[str]) -> None:
     try:
         output = run(command, seconds=SECONDS + 30)
     except CommandError as error:
-        # The reason alone: the command is longer than a line of a console.
+        # Only the reason: the command is longer than a console line.
         raise HostError(f"{_FAILED}: {error.reason}") from error
     if MARK not in output:
         raise HostError(f"{_FAILED}: the guest said nothing")

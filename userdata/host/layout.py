@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a host. Tests put another ``root``."""
+    """The paths of a host. Tests use another ``root``."""
 
     root: Path = Path("/")
 
@@ -24,7 +24,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """What this machine already did; outlives reboots."""
+        """What this machine has already done; survives reboots."""
         return self.root / "var/lib/openqa-on-aws"
 
     @property
@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def secrets(self) -> Path:
-        """One file a secret, for root only."""
+        """One file per secret, for root only."""
         return self.runtime / "secrets"
 
     @property
@@ -54,27 +54,27 @@ class Layout:
 
     @property
     def administrator(self) -> Path:
-        """What has the key of openQA's administrator, which openQA itself may not read; in memory."""
+        """The key of openQA's administrator, which openQA itself may not read; in memory."""
         return self.runtime / "administrator"
 
     @property
     def closings(self) -> Path:
-        """What the fleets' controller tells their hosts through the web UI (:mod:`fleet.closings`)."""
+        """What the fleets' controller tells the hosts through the web UI (:mod:`fleet.closings`)."""
         return self.runtime / "fleet/closings.json"
 
     @property
     def templates_lock(self) -> Path:
-        """Held alone while openQA's templates change, together by those who schedule builds by them."""
+        """Locked exclusively while openQA's templates change, shared while builds are scheduled from them."""
         return self.runtime / "templates.lock"
 
     @property
     def awaits_restore(self) -> Path:
-        """Exists while the database waits for an operator's word (:mod:`userdata.host.backup.awaiting`)."""
+        """Exists while the database waits for an operator (:mod:`userdata.host.backup.awaiting`)."""
         return self.runtime / "awaits-restore"
 
     @property
     def device(self) -> Path:
-        """A link to the data volume's device, once that is there and checked."""
+        """A link to the data volume's device, once that is attached and checked."""
         return self.runtime / "data-volume"
 
     @property

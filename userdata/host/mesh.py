@@ -2,10 +2,10 @@
 
 Every host has a tunnel to every other. Nothing that came through a tunnel leaves through another one (Open
 vSwitch's protected ports), so there are no loops and no spanning tree. Clusters keep their VLANs on the way.
-Each host has the same address and hardware address on its bridge; :func:`guards` keep those apart.
+Each host has the same address and hardware address on its bridge; :func:`guards` keep these apart.
 
 Tunnels end where Open vSwitch forwards. In the kernel that is the host's own address. In userspace it must
-be an address that Open vSwitch has to itself: a second bridge holds one that exists on every host and never
+be an address that only Open vSwitch has: a second bridge has one that is the same on every host and never
 leaves it, and the kernel translates between that and the host's own.
 """
 
@@ -28,7 +28,7 @@ from userdata.host.tap import OVS_SECONDS, TapNetwork
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 10.0
-# What EC2's interfaces carry inside a VPC (its user guide, "Network MTU"): guests keep their 1500 bytes, to
+# The MTU of EC2's interfaces inside a VPC (user guide, "Network MTU"): guests keep their 1500 bytes, to
 # which GRE adds 42 with a VLAN tag.
 MTU = 9001
 # In userspace: Open vSwitch's end and the kernel's. 192.0.0.0/29 is for the inside of hosts (RFC 7335).
@@ -45,7 +45,7 @@ def port(peer: IPv4Address) -> str:
 
 
 def changes(*, wanted: Iterable[IPv4Address], ports: Iterable[str]) -> list[str]:
-    """Returns the one command that makes the wanted tunnels, and no others; nothing where they are there.
+    """Returns one command that leaves the wanted tunnels and no others; empty if nothing is to change.
 
     Args:
         wanted: the other hosts' addresses.
@@ -65,13 +65,13 @@ def changes(*, wanted: Iterable[IPv4Address], ports: Iterable[str]) -> list[str]
 
 
 def guards(network: TapNetwork, *, endpoint: IPv4Address) -> tuple[str, ...]:
-    """Returns the bridge's OpenFlow rules for what comes through tunnels: guests meet only their own host.
+    """Returns the bridge's OpenFlow rules for what comes through tunnels: guests only reach their own host.
 
-    A guest's requests for the host end on its own bridge already (:func:`userdata.host.switch.flows`). These
-    refuse, before all other rules, any that come from elsewhere, and whatever claims to be a host.
+    A guest's requests to the host already end on its own bridge (:func:`userdata.host.switch.flows`). These
+    rules, ahead of all others, drop requests from elsewhere, and whatever claims to be a host.
 
     Args:
-        network: the hosts', the same on all.
+        network: the hosts' network, the same on all.
         endpoint: where tunnels to this host end.
     """
     tunnelled = f"table=0,priority=300,tun_dst={endpoint}"
@@ -84,12 +84,12 @@ def guards(network: TapNetwork, *, endpoint: IPv4Address) -> tuple[str, ...]:
 
 
 def endpoint(*, own: IPv4Address, kernel_datapath: bool) -> IPv4Address:
-    """Returns the address at which Open vSwitch receives what other hosts send to this one's."""
+    """Returns the address at which Open vSwitch receives what other hosts send to this host."""
     return own if kernel_datapath else OUR_END
 
 
 def carrier_commands() -> list[list[str]]:
-    """Returns the commands that make the userspace datapath's way out; running them again changes nothing."""
+    """Returns the commands that connect the userspace datapath; running them again changes nothing."""
     return [
         [
             *(*_VSCTL, "--", "--may-exist", "add-br", BRIDGE),
@@ -118,8 +118,8 @@ def peers(ec2: Any, *, group: str, own: IPv4Address) -> frozenset[IPv4Address]:
         own: this host's address.
 
     Raises:
-        HostError: EC2 refused, or does not know that this host is of the group: such an answer is no reason
-            to end tunnels.
+        HostError: EC2 refused, or does not list this host in the group: such an answer is no reason to end
+            tunnels.
     """
 
     def addresses() -> frozenset[IPv4Address]:
@@ -144,7 +144,7 @@ def peers(ec2: Any, *, group: str, own: IPv4Address) -> frozenset[IPv4Address]:
 
 
 def set_up(host: Host) -> None:
-    """Makes what tunnels need, then the tunnels to the hosts that are there.
+    """Sets up what tunnels need, then the tunnels to the existing hosts.
 
     Raises:
         HostError: a command failed, or EC2 refused.
@@ -163,11 +163,11 @@ def set_up(host: Host) -> None:
 
 
 def follow(host: Host, *, rounds: Iterable[object], sleep: Callable[[float], None] = time.sleep) -> None:
-    """Keeps the tunnels as the group is. An error is logged and asked again: tunnels stay until then.
+    """Keeps the tunnels in line with the group. An error is logged, and tunnels stay until the next round.
 
     Args:
         host: this host.
-        rounds: one item a round; without an end, it does not return.
+        rounds: one item per round; if endless, this does not return.
         sleep: waits; takes seconds.
     """
     ec2 = host.client("ec2")
@@ -188,7 +188,7 @@ def _update(host: Host, ec2: Any) -> None:
 
 
 def _join(host: Host, outward: str) -> None:
-    """Lets Open vSwitch's end and the kernel's know each other, and the kernel translate."""
+    """Makes Open vSwitch's end and the kernel's know each other, and the kernel translate."""
     ours, kernels = (
         json.loads(run(["ip", "-json", "link", "show", "dev", device]))[0]["address"]
         for device in (BRIDGE, OUTWARD)

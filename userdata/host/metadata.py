@@ -29,10 +29,10 @@ class Metadata:
         self._token = ""
 
     def find(self, path: str) -> str | None:
-        """Returns what ``latest/meta-data/PATH`` holds, or None where there is no such thing.
+        """Returns what ``latest/meta-data/PATH`` holds, or None if it does not exist.
 
         Raises:
-            HostError: the service did not answer, several times.
+            HostError: the service did not answer after several attempts.
         """
         reason = ""
         for attempt in range(_ATTEMPTS):
@@ -62,7 +62,7 @@ class Metadata:
         """Returns what ``latest/meta-data/PATH`` holds.
 
         Raises:
-            HostError: there is no such thing, or the service did not answer.
+            HostError: it does not exist, or the service did not answer.
         """
         value = self.find(path)
         if value is None:
@@ -73,7 +73,7 @@ class Metadata:
         request = urllib.request.Request(  # noqa: S310  # a fixed http:// address
             f"{self._endpoint}/{path}", method=method, headers=headers
         )
-        # No proxy, whatever the environment says: the address is this machine's own.
+        # No proxy, whatever the environment says: the address is link-local.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=2) as response:
             body: bytes = response.read()

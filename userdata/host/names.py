@@ -1,11 +1,11 @@
 """The names of a fleet's hosts: ``FLEET-1``, ``FLEET-2`` …: each leased by one host, the lowest free first.
 
-openQA keeps a row for every worker name for ever, and os-autoinst makes the guests' hardware addresses of the
-row's id (backend/qemu.pm), which therefore must stay small: names come back.
+openQA keeps a row for every worker name forever, and os-autoinst derives the guests' hardware addresses from
+the row's ID (backend/qemu.pm), which therefore must stay small: names are reused.
 
-Who has which is in a DynamoDB table: partition key ``fleet``, sort key ``number``, and the holder,
-``instance``. A lease ends when its holder gives it back, or is no longer in its Auto Scaling group. Should
-the table be emptied, each host that runs writes its own lease anew within a minute (:func:`keep`).
+Leases are in a DynamoDB table: partition key ``fleet``, sort key ``number``, and the holder, ``instance``. A
+lease ends when its holder gives it back, or is no longer in its Auto Scaling group. If the table is ever
+emptied, each running host writes its own lease again within a minute (:func:`keep`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
 
-# Of all hosts that boot at one time, one gets its name at each attempt.
+# Of all hosts that boot at the same time, one gets its name at each attempt.
 ATTEMPTS = 200
 
 
 def lowest_free(holders: Mapping[int, str], members: Collection[str]) -> int:
-    """Returns the lowest number that nobody has, or a holder that is gone.
+    """Returns the lowest number that nobody has, or whose holder is gone.
 
     Args:
         holders: the instances that have numbers, by number.
@@ -37,33 +37,33 @@ def lowest_free(holders: Mapping[int, str], members: Collection[str]) -> int:
 
 
 def take(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Leases the lowest free name, or finds the one that this host has already, and remembers it.
+    """Leases the lowest free name, or finds the one that this host already has, and remembers it.
 
     Args:
         host: a worker host.
         sleep: waits between attempts; takes seconds.
 
     Raises:
-        HostError: AWS refused, or other hosts were always first.
+        HostError: AWS refused, or other hosts were faster every time.
     """
     for _ in range(ATTEMPTS):
-        # In this order: a holder that is seen was in the group before, so if it is not there now, it is gone.
+        # In this order: a holder seen here was in the group before, so if it is not there now, it is gone.
         holders = _holders(host)
         own = next((number for number, holder in holders.items() if holder == host.instance), None)
         members = _members(host)
         number = lowest_free(holders, members) if own is None else own
-        # A list of members without this host is older than this host.
+        # A list of members without this host is out of date.
         if own is not None or (host.instance in members and _put(host, number, gone=holders.get(number))):
             name = f"{_worker(host).fleet}-{number}"
             host.layout.state.mkdir(parents=True, exist_ok=True)
             write_private(host.layout.name, name, mode=0o644)
             return name
-        sleep(random.uniform(0.1, 1))  # noqa: S311  # so that hosts that boot together do not meet again
+        sleep(random.uniform(0.1, 1))  # noqa: S311  # keeps hosts that boot together apart
     raise HostError(f"host name: no free one after {ATTEMPTS} attempts")
 
 
 def keep(host: Host) -> bool:
-    """Writes this host's lease anew where it is missing; returns whether the name is this host's.
+    """Writes this host's lease again if it is missing; returns whether the name is this host's.
 
     Raises:
         HostError: the host has no name yet, or AWS refused.
@@ -72,7 +72,7 @@ def keep(host: Host) -> bool:
 
 
 def release(host: Host) -> None:
-    """Gives the name back, where this host still has it.
+    """Gives the name back, if this host still has it.
 
     Raises:
         HostError: the host has no name, or AWS refused.

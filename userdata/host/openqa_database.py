@@ -1,4 +1,4 @@
-"""Asking openQA's database as openQA does: in the web UI's container, which has address and password."""
+"""Queries to openQA's database, from the web UI's container, which has address and password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CONTAINER = "openqa-webui"
 
 
 def sql(statement: str) -> str:
-    """Returns what a statement prints: a line for each row, with tabs between its columns.
+    """Returns what a statement prints: a line per row, with tabs between columns.
 
     Raises:
         HostError: there is no answer, or an error.
@@ -19,7 +19,7 @@ def sql(statement: str) -> str:
             *("--env=PGSERVICE=openqa", CONTAINER, "psql", "--no-psqlrc", "--quiet", "--tuples-only"),
             *("--no-align", "--field-separator=\t", "--no-password", "--set=ON_ERROR_STOP=1"),
         ],
-        # As input: a list of ids may be longer than a command line.
+        # As input: a list of IDs may exceed the length of a command line.
         stdin=f"{statement};\n",
         seconds=600,
     )

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL presents a certificate that an authority's vouches for."""
+"""Whether a PostgreSQL server presents a certificate signed by a given authority."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REQUEST = struct.pack("!ii", 8, (1234 << 16) | 5679)
 
 
 def trusted(ca: str, *, host: str, port: int = PORT) -> bool:
-    """Shakes hands with a server and verifies its name and certificate.
+    """Performs a TLS handshake with a server and verifies its name and certificate.
 
     Args:
         ca: the authority's certificate, PEM.
@@ -21,7 +21,7 @@ def trusted(ca: str, *, host: str, port: int = PORT) -> bool:
         port: where it listens.
 
     Returns:
-        Whether it is there and is who it should be.
+        Whether it answers and is the right one.
     """
     try:
         context = ssl.create_default_context(cadata=ca)

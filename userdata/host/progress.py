@@ -1,6 +1,6 @@
-"""What a long command says as it goes on, kept for who asks from elsewhere.
+"""The output of a long command, kept so that it can be followed from elsewhere.
 
-Systems Manager shows what a command wrote only when it has ended; so another command asks for this.
+Systems Manager shows a command's output only once it has ended; so another command asks for this.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Report = Callable[[str], None]
 
 @contextmanager
 def kept(layout: Layout, name: str | None, *, say: Report) -> Iterator[Report]:
-    """Gives a report that keeps each line and passes it on.
+    """Gives a report function that keeps each line and passes it on.
 
     Args:
         layout: where things are.
-        name: tells this run from others; None: nobody will ask.
+        name: identifies this run; None: nobody will ask.
         say: takes each line, too.
     """
     if name is None:
@@ -38,7 +38,7 @@ def kept(layout: Layout, name: str | None, *, say: Report) -> Iterator[Report]:
 
 
 def after(layout: Layout, name: str, count: int) -> list[str]:
-    """Returns a run's lines after so many; none while it has not begun."""
+    """Returns a run's lines after the first ``count``; none if it has not begun."""
     try:
         lines = _file(layout, name).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The certificates of the CAs that sign those of RDS's servers."""
+"""The certificates of the CAs that sign RDS's server certificates."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def url(region: str) -> str:
 
 
 def certificates(region: str, *, kept: Path) -> str:
-    """Fetches the region's, and keeps them for the day on which they cannot be fetched.
+    """Fetches the region's certificates, and keeps them in case they cannot be fetched some day.
 
-    The connection is verified as any to a public site: Amazon's name, signed by a CA that the system trusts.
+    The connection is verified like any to a public site: Amazon's name, signed by a CA the system trusts.
 
     Args:
         region: the AWS region.
         kept: where they are kept.
 
     Raises:
-        HostError: they cannot be fetched and never were, or are no certificates.
+        HostError: they cannot be fetched and never were, or are not certificates.
     """
     try:
         with urllib.request.urlopen(url(region), timeout=_SECONDS) as answer:  # noqa: S310  # https
@@ -44,10 +44,10 @@ def certificates(region: str, *, kept: Path) -> str:
 
 
 def check(text: str, source: str) -> None:
-    """Refuses what is no list of certificates.
+    """Refuses a text that is not a list of certificates.
 
     Raises:
-        HostError: so it is.
+        HostError: it is not.
     """
     try:
         ssl.create_default_context(cadata=text)

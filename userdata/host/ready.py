@@ -19,22 +19,22 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 
 log = logging.getLogger(__name__)
-# A database that recovers after a crash takes its time.
+# A database that recovers from a crash takes its time.
 SECONDS = 780
-# An upgrade of openQA's schema takes its own: two hours were seen, for millions of jobs on a slow disk.
+# An upgrade of openQA's schema takes longer: two hours were seen, with millions of jobs on a slow disk.
 UPGRADE_SECONDS = 6 * 3600
 UPGRADE = "/usr/share/openqa/script/initdb"
 PAUSE = 2.0
-# Many hosts boot at a time, and to list its workers openQA asks its database for each of them: it gets so
-# many times as long to rest from it, but no more than this.
+# Many hosts boot at a time, and to list its workers openQA queries its database for each of them: pause this
+# many times as long as it took to answer, but at most so long.
 RESTS, MOST_REST = 3, 10.0
-# A new host whose service ended this often will not come up.
+# A new host with a service that ended this often will not come up.
 RESTARTS = 5
-# What the web UI works without: a broker that is away must not cost a new host.
+# The web UI works without these: a host must not be replaced because a broker is unreachable.
 _BESIDE = re.compile(r"openqa-(controller|enqueue@.*|fedora-.*|messages|timetable)\.service")
-# Of a worker. A reservation is its name's, and so may be older than this host.
+# Of a worker. A reservation belongs to its name, and so may be older than this host.
 _WORKING = ("idle", "running", "reserved")
-# What writes to a container unit's journal beside the container.
+# What else writes to a container unit's journal.
 _RUNTIME = ("podman", "conmon")
 # podman prints it when it has started a container.
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
@@ -51,13 +51,13 @@ def await_ready(
 
     Args:
         host: this host.
-        hold: tells that this host is not to be given up yet, as openQA's schema is upgraded, here or most
-            likely on the web UI's host; called every ``seconds`` while that takes longer than those.
-        seconds: how long to wait, beside as long as such an upgrade runs.
+        hold: signals that this host must not be given up yet, as openQA's schema is being upgraded, here or,
+            most likely, on the web UI's host; called every ``seconds`` if that takes longer.
+        seconds: how long to wait, in addition to such an upgrade.
         sleep: waits; takes seconds.
 
     Raises:
-        HostError: it did not in time, a unit failed for good, or one ends again and again; with the reason.
+        HostError: it did not in time, a unit failed for good, or one keeps ending; with the reason.
     """
     began = time.monotonic()
     end = next_hold = began + seconds
@@ -80,13 +80,13 @@ def await_ready(
             try:
                 hold()
                 next_hold = now + seconds
-            except HostError as error:  # the next round tells it again
+            except HostError as error:  # the next round tries again
                 log.warning("%s", error)
         sleep(PAUSE + min(RESTS * (now - asked), MOST_REST))
 
 
 def check(host: Host) -> None:
-    """Asks this host whether it does its role's work.
+    """Checks whether this host does its role's work.
 
     Raises:
         HostError, OSError, ValueError: it does not.
@@ -96,12 +96,12 @@ def check(host: Host) -> None:
 
 
 def missing_workers(workers: Iterable[Mapping[str, Any]], *, host: str, count: int) -> dict[int, str]:
-    """Returns the worker instances of a host that take no jobs, with the reason of each.
+    """Returns a host's worker instances that take no jobs, each with the reason.
 
     Args:
         workers: the web UI's list of workers.
-        host: the host's instance id, which each of its workers has among its classes. Its name would not do:
-            a lost host that had it before may still stand in the list as if it were at work.
+        host: the host's instance ID, which each of its workers has among its classes. Its name would not do:
+            a lost host that had it before may still be listed as if it were working.
         count: how many instances it should have.
     """
     states = {
@@ -123,11 +123,11 @@ def check_database(host: Host) -> None:
     """Logs in to the database as its clients do.
 
     Raises:
-        HostError: it does not let anyone in.
+        HostError: the login fails.
     """
     database = required(host.document.database, "database")
     password = (host.layout.secrets / "database").read_text(encoding="ascii")
-    # Through TCP on the loopback, verifying the name that clients use.
+    # Over TCP on the loopback, verifying the name that clients use.
     run(
         [
             *("podman", "exec", "--interactive", "openqa-database", "/opt/bin/login.sh"),
@@ -139,7 +139,7 @@ def check_database(host: Host) -> None:
 
 
 def _database(host: Host) -> None:
-    # A host that awaits a restore works: it must stay, for that is where an operator restores.
+    # A host that awaits a restore counts as working: the operator restores on it, so it must stay.
     if not host.layout.awaits_restore.exists():
         check_database(host)
 
@@ -163,26 +163,26 @@ def _worker(host: Host) -> None:
 
 
 def upgrades(host: Host) -> bool:
-    """Returns whether openQA's schema is upgraded right now (``roles/webui/bin/setup.sh``)."""
+    """Returns whether openQA's schema is being upgraded (``roles/webui/bin/setup.sh``)."""
     if host.document.role != "webui":
         return False
     try:
         return bool(run(["pgrep", "--full", UPGRADE]))
-    except HostError:  # no process is called so
+    except HostError:  # there is no such process
         return False
 
 
 def _refused_by_webui(host: Host, reason: Exception) -> bool:
-    """Whether the web UI's host is there and openQA is not, which is no fault of a worker's host.
+    """Whether the web UI's host is up and openQA is not, which is not the worker host's fault.
 
-    Its successor would wait for the same, and the controller take the fleet for one that cannot come up.
+    Its successor would wait for the same thing, and the controller would think the fleet cannot come up.
     """
     cause = reason.reason if isinstance(reason, URLError) else None
     return host.document.role == "worker" and isinstance(cause, ConnectionRefusedError)
 
 
 def _builder(host: Host) -> None:
-    # It builds once this host is in service.
+    # It starts to build once this host is in service.
     run(["systemctl", "is-active", "disk-image-build.service"])
 
 
@@ -204,7 +204,7 @@ def _failed_units() -> dict[str, str]:
 
 
 def _ending_units() -> dict[str, str]:
-    """Services are started again for ever, which is right for a host that worked once, not for a new one."""
+    """Services restart forever, which is right for a host that has worked before, but not for a new one."""
     answer = run(["systemctl", "show", "--property=Id,NRestarts", "openqa*.service", "os-autoinst*.service"])
     units = [dict(line.split("=", 1) for line in block.splitlines()) for block in answer.split("\n\n")]
     return {
@@ -215,7 +215,7 @@ def _ending_units() -> dict[str, str]:
 
 
 def _last_words(unit: str) -> str:
-    # Without --all, what is longer than 4096 bytes would be null.
+    # Without --all, messages longer than 4096 bytes would be null.
     journal = run(["journalctl", "--all", "--output=json", "--lines=50", f"_SYSTEMD_UNIT={unit}"])
     entries = [json.loads(line) for line in journal.splitlines()]
     said = [
@@ -227,15 +227,15 @@ def _last_words(unit: str) -> str:
 
 
 def _text(message: str | list[int]) -> str:
-    """What is not printable, as a colour, comes as bytes: systemd.io/JOURNAL_EXPORT_FORMATS."""
+    """Unprintable text, such as colours, comes as bytes: systemd.io/JOURNAL_EXPORT_FORMATS."""
     return message if isinstance(message, str) else bytes(message).decode(errors="replace")
 
 
 def get(url: str) -> str:
-    """Returns what an address of ours answers.
+    """Returns the answer of one of our addresses.
 
     Raises:
-        OSError: it does not, or with an error.
+        OSError: there is none, or it is an error.
     """
     try:
         with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own http:// addresses

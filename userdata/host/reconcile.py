@@ -1,6 +1,6 @@
-"""Bringing openQA in line with a restored database: today's key, and jobs as what is left makes them.
+"""Bringing openQA in line with a restored database: the current key, and jobs that match the files left.
 
-Run as often as one likes: what is in order stays as it is.
+It may be run any number of times: what is in order stays as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from userdata.host.host import Host
 from userdata.host.openqa_database import rows, sql
 from userdata.host.progress import Report
 
-# What openQA shows beside the result. Those that begin so have been dealt with.
+# What openQA shows next to the result. Jobs whose reason begins like this have been handled.
 NO_RESULTS = "restore: its results are lost"
 NO_ASSETS = "restore: assets are lost"
 
 
 def reconcile(host: Host, report: Report = print) -> None:
-    """Starts openQA with the restored database and deals with its jobs.
+    """Starts openQA with the restored database and puts its jobs in order.
 
     Raises:
         HostError: openQA does not start, or refuses.
@@ -38,10 +38,10 @@ def reconcile(host: Host, report: Report = print) -> None:
 
 
 def lost_assets(rows: Iterable[Sequence[str]], factory: Path) -> list[int]:
-    """Returns the ids of assets whose files are gone.
+    """Returns the IDs of assets whose files are gone.
 
     Args:
-        rows: type, name and id of each asset.
+        rows: type, name and ID of each asset.
         factory: the folder of all assets.
     """
     return [
@@ -52,10 +52,10 @@ def lost_assets(rows: Iterable[Sequence[str]], factory: Path) -> list[int]:
 
 
 def lost_results(rows: Iterable[Sequence[str]], openqa: Path) -> list[int]:
-    """Returns the ids of jobs whose folders of results are gone.
+    """Returns the IDs of jobs whose result folders are gone.
 
     Args:
-        rows: id, folder, and whether it is archived (``t``), of each job that ever had one.
+        rows: for each job that ever had a folder: ID, folder, and whether it is archived (``t``).
         openqa: openQA's folder.
     """
     roots = {"f": openqa / "testresults", "t": openqa / "archive/testresults"}
@@ -67,25 +67,25 @@ def lost_results(rows: Iterable[Sequence[str]], openqa: Path) -> list[int]:
 
 
 def _without_files(factory: Path) -> int:
-    """Has openQA look for the file of an asset that is gone whenever it needs it: it has no size then."""
+    """Removes the sizes of assets that are gone, so that openQA looks for the file whenever it needs one."""
     if gone := lost_assets(rows("select type, name, id from assets where size is not null"), factory):
         sql(f"update assets set size = null where id in ({_list(gone)})")  # noqa: S608  # numbers
     return len(gone)
 
 
 def _interrupted() -> int:
-    """Ends the jobs that ran, as openQA ends those of a dead worker, and restarts them."""
+    """Ends the jobs that ran, as openQA does for a dead worker, and restarts them."""
     marked = f"reason = '{interrupted.REASON}'"
-    # Those that openQA has scheduled again itself run from the beginning.
+    # Jobs that openQA itself has scheduled again run from the beginning.
     sql(f"update jobs set reason = null where {marked} and state = 'scheduled'")  # noqa: S608
     for job in _ids(f"select id from jobs where {interrupted.UNFINISHED} order by id"):  # noqa: S608
         _api("POST", f"jobs/{job}/set_done", result="incomplete", reason=interrupted.REASON)
-    # Those whose workers were quicker. openQA's API does not change a result.
+    # Jobs whose workers were quicker. openQA's API cannot change a result.
     sql(
         "update jobs set result = 'incomplete', t_updated = now() "  # noqa: S608
         f"where {marked} and state = 'done' and result in ('passed', 'softfailed', 'failed')"
     )
-    # Also those that an earlier attempt has ended and no more, or that lacked an asset then.
+    # Also those that an earlier attempt ended but did not restart, or that lacked an asset then.
     ended = _ids(
         f"select id from jobs where {marked} and state = 'done' and clone_id is null order by id"  # noqa: S608
     )
@@ -93,9 +93,9 @@ def _interrupted() -> int:
 
 
 def _without_assets() -> int:
-    """Ends the scheduled jobs whose assets are gone, by openQA's own judgement of what a job needs."""
+    """Ends the scheduled jobs whose assets are gone; openQA itself decides what a job needs."""
     count = 0
-    # One that waits for another may yet get its assets from that.
+    # A job that waits for another may still get its assets from that one.
     for job in _ids("select id from jobs where state = 'scheduled' and blocked_by_id is null order by id"):
         answer = json.loads(ready.get(f"http://127.0.0.1/api/v1/jobs/{job}?check_assets=1"))
         missing = answer["job"].get("missing_assets") or []
@@ -107,7 +107,7 @@ def _without_assets() -> int:
 
 
 def _without_results(openqa: Path) -> int:
-    """Marks the finished jobs whose results are gone. openQA's API does not change a result."""
+    """Marks the finished jobs whose results are gone. openQA's API cannot change a result."""
     finished = rows(
         "select id, result_dir, archived from jobs where state = 'done' and result_dir is not null "
         "and coalesce(reason, '') not like 'restore: %' order by id"
@@ -123,13 +123,13 @@ def _without_results(openqa: Path) -> int:
 
 def _api(method: str, path: str, **parameters: str) -> Mapping[str, Any]:
     words = [f"{name}={value}" for name, value in parameters.items()]
-    # With the key of client.conf, which no command line shows.
+    # The key is in client.conf, so that no command line shows it.
     command = ("openqa-cli", "api", f"--host={HOST}", f"--method={method}", path, *words)
     answer = inside(*command, user=ADMINISTRATOR, folder="/", seconds=120)
     try:
         found: Mapping[str, Any] = json.loads(answer)
     except ValueError as error:
-        raise HostError(f"openQA's answer to {method} {path} is no JSON: {answer[:200]!r}") from error
+        raise HostError(f"openQA's answer to {method} {path} is not JSON: {answer[:200]!r}") from error
     return found
 
 

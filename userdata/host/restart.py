@@ -1,4 +1,4 @@
-"""A stateful host's services started anew: with today's secrets, certificates and configuration."""
+"""Restarting a stateful host's services with the current secrets, certificates and configuration."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SECONDS = 780
 
 
 def restart(host: Host, report: Report) -> None:
-    """Starts all services anew, and waits until the host does its work; jobs on workers run on.
+    """Restarts all services, and waits until the host works; jobs on workers keep running.
 
     Args:
         host: the database's or the web UI's.
-        report: is told what is done.
+        report: takes the progress, a line at a time.
 
     Raises:
-        HostError: they do not start, or it does not do its work in time.
+        HostError: they do not start, or the host does not work in time.
     """
-    report("starting all services anew, with today's secrets and certificates")
-    # All services require it, so they start anew, too.
+    report("restarting all services with the current secrets and certificates")
+    # All services require it, so they restart, too.
     run(["systemctl", "restart", "openqa-configure.service"], seconds=SECONDS)
     run(["systemctl", "start", "--no-block", "openqa-on-aws.target"])
     while True:
@@ -31,10 +31,10 @@ def restart(host: Host, report: Report) -> None:
             wait(f"the {host.document.role} to work", lambda: _works(host), seconds=SECONDS, pause=1)
             return
         except HostError:
-            # Whoever ran it again would begin the upgrade again.
+            # After an error somebody would run this again, and so restart the upgrade.
             if not ready.upgrades(host):
                 raise
-            report("openQA still upgrades the database's schema")
+            report("openQA is still upgrading the database's schema")
 
 
 def _works(host: Host) -> bool | None:

@@ -39,13 +39,13 @@ from userdata.host.document import Document, required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# Who does a role's work.
+# The user that does a role's work.
 USERS = {"database": users.DATABASE, "webui": users.OPENQA, "worker": users.WORKER, "builder": 0}
 CERTIFICATE_SECONDS = 600
 # openQA's cache service, for the workers of its host.
 CACHE_SOCKET = Path("/run/openqa-on-aws/cache-service/socket")
 # The web UI's part of the volume, by owner. What podman mounts, and where tests are released, is in root's
-# folders: nobody else puts a link in its place.
+# folders: nobody else can put a link in its place.
 _WEBUI_FOLDERS = {
     0: ("", "share"),
     users.OPENQA: (
@@ -58,7 +58,7 @@ _WEBUI_FOLDERS = {
 
 
 def folders(document: Document) -> tuple[str, ...]:
-    """Returns the folders of userdata/roles that make a host's role."""
+    """Returns the folders of userdata/roles that make up a host's role."""
     if document.builder is not None:
         return ("common", "builder")
     if document.worker is None:
@@ -73,7 +73,7 @@ def folders(document: Document) -> tuple[str, ...]:
 
 
 def prepare(host: Host) -> None:
-    """Does what a host needs once: its name, its interface, its volume, its units.
+    """Sets up what a host needs once: its name, interface, volume and units.
 
     Raises:
         HostError: something is missing or refused.
@@ -81,7 +81,7 @@ def prepare(host: Host) -> None:
     worker = host.document.worker
     if worker is not None:
         host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # Before it has a name: a host that is unfit takes none.
+        # Before it leases a name: an unfit host takes none.
         if worker.kvm:
             image = host.document.images["worker"].name
             kvm.prove(image, architecture=worker.architecture, folder=host.layout.runtime)
@@ -111,7 +111,7 @@ def prepare(host: Host) -> None:
 
 
 def configure(host: Host) -> None:
-    """Does what a host needs at every start: secrets and configuration, both in memory.
+    """Sets up what a host needs at every start: secrets and configuration, both in memory.
 
     Raises:
         HostError: something is missing or refused.
@@ -137,18 +137,18 @@ def configure(host: Host) -> None:
 
 
 def renew_certificate(host: Host) -> None:
-    """Renews the database's certificate where it is due, has PostgreSQL read it, and tells how long it holds.
+    """Renews the database's certificate when due, has PostgreSQL read it, and reports how long it is valid.
 
     Raises:
-        HostError: openssl failed, PostgreSQL is not there, or CloudWatch did not take the figure.
+        HostError: openssl failed, PostgreSQL does not run, or CloudWatch did not accept the figure.
     """
     try:
-        # At a start clients are told of a new authority, here they are not.
+        # Clients learn of a new authority at a start, but not here.
         _ensure_certificate(host, new_authority=False)
-        # Also where it is not new: an earlier time may have come no further.
+        # Even if it is not new: an earlier run may have stopped before this.
         run(["podman", "kill", "--signal=HUP", "openqa-database"])
     except BaseException:
-        # The reason must be told, whatever else goes wrong.
+        # This error must be reported, whatever else goes wrong.
         with suppress(HostError):
             _tell_certificate(host)
         raise
@@ -160,7 +160,7 @@ def _tell_certificate(host: Host) -> None:
 
 
 def context(host: Host, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what all templates may name."""
+    """Returns the variables of all templates."""
     document = host.document
     workers = document.worker.count(host.instance_type) if document.worker else 0
     return {
@@ -210,10 +210,10 @@ def _install_files(host: Host, facts: Mapping[str, Any]) -> None:
             units += files if kind == "units" else []
     render.write(messages.fedora_files(host, "quadlets", values), host.layout.quadlets, mode=0o644)
     enabled = [str(unit.path) for unit in units if "[Install]" in unit.text]
-    # It would make systemd read everything anew by itself, and once is enough.
+    # Without --no-reload systemd would reload by itself, and once is enough.
     run(["systemctl", "enable", "--quiet", "--no-reload", *enabled])
     run(["systemctl", "daemon-reload"])
-    # They must leave the fixed interface to openqa-interface.service, from the moment that it appears.
+    # They must leave the fixed interface to openqa-interface.service from the moment it appears.
     for manager in _active("systemd-networkd.service", "NetworkManager.service"):
         run(["systemctl", "reload-or-restart", manager])
 
@@ -264,7 +264,7 @@ def _write_administrator(host: Host, context: Mapping[str, Any]) -> None:
     folder, user = host.layout.administrator, users.ADMINISTRATOR
     users.make_folder(host.layout.runtime, folder.name, user=user, mode=0o750)
     files = render.render(_roles(host) / "webui" / folder.name, context)
-    # The group is that of containers which ask openQA nothing but what they are for.
+    # The group is for containers that use openQA's API only for their own purpose.
     render.write(files, folder, mode=0o640, user=user)
 
 
@@ -291,7 +291,7 @@ def _configure_worker(host: Host, values: Mapping[str, str]) -> dict[str, Any]:
     worker = required(host.document.worker, "worker")
     key, secret = secrets.api_key("api_key", values["api_key"])
     count = worker.count(host.instance_type)
-    # Root's: where workers run in no container, their units have root give them their pools at every start.
+    # Owned by root: where workers run outside containers, root gives them their pools at every start.
     users.make_folder(host.layout.worker, "pool", user=0, mode=0o755)
     for folder in ("cache", "share", *(f"pool/{number}" for number in range(1, count + 1))):
         users.make_folder(host.layout.worker, folder, user=users.WORKER, mode=0o755)
@@ -321,7 +321,7 @@ def _lay_out(host: Host) -> None:
     for user, owned in _WEBUI_FOLDERS.items():
         for folder in owned:
             users.make_folder(openqa, folder, user=user, mode=0o755)
-    # openQA itself looks through these names; its package makes them in the folder that the volume hides.
+    # openQA itself uses these names; its package creates them in the folder that the volume hides.
     for name, target in (("factory", "share/factory"), ("tests", "share/tests")):
         if not (openqa / name).is_symlink():
             (openqa / name).symlink_to(target)
@@ -369,7 +369,7 @@ def _database_ca(host: Host) -> str:
                 return None
             raise
         value: str = answer["Parameter"]["Value"]
-        # What is there may be of a database host that is gone with its volume.
+        # It may be from a database host that is gone, volume and all.
         return value if postgres_tls.trusted(value, host=host.document.database_host) else None
 
     return wait(

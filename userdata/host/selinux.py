@@ -9,9 +9,9 @@ from userdata.host.layout import Layout
 
 
 def label(layout: Layout, folder: Path) -> None:
-    """Gives the folder of a new file system the label of its place, which all that is made there then has.
+    """Gives the root folder of a new file system its label, which everything created in it inherits.
 
-    Without one, systemd itself may neither write there nor show it to a service.
+    Without a label, even systemd may neither write there nor expose it to a service.
 
     Args:
         layout: the host's.

@@ -15,7 +15,7 @@ from userdata.host.errors import HostError
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 6
-# How long a host that works may be ahead of its group, which does not wait for it from the launch on.
+# How long a working host may be ahead of its group, which does not wait for it right from the launch.
 AHEAD_SECONDS, AHEAD_PAUSE = 60, 5
 
 
@@ -24,9 +24,9 @@ class Signals:
 
     Args:
         document: the host document.
-        instance: the instance's id.
+        instance: the instance's ID.
         client: makes a client for a service's name.
-        attempts: how often AWS is asked that does not answer.
+        attempts: how often to try while AWS does not answer.
         sleep: waits between attempts; takes seconds.
     """
 
@@ -45,10 +45,10 @@ class Signals:
         self._sleep = sleep
 
     def works(self) -> None:
-        """Tells that the host works: the launch goes on, and so does a stack's update.
+        """Signals that the host works: the launch goes on, and so does a stack's update.
 
         Raises:
-            HostError: AWS did not take it.
+            HostError: AWS did not accept it.
         """
         for _ in range(AHEAD_SECONDS // AHEAD_PAUSE):
             if self.complete(self._document.launch_hook, "CONTINUE"):
@@ -57,25 +57,25 @@ class Signals:
         self._signal("SUCCESS")
 
     def holds(self) -> None:
-        """Tells that the host needs longer than one may, and is not to be given up: the launch waits for it.
+        """Signals that the host needs longer than usual and must not be given up: the launch waits for it.
 
-        A stack's update goes on without it. CloudFormation waits for an hour at most, and would go back to an
-        openQA from before an upgrade that is not taken back.
+        A stack's update goes on without it: CloudFormation waits for an hour at most, and would then roll
+        back to an openQA from before an upgrade that cannot be undone.
 
         Raises:
-            HostError: AWS did not take it.
+            HostError: AWS did not accept it.
         """
         self.heartbeat(self._document.launch_hook)
         self._signal("SUCCESS")
 
     def fails(self, reason: str) -> None:
-        """Tells that the host failed, in every way there is; goes on when one of them fails.
+        """Signals in every way there is that the host failed; goes on if one of them fails.
 
         Args:
-            reason: why, for people.
+            reason: why, for operators.
         """
         tellers: tuple[Callable[[], object], ...] = (
-            # First, because a host may be gone as soon as the others know; once, because they matter more.
+            # First, as the others may end the host; tried only once, as they matter more.
             lambda: self._send(failure.event(self._document, instance=self._instance, reason=reason)),
             lambda: self._signal("FAILURE"),
             self.unhealthy,
@@ -95,7 +95,7 @@ class Signals:
             Whether the group waited for it.
 
         Raises:
-            HostError: AWS did not take it.
+            HostError: AWS did not accept it.
         """
         return self._call(
             f"lifecycle hook {hook}",
@@ -111,7 +111,7 @@ class Signals:
         """Restarts a lifecycle hook's timer.
 
         Raises:
-            HostError: AWS did not take it.
+            HostError: AWS did not accept it.
         """
         self._call(
             f"lifecycle hook {hook}",
@@ -126,7 +126,7 @@ class Signals:
         """Asks the group to replace this host, which drains first if it is in service.
 
         Raises:
-            HostError: AWS did not take it.
+            HostError: AWS did not accept it.
         """
         self._call(
             f"group {self._document.group}",
@@ -138,7 +138,7 @@ class Signals:
         )
 
     def _send(self, event: dict[str, str]) -> None:
-        """Sends an event; only AWS's client tries again."""
+        """Sends an event; the only retries are those of AWS's client."""
         answer = aws.call("event", self._client("events").put_events, Entries=[event])
         if answer["FailedEntryCount"]:
             raise HostError(f"event: {answer['Entries'][0].get('ErrorMessage')}")
@@ -157,7 +157,7 @@ class Signals:
         )
 
     def _call(self, what: str, service: str, action: str, **arguments: Any) -> bool:
-        """Calls AWS until it answers; whether there was what the call is about."""
+        """Calls AWS until it answers; returns whether what the call is about existed."""
         reason = ""
         for attempt in range(self._attempts):
             if attempt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 GIB = 1024**3
 # openQA's requirement for one worker instance: os-autoinst/openQA, docs/Installing.asciidoc.
 POOL_GIB = 40
-SYSTEM_GIB = 20  # a host's system, beside pools, cache and state
+SYSTEM_GIB = 20  # a host's system, besides pools, cache and state
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def postgres_memory(memory_mib: int) -> PostgresMemory:
 
     A quarter of the memory for shared buffers and three quarters as the planner's idea of the cache are
     the PostgreSQL manual's own starting values (chapter "Resource Consumption"); work_mem leaves half the
-    memory to 100 connections of two sorts each.
+    memory for 100 connections with two sorts each.
 
     Args:
         memory_mib: the host's memory in MiB.
@@ -41,7 +41,7 @@ def postgres_memory(memory_mib: int) -> PostgresMemory:
 def worker_memory_percent(workers: int) -> int:
     """Returns how much of a host's memory one worker may use: all but half of the others' shares, in percent.
 
-    A job may ask for more than its worker's share, as long as others do not; one that runs away leaves them
+    A job may use more than its worker's share, as long as the others do not; one that runs away leaves them
     what most jobs need.
 
     Args:
@@ -53,12 +53,12 @@ def worker_memory_percent(workers: int) -> int:
 def cache_gib(*, total_bytes: int, workers: int, planned: int) -> int:
     """Returns openQA's CACHELIMIT: what the pools leave of the disk, in GiB.
 
-    Where they leave less than was planned, it is that, but no more than a third of the disk.
+    If they leave less than was planned, it is what was planned, but no more than a third of the disk.
 
     Args:
         total_bytes: the size of the file system that pools and cache share.
         workers: the worker instances of the host.
-        planned: what the fleet's disks were sized with, in GiB.
+        planned: the cache that the fleet's disks were sized for, in GiB.
     """
     total = total_bytes // GIB
     left = total - max(SYSTEM_GIB, total // 10) - workers * POOL_GIB

@@ -1,4 +1,4 @@
-"""How much of the disks is free: openQA stops giving out jobs at 5 % of its volume, PostgreSQL at nothing."""
+"""Free disk space: openQA stops assigning jobs at 5 % of its volume, PostgreSQL stops when none is left."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from userdata.host.host import Host
 
 
 def tell(host: Host) -> None:
-    """Tells CloudWatch how much of data volume and root disk is free, in percent of what may be filled.
+    """Tells CloudWatch how much of the data volume and the root disk is free, in percent.
 
     Raises:
-        HostError: the volume is not there, or CloudWatch did not take the figures.
+        HostError: the volume is not there, or CloudWatch did not accept the figures.
     """
     database = host.document.database is not None
     # A folder that only the volume has.

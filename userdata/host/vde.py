@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# In memory, shared by the switch's container and the workers', under the same name in all of them: both sides
+# In memory, shared by the switch's container and the workers', at the same path in all of them: both sides
 # find each other's sockets by path.
 SOCKETS = Path("/run/openqa-on-aws/vde")
 # os-autoinst (backend/qemu.pm) takes the ports 2 * ID + 2 and the next, where ID is the worker's number in

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """One command to a VDE switch: what os-autoinst calls as ``vdecmd -s SOCKET COMMAND ARGUMENT…``.
 
-Debian packages only an example of it. Stands alone, because it is mounted into worker containers. What is as
-it should be already is no error: os-autoinst removes ports and creates VLANs without asking. It also moves
-slirpvde's port into the VLAN when slirpvde may not have connected yet: such a port is made first.
+Debian packages only an example of it. Stands alone, because it is mounted into worker containers. It is no
+error if all is as it should be already: os-autoinst removes ports and creates VLANs without asking. It also
+moves slirpvde's port into the VLAN when slirpvde may not have connected yet: such a port is created first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 PROMPT = b"vde$ "
 SECONDS = 10.0
-# The switch's codes: 1000 and an errno.
+# The switch's codes: 1000 plus an errno.
 DONE, BASE = 1000, 1000
 _MISSING, _THERE = BASE + errno.ENXIO, BASE + errno.EEXIST
 FINE = {"port/remove": _MISSING, "port/create": _THERE, "vlan/create": _THERE}
@@ -25,7 +25,7 @@ _STATUS = re.compile(r"^(1\d{3}) .*$", re.MULTILINE | re.ASCII)
 
 
 def perform(command: list[str], ask: Callable[[str], str]) -> str | None:
-    """Has a command done; returns what went wrong, or None.
+    """Performs a command; returns what went wrong, or None.
 
     Args:
         command: the command's path and its arguments.

@@ -1,4 +1,4 @@
-"""The data volume: taken only when it is free, formatted only when it is blank."""
+"""The data volume: attached only when it is free, formatted only when it is blank."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from userdata.host.commands import run
 from userdata.host.errors import HostError
 
 DEVICE_NAME = "/dev/sdf"
-# The old host's drain detaches within 2 minutes; a lost instance is released by EC2 when it is terminated.
+# The old host's drain detaches it within 2 minutes; EC2 releases it from a lost instance upon termination.
 FREE_SECONDS = 600
 APPEAR_SECONDS = 120
-# What is clean takes no time. All of a large volume takes longer than a host may take to come up.
+# A clean file system takes no time. A full check of a large one takes longer than a host may take to boot.
 CHECK_SECONDS = 3600
-# A file system, partition table, LUKS or LVM header has something in the first MiB.
+# A file system, partition table, LUKS or LVM leaves something in the first MiB.
 BLANK_BYTES = 1024 * 1024
-# An ext4 whose beginning is lost still has copies of its superblock, at the beginning of some of its groups.
+# An ext4 whose beginning is lost still has copies of its superblock at the beginning of some of its groups.
 GROUP_BYTES = 128 * 1024 * 1024
 BLOCK_BYTES = 4096
-# What the first block says until all of the file system, whose superblock is there, is on the disk. No file's
-# content gets there.
+# Stands in the first block, the superblock's, until the rest of the file system is on the disk. No file's
+# content ever gets there.
 UNFINISHED = b"openqa-on-aws: the file system is being made".ljust(BLOCK_BYTES, b"\0")
 
 
 def device_path(volume: str) -> Path:
-    """Returns where udev puts an EBS volume: its serial number is its id without the dash."""
+    """Returns where udev puts an EBS volume: its serial number is its ID without the dash."""
     return Path("/dev/disk/by-id") / f"nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
 
 
 def attach(ec2: Any, *, volume: str, instance: str, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Attaches a volume once no other instance has it; does nothing where this instance has it already.
+    """Attaches a volume once no other instance has it; does nothing if this instance has it already.
 
     Never detaches it from another instance.
 
     Raises:
-        HostError: another instance kept it, it does not exist, or attaching failed.
+        HostError: another instance kept it, it does not exist, or it could not be attached.
     """
     state = wait(
         f"volume {volume} to be released by the instance that has it",
@@ -82,12 +82,12 @@ def find_device(volume: str, *, sleep: Callable[[float], None] = time.sleep) -> 
 
 
 def ensure_filesystem(device: Path) -> bool:
-    """Makes an ext4 file system on a blank device, and returns whether it did; checks one that is there.
+    """Creates an ext4 file system on a blank device, and returns whether it did; checks an existing one.
 
-    One whose making was cut off, by the host's end, is made anew.
+    If the host ended while creating one, it is created again.
 
     Raises:
-        HostError: the device holds something that is not ext4, or an ext4 that needs a person to repair it.
+        HostError: the device holds something other than ext4, or an ext4 that needs manual repair.
     """
     kind = _signature(device)
     if kind == "ext4":
@@ -105,10 +105,10 @@ def ensure_filesystem(device: Path) -> bool:
 
 
 def show(volume: str, link: Path) -> None:
-    """Waits for the volume's device, checks its file system, and has a link lead there, to be mounted.
+    """Waits for the volume's device, checks its file system, and points a link at it, for mounting.
 
     Raises:
-        HostError: it did not appear, or a person must repair it.
+        HostError: it did not appear, or needs manual repair.
     """
     device = find_device(volume)
     _check(device)
@@ -118,9 +118,9 @@ def show(volume: str, link: Path) -> None:
 
 
 def is_blank(device: Path) -> bool:
-    """Returns whether a device holds nothing but zeros where data would have left a trace.
+    """Returns whether a device holds only zeros where data would have left a trace.
 
-    These places are its first MiB, and the beginning of what would be ext4's groups.
+    These places are its first MiB, and the beginning of each would-be ext4 group.
     """
 
     def zeros(position: int, size: int) -> bool:
@@ -133,31 +133,29 @@ def is_blank(device: Path) -> bool:
 
 
 def is_unfinished(device: Path) -> bool:
-    """Returns whether a file system was being made on a device, and never was there."""
+    """Returns whether the creation of a file system on a device began and never finished."""
     with device.open("rb") as file:
         return file.read(BLOCK_BYTES) == UNFINISHED
 
 
 def detach(ec2: Any, *, volume: str, instance: str) -> None:
-    """Asks EC2 to detach the volume from this instance, after it was unmounted. Never by force."""
+    """Asks EC2 to detach the unmounted volume from this instance. Never by force."""
     if _usable(ec2, volume, instance) == "attached":
         call(f"volume {volume}", ec2.detach_volume, VolumeId=volume, InstanceId=instance, Force=False)
 
 
 def _check(device: Path) -> None:
-    """Replays the journal, and repairs what is safe to repair where the file system knows of an error."""
-    # It exits with 1 where it corrected something.
+    """Replays the journal and, if the file system has noted an error, repairs what is safe to repair."""
+    # It exits with 1 if it corrected something.
     command = ["sh", "-c", 'e2fsck -p "$1" || [ $? -eq 1 ]', "e2fsck", str(device)]
     try:
         run(command, seconds=CHECK_SECONDS)
     except HostError as error:
-        raise HostError(
-            f"the file system on {device} must be repaired by a person, with e2fsck: {error}"
-        ) from error
+        raise HostError(f"the file system on {device} needs manual repair with e2fsck: {error}") from error
 
 
 def _format(device: Path) -> None:
-    """Makes the file system in a sparse file, and copies what that holds, the first block last."""
+    """Creates the file system in a sparse file, and copies its content, the first block last."""
     with device.open("r+b", buffering=0) as disk, tempfile.NamedTemporaryFile(dir="/var/tmp") as image:
 
         def put(position: int, content: bytes) -> None:
@@ -166,7 +164,7 @@ def _format(device: Path) -> None:
         put(0, UNFINISHED)
         os.fsync(disk.fileno())
         image.truncate(disk.seek(0, os.SEEK_END))
-        # nodiscard: what an attempt before left on the device is not taken for zeros.
+        # nodiscard: what an earlier attempt left on the device is not taken for zeros.
         run(["mkfs.ext4", "-q", "-E", "nodiscard", "-L", "openqa-data", image.name], seconds=600)
         for position in _stored(image.fileno()):
             if position:
@@ -177,7 +175,7 @@ def _format(device: Path) -> None:
 
 
 def _stored(file: int) -> Iterator[int]:
-    """Where a sparse file has more than holes, block by block."""
+    """Yields the position of each block of a sparse file that is no hole."""
     end = 0
     while True:
         try:
@@ -191,7 +189,7 @@ def _stored(file: int) -> Iterator[int]:
 
 
 def _signature(device: Path) -> str:
-    # blkid exits with 2 where it finds nothing.
+    # blkid exits with 2 if it finds nothing.
     answer = run(["sh", "-c", 'blkid --probe --output export "$1" || [ $? -eq 2 ]', "blkid", str(device)])
     found = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
     return found.get("TYPE") or found.get("PTTYPE") or ""
