@@ -123,7 +123,7 @@ def test_a_stranger_gets_nothing(host: BareHost) -> None:
 def test_a_server_that_has_no_such_name_is_refused(host: BareHost, target: str) -> None:
     refused = host.host(f"move --to {shlex.quote(target)} --ca {HOME}/tls/ca.crt")
     assert refused.returncode == 1
-    assert refused.stderr == f"openqa-on-aws: --to {target}: no server; allowed: NAME or NAME:PORT\n"
+    assert refused.stderr == f"openqa-on-aws: --to {target}: not a server; allowed: NAME or NAME:PORT\n"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_everything_is_there_and_openqa_stays_out_of_the_old_one(host: BareHost)
     host.output("systemctl stop openqa-database.service; systemctl start openqa-database.service")
     again = host.host(MOVE)
     assert again.returncode == 1
-    assert f"the database was moved to {TARGET} before" in again.stderr
+    assert f"the database was already moved to {TARGET}" in again.stderr
     assert not lets_in(host)
     # The way back.
     host.sql("comment on database openqa is null")

@@ -378,7 +378,7 @@ def test_random_faults(host: BareHost, seed: int) -> None:
 def test_a_healthy_database_is_not_overwritten_without_a_word(host: BareHost) -> None:
     refused = host.host("restore --to latest")
     assert refused.returncode == 1
-    assert "holds a healthy database with 5000 jobs: to replace it, say --yes-overwrite" in refused.stderr
+    assert "holds a healthy database with 5000 jobs: to replace it, pass --yes-overwrite" in refused.stderr
     assert works(host)
 
 
@@ -501,7 +501,7 @@ def test_a_database_comes_back_whose_restore_was_killed_between_the_two(host: Ba
     assert rows(host) == expected
     host.output(BETWEEN)
     refused = host.host("restore --to latest")
-    assert "an earlier restore was killed; the database before it comes back" in refused.stdout
+    assert "an earlier restore was killed; putting back the database from before it" in refused.stdout
     assert "holds a healthy database with 5000 jobs" in refused.stderr
     assert rows(host) == expected
     assert host.output("ls /srv/data/postgres") == "17"

@@ -190,12 +190,12 @@ def test_a_timeline_that_the_document_does_not_take_is_not_sent(ssm: Ssm, number
 
 
 def test_a_failure_is_the_hosts_own_sentence(ssm: Ssm, capsys: pytest.CaptureFixture[str]) -> None:
-    ssm.error = "openqa-on-aws: holds a healthy database with 3 jobs: to replace it, say --yes-overwrite\n\n"
+    ssm.error = "openqa-on-aws: holds a healthy database with 3 jobs: to replace it, pass --yes-overwrite\n\n"
     assert main.main(["--env=dev", "restore", "--to=latest"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
         "restore on the database host i-openqa-dev-database: holds a healthy database with 3 jobs: "
-        "to replace it, say --yes-overwrite"
+        "to replace it, pass --yes-overwrite"
     )
     assert "reconcile" not in [document for document, _ in ssm.sent]
 

@@ -298,8 +298,8 @@ def test_what_a_recovery_leaves_to_be_archived() -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ({"jobs": 3, "users": 2}, "holds a healthy database with 3 jobs: to replace it, say --yes-overwrite"),
-        ({"jobs": 0, "users": 2}, "a healthy database without jobs, but with 2 users: to replace it, say"),
+        ({"jobs": 3, "users": 2}, "a healthy database with 3 jobs: to replace it, pass --yes-overwrite"),
+        ({"jobs": 0, "users": 2}, "a healthy database without jobs, but with 2 users: to replace it, pass"),
         ({"jobs": 0, "users": 0}, "holds no base backup"),
         ({}, "holds no base backup"),
     ],

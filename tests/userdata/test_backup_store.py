@@ -248,7 +248,7 @@ def test_a_segment_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_segment_that_a_later_timeline_wrote_is_refused(tmp_path: Path) -> None:
     written = segment_file(tmp_path, "000000020000000000000001")
-    with pytest.raises(HostError, match="is of timeline 2"):
+    with pytest.raises(HostError, match="is from timeline 2"):
         archive.archive(written, "000000010000000000000001", system=SYSTEM, mount=tmp_path / "mount")
 
 
@@ -261,7 +261,7 @@ def test_a_segment_that_an_earlier_timeline_began_is_archived(tmp_path: Path) ->
 
 def test_an_empty_file_is_no_segment(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(HostError, match="is no WAL segment"):
+    with pytest.raises(HostError, match="is not a WAL segment"):
         archive.archive(
             tmp_path / "empty", "000000010000000000000001", system=SYSTEM, mount=tmp_path / "mount"
         )
@@ -594,9 +594,9 @@ def test_base_backups_that_fail_are_tried_again_less_and_less_often() -> None:
 def test_only_fixed_assets_are_restored(tmp_path: Path, name: str, fixed: bool) -> None:
     more = {"environment": "test", "taken": NOON.isoformat(), "configuration": {}}
     inventory = Inventory(assets={name: "0" * 64}, sizes={name: 1}, modified={name: 1}, **more)  # type: ignore[arg-type]
-    with contextlib.nullcontext() if fixed else pytest.raises(HostError, match="is no fixed asset"):
+    with contextlib.nullcontext() if fixed else pytest.raises(HostError, match="is not a fixed asset"):
         (reason,) = assets._restored(inventory, tmp_path, overwrite=True, report=print)
-        assert "no such content" in reason
+        assert "is missing" in reason
 
 
 def test_an_asset_that_changes_while_it_is_sent_has_no_manifest(

@@ -1,8 +1,8 @@
 """PostgreSQL's archive_command and restore_command: ``python3 -m userdata.host.backup.archive COMMAND …``.
 
 Runs in the database's container as PostgreSQL's user. Exit codes: 0 done; 1 not done (archiving is tried
-again); 3 in a recovery: the archive ends here. fetch.sh tells that to PostgreSQL, and of all else that the
-recovery must not go on.
+again); 3 in a recovery: the archive ends here. fetch.sh passes that on to PostgreSQL, and turns all other
+failures into an end of the recovery.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _HEADER = struct.Struct("<HHIQI4xQI")
 
 
 class GapError(HostError):
-    """The archive has a hole, or holds nothing but damaged copies of a file."""
+    """The archive has a gap, or holds only damaged copies of a file."""
 
 
 def archive(path: Path, name: str, *, system: str, mount: Path = store.MOUNT) -> None:
-    """Archives a file of the WAL folder; done only if this returns.
+    """Archives a file of the WAL folder; it is archived only if this returns.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def archive(path: Path, name: str, *, system: str, mount: Path = store.MOUNT) ->
         mount: where the bucket is mounted.
 
     Raises:
-        HostError: any doubt.
+        HostError: there is any doubt.
     """
     segment = names.segment(name)
     if segment is not None:
@@ -62,7 +62,7 @@ def archive(path: Path, name: str, *, system: str, mount: Path = store.MOUNT) ->
 
 
 def fetch(name: str, target: Path, *, system: str, mount: Path = store.MOUNT) -> bool:
-    """Fetches an archived file; returns False where the archive ends before it.
+    """Fetches an archived file; returns False if the archive ends before it.
 
     Args:
         name: the file's name.
@@ -71,7 +71,7 @@ def fetch(name: str, target: Path, *, system: str, mount: Path = store.MOUNT) ->
         mount: where the bucket is mounted.
 
     Raises:
-        GapError: later segments are there but not this one, or all its copies are damaged.
+        GapError: there are later segments but not this one, or all its copies are damaged.
         HostError: the bucket cannot be read.
     """
     damage = ""
@@ -92,7 +92,7 @@ def fetch(name: str, target: Path, *, system: str, mount: Path = store.MOUNT) ->
 
 
 def system_of(data: Path) -> str:
-    """Returns the system identifier of the cluster in a data folder: pg_control begins with it.
+    """Returns the system identifier of the cluster in a data folder, with which pg_control begins.
 
     Raises:
         HostError: it cannot be read.
@@ -124,12 +124,12 @@ def _check_header(path: Path, segment: names.Segment, system: str) -> None:
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
-        raise HostError(f"{path}: is no WAL segment")
+        raise HostError(f"{path}: is not a WAL segment")
     _, _, timeline, _, _, identifier, size = _HEADER.unpack(header)
     if str(identifier) != system:
         raise HostError(f"{path}: belongs to the cluster {identifier}, not to {system}")
     if timeline > segment.timeline:
-        raise HostError(f"{path}: is of timeline {timeline}")
+        raise HostError(f"{path}: is from timeline {timeline}")
     if path.stat().st_size != size:
         raise HostError(f"{path}: has {path.stat().st_size} bytes instead of {size}")
 

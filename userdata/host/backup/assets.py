@@ -1,8 +1,8 @@
 """Backups of fixed assets and of openQA's configuration, and the way back.
 
-Content that is in the bucket is not sent again, unless it would expire: an asset that is gone from openQA
-goes from the bucket in its time, and nobody needs to delete. An inventory, written last, says which assets
-there are.
+Content that is in the bucket is not sent again unless it would expire: an asset that is gone from openQA
+later disappears from the bucket, and nobody needs to delete it. An inventory, written last, lists the
+assets.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from userdata.host.host import Host
 
 Report = Callable[[str], None]
 
-# Of the days after which the bucket drops an object: then it is sent again.
+# Content is sent again after this share of the days after which the bucket drops an object.
 _RENEW = 2 / 3
-# On the volume: what the bucket has of an earlier volume was restored.
+# Marks a volume to which the assets of an earlier volume were restored.
 _MARK = "assets-kept"
 
 
@@ -41,7 +41,7 @@ class Found:
 
 
 def keep(host: Host, report: Report = print) -> None:
-    """What the timer does: restores what a new volume lacks, then backs up, and tells CloudWatch how it went.
+    """The timer's job: restores what a new volume lacks, then backs up, and tells CloudWatch the outcome.
 
     Raises:
         HostError: something could not be restored or sent; the rest was.
@@ -53,14 +53,14 @@ def keep(host: Host, report: Report = print) -> None:
                 _restore(host, inventory, overwrite=False, report=report)
             except HostError as error:
                 raise HostError(
-                    f"{error}; to go on without, run 'PYTHONPATH={host.layout.bundle} "
+                    f"{error}; to go on without it, run 'PYTHONPATH={host.layout.bundle} "
                     "python3 -m userdata.host assets backup'"
                 ) from error
         _back_up(host, report)
 
 
 def back_up(host: Host, report: Report = print) -> None:
-    """Backs up what is there, although something of an earlier volume may be missing: the operator's word.
+    """Backs up what is there, even if assets of an earlier volume are missing, as the operator decided.
 
     Raises:
         HostError: something could not be sent; the rest was.
@@ -75,11 +75,11 @@ def restore(host: Host, *, overwrite: bool, report: Report = print) -> None:
 
     Args:
         host: this host.
-        overwrite: whether to replace assets that are there and differ.
+        overwrite: whether to replace existing assets that differ.
         report: takes the progress, a line at a time.
 
     Raises:
-        HostError: there is no backup, or something of it is damaged or cannot be read; the rest is restored.
+        HostError: there is no backup, or part of it is damaged or unreadable; the rest is restored.
     """
     with alone(host, "backup of assets"):
         store.require_mount()
@@ -90,11 +90,11 @@ def restore(host: Host, *, overwrite: bool, report: Report = print) -> None:
 
 
 def due(sent: datetime, now: datetime, *, keep_days: int) -> bool:
-    """Returns whether what was sent at a time is to be sent again, before the bucket drops it.
+    """Returns whether an object must be sent again before the bucket drops it.
 
     Args:
-        sent: when.
-        now: the time.
+        sent: when it was last sent.
+        now: the current time.
         keep_days: how long the bucket keeps it.
     """
     return now - sent > timedelta(days=keep_days) * _RENEW
@@ -114,7 +114,7 @@ def _back_up(host: Host, report: Report) -> None:
             else:
                 sizes[name], modified[name] = asset.bytes, asset.modified
     if before:
-        # What cannot be seen may be there all the same.
+        # An asset that cannot be seen may still exist.
         for name in before.assets:
             if _unseen(name, wrong):
                 sums[name], sizes[name] = before.assets[name], before.sizes[name]
@@ -132,7 +132,7 @@ def _back_up(host: Host, report: Report) -> None:
         store.write(path, [manifests.encode(now)], compress=False)
         report(f"backed up: {len(sums)} fixed assets and openQA's configuration")
     (host.layout.data / _MARK).touch()
-    # Only now: it keeps none of the others from the bucket, where they would expire.
+    # Only now: the other assets must be sent all the same, or they would expire.
     if wrong:
         raise HostError("; ".join(wrong.values()))
 
@@ -145,13 +145,13 @@ def _restore(host: Host, inventory: Inventory, *, overwrite: bool, report: Repor
 
 
 def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Report) -> Iterator[str]:
-    """Restores what an inventory names; yields what could not be."""
+    """Restores what an inventory names; yields an error for whatever could not be restored."""
     unseen: dict[str, str] = {}
     there = dict(_fixed(folder, unseen))
     yield from unseen.values()
     for name, sha256 in inventory.assets.items():
         if not _is_fixed(name):
-            raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is no fixed asset")
+            raise HostError(f"the inventory of {inventory.taken} names {name!r}, which is not a fixed asset")
         size, modified = inventory.sizes[name], inventory.modified[name]
         present = there.get(name)
         if present is not None and (present.bytes, present.modified) == (size, modified):
@@ -159,7 +159,7 @@ def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Re
         if _unseen(name, unseen):
             continue
         if present is not None and not overwrite:
-            report(f"{name} is there already, and stays")
+            report(f"{name} is there already, and is kept")
             continue
         report(f"restoring {name} ({size >> 20} MiB)")
         try:
@@ -170,14 +170,14 @@ def _restored(inventory: Inventory, folder: Path, *, overwrite: bool, report: Re
 
 
 def _is_fixed(name: str) -> bool:
-    """Whether a path below ``share/factory`` is that of a fixed asset, and leads nowhere else."""
+    """Whether a path below ``share/factory`` is a fixed asset's, and does not lead elsewhere."""
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts
     return inside and len(path.parts) >= 3 and path.parts[1] == "fixed"
 
 
 def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
-    reason = f"{store.MOUNT / names.ASSETS / sha256}: there is no such content, which {target.name} had"
+    reason = f"{store.MOUNT / names.ASSETS / sha256}: the content of {target.name} is missing"
     for asset in reversed(store.find_assets(sha256)):
         temporary = scratch / f"{names.attempt()}.fetching"
         content = store.read(
@@ -196,7 +196,7 @@ def _fetch(sha256: str, target: Path, *, modified: int, scratch: Path) -> None:
         except OSError as error:
             raise HostError(f"{target}: {error.strerror}") from error
         except HostError as error:
-            # Another attempt may be sound.
+            # Another attempt may be intact.
             reason = str(error)
             continue
         finally:
@@ -226,7 +226,7 @@ def _kept(name: str, asset: Found, before: Inventory | None, *, keep_days: int, 
 
 
 def _sum(name: str, asset: Found, before: Inventory | None) -> str:
-    """The content's SHA-256; what was not modified is not read again."""
+    """Returns the content's SHA-256; an unmodified file is not read again."""
     known = (before.sizes.get(name), before.modified.get(name)) if before else None
     if before and known == (asset.bytes, asset.modified):
         return before.assets[name]
@@ -241,14 +241,14 @@ def _content(inventory: Inventory) -> tuple[object, ...]:
 
 
 def _fixed(folder: Path, wrong: dict[str, str]) -> Iterator[tuple[str, Found]]:
-    """Yields the fixed assets; notes of those, and of folders, that cannot be seen why."""
+    """Yields the fixed assets; notes in ``wrong`` why an asset or folder cannot be seen."""
 
     def note(error: OSError) -> None:
         path = Path(error.filename)
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             wrong[path.relative_to(folder).as_posix()] = f"{path}: cannot be read: {error.strerror}"
 
-    # Not glob, to which a folder that cannot be read is an empty one.
+    # Not glob, which takes an unreadable folder for an empty one.
     for kind in sorted(folder.iterdir()):
         for above, folders, files in os.walk(kind / "fixed", onerror=note):
             folders.sort()

@@ -1,4 +1,4 @@
-"""What happens on a volume without a database: only an environment without backups gets a new one."""
+"""What happens on a volume without a database: a new one is made only if there are no backups."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LEAVE = "may-initialise"
 
 
 def decide(host: Host) -> None:
-    """At every start: gives leave to make a cluster, or has the host await an operator's word.
+    """At every start: permits the creation of a cluster, or has the host wait for an operator.
 
     Raises:
-        HostError: the bucket cannot be asked.
+        HostError: the bucket cannot be listed.
     """
     host.layout.awaits_restore.unlink(missing_ok=True)
     leave = host.layout.config / _LEAVE
     leave.unlink(missing_ok=True)
-    # With the second alone, bin/start.sh goes on with that.
+    # If there is only the second, bin/start.sh puts it back.
     if any((host.layout.data / "postgres" / name / "PG_VERSION").exists() for name in (DATA, REPLACED)):
         return
     backup = host.document.backup
@@ -40,10 +40,10 @@ def decide(host: Host) -> None:
 
 
 def initialise(host: Host) -> None:
-    """Makes an empty database although there are backups: the operator's word.
+    """Creates an empty database even though there are backups, as the operator decided.
 
     Raises:
-        HostError: the host awaits no such word.
+        HostError: the host does not wait for an operator.
     """
     if not host.layout.awaits_restore.exists():
         raise HostError("there is a database already; an empty one is made only where the volume is empty")
@@ -53,7 +53,7 @@ def initialise(host: Host) -> None:
 
 
 def has_base(s3: Any, *, bucket: str, prefix: str) -> bool:
-    """Returns whether a bucket holds the manifest of any base backup, of whatever cluster.
+    """Returns whether a bucket holds the manifest of a base backup of any cluster.
 
     Raises:
         HostError: the bucket cannot be listed.

@@ -1,4 +1,4 @@
-"""Taking base backups, and telling CloudWatch how old the newest is."""
+"""Taking base backups, and reporting the age of the newest to CloudWatch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from userdata.host.document import required
 from userdata.host.errors import HostError
 from userdata.host.host import Host
 
-# Their numbers of rows are in the manifest: what an openQA without them would not be.
+# The tables whose numbers of rows are in the manifest: openQA is nothing without them.
 COUNTED = ("api_keys", "assets", "job_groups", "jobs", "machines", "products", "test_suites", "users")
 _SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a running server says of itself."""
+    """What a running server says about itself."""
 
     system: str
     timeline: int
@@ -52,7 +52,7 @@ def take(host: Host) -> Base:
     """Takes a base backup and returns its manifest.
 
     Raises:
-        HostError: it is not complete; what is in the bucket of it counts as nothing.
+        HostError: it is not complete; what it left in the bucket does not count.
     """
     store.require_mount()
     database = required(host.document.database, "database")
@@ -60,7 +60,7 @@ def take(host: Host) -> Base:
     rows, newest = counts(database.name)
     attempt, started = names.attempt(), manifests.now()
     folder = store.MOUNT / names.bases(about.system) / attempt
-    # What was written meanwhile is read last, however long the rest takes.
+    # The WAL written meanwhile is read last, so it must be kept until then.
     with server.kept_log(), tempfile.TemporaryFile("w+", encoding="utf-8") as messages:
         written = store.write(folder / names.BASE, _stream(messages), compress=True)
         messages.seek(0)
@@ -88,13 +88,13 @@ def take(host: Host) -> Base:
 
 
 def take_when_due(host: Host) -> Base | None:
-    """Takes a base backup where the last night's is missing; returns None where it is not.
+    """Takes a base backup if last night's is missing; returns None if it is not.
 
     Raises:
         HostError: the backup failed.
     """
     about, bases = _taken()
-    # Attempts' names sort as their times do.
+    # Attempts' names sort by time.
     newest = max((base.attempt for base in bases if base.system == about.system), default="")
     attempts = store.listed(store.MOUNT / names.bases(about.system))
     failed = [began for attempt in attempts if attempt > newest and (began := names.began(attempt))]
@@ -102,10 +102,10 @@ def take_when_due(host: Host) -> Base | None:
 
 
 def tell(host: Host) -> None:
-    """Tells CloudWatch how far the log's copy lags behind, and how old the newest base backup is, if any.
+    """Tells CloudWatch how far WAL archiving lags behind, and how old the newest base backup is, if any.
 
     Raises:
-        HostError: the bucket or the server does not answer, or CloudWatch did not take the figures.
+        HostError: the bucket or the server does not answer, or CloudWatch did not accept the figures.
     """
     ends = _ends(*_taken())
     figures.put(host, WalArchiveLagSeconds=float(archive_lag()))
@@ -114,7 +114,7 @@ def tell(host: Host) -> None:
 
 
 def archive_lag() -> str:
-    """Returns for how many seconds the oldest WAL segment waits to be archived; 0: none waits."""
+    """Returns for how many seconds the oldest WAL segment has waited to be archived; 0: none waits."""
     return server.query(
         "select coalesce(ceil(extract(epoch from now() - min(modification))), 0) "
         "from pg_ls_archive_statusdir() where name like '%.ready'"
@@ -122,7 +122,7 @@ def archive_lag() -> str:
 
 
 def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[str, int], int | None]:
-    """Returns the number of rows by table, and the greatest id that a job ever had.
+    """Returns the number of rows by table, and the highest ID that a job ever had.
 
     Args:
         database: openQA's database.
@@ -157,7 +157,7 @@ def counts(database: str, *, container: str = server.CONTAINER) -> tuple[dict[st
 
 
 def _taken() -> tuple[Cluster, list[Base]]:
-    """Returns what runs, and all base backups."""
+    """Returns the running cluster, and all base backups."""
     store.require_mount()
     return cluster(), store.find_bases()
 
@@ -169,14 +169,14 @@ def _ends(about: Cluster, bases: Iterable[Base]) -> list[datetime]:
 
 @contextmanager
 def alone(host: Host, what: str) -> Iterator[None]:
-    """Keeps a second one from running.
+    """Keeps a second one of its kind from running.
 
     Args:
         host: this host.
-        what: ``backup``, ``rehearsal`` or ``restore``.
+        what: the kind, such as ``backup`` or ``restore``.
 
     Raises:
-        HostError: another one runs.
+        HostError: another one is running.
     """
     host.layout.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
     with (host.layout.runtime / f"{what}.lock").open("w", encoding="ascii") as lock:
@@ -188,10 +188,10 @@ def alone(host: Host, what: str) -> Iterator[None]:
 
 
 def parse_messages(text: str) -> tuple[str, str, int]:
-    """Returns where a base backup's WAL starts and stops, and its timeline, from what pg_basebackup says.
+    """Parses pg_basebackup's output: where the backup's WAL starts and stops, and its timeline.
 
     Raises:
-        HostError: it does not say so.
+        HostError: it does not tell.
     """
     start = re.search(r"log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)", text)
     stop = re.search(r"log end point: ([0-9A-F]+/[0-9A-F]+)", text)

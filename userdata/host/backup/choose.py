@@ -1,4 +1,4 @@
-"""Which backup a restore begins with, and when the next one is due. Pure functions."""
+"""Which backup a restore starts from, and when the next one is due. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Target:
     """What to restore.
 
     Attributes:
-        time: the state at this time; None: all there is.
-        timeline: the timeline to follow; None: the one that was written to last.
+        time: restore the state at this time; None: the latest.
+        timeline: the timeline to follow; None: the one last written to.
     """
 
     time: datetime | None = None
@@ -29,11 +29,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A timeline and those that it came from.
+    """A timeline and its ancestors.
 
     Attributes:
         timeline: the timeline.
-        ends: where each of its ancestors was left, by timeline, as a position in bytes.
+        ends: by ancestor, the position in bytes at which the next timeline branched off.
     """
 
     timeline: int
@@ -47,7 +47,7 @@ class Lineage:
 
 
 def parse_target(text: str, *, timeline: int | None = None) -> Target:
-    """Reads what an operator asks for.
+    """Parses what an operator asks for.
 
     Args:
         text: ``latest``, or an ISO 8601 time with its zone.
@@ -69,7 +69,7 @@ def parse_target(text: str, *, timeline: int | None = None) -> Target:
 
 
 def parse_history(timeline: int, text: str) -> Lineage:
-    """Reads a timeline's history file: lines of ancestor, position and reason.
+    """Parses a timeline's history file: lines of ancestor, position and reason.
 
     Raises:
         HostError: it is malformed.
@@ -87,12 +87,12 @@ def parse_history(timeline: int, text: str) -> Lineage:
 
 
 def candidates(bases: Iterable[Base], target: Target, lineages: Mapping[str, Lineage]) -> list[Base]:
-    """Returns the base backups that a restore may begin with, the best first.
+    """Returns the base backups that a restore may start from, the best first.
 
-    They are of one cluster: the one that has the newest of them.
+    They are all of one cluster: the one with the newest of them.
 
     Args:
-        bases: all there are.
+        bases: all base backups.
         target: what to restore.
         lineages: the timeline to follow, by system identifier.
     """
@@ -111,14 +111,14 @@ def candidates(bases: Iterable[Base], target: Target, lineages: Mapping[str, Lin
 
 
 def is_due(ends: Sequence[datetime], failed: Sequence[datetime], now: datetime) -> bool:
-    """Returns whether a base backup is to be taken.
+    """Returns whether a base backup is due.
 
-    One that failed is tried again, but each time an hour later: what it wrote stays, and must be paid for.
+    After a failure the next attempt waits an hour longer each time: what a failed one wrote stays, and costs.
 
     Args:
-        ends: when those of this cluster and timeline were finished.
-        failed: when those of this cluster began that were not, since the last that was.
-        now: the time.
+        ends: when the base backups of this cluster and timeline finished.
+        failed: when this cluster's failed ones since the last complete one began.
+        now: the current time.
     """
     last = datetime.combine(now.astimezone(UTC).date(), HOUR)
     if last > now:

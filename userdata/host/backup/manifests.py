@@ -56,11 +56,11 @@ class Base:
         timeline: the timeline that it was taken on.
         segment_bytes: the size of a WAL segment.
         start: where in the WAL a recovery begins, such as ``0/2000028``.
-        stop: from where on the data are consistent.
+        stop: the position from which the data are consistent.
         started: when, in ISO 8601.
         finished: when, in ISO 8601; no earlier moment can be restored from it.
         rows: the number of rows of each table, when it began.
-        newest_job: the greatest id that a job ever had, when it began; None: there was no such table.
+        newest_job: the highest ID that a job ever had, when it began; None: there was no such table.
     """
 
     attempt: str
@@ -110,7 +110,7 @@ class Asset:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What an openQA had, each asset's content being in the bucket.
+    """What an openQA had; the content of each asset is in the bucket.
 
     Attributes:
         environment: whose it is.
@@ -181,7 +181,7 @@ def moment(text: str) -> datetime:
     """Reads a time with its zone.
 
     Raises:
-        ValueError: it is no ISO 8601 time, or lacks the zone.
+        ValueError: it is not an ISO 8601 time, or lacks the zone.
     """
     read = datetime.fromisoformat(text)
     if read.tzinfo is None:
@@ -190,7 +190,7 @@ def moment(text: str) -> datetime:
 
 
 def now() -> str:
-    """Returns the time as manifests have it."""
+    """Returns the current time in the manifests' form."""
     return datetime.now(UTC).isoformat()
 
 

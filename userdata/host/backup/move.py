@@ -16,14 +16,15 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
 
-# In the container; the host renders it beside PostgreSQL's configuration.
+# In the container; the host writes it next to PostgreSQL's configuration.
 _CA = "move-ca.crt"
 _SECONDS = 3600
 _UNLIMITED = -1
 _TARGET = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-# The database's comment once it has moved: without, the next start lets openQA in again (bin/reconcile.sh).
+# The database's comment once it has moved: without it, the next start lets openQA in again
+# (bin/reconcile.sh).
 _MOVED = "moved to "
-# For every table and sequence a query of its rows or its value.
+# Makes a query for each table's number of rows and each sequence's value.
 _TABLES = """
 select format(
   'select %L || ' || case c.relkind when 'S' then 'last_value' else 'count(*)' end || ' from %I.%I',
@@ -38,30 +39,30 @@ _SESSIONS = (
 
 
 def move(host: Host, target: str, *, certificates: str, report: Report = print) -> None:
-    """Copies the database to an empty one on another server and compares; this one then lets nobody in.
+    """Copies the database to an empty one on another server and compares; this one then refuses openQA.
 
-    On any failure this one lets openQA in again, and the other stays empty, unless it is the comparison that
-    fails.
+    On any failure this one lets openQA in again, and the other stays empty, unless it was the comparison that
+    failed.
 
     Args:
         host: the database's host.
         target: the other server's name, as its certificate holds it, with ``:PORT`` where it is not 5432.
-        certificates: of the CAs that may have signed the other's.
+        certificates: those of the CAs that may have signed the other server's.
         report: takes the progress, a line at a time.
 
     Raises:
-        HostError: openQA is still connected, the other is not empty, or it does not hold all in the end.
+        HostError: openQA is still connected, the other is not empty, or is not complete in the end.
     """
     if not _TARGET.fullmatch(target):
-        raise HostError(f"--to {target}: no server; allowed: NAME or NAME:PORT")
+        raise HostError(f"--to {target}: not a server; allowed: NAME or NAME:PORT")
     database = required(host.document.database, "database")
     write_private(host.layout.config / _CA, certificates, user=POSTGRES)
     began = time.monotonic()
     with alone(host, "move"), ended_in_order():
-        # A restore that was killed leaves it stopped.
+        # A killed restore leaves it stopped.
         run(["systemctl", "start", UNIT], seconds=START_SECONDS)
         if (comment := _comment(database)).startswith(_MOVED):
-            raise HostError(f"the database was {comment} before; docs/backups.md has the way back")
+            raise HostError(f"the database was already {comment}; docs/backups.md tells how to go back")
         _limit_logins(database, 0)
         try:
             _move(host, database, target, report)
@@ -70,7 +71,7 @@ def move(host: Host, target: str, *, certificates: str, report: Report = print) 
             _limit_logins(database, _UNLIMITED)
             raise
     report(
-        f"{target} has all of it, after {time.monotonic() - began:.0f} s; this database lets nobody in now"
+        f"{target} has all of it, after {time.monotonic() - began:.0f} s; this database now refuses openQA"
     )
 
 
@@ -100,7 +101,7 @@ def _comment(database: Database) -> str:
 
 
 def _limit_logins(database: Database, limit: int) -> None:
-    """How many sessions openQA's role may have: the administrator's do not count."""
+    """Limits the number of sessions of openQA's role; the administrator's do not count."""
     server.query(f'alter database "{database.name}" connection limit {limit}')
 
 
@@ -125,7 +126,7 @@ def _copy(host: Host, database: Database, target: str) -> None:
                 sink.stdin.write(f"{_password(host)}\nbegin;\n".encode())
                 while chunk := source.stdout.read(1 << 20):
                     sink.stdin.write(chunk)
-                # Only now: where the input ends before, by whatever cause, the server takes all back.
+                # Only now: if the input ends earlier, for whatever reason, the server rolls everything back.
                 if not source.wait():
                     sink.stdin.write(b"commit;\n")
                 sink.stdin.close()
@@ -138,7 +139,7 @@ def _copy(host: Host, database: Database, target: str) -> None:
 
 
 def _ask(host: Host, database: Database, target: str, sql: str) -> str:
-    """What the other server answers, of the same role and database."""
+    """Returns the other server's answer, for the same role and database."""
     return run(
         _psql(database, target, "--tuples-only", "--no-align"),
         stdin=f"{_password(host)}\n{sql};\n",

@@ -1,4 +1,4 @@
-"""A cluster made of a backup, in a server of its own that nobody else reaches."""
+"""A cluster made from a backup, in a server of its own that nobody else can reach."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ UNIT = "openqa-database.service"
 START_SECONDS = 600
 # The name of the data folder, which carries PostgreSQL's major version.
 DATA = "17"
-# The old one's, until the restored one answers: bin/start.sh puts it back where that is not there.
+# The old one's, until the restored one answers: bin/start.sh puts it back if that is missing.
 REPLACED = f"{DATA}.replaced"
 POSTGRES = 603
 _SECONDS = 12 * 3600
 _PAUSE = 0.2
 _REPORT_SECONDS = 10.0
-# Beside the data: WAL that is replayed, and what the replay adds.
+# Leaves room for the WAL to replay, and for what the replay adds.
 _ROOM = 1.3
-# For every foreign key a query that finds a row without its parent.
+# For each foreign key, makes a query that finds rows without their parent.
 _ORPHANS = """
 select format(
   'select %L where exists (select from %s c where %s and not exists (select from %s p where %s))',
@@ -52,7 +52,7 @@ from pg_constraint con where con.contype = 'f' order by con.conname
 
 
 class DamagedBaseError(HostError):
-    """A base backup that is not what was written; an older one may do."""
+    """A base backup differs from what was written; an older one may do."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Scratch:
     Attributes:
         folder: what is mounted as PostgreSQL's home; the data are in it.
         container: the server's container.
-        base: the base backup that it began with.
+        base: the base backup that it was made from.
     """
 
     folder: Path
@@ -100,13 +100,13 @@ def plan(target: Target, mount: Path = store.MOUNT) -> tuple[Target, list[Base]]
 
 
 def lineage(system: str, target: Target, bases: Sequence[Base], mount: Path = store.MOUNT) -> Lineage | None:
-    """Returns the timeline of a cluster that leads to a target, with its ancestors; None if there is none.
+    """Returns a cluster's timeline that leads to a target, with its ancestors; None if there is none.
 
     Args:
         system: the cluster's system identifier.
         target: what to restore.
-        bases: its base backups. A history is archived once and expires, while bases that have a copy of it
-            come every night; its ancestors' have then expired, too.
+        bases: its base backups. A history is archived once and expires, while base backups, which include a
+            copy of it, are taken every night; by then those of its ancestors have expired, too.
         mount: where the bucket is mounted.
 
     Raises:
@@ -121,7 +121,7 @@ def lineage(system: str, target: Target, bases: Sequence[Base], mount: Path = st
         last = max([store.last_attempt(system, timeline, mount), *taken])
         return names.stamp(last), timeline
 
-    # Not the highest: one of a restored database that gave way to the old one again is left.
+    # Not the highest: a restored database that was replaced by the old one again leaves its timeline behind.
     timeline = target.timeline or max(found, key=newest)
     if timeline not in found:
         return None
@@ -151,23 +151,23 @@ def recovered(
     options: Sequence[str] = (),
     report: Report = print,
 ) -> Iterator[Scratch]:
-    """Makes a cluster of a base backup and the WAL after it; removes it at the end, unless it was moved.
+    """Makes a cluster from a base backup and the WAL after it; removes it at the end, unless it was moved.
 
     Args:
         host: this host.
         base: the base backup.
         target: how far to go.
-        folder: where to put it; what is there goes.
+        folder: where to put it; existing content is removed.
         container: a name for the server's container.
         options: of ``podman run``.
         report: takes the progress, a line at a time.
 
     Raises:
-        DamagedBaseError: the base backup is not what was written.
-        HostError: there is no room, the WAL has a hole, or PostgreSQL does not take it.
+        DamagedBaseError: the base backup differs from what was written.
+        HostError: there is no room, the WAL has a gap, or PostgreSQL refuses it.
     """
     scratch = Scratch(folder, container, base)
-    # Of one that was killed: its server may still run, and its data may be what takes the room.
+    # What a killed one left: its server may still run, and its data may take up the room.
     run(["podman", "rm", "--force", "--ignore", "--time=60", container], seconds=120)
     shutil.rmtree(folder, ignore_errors=True)
     free = shutil.disk_usage(folder.parent).free
@@ -191,7 +191,7 @@ def recovered(
 
 
 def check(scratch: Scratch, *, database: str, thorough: bool) -> list[str]:
-    """Returns what is wrong with a recovered cluster; nothing, if all is well.
+    """Returns what is wrong with a recovered cluster; an empty list if all is well.
 
     Args:
         scratch: the cluster.
@@ -203,7 +203,7 @@ def check(scratch: Scratch, *, database: str, thorough: bool) -> list[str]:
     """
     wrong: list[str] = []
     if not scratch.base.rows and not _has_database(scratch, database):
-        # A backup from before the database was made.
+        # The backup is from before the database was created.
         return wrong
     rows, newest = base_backups.counts(database, container=scratch.container)
     for table, count in scratch.base.rows.items():
@@ -227,7 +227,7 @@ def check(scratch: Scratch, *, database: str, thorough: bool) -> list[str]:
 
 
 def has_jobs(scratch: Scratch, *, database: str) -> bool:
-    """Returns whether there is a table of jobs: openQA makes it when it starts for the first time.
+    """Returns whether there is a table of jobs: openQA creates it when it first starts.
 
     Args:
         scratch: the recovered cluster.
@@ -254,7 +254,7 @@ def _unpack(base: Base, data: Path) -> None:
     data.mkdir(mode=0o700)
     os.chown(data, POSTGRES, POSTGRES)
     chunks = store.read(store.object_of(base), sha256=base.sha256, size=base.bytes, compressed=True)
-    # As PostgreSQL's user, who is to own all of it: the archive names other owners for some files.
+    # As PostgreSQL's user, who must own all of it: the archive names other owners for some files.
     user = ["setpriv", f"--reuid={POSTGRES}", f"--regid={POSTGRES}", "--clear-groups"]
     command = [*user, "tar", "--extract", "--same-permissions", f"--directory={data}"]
     with (
@@ -267,7 +267,7 @@ def _unpack(base: Base, data: Path) -> None:
             process.kill()
             raise DamagedBaseError(str(error)) from error
         if process.wait():
-            # The object is what was written: the reason is here, such as a disk that is full.
+            # The object is intact: the cause is on this host, such as a full disk.
             said.seek(0)
             lines = said.read().strip().splitlines() or ["no message"]
             free = shutil.disk_usage(data).free >> 20
@@ -278,7 +278,7 @@ def _unpack(base: Base, data: Path) -> None:
 
 
 def _feed(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
-    """Gives all to a program; one that ends before keeps nothing from being read."""
+    """Feeds everything to a program; if it ends early, the rest is still read."""
     if process.stdin is None:  # never: it is a pipe
         return
     with suppress(BrokenPipeError), process.stdin:
@@ -289,7 +289,7 @@ def _feed(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
 
 
 def control_data(host: Host, scratch: Scratch) -> dict[str, str]:
-    """Returns what pg_controldata tells of a cluster that does not run."""
+    """Returns what pg_controldata reports about a stopped cluster."""
     lines = _program(host, scratch, "pg_controldata", "-D").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
@@ -306,7 +306,7 @@ def _program(host: Host, scratch: Scratch, *words: str) -> str:
 
 
 def _verify(host: Host, scratch: Scratch) -> None:
-    # Where podman runs nothing, nothing is damaged.
+    # If podman cannot run anything, that is no sign of damage.
     _program(host, scratch, "test", "-d")
     try:
         _program(host, scratch, "pg_verifybackup", "--quiet")
@@ -363,7 +363,7 @@ def _await_end(scratch: Scratch, report: Report) -> None:
             # Not consistent yet.
             state, replayed = "t", "nothing yet"
         if state == "f":
-            report(f"replayed; the last transaction is of {replayed}")
+            report(f"replayed; the last transaction is from {replayed}")
             return
         if time.monotonic() - told > _REPORT_SECONDS:
             told = time.monotonic()
@@ -373,7 +373,7 @@ def _await_end(scratch: Scratch, report: Report) -> None:
 
 
 def _last_words(container: str) -> str:
-    # podman logs gives stdout and stderr apart; PostgreSQL and the restore command write to stderr.
+    # podman logs separates stdout and stderr; PostgreSQL and the restore command write to stderr.
     done = subprocess.run(
         ["podman", "logs", "--tail=200", container], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Proving every day that the newest backup can be restored."""
+"""The daily proof that the newest backup can be restored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CONTAINER = "openqa-rehearsal"
 
 
 def rehearse(host: Host, report: Report = print) -> None:
-    """Restores the newest backup into a server of its own, checks it, and tells CloudWatch how it went.
+    """Restores the newest backup into a server of its own, checks it, and tells CloudWatch the outcome.
 
     On the root disk: a rehearsal must not fill the database's volume.
 
     Raises:
         HostError: the backup cannot be restored, or is not sound.
     """
-    # Who finds another at work has proved nothing.
+    # Finding another one at work proves nothing.
     with base_backups.alone(host, "rehearsal"), figures.outcome(host, RestoreVerified=(1.0, 0.0)):
         _rehearse(host, report)
 
@@ -37,7 +37,7 @@ def _rehearse(host: Host, report: Report) -> None:
         target,
         folder=host.layout.state / "rehearsal",
         container=CONTAINER,
-        # In the unit's own control group, whose limits hold.
+        # In the unit's own control group, so that its limits apply.
         options=("--cgroups=split",),
         report=report,
     ) as scratch:

@@ -42,7 +42,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
     Args:
         host: this host.
         target: what to restore.
-        overwrite: whether a database that is there may go.
+        overwrite: whether an existing database may be replaced.
         report: takes the progress, a line at a time.
 
     Raises:
@@ -54,7 +54,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
         data = host.layout.data / "postgres" / DATA
         _settle(data, report)
         if not overwrite and (reason := _in_the_way(host, data)):
-            raise HostError(f"{reason}: to replace it, say --yes-overwrite")
+            raise HostError(f"{reason}: to replace it, pass --yes-overwrite")
         keep = data.exists() and not _archive_rest(report)
         target, bases = recovery.plan(target)
         for base in bases:
@@ -62,7 +62,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
                 _restore(host, base, target, keep=keep, report=report)
             except DamagedBaseError as error:
                 report(f"REFUSED: {error}")
-                report("an older base backup and the log after it lead to the same state")
+                report("trying an older base backup: with the log after it, it leads to the same state")
                 continue
             report(f"the database is restored, after {time.monotonic() - began:.0f} s")
             return
@@ -70,7 +70,7 @@ def restore(host: Host, target: Target, *, overwrite: bool, report: Report = pri
 
 
 def _settle(data: Path, report: Report) -> None:
-    """Deals with what a restore left that was killed while the databases changed places."""
+    """Cleans up after a restore that was killed while it swapped the databases."""
     replaced = data.with_name(REPLACED)
     if not replaced.exists():
         return
@@ -78,22 +78,22 @@ def _settle(data: Path, report: Report) -> None:
         kept = _keep(replaced)
         report(f"an earlier restore was killed; the database before it is kept in {kept}")
         return
-    report("an earlier restore was killed; the database before it comes back")
+    report("an earlier restore was killed; putting back the database from before it")
     replaced.rename(data)
     try:
         run(["systemctl", "start", UNIT], seconds=START_SECONDS)
     except HostError as error:
-        # Another is to take its place all the same.
+        # It is about to be replaced anyway.
         report(str(error))
 
 
 def _keep(replaced: Path) -> Path:
-    """Gives a replaced database the name under which it stays until somebody deletes it."""
+    """Renames a replaced database, which is then kept until somebody deletes it."""
     return replaced.rename(replaced.with_name(f"{DATA}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
 
 
 def _in_the_way(host: Host, data: Path) -> str | None:
-    """Why an operator's word is needed; None: nothing would be lost."""
+    """Returns why an operator must confirm; None: nothing would be lost."""
     if not data.exists():
         return None
     database = required(host.document.database, "database")
@@ -110,19 +110,19 @@ def _in_the_way(host: Host, data: Path) -> str | None:
 
 
 def _archive_rest(report: Report) -> bool:
-    """Has the running server archive all it has; returns whether it did."""
+    """Makes the running server archive everything; returns whether it did."""
     try:
         _await_archive(time.monotonic() + _ARCHIVE_SECONDS)
     except HostError as error:
-        report(f"the present database's last changes are not in the bucket, so its folder is kept: {error}")
+        report(f"the current database's latest changes are not in the bucket, so its folder is kept: {error}")
         return False
     return True
 
 
 def _await_archive(end: float) -> None:
     while True:
-        # The end of a segment wakes the archiver, which rests for a minute after three failures. The mark
-        # gives the segment content: one without is not ended.
+        # The end of a segment wakes the archiver, which pauses for a minute after three failures. The restore
+        # point gives the segment content: an empty one would not be ended.
         server.query("select pg_create_restore_point('openqa-on-aws'), pg_switch_wal()")
         try:
             wait(
@@ -153,7 +153,7 @@ def _restore(host: Host, base: Base, target: Target, *, keep: bool, report: Repo
 
 
 def _hand_over_log(host: Host, scratch: Scratch) -> None:
-    """Has the server that will run archive what the recovery wrote, which the scratch server did not."""
+    """Makes the future server archive what the recovery wrote, as the scratch server did not."""
     facts = recovery.control_data(host, scratch)
     timeline, current = facts["Latest checkpoint's TimeLineID"], facts["Latest checkpoint's REDO WAL file"]
     status = scratch.data / "pg_wal/archive_status"
@@ -165,12 +165,12 @@ def _hand_over_log(host: Host, scratch: Scratch) -> None:
 
 
 def unarchived(found: Iterable[str], *, timeline: int, current: str) -> list[str]:
-    """Returns the files of a WAL folder that a recovery to a new timeline leaves to be archived.
+    """Returns the files in a WAL folder that a recovery to a new timeline leaves unarchived.
 
     Args:
         found: the files.
         timeline: the new timeline.
-        current: the segment that is still written to.
+        current: the segment still being written.
     """
     begin = f"{timeline:08X}"
     return sorted(
@@ -184,7 +184,7 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
     data = host.layout.data / "postgres" / DATA
     old = data.with_name(REPLACED)
     awaits = host.layout.awaits_restore
-    report("putting it in the place of the old one")
+    report("putting it in place of the old one")
     awaited = awaits.read_text(encoding="utf-8") if awaits.exists() else None
     had_old = data.exists()
     try:
@@ -210,17 +210,17 @@ def _switch(host: Host, scratch: Scratch, *, keep: bool, report: Report) -> None
     if had_old and keep:
         report(f"the old database is kept in {_keep(old)}")
     elif had_old:
-        # It goes with the scratch server's folder: half of it must not look like one that is kept.
+        # It is deleted with the scratch server's folder: half of it must not look like a kept one.
         old.rename(scratch.data)
 
 
 def _has_archived(host: Host, stopped: Scratch) -> bool:
-    """Whether a server that was in use until now has archived all."""
+    """Whether a server that was in use until now has archived everything."""
     try:
         states = list((stopped.data / "pg_wal/archive_status").iterdir())
         if any(state.suffix == ".ready" for state in states):
             return False
-        # Only one that ends well hands over its last segment.
+        # Only a clean shutdown hands over the last segment.
         return recovery.control_data(host, stopped)["Database cluster state"] == "shut down"
     except (HostError, KeyError, OSError):
         return False

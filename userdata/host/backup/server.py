@@ -1,4 +1,4 @@
-"""Asking a PostgreSQL that runs in a container."""
+"""Queries to a PostgreSQL that runs in a container."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from userdata.host.commands import run
 from userdata.host.errors import HostError
 
 CONTAINER = "openqa-database"
-# psql, which prints nothing but what it is asked for; columns stand apart by "|".
+# psql, printing nothing but the results; columns are separated by "|".
 _PSQL = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
 _CONNECTION = ("--host=/run/postgresql", "--username=postgres")
-# A slot of its session: it goes with that, however that ends.
+# A slot of the session: it disappears with it, however that ends.
 _SLOT = (
     "select 'kept' from pg_create_physical_replication_slot("
     "'base_backup_' || pg_backend_pid(), immediately_reserve => true, temporary => true)"
@@ -21,7 +21,7 @@ _SLOT = (
 
 
 def query(sql: str, *, container: str = CONTAINER, database: str = "postgres", seconds: float = 60) -> str:
-    """Returns what a query prints, without the last line's end; columns stand apart by ``|``.
+    """Returns what a query prints, without trailing newlines; columns are separated by ``|``.
 
     Args:
         sql: one or more statements; never a secret.
@@ -43,15 +43,15 @@ def query(sql: str, *, container: str = CONTAINER, database: str = "postgres", s
 
 @contextmanager
 def kept_log() -> Iterator[None]:
-    """Has the server remove nothing of its write-ahead log that is written from now on.
+    """Makes the server keep all write-ahead log written from now on.
 
     Raises:
         HostError: it does not answer.
     """
     command = ["podman", "exec", "--interactive", CONTAINER, *_PSQL, *_CONNECTION]
-    # Then it reads from its input, which ends with this.
+    # Then psql reads its input, which ends with this context.
     command += [f"--command={_SLOT}", "--file=-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
         if session.stdout is None or session.stdout.readline() != "kept\n":
-            raise HostError("PostgreSQL does not keep its log for a base backup")
+            raise HostError("PostgreSQL refuses to keep its log for a base backup")
         yield

@@ -1,4 +1,4 @@
-"""Writing and reading objects of the mounted bucket by its rules."""
+"""Writing and reading objects in the mounted bucket by its rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from userdata.host.errors import HostError
 MOUNT = Path("/srv/backups")
 CHUNK = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
-# The fastest: the host has better to do than to save some bytes.
+# The fastest: the host has better things to do than save some bytes.
 _LEVEL = 1
 # Chunks that are read and compressed while others are hashed and written.
 _AHEAD = 4
@@ -36,10 +36,10 @@ class Written:
 
 
 def require_mount(mount: Path = MOUNT, table: Path = Path("/proc/self/mountinfo")) -> None:
-    """Refuses to take a bare folder for the bucket.
+    """Makes sure that the bucket is mounted and not just a plain folder is there.
 
     Raises:
-        HostError: nothing, or another file system than the bucket's, is mounted there.
+        HostError: nothing is mounted there, or not the bucket.
     """
     found = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
     kinds = [words[words.index("-") + 1] for words in found if words[4] == str(mount)]
@@ -48,15 +48,15 @@ def require_mount(mount: Path = MOUNT, table: Path = Path("/proc/self/mountinfo"
 
 
 def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
-    """Writes a new object: from the start to the end, complete only when this returns.
+    """Writes a new object from start to end; it is complete only when this returns.
 
     Args:
-        path: where; must not exist. Its folder is made.
+        path: where; must not exist. Its folder is created.
         chunks: the data.
         compress: whether to store them as gzip.
 
     Raises:
-        HostError: any doubt whether the bucket has it all.
+        HostError: there is any doubt that the bucket has all of it.
     """
     compressor = zlib.compressobj(_LEVEL, wbits=_GZIP) if compress else None
     stored = hashlib.sha256()
@@ -70,7 +70,7 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
                 stored.update(part)
                 stored_bytes += len(part)
                 _write_all(descriptor, part)
-            # Completes the upload: closing would not tell of an error.
+            # Completes the upload: closing would not report an error.
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -83,7 +83,7 @@ def write(path: Path, chunks: Iterable[bytes], *, compress: bool) -> Written:
 
 
 def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[bytes]:
-    """Yields the data of an object; what came before an error must not be used.
+    """Yields the data of an object; if an error follows, they must not be used.
 
     Args:
         path: the object.
@@ -92,7 +92,7 @@ def read(path: Path, *, sha256: str, size: int, compressed: bool) -> Iterator[by
         compressed: whether it is gzip.
 
     Raises:
-        HostError: it is not what was written; with its name.
+        HostError: it differs from what was written; with its name.
     """
     digest, count = hashlib.sha256(), 0
     expander = zlib.decompressobj(wbits=_GZIP) if compressed else None
@@ -161,7 +161,7 @@ def newest_inventory(mount: Path = MOUNT) -> Inventory | None:
 
 
 def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> str | None:
-    """Returns the first archived segment of a timeline after one that is missing; None: it ends before."""
+    """Returns the timeline's first archived segment after a missing one; None: there is none."""
     root = mount / names.wal(system)
     groups = [group for group in listed(root) if group >= missing.name[:16] and group[:8] == missing.name[:8]]
     for group in groups:
@@ -172,7 +172,7 @@ def later_segment(system: str, missing: names.Segment, mount: Path = MOUNT) -> s
 
 
 def last_attempt(system: str, timeline: int, mount: Path = MOUNT) -> str:
-    """Returns the last attempt to archive something of a timeline, complete or not; empty: there is none."""
+    """Returns the last attempt to archive a file of a timeline, complete or not; empty: there is none."""
     root, begin = mount / names.wal(system), f"{timeline:08X}"
     folders = [root / "history" / f"{begin}.history"]
     for group in [name for name in listed(root) if name.startswith(begin)][-1:]:
@@ -181,7 +181,7 @@ def last_attempt(system: str, timeline: int, mount: Path = MOUNT) -> str:
 
 
 def listed(folder: Path) -> list[str]:
-    """Returns the names of what is in a folder, in order; nothing, if there is no such folder."""
+    """Returns the sorted names of a folder's entries; none if there is no such folder."""
     return [path.name for path in _entries(folder)]
 
 
@@ -194,7 +194,7 @@ def _manifest(kind: type[M], path: Path) -> M | None:
     try:
         return manifests.decode(kind, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ManifestError):
-        # An attempt that was not completed.
+        # An incomplete attempt.
         return None
     except OSError as error:
         raise HostError(f"{path}: cannot be read: {error.strerror}") from error
@@ -208,7 +208,7 @@ def _stored(chunks: Iterable[bytes], compressor: zlib._Compress | None) -> Itera
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yields what another thread makes, some in advance."""
+    """Yields items that another thread produces, some in advance."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
         made = deque(pool.submit(next, iterator, None) for _ in range(_AHEAD))
