@@ -106,7 +106,7 @@ def test_what_was_published(
     assert f"disk_a.img  0.0 GiB  sha256 {image.sha256}" in shown
     s3.put_object(Bucket="disk-images", Key="x86_64/manifest.json", Body=b"{")
     assert run(directory, "list") == 1
-    assert "x86_64/manifest.json: it is no manifest of disk images" in capsys.readouterr().err
+    assert "x86_64/manifest.json: it is not a manifest of disk images" in capsys.readouterr().err
 
 
 def test_a_profile_that_there_is_not_is_told(

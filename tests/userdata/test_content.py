@@ -595,9 +595,9 @@ def test_templates_are_files_of_their_repository(tmp_path: Path, name: str) -> N
     (tmp_path / "secrets/secret.json").write_text("{}")
     (tmp_path / "tree/link.json").symlink_to(tmp_path / "secrets/secret.json")
     (tmp_path / "tree/elsewhere").symlink_to(tmp_path / "secrets")
-    with pytest.raises(HostError, match=f"{name} is no file of the repository"):
+    with pytest.raises(HostError, match=f"{name} is not a file of the repository"):
         templates.find(tmp_path / "tree", [name])
-    with pytest.raises(HostError, match=r"there is no file none\.json"):
+    with pytest.raises(HostError, match=r"no file matches none\.json"):
         templates.find(tmp_path / "tree", ["none.json"])
 
 
@@ -766,7 +766,7 @@ def test_needles_take_the_place_of_a_link(linked: Path, name: str) -> None:
 def test_what_is_in_the_way_is_named(tmp_path: Path, put: Callable[[Path], None]) -> None:
     (tmp_path / "tests").mkdir()
     put(tmp_path / "tests/x")
-    with pytest.raises(HostError, match="tests/x is no folder: move it away"):
+    with pytest.raises(HostError, match="tests/x is not a folder: move it away"):
         trees.publish(tmp_path, tmp_path / "tests", {"x": tmp_path}, {})
 
 

@@ -353,7 +353,7 @@ def test_an_image_stays_while_its_own_builders_manifest_cannot_be_read(
     arm = other(builder, "aarch64")
     build.build(arm, program=Program(arm, {"disk_common.img": b"another", "disk_arm.img": b"arm"}))
     bucket.put_object(Bucket=BUCKET, Key="x86_64/manifest.json", Body=b"{}")
-    with pytest.raises(HostError, match=r"s3://disk-images/x86_64/manifest\.json: it is no manifest"):
+    with pytest.raises(HostError, match=r"s3://disk-images/x86_64/manifest\.json: it is not a manifest"):
         fetch.fetch(webui)
     assert shown(webui) == {"disk_common.img": b"one", "disk_arm.img": b"arm"}
 
@@ -390,7 +390,7 @@ def test_a_full_volume_is_left_alone(
 ) -> None:
     build.build(builder, program=Program(builder, {"disk_a.img": b"one"}))
     monkeypatch.setattr(fetch, "FREE", 1.0)
-    with pytest.raises(HostError, match=r"disk_a\.img: no room on the volume for 3 bytes"):
+    with pytest.raises(HostError, match=r"disk_a\.img: no room on the volume for its 3 bytes"):
         fetch.fetch(webui)
     assert shown(webui) == {}
 

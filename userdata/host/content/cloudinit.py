@@ -11,10 +11,10 @@ from userdata.host.secrets import write_private
 
 
 def make(host: Host) -> None:
-    """Makes the image and gives it to openQA, unless it has this one.
+    """Makes the image and adds it to openQA's assets, unless it is already there.
 
     Raises:
-        HostError: it cannot be made, or openQA's folder does not take it.
+        HostError: it cannot be made, or cannot be put into openQA's folder.
     """
     source = host.layout.bundle / "userdata/content/cloudinit"
     files = [source / "user-data", source / "meta-data"]

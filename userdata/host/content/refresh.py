@@ -1,4 +1,4 @@
-"""Brings what is tested up to date, or leaves all as it was."""
+"""Brings tests, needles and templates up to date, or leaves everything as it was."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class State:
     """What openQA and the workers have.
 
     Attributes:
-        commits: by the repository's name, with its address and ref: what is in the newest release.
-        templates: what openQA loaded: SHA-256 by file.
-        loader: what loaded it.
+        commits: by the repository's name: commit in the newest release, address and ref.
+        templates: what openQA has loaded: SHA-256 by file.
+        loader: what loaded them.
     """
 
     commits: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class State:
 
 
 def lay_out(host: Host) -> None:
-    """At every start, before openQA: the sample's tests as the bundle has them, beside what was loaded.
+    """At every start, before openQA: publishes the bundle's sample tests along with what was loaded before.
 
     Raises:
         HostError: a folder is in the way.
@@ -48,7 +48,7 @@ def lay_out(host: Host) -> None:
     content = _content(host)
     own = folder(host)
     sample = _sample(host)
-    # What is there may be of a version that had root do this.
+    # Existing folders may be from a version in which root did this.
     for path in (own, _tests(host)):
         users.give(path, users.TESTS)
     with users.acting_as(users.TESTS):
@@ -62,7 +62,7 @@ def lay_out(host: Host) -> None:
             bundled = own / "bundled"
             shutil.rmtree(bundled, ignore_errors=True)
             for file, text in sample.items():
-                # With the time of now, by which workers see that a file is another.
+                # With the current time, by which workers see that a file has changed.
                 (bundled / file).parent.mkdir(parents=True, exist_ok=True)
                 (bundled / file).write_bytes(text)
             parts = {SAMPLE: bundled, **{name: tree for name, tree in parts.items() if name != SAMPLE}}
@@ -70,16 +70,16 @@ def lay_out(host: Host) -> None:
 
 
 def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None:
-    """Brings tests, needles, templates and limits up to date, and tells CloudWatch whether it could.
+    """Brings tests, needles, templates and limits up to date, and tells CloudWatch the outcome.
 
     Args:
-        host: the web UI's.
-        rewritten: take a history that does not follow from the one that was loaded.
-        again: load all templates, also those that openQA should have.
-        report: is told what was done.
+        host: the web UI's host.
+        rewritten: accept a history that does not follow from the loaded one.
+        again: load all templates, even those that openQA should have.
+        report: takes the progress, a line at a time.
 
     Raises:
-        HostError: it could not; tests and templates are those from before.
+        HostError: it failed; tests and templates are those from before.
     """
     with figures.outcome(host, ContentFailed=(0.0, 1.0)), alone(host, "refresh"):
         content = _content(host)
@@ -92,12 +92,12 @@ def refresh(host: Host, *, rewritten: bool, again: bool, report: Report) -> None
 
 
 def folder(host: Host) -> Path:
-    """Returns where repositories and releases are; nobody but :data:`users.TESTS` writes there."""
+    """Returns where repositories and releases are; only :data:`users.TESTS` writes there."""
     return host.layout.data / "openqa/content"
 
 
 def load_state(path: Path) -> State:
-    """Reads the state; where there is none, nothing was loaded yet."""
+    """Reads the state; if there is none, nothing was loaded yet."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         commits = {name: tuple(value) for name, value in data["commits"].items()}
@@ -107,7 +107,7 @@ def load_state(path: Path) -> State:
 
 
 class _Round:
-    """One round of following the repositories, from what is there before to what they hold now."""
+    """One round of following the repositories, from what was loaded before to what they hold now."""
 
     def __init__(self, host: Host, *, rewritten: bool, again: bool) -> None:
         self._host, self._rewritten, self._again = host, rewritten, again
@@ -126,7 +126,7 @@ class _Round:
         ]
 
     def follow(self, report: Report) -> None:
-        """Brings all that openQA and the workers have to what the repositories hold now, or nothing of it."""
+        """Brings everything that openQA and the workers have up to date with the repositories, or nothing."""
         commits = {
             repository.name: (self._next(repository), repository.address, repository.ref)
             for repository in self._repositories
@@ -134,7 +134,7 @@ class _Round:
         for repository in self._repositories:
             repository.check_out(commits[repository.name][0])
         known = self._known()
-        # Groups come before templates, whose loader would make them in an order of its own.
+        # Groups first: the templates' loader would create them in an order of its own.
         templates.make_groups(self._content.asset_limits)
         with _unscheduled(self._host):
             loaded = self._load(known)
@@ -144,7 +144,7 @@ class _Round:
             if published and now == replace(self._before, templates=known):
                 report("nothing is new")
                 return
-            # Else a host that loses its power could leave the names alone, of files that hold nothing.
+            # Otherwise a power failure could leave files with their names but without their content.
             os.sync()
             parts, links = _parts(self._host, self._content), _links(self._content)
             trees.publish(self._folder, _tests(self._host), parts, links)
@@ -158,7 +158,7 @@ class _Round:
                 report(f"{name}: its submodules are not followed: their folders are empty")
 
     def _next(self, repository: Repository) -> str:
-        """Fetches a repository and returns its commit, which must follow from the one that is loaded."""
+        """Fetches a repository and returns its commit, which must follow from the loaded one."""
         commit = repository.fetch()
         old = self._before.commits.get(repository.name)
         if old is None or old[1:] != (repository.address, repository.ref) or self._rewritten:
@@ -172,13 +172,13 @@ class _Round:
         return commit
 
     def _known(self) -> Mapping[str, str]:
-        """The templates that openQA has, with their SHA-256; none of them where all are to be loaded."""
+        """Returns the SHA-256 of the templates that openQA has; none if all are to be loaded."""
         empty = self._content.loader != "scenarios" and templates.is_empty()
         same_loader = self._before.loader == self._content.loader
         return self._before.templates if same_loader and not self._again and not empty else {}
 
     def _load(self, known: Mapping[str, str]) -> dict[str, str]:
-        """Checks the working trees and loads their changed templates, or puts trees and templates back."""
+        """Checks the working trees and loads their changed templates; restores both on failure."""
         name = _with_templates([repository.name for repository in self._repositories])
         begun = False
         try:
@@ -197,7 +197,7 @@ class _Round:
             try:
                 self._put_back(templates_too=begun)
             except HostError as other:
-                raise HostError(f"{error}; what was there before could not be put back: {other}") from error
+                raise HostError(f"{error}; the previous state could not be restored: {other}") from error
             raise
         return digests
 
@@ -220,20 +220,20 @@ class _Round:
 
 
 def _with_templates(repositories: Collection[str]) -> str:
-    """The one of several repositories that has the job templates."""
+    """Returns the name of the repository that has the job templates."""
     return "templates" if "templates" in repositories else "tests"
 
 
 @contextmanager
 def _unscheduled(host: Host) -> Iterator[None]:
-    """Has no build scheduled meanwhile: without its templates openQA refuses it, or makes no jobs of it."""
+    """Keeps builds from being scheduled: without their templates openQA refuses them, or makes no jobs."""
     with host.layout.templates_lock.open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _parts(host: Host, content: Content) -> dict[str, Path]:
-    """The trees of the next release."""
+    """Returns the trees of the next release."""
     own = folder(host)
     parts = {} if content.distri == SAMPLE else {SAMPLE: own / "bundled"}
     parts[content.distri] = own / "tests"
@@ -246,12 +246,12 @@ def _parts(host: Host, content: Content) -> dict[str, Path]:
 
 
 def _links(content: Content) -> dict[str, str]:
-    """The other distributions that the tests are for: openQA looks for each in a folder of its name."""
+    """Returns the other distributions of the tests: openQA looks for each in a folder of its name."""
     return dict.fromkeys(content.more_distris, content.distri)
 
 
 def _published(host: Host) -> dict[str, Path]:
-    """The trees of the newest release that are still wanted."""
+    """Returns the trees of the newest release that are still wanted."""
     content = _content(host)
     current = folder(host) / "current" / content.distri
     return {content.distri: current} if content.tests and current.is_dir() else {}
@@ -266,7 +266,7 @@ def _tests(host: Host) -> Path:
 
 
 def _sample(host: Host) -> dict[Path, bytes]:
-    """The sample's tests as the bundle has them."""
+    """Returns the bundle's sample tests."""
     source = host.layout.bundle / "userdata/content/sample"
     files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     return {file: (source / file).read_bytes() for file in files if file.parts[0] != "image"}

@@ -1,4 +1,4 @@
-"""Job templates: checked before openQA gets them, and loaded file by file where they changed."""
+"""Job templates: checked before openQA gets them, and loaded only if they changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIFLOADER = "fifloader.py"
 _LOADER = "/opt/bin/load-templates.sh"
 _SCHEMAS = {"openqa": "JobTemplates-01.yaml", "scenarios": "JobScenarios-01.yaml"}
 # What openqa-load-templates reads, and the keys without which openQA refuses an entry. It adds job groups
-# only to an openQA that has none of them: they are YAML's.
+# only to an openQA that has none: they are left to YAML files.
 _TABLES: Mapping[str, frozenset[str]] = {
     "Machines": frozenset({"name", "backend"}),
     "TestSuites": frozenset({"name"}),
@@ -38,16 +38,16 @@ def find(tree: Path, patterns: Sequence[str]) -> list[str]:
     """Returns the template files of a working tree, in the order of the patterns.
 
     Raises:
-        HostError: a pattern matches nothing, or something that is no file of the tree.
+        HostError: a pattern matches nothing, or something that is not a file of the tree.
     """
     found: list[str] = []
     for pattern in patterns:
         paths = sorted(tree.glob(pattern))
         if not paths:
-            raise HostError(f"templates: there is no file {pattern}")
+            raise HostError(f"templates: no file matches {pattern}")
         for path in paths:
             if not path.is_file() or not path.resolve().is_relative_to(tree.resolve()):
-                raise HostError(f"templates: {path.relative_to(tree)} is no file of the repository")
+                raise HostError(f"templates: {path.relative_to(tree)} is not a file of the repository")
         found += [str(path.relative_to(tree)) for path in paths]
     return list(dict.fromkeys(found))
 
@@ -60,7 +60,7 @@ class Templates:
         tree: the working tree.
         files: the template files, below it.
         loader: ``fifloader``, ``openqa`` or ``scenarios``.
-        group_names: job groups by file, where they are not called as it.
+        group_names: job groups by file, where the name differs from the file's.
     """
 
     tree: Path
@@ -74,7 +74,7 @@ class Templates:
         return f"{INSIDE}/{self.tree.name}"
 
     def digests(self) -> dict[str, str]:
-        """Returns the SHA-256 of each file that decides what is loaded, with the name its group is given."""
+        """Returns the SHA-256 of each file that affects what is loaded, including the name of its group."""
         names = [*self.files, *(find(self.tree, [FIFLOADER]) if self.loader == "fifloader" else [])]
         whole = {
             name: (self.tree / name).read_bytes() + self.group_names.get(name, "").encode() for name in names
@@ -82,13 +82,13 @@ class Templates:
         return {name: hashlib.sha256(text).hexdigest() for name, text in whole.items()}
 
     def check(self) -> None:
-        """Checks the files with what openQA and their own repository have for it; loads nothing.
+        """Checks the files with the tools of openQA and of their own repository; loads nothing.
 
         Raises:
-            HostError: they are not in order.
+            HostError: they are invalid.
         """
         if self.loader == "fifloader":
-            # Without --load it only checks: its input and what it makes of that, each against its schema.
+            # Without --load it only checks its input and its output, each against its schema.
             self._run("fifloader", "python3", FIFLOADER, "--clean", *self.files)
             return
         for name in (name for name in self.files if name.endswith(".json")):
@@ -103,7 +103,7 @@ class Templates:
             self._run("templates", "perl", "/opt/bin/check-yaml.pl", schema, *documents)
 
     def load(self, changed: Iterable[str]) -> None:
-        """Has openQA take the files that it does not have yet.
+        """Loads the changed files into openQA.
 
         Raises:
             HostError: openQA refused them.
@@ -114,7 +114,7 @@ class Templates:
             self._run("fifloader", "python3", FIFLOADER, *loading, *self.files, user=ADMINISTRATOR)
         if self.loader != "openqa":
             return
-        # The tables first: job groups name what is in them.
+        # The tables first: job groups refer to them.
         for name in sorted(names, key=lambda name: (name.endswith(".yaml"), self.files.index(name))):
             if name.endswith(".json"):
                 options = (f"--host={HOST}", "--update", name)
@@ -128,19 +128,19 @@ class Templates:
                 )
 
     def _check_groups(self, documents: Iterable[str]) -> None:
-        """Checks that no job group is of two files: openQA keeps the job templates of the one loaded last."""
+        """Checks that no two files have the same job group: openQA would only keep one of them."""
         files: dict[str, str] = {}
         for file in documents:
             group = self._group(file)
             if other := files.get(group):
                 raise HostError(
-                    f"templates: {other} and {file} are both job group {group}: content.group_names can call "
-                    "one otherwise"
+                    f"templates: {other} and {file} are both job group {group}: rename one of "
+                    "them with content.group_names"
                 )
             files[group] = file
 
     def _group(self, file: str) -> str:
-        """The job group of a file of job templates."""
+        """Returns the job group of a file of job templates."""
         return self.group_names.get(file, Path(file).stem)
 
     def _run(self, what: str, *words: str, user: str = USER) -> None:
@@ -148,13 +148,13 @@ class Templates:
 
 
 def check_tables(name: str, text: str) -> None:
-    """Checks what openqa-load-templates is to read.
+    """Checks an input of openqa-load-templates.
 
     Raises:
-        HostError: it is no JSON, or openQA would refuse it.
+        HostError: it is not JSON, or openQA would refuse it.
     """
     try:
-        # Never anything else: openqa-load-templates runs it as a Perl program then.
+        # Nothing else may pass: openqa-load-templates would run it as a Perl program.
         data = json.loads(text)
     except ValueError as error:
         raise HostError(f"templates: {name} is not JSON: {error}") from error
@@ -172,12 +172,12 @@ def check_tables(name: str, text: str) -> None:
 
 
 def is_empty() -> bool:
-    """Returns whether openQA has no templates at all, as after its database was made anew."""
+    """Returns whether openQA has no templates at all, as after its database was created anew."""
     return not _get("machines")["Machines"]
 
 
 def make_groups(names: Iterable[str]) -> None:
-    """Makes the job groups that openQA does not have, in this order."""
+    """Creates the job groups that openQA lacks, in this order."""
     there = {group["name"] for group in _get("job_groups")}
     for name in names:
         if name not in there:
@@ -185,7 +185,7 @@ def make_groups(names: Iterable[str]) -> None:
 
 
 def limit_assets(limits: Mapping[str, int]) -> None:
-    """Tells openQA how much a job group may keep; groups are made where they are missing.
+    """Limits the size of job groups' assets in openQA; missing groups are created.
 
     Args:
         limits: GB by the job group's name.
@@ -204,7 +204,7 @@ def limit_assets(limits: Mapping[str, int]) -> None:
 
 
 def _api(*words: str) -> None:
-    # What openQA answers goes to standard output, and is the reason of a failure.
+    # openQA's answer, which has the reason of a failure, goes to standard output.
     command = 'exec openqa-cli api "$@" 2>&1'
     _run("openQA", "sh", "-c", command, "openqa-cli", f"--host={HOST}", *words, user=ADMINISTRATOR)
 

@@ -1,4 +1,4 @@
-"""Releases of tests, and how one takes another's place."""
+"""Releases of tests, and how one replaces another."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from userdata.host.errors import HostError
 # linux/fcntl.h, linux/fs.h
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# git-lfs.com, its specification: what git alone has of a file that Git LFS keeps elsewhere.
+# How the pointer begins that git has in place of a file kept in Git LFS (specification on git-lfs.com).
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
-# The newest, and the one before it: a worker may be in the middle of it.
+# The newest, and the one before it, which a worker may still be reading.
 _KEPT = 2
 
 
 def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mapping[str, str]) -> None:
-    """Makes a release and lets workers and openQA have it.
+    """Makes a release and publishes it to workers and openQA.
 
     Args:
         content: the folder of releases.
         tests: openQA's ``share/tests``.
-        parts: trees by where they go: ``DISTRI``, then what goes into it, such as ``DISTRI/needles``.
-        links: more ``DISTRI``, each with the one whose tree it has.
+        parts: trees by destination: ``DISTRI`` first, then what goes into it, such as ``DISTRI/needles``.
+        links: further ``DISTRI``, each with the one whose tree it shares.
 
     Raises:
         HostError: a folder is in the way, or two folders cannot be exchanged.
@@ -35,7 +35,7 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mappin
     distributions = [name for name in parts if "/" not in name]
     for name in distributions:
         if not _is_ours(tests / name):
-            raise HostError(f"{tests / name} is no folder: move it away")
+            raise HostError(f"{tests / name} is not a folder: move it away")
     releases = content / "releases"
     releases.mkdir(exist_ok=True)
     numbers = sorted(int(path.name) for path in releases.iterdir() if path.name.isdigit())
@@ -65,16 +65,16 @@ def publish(content: Path, tests: Path, parts: Mapping[str, Path], links: Mappin
 
 
 def _is_ours(place: Path) -> bool:
-    """Tell whether tests may be put there: on nothing, a folder, or the link of a name that had another's."""
+    """Returns whether tests may go there: it is missing, a folder, or a link that shared another's tests."""
     if place.is_symlink():
         return "/" not in str(place.readlink())
     return place.is_dir() or not place.exists()
 
 
 def check(tree: Path) -> None:
-    """Checks that a working tree has no symbolic link to anything outside: openQA shows needles to everybody.
+    """Checks that a working tree has no symbolic link that leads out: openQA shows needles to everybody.
 
-    And that needles have their images, as no job would match one whose image is elsewhere.
+    Also checks that needles have their images, as no job would match one whose image is elsewhere.
 
     Raises:
         HostError: it has such a link, or a needle in Git LFS.
@@ -91,14 +91,14 @@ def check(tree: Path) -> None:
         ):
             name = image.relative_to(tree)
             raise HostError(
-                f"{tree.name}: {name} is in Git LFS, which is not followed: git must have it itself"
+                f"{tree.name}: {name} is in Git LFS, which is not followed: commit the file itself to git"
             )
 
 
 def link(tree: Path, target: Path) -> None:
-    """Copies a tree by hard links, without symbolic links that lead out; folders are this process's own."""
+    """Copies a tree by hard links, without symbolic links that lead out; only folders are new."""
     shutil.copytree(tree, target, symlinks=True, copy_function=_link)
-    # Also of a release from before such links were refused, and of what became one since it was checked.
+    # Such a link may be in a release from before they were refused, or be newer than the check.
     for path in _leading_out(target):
         path.unlink()
 
@@ -139,4 +139,4 @@ def _exchange(first: Path, second: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     paths = os.fsencode(first), os.fsencode(second)
     if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
-        raise HostError(f"{first} and {second} cannot change places: {os.strerror(ctypes.get_errno())}")
+        raise HostError(f"{first} and {second} cannot be exchanged: {os.strerror(ctypes.get_errno())}")

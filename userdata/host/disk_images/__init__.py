@@ -1,5 +1,5 @@
-"""Disk images of the tests: made on a builder host, shown in the web UI's ``hdd/fixed``, through a bucket.
+"""The tests' disk images: made on a builder host, passed through a bucket to the web UI's ``hdd/fixed``.
 
-An image's object has a key that nobody ever used, and counts only once the manifest names it, which is
-written last and in one step. So a builder that dies, wherever it is, has changed nothing.
+An image's object has a key that was never used before, and counts only once the manifest names it, which is
+written last and atomically. So a builder that dies, at whatever point, has changed nothing.
 """

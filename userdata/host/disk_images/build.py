@@ -1,9 +1,9 @@
 """What a builder host does: bring the images up to date, publish them, and go away.
 
-The program is createhdds, or speaks as it does: in the folder of the images, ``check --clean`` exits with 0
-when all of them are current, and ``all --clean`` makes what is missing or outdated. It gives an image its
-name when it is complete. Images that are published already stand there as empty files of their size and time:
-that is all it looks at, and they need not be fetched.
+The program is createhdds, or behaves like it: in the folder of the images, ``check --clean`` exits with 0 if
+all of them are current, and ``all --clean`` makes what is missing or outdated. It gives an image its name
+once it is complete. Published images are represented by empty files of the same size and time: that is all
+the program looks at, so they need not be fetched.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def build(host: Host, *, program: Program | None = None) -> Manifest:
 
     Args:
         host: a builder, in service.
-        program: what makes the images; None: the one that the host's document names.
+        program: makes the images; None: the one that the host document names.
 
     Returns:
         What was published.
 
     Raises:
-        HostError: some images could not be made; those that could are published all the same.
+        HostError: some images could not be made; the others are published all the same.
     """
     builder = settings(host)
     store = Store(host.client("s3"), bucket=builder.bucket, prefix=builder.prefix)
@@ -72,7 +72,7 @@ def build(host: Host, *, program: Program | None = None) -> Manifest:
             log.info("publishing %s", path.name)
             images.append(store.put(path))
     if not images:
-        raise HostError(f"the program of the builder made no image: {builder.program}")
+        raise HostError(f"the builder's program made no image: {builder.program}")
     before_checked = before.checked if before else None
     checked = times.now() if current else before_checked
     made = Manifest(checked=checked, images=tuple(images))
@@ -83,16 +83,16 @@ def build(host: Host, *, program: Program | None = None) -> Manifest:
 
 
 def settings(host: Host) -> Builder:
-    """Returns what the document says of this builder.
+    """Returns this builder's settings.
 
     Raises:
-        HostError: the document is another host's.
+        HostError: the document is that of another kind of host.
     """
     return required(host.document.builder, "builder")
 
 
 def await_service(host: Host) -> None:
-    """Waits until the host has told that it works; its group would not let it go before.
+    """Waits until the host has signalled that it works; its group would not end it before.
 
     Raises:
         HostError: it did not in time.
@@ -102,10 +102,10 @@ def await_service(host: Host) -> None:
 
 
 def await_turn(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits until no other host of the group is left: one that was told to go may still be at work.
+    """Waits until the group has no other host: one that is being ended may still be at work.
 
     Raises:
-        HostError: it stays, or AWS does not tell.
+        HostError: one stays, or AWS does not answer.
     """
 
     def alone() -> bool | None:
@@ -121,7 +121,7 @@ def await_turn(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> No
 
 
 def place(folder: Path, images: Iterable[Image]) -> dict[str, tuple[int, int]]:
-    """Empties a folder and puts a stand-in there for each image; returns by what each is known again."""
+    """Empties a folder and puts a stand-in there for each image; returns a mark to recognise each by."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     marks = {}
@@ -135,7 +135,7 @@ def place(folder: Path, images: Iterable[Image]) -> dict[str, tuple[int, int]]:
 
 
 def update(program: Program) -> bool:
-    """Has the program make what is missing or outdated; returns whether all is current in the end."""
+    """Has the program make what is missing or outdated; returns whether everything is current in the end."""
     for _ in range(ATTEMPTS):
         if program("check", "--clean") == 0:
             return True
@@ -144,10 +144,10 @@ def update(program: Program) -> bool:
 
 
 def over(host: Host, metadata: Metadata) -> None:
-    """Tells how it went, and has the group end this host.
+    """Reports the outcome, and has the group end this host.
 
     Raises:
-        HostError: AWS did not take it.
+        HostError: AWS did not accept it.
     """
     try:
         tell(host, failed=not host.layout.built.exists())
@@ -160,7 +160,7 @@ def tell(host: Host, *, failed: bool) -> None:
     """Tells CloudWatch whether a run failed.
 
     Raises:
-        HostError: it did not take it.
+        HostError: CloudWatch did not accept it.
     """
     figures.put(host, architecture=settings(host).architecture, ImagesFailed=float(failed))
 
@@ -169,14 +169,14 @@ def leave(host: Host, metadata: Metadata, *, sleep: Callable[[float], None] = ti
     """Sets the group's size to zero, unless this host is on its way out already.
 
     Raises:
-        HostError: AWS did not take it for an hour.
+        HostError: AWS did not accept it for an hour.
     """
     said = ""
 
     def going() -> bool | None:
         nonlocal said
         try:
-            # Another host may be there in this one's place: it must stay.
+            # Otherwise another host may have replaced this one, and must stay.
             if metadata.find("autoscaling/target-lifecycle-state") != "Terminated":
                 call(
                     f"group {host.document.group}",

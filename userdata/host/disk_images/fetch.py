@@ -1,4 +1,4 @@
-"""What the web UI's host does: ``hdd/fixed`` shows what the builders published, and what others put there."""
+"""The web UI host's part: ``hdd/fixed`` gets what the builders published, beside what others put there."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from userdata.host.secrets import write_private
 
 log = logging.getLogger(__name__)
 
-# openQA schedules nothing below this share of free room.
+# openQA schedules nothing below this share of free space.
 FREE = 0.05
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image that this host has put there: from which object, of which architecture."""
+    """An image that this host has put there: its object and its architecture."""
 
     key: str
     architecture: str
@@ -43,10 +43,10 @@ class Places:
 
 
 def fetch(host: Host) -> None:
-    """Shows new images and takes away those that are gone; tells how old the builders' last checks are.
+    """Adds new images and removes those that are gone; reports the age of the builders' last checks.
 
     Raises:
-        HostError: something of it failed; the rest was done.
+        HostError: part of it failed; the rest was done.
     """
     wanted = required(host.document.disk_images, "disk_images")
     places = _places(host)
@@ -70,7 +70,7 @@ def fetch(host: Host) -> None:
         if there and there.key == image.key and factory.size(host, _asset(name)) == image.bytes:
             continue
         if there and there.architecture in stores and there.architecture not in read:
-            # It is another's turn only where its own builder says so.
+            # Another architecture may take its place only once its own builder has dropped it.
             continue
         try:
             _show(host, stores[architecture], image, places)
@@ -96,7 +96,7 @@ def fetch(host: Host) -> None:
 def choose(manifests: Mapping[str, Manifest]) -> dict[str, tuple[str, Image]]:
     """Returns the images to show, by name, each with its architecture.
 
-    Some images are for every architecture, and each builder makes them: the first one's is shown.
+    Some images are for all architectures, and every builder makes them: the first one's is shown.
     """
     chosen: dict[str, tuple[str, Image]] = {}
     for architecture, manifest in manifests.items():
@@ -106,10 +106,10 @@ def choose(manifests: Mapping[str, Manifest]) -> dict[str, tuple[str, Image]]:
 
 
 def gone(shown: Mapping[str, Shown], manifests: Mapping[str, Manifest]) -> list[str]:
-    """Returns which images to take away: their own builder has published a manifest, and none has them.
+    """Returns the images to remove: their own builder's manifest is there, and no manifest has them.
 
     Args:
-        shown: what is there of the builders.
+        shown: the builders' images that are there.
         manifests: those that could be read.
     """
     names = choose(manifests)
@@ -132,7 +132,7 @@ def _places(host: Host) -> Places:
 def _show(host: Host, store: Store, image: Image, places: Places) -> None:
     room = os.statvfs(places.partial)
     if (room.f_bavail * room.f_frsize - image.bytes) < FREE * room.f_blocks * room.f_frsize:
-        raise HostError(f"{image.name}: no room on the volume for {image.bytes} bytes")
+        raise HostError(f"{image.name}: no room on the volume for its {image.bytes} bytes")
     path = store.fetch(image, places.partial)
     factory.show(host, path, _asset(image.name))
 

@@ -1,4 +1,4 @@
-"""The manifest of an architecture's images: which there are, where, and what they must look like."""
+"""The manifest of an architecture's images: which there are, where, and what they must contain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 FORMAT = 1
-# As createhdds names its images; everything else in its folder is none.
+# How createhdds names its images; nothing else in its folder is one.
 NAME = re.compile(r"disk[A-Za-z0-9_.+-]*\.(img|qcow2)")
 
 
@@ -24,9 +24,9 @@ class Image:
 
     Attributes:
         name: its file name.
-        key: of its object, below the architecture's prefix.
-        bytes: its size, holes included.
-        sha256: of its content, holes read as zeros.
+        key: its object's key, below the architecture's prefix.
+        bytes: its size, including holes.
+        sha256: of its content, with holes read as zeros.
         modified: its modification time, in seconds since the epoch.
     """
 
@@ -59,7 +59,7 @@ def decode(text: bytes) -> Manifest:
     """Reads a manifest.
 
     Raises:
-        ManifestError: it is cut off or of another format, lacks something, or names what is no image.
+        ManifestError: it is cut off or of another format, lacks something, or names what is not an image.
     """
     try:
         data = json.loads(text)
@@ -69,7 +69,7 @@ def decode(text: bytes) -> Manifest:
         if data["checked"] is not None and datetime.fromisoformat(data["checked"]).tzinfo is None:
             raise ManifestError(f"{data['checked']} has no time zone")
     except (KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"it is no manifest of disk images: {error!r}") from error
+        raise ManifestError(f"it is not a manifest of disk images: {error!r}") from error
     return Manifest(checked=data["checked"], images=images)
 
 
@@ -79,5 +79,5 @@ def _image(data: Mapping[str, Any]) -> Image:
     if any(type(getattr(image, field.name)) is not kinds[str(field.type)] for field in fields(Image)):
         raise ManifestError(f"an image is {data!r}")
     if not NAME.fullmatch(image.name):
-        raise ManifestError(f"{image.name!r} is no disk image")
+        raise ManifestError(f"{image.name!r} is not a disk image")
     return image

@@ -1,4 +1,4 @@
-"""The bucket of disk images: packed with their holes, never overwritten, never deleted."""
+"""The bucket of disk images: packed as sparse files, never overwritten, never deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from userdata.host.disk_images.manifest import Image, Manifest, ManifestError
 from userdata.host.errors import HostError
 
 MANIFEST = "manifest.json"
-# Ten thousand parts, which S3 takes at most, are 312 GiB.
+# S3 takes at most ten thousand parts: 312 GiB.
 _TRANSFER = TransferConfig(multipart_chunksize=32 * 1024**2)
 
 
@@ -41,7 +41,7 @@ class Store:
         self._prefix = prefix
 
     def read(self) -> tuple[Manifest | None, str | None]:
-        """Returns the manifest and its tag, which :meth:`write` wants; None where there is none yet.
+        """Returns the manifest and its tag for :meth:`write`; None if there is none yet.
 
         Raises:
             HostError: it cannot be read.
@@ -59,10 +59,10 @@ class Store:
 
         Args:
             manifest: the new one.
-            tag: that of the manifest which it follows.
+            tag: the tag of the manifest that it replaces.
 
         Raises:
-            HostError: another builder has written one meanwhile, or S3 refused.
+            HostError: another builder has written one in the meantime, or S3 refused.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
@@ -80,10 +80,10 @@ class Store:
             raise
 
     def stored(self, image: Image) -> datetime | None:
-        """Returns since when the bucket has an image; None: it has it no more.
+        """Returns since when the bucket has had an image; None: it no longer does.
 
         Raises:
-            HostError: S3 does not tell.
+            HostError: S3 does not answer.
         """
         key = self._prefix + image.key
         try:
@@ -99,7 +99,7 @@ class Store:
         """Stores an image; it counts as soon as a manifest names it.
 
         Raises:
-            HostError: it cannot be read, or S3 did not take it.
+            HostError: it cannot be read, or S3 did not accept it.
         """
         try:
             about = path.stat()
@@ -138,13 +138,13 @@ class Store:
         return replace(image, key=key)
 
     def fetch(self, image: Image, folder: Path) -> Path:
-        """Unpacks an image into a folder, with its holes, and compares it with what was built.
+        """Unpacks an image into a folder, holes included, and compares it with what was built.
 
         Returns:
             Its path.
 
         Raises:
-            HostError: it is not there, or not what the manifest says.
+            HostError: it is missing, or differs from what the manifest says.
         """
         path = folder / image.name
         unpack = ["tar", "--extract", "--gzip", "--file=-", "--no-same-owner", f"--directory={folder}"]
@@ -160,7 +160,7 @@ class Store:
         if not path.is_file() or path.is_symlink():
             raise HostError(f"{self._name(image.key)}: does not hold {image.name}")
         if sha256(path) != image.sha256:
-            raise HostError(f"{self._name(image.key)}: its content is not what the manifest says")
+            raise HostError(f"{self._name(image.key)}: its content differs from what the manifest says")
         return path
 
     def _name(self, key: str) -> str:
@@ -179,12 +179,12 @@ def _new_key(name: str) -> str:
 
 @contextmanager
 def _tar(command: list[str], **pipes: int) -> Iterator[IO[bytes]]:
-    """Runs tar, with a pipe from it or to it; its failure is an error whatever was read or written."""
+    """Runs tar with a pipe from it or to it; its failure is an error, whatever was read or written."""
     with (
         tempfile.TemporaryFile() as messages,
         subprocess.Popen(command, stderr=messages, **pipes) as process,  # type: ignore[call-overload]
     ):
-        # tar's own words are better.
+        # tar's own message is better.
         with suppress(BrokenPipeError), process.stdin or process.stdout as pipe:
             yield pipe
         if process.wait():
