@@ -399,6 +399,6 @@ def test_a_broker_that_ends_the_queue_or_the_channel_is_away(
 ) -> None:
     broker.is_open, broker.consumer_tags = is_open, tags
     made = listening(consumer, memory)
-    with pytest.raises(consumer.AMQPError, match="it ended the queue or its channel"):
+    with pytest.raises(consumer.AMQPError, match="it closed the queue or its channel"):
         made._consume()
     assert memory.since == 0, "what came since then was not heard"

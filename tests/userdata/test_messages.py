@@ -129,7 +129,7 @@ def test_a_field_without_a_value_is_told(template: str) -> None:
         ("a", "1", b"{", "not JSON"),
         ("a", "1", b"\xff", "not JSON"),
         ("a", "1", b"[" * 100_000, "not JSON"),
-        ("a", "1", b"[]", "no JSON object"),
+        ("a", "1", b"[]", "not a JSON object"),
         ("", "1", b"{}", "no topic"),
         (5, "1", b"{}", "no topic"),
     ],
@@ -236,7 +236,7 @@ def test_a_build_is_scheduled_once(memory: Memory, lock: Path, caplog: pytest.Lo
     assert openqa.asked == [POST | {"BUILD": "F-1"}]
     assert "message 1: fedora Rawhide cd x86_64 F-1: scheduled 1 jobs: 1" in caplog.messages
     assert "message 1: fedora Rawhide cd x86_64 F-1: not scheduled: a: no worker" in caplog.messages
-    assert "message 1: dealt with already" in caplog.messages
+    assert "message 1: already handled" in caplog.messages
     assert "message 2: fedora Rawhide cd x86_64 F-1 has jobs already, such as 1" in caplog.messages
 
 
@@ -245,7 +245,7 @@ def test_whether_a_message_has_its_jobs_is_told(memory: Memory, lock: Path) -> N
     scheduler = Scheduler([rule()], FakeOpenQa(), memory, templates_lock=lock)
     assert scheduler.handle(message())
     assert scheduler.handle(message(identifier="2")), "its build has jobs already"
-    assert not scheduler.handle(message(identifier="2")), "dealt with already"
+    assert not scheduler.handle(message(identifier="2")), "already handled"
     assert not Scheduler([], FakeOpenQa(), memory, templates_lock=lock).handle(message(identifier="3"))
 
 
@@ -451,7 +451,7 @@ def test_what_openqa_fails_with_keeps_no_other_message_waiting_for_ever(
         (414, b"<html>", RefusedError, "HTTP 414"),  # what a message says may be long
         (NO_HTTP, b"hello", UnavailableError, "isos: hello"),
         (200, b"<html>", UnavailableError, "isos"),
-        (200, b"[]", UnavailableError, "no JSON object"),
+        (200, b"[]", UnavailableError, "not a JSON object"),
     ],
 )
 def test_openqas_refusals(

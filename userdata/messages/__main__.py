@@ -26,14 +26,14 @@ STATE = "state.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the one whose settings are there; returns the exit code where it cannot.
+    """Runs the service whose settings are there; returns the exit code if it cannot.
 
     Args:
         arguments: the command line's words; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python3 -m userdata.messages", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the host has put settings and TLS files")
-    parser.add_argument("state", type=Path, help="a folder for what must outlive the service")
+    parser.add_argument("folder", type=Path, help="the folder of the settings and TLS files")
+    parser.add_argument("state", type=Path, help="the folder for what must outlive the service")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _service(data: Mapping[str, Any], folder: Path, memory: Memory) -> Consumer | Timetable:
-    """Makes the one that the settings are for."""
+    """Makes the service that the settings are for."""
     entries = tuple(Entry(**entry) for entry in rules.one_by_one(data.get("timetable", ())))
     followed = (
         *(Rule(**rule) for rule in rules.one_by_one(data.get("rules", ()))),

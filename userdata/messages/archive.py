@@ -1,4 +1,4 @@
-"""A message archive as Fedora's datagrepper: what was published while nobody listened.
+"""A message archive such as Fedora's datagrepper: what was published while nobody listened.
 
 Parameters and answer are those of its ``/v2/search`` (https://apps.fedoraproject.org/datagrepper): ``start``,
 ``end`` (seconds since the epoch), ``topic``, ``order``, ``page`` and ``rows_per_page``; ``raw_messages`` and
@@ -25,11 +25,11 @@ class ArchiveError(Exception):
 
 
 def read(url: str, *, topics: Sequence[str], start: float, end: float) -> Iterator[dict[str, Any]]:
-    """Yield what the archive has of a span of time, the oldest first.
+    """Yield the archive's messages of a time span, the oldest first.
 
     Args:
-        url: Where it is searched.
-        topics: AMQP topic patterns. The archive knows no patterns: where one is, it is asked for all topics.
+        url: The archive's search address.
+        topics: AMQP topic patterns. The archive knows no wildcards: with any, it is asked for all topics.
         start: Seconds since the epoch.
         end: Seconds since the epoch.
 
@@ -47,11 +47,11 @@ def read(url: str, *, topics: Sequence[str], start: float, end: float) -> Iterat
         try:
             found, pages = list(answer["raw_messages"]), int(answer["pages"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ArchiveError(f"{url} does not answer as an archive: {error!r}") from error
+            raise ArchiveError(f"{url} does not answer like an archive: {error!r}") from error
         yield from (message for message in found if isinstance(message, dict))
         if page >= pages:
             return
-    raise ArchiveError(f"{url} has more than {_MOST_PAGES} pages for one question")
+    raise ArchiveError(f"{url} has more than {_MOST_PAGES} pages for one query")
 
 
 def _get(url: str) -> Any:

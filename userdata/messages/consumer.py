@@ -1,4 +1,4 @@
-"""Consumes a broker's messages for ever: none is acknowledged before it is dealt with."""
+"""Consumes a broker's messages forever: each is acknowledged only once it is handled."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from userdata.messages.scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 PORT = 5671  # AMQP with TLS
-RESOURCE_LOCKED = 405  # AMQP 0-9-1: the queue is another connection's alone
+RESOURCE_LOCKED = 405  # AMQP 0-9-1: another connection has the queue exclusively
 PREFETCH = 25  # messages, as Fedora's own consumers
 POLL_SECONDS = 1.0
-AGAIN_SECONDS = 5.0  # openQA, when it did not answer
+AGAIN_SECONDS = 5.0  # until openQA is asked again if it did not answer
 RECONNECT_SECONDS = (2.0, 60.0)  # at first, and at most
-ARCHIVE_SECONDS = 60.0  # an archive that did not answer
-SPAN_SECONDS = 6 * 3600.0  # so much is asked of it at once; what comes meanwhile is dealt with in between
-# Longer than openQA may take to answer, as nothing else is done meanwhile.
+ARCHIVE_SECONDS = 60.0  # until an archive is asked again if it did not answer
+SPAN_SECONDS = 6 * 3600.0  # asked of it at once; new messages are handled in between
+# Longer than openQA may take to answer, as nothing else happens meanwhile.
 _HEARTBEAT_SECONDS = int(POST_SECONDS) + 300
 _PATIENCE_SECONDS = 20
 FILES = ("authority", "certificate", "key")
@@ -45,14 +45,14 @@ class Settings:
     """What the consumer listens to.
 
     Attributes:
-        broker: ``amqps://USER@HOST[:PORT]/VIRTUAL_HOST``; a password is not part of it.
-        password: The user's; None: the client certificate says who it is.
+        broker: ``amqps://USER@HOST[:PORT]/VIRTUAL_HOST``, without a password.
+        password: The user's password; None: the client certificate identifies the user.
         authority: The file with the broker's certificate authorities; None: the system's.
         certificate: The file with the client certificate; None: there is none.
-        key: Its private key's.
+        key: The file with its private key.
         queue: The queue's name; empty: the broker chooses one.
         exchange: What the queue gets its messages from.
-        archive: Where what was missed can be asked for; None: nowhere.
+        archive: Where to ask for missed messages; None: nowhere.
     """
 
     broker: str
@@ -67,11 +67,11 @@ class Settings:
 
 @dataclass(kw_only=True)
 class _Waiting:
-    """A message that is still to be dealt with.
+    """A message that is still to be handled.
 
     Attributes:
         message: The message.
-        tag: What the broker knows it by; None: it knows nothing of it (any more).
+        tag: The broker's delivery tag; None: the broker does not know the message (any more).
     """
 
     message: Message
@@ -79,13 +79,13 @@ class _Waiting:
 
 
 class Consumer:
-    """Keeps a queue at the broker and deals with what comes, one message after the other.
+    """Keeps a queue at the broker and handles messages one after another.
 
     Args:
         settings: What to listen to.
         topics: The topic patterns to ask for.
-        scheduler: Deals with messages.
-        memory: Which were dealt with.
+        scheduler: Handles messages.
+        memory: Remembers which were handled.
         clock: Seconds since the epoch.
     """
 
@@ -103,7 +103,7 @@ class Consumer:
         self._scheduler = scheduler
         self._memory = memory
         self._clock = clock
-        # They outlive the connection that brought them: the broker may have forgotten them with its queue.
+        # Messages outlive their connection: the broker may have dropped them along with its queue.
         self._waiting: deque[_Waiting] = deque()
         self._not_before = 0.0
         self._pause = RECONNECT_SECONDS[0]
@@ -118,9 +118,9 @@ class Consumer:
             try:
                 self._consume()
             except (AMQPError, OSError) as error:
-                log.warning("the broker is away: %s", _words(error))
-                # A host that was lost holds its queue for as long as the broker waits for its heartbeats. The
-                # queue is of no use to anybody else; brokers that want names of their own want a UUID.
+                log.warning("the broker is unreachable: %s", _words(error))
+                # A lost host holds its queue for as long as the broker waits for its heartbeats. Nobody else
+                # can use it; brokers that prescribe the form of names want a UUID.
                 locked = isinstance(error, ChannelClosedByBroker) and error.reply_code == RESOURCE_LOCKED
                 self._queue = str(uuid.uuid4()) if locked else self._settings.queue
             for waiting in self._waiting:
@@ -135,7 +135,7 @@ class Consumer:
         connection = pika.BlockingConnection(parameters(self._settings))
         try:
             channel = connection.channel()
-            # What public brokers allow: a queue of one's own, gone with its consumer.
+            # What public brokers allow: an exclusive queue that ends with its consumer.
             declared = channel.queue_declare(self._queue, durable=False, exclusive=True, auto_delete=True)
             queue = declared.method.queue
             for topic in self._topics:
@@ -144,15 +144,15 @@ class Consumer:
             channel.basic_consume(queue, on_message_callback=self._receive)
             log.info("listening on %s", urlsplit(self._settings.broker).hostname)
             self._pause = RECONNECT_SECONDS[0]
-            # Only now nothing more can be missed. Whatever comes both ways is dealt with once.
+            # From now on nothing can be missed. What comes both ways is handled only once.
             self._caught_up, self._archive_due = self._settings.archive is None, 0.0
             self._archive_from = self._memory.since - OVERLAP_SECONDS
             while True:
                 connection.process_data_events(time_limit=0 if self._ready() else POLL_SECONDS)
-                # The broker may end the queue, or the channel of who keeps a message for half an hour, and
-                # leave the connection open. pika tells nobody who only listens.
+                # The broker may end the queue, or the channel if a message is held for half an hour, yet
+                # leave the connection open. pika does not tell those who only listen.
                 if not channel.is_open or not channel.consumer_tags:
-                    raise AMQPError("it ended the queue or its channel")
+                    raise AMQPError("it closed the queue or its channel")
                 self._catch_up()
                 self._work(channel)
         finally:
@@ -163,7 +163,7 @@ class Consumer:
         try:
             message = rules.parse(method.routing_key, properties.message_id, body)
         except RuleError as error:
-            log.warning("a message on %s is skipped: %s", method.routing_key, error)
+            log.warning("skipping a message on %s: %s", method.routing_key, error)
             channel.basic_ack(method.delivery_tag)
             return
         self._waiting.append(_Waiting(message=message, tag=method.delivery_tag))
@@ -179,9 +179,9 @@ class Consumer:
                 try:
                     found.append(rules.of(message.get("topic"), message.get("id"), message.get("body")))
                 except RuleError as error:
-                    log.warning("a message of the archive is skipped: %s", error)
+                    log.warning("skipping a message of the archive: %s", error)
         except ArchiveError as error:
-            log.warning("what was missed is not known yet: %s", error)
+            log.warning("cannot tell yet what was missed: %s", error)
             self._archive_due = self._clock() + ARCHIVE_SECONDS
             return
         here = {waiting.message.id for waiting in self._waiting}
@@ -200,7 +200,7 @@ class Consumer:
         return bool(self._waiting) and self._clock() >= self._not_before
 
     def _work(self, channel: Any | None) -> None:
-        """Deal with one message; where none is left while all is heard, that is remembered."""
+        """Handle one message; if none is left and none was missed, remember that."""
         if not self._waiting:
             if channel is not None and self._caught_up:
                 self._memory.all_done(now=self._clock())
@@ -220,10 +220,10 @@ class Consumer:
 
 
 def parameters(settings: Settings) -> pika.ConnectionParameters:
-    """Return how to connect: TLS that is verified, with a client certificate or a password."""
+    """Return how to connect: verified TLS, with a client certificate or a password."""
     parts = urlsplit(settings.broker)
     context = ssl.create_default_context(cafile=settings.authority)
-    # Brokers' own authorities seldom have all that RFC 5280 asks for, which newer Pythons insist on.
+    # Brokers' own authorities rarely have all that RFC 5280 requires and newer Pythons insist on.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     credentials = pika.PlainCredentials(unquote(parts.username or ""), settings.password or "")
     if settings.certificate and settings.key:
@@ -245,11 +245,11 @@ def parameters(settings: Settings) -> pika.ConnectionParameters:
 
 
 def read(data: Mapping[str, Any], folder: Path) -> Settings:
-    """Make the settings of decoded JSON, which names files of a folder."""
+    """Make the settings from decoded JSON, which names files in a folder."""
     files = {name: str(folder / data[name]) if data[name] else None for name in FILES}
     return Settings(**{**data, **files})
 
 
 def _words(error: BaseException) -> str:
-    """Pika hides causes in exceptions without a text."""
+    """Returns an error's text; pika hides causes in exceptions without one."""
     return str(error) or "; ".join(str(part) or repr(part) for part in error.args) or repr(error)

@@ -1,7 +1,7 @@
-"""Fedora's consumer; what it missed: ``python3 -m userdata.messages.fedora ARCHIVE STATE``, in its container.
+"""What Fedora's consumer missed: ``python3 -m userdata.messages.fedora ARCHIVE STATE``, in its container.
 
-Its queue goes with its connection; what is published then, or while openQA is away, never reaches it.
-Now and then this asks the archive and has the consumer's own class deal with what it did not schedule.
+Its queue ends with its connection; what is published after that, or while openQA is down, never reaches it.
+From time to time this asks the archive, and the consumer's own class handles what it did not schedule.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from userdata.messages.rules import Message, RuleError
 
 log = logging.getLogger(__name__)
 
-# Younger messages are the consumer's, which may be at work on them.
+# Younger messages are left to the consumer, which may be at work on them.
 YOUNG_SECONDS = 900.0
-# What fedora_openqa fails with is tried again for so long; meanwhile the others go on.
+# How long to retry messages that fedora_openqa fails with; meanwhile the others go on.
 TRY_SECONDS = 86400.0
-# Who loads openQA's templates locks it alone meanwhile.
+# Locked exclusively while openQA's templates are loaded.
 TEMPLATES_LOCK = Path("/run/openqa-on-aws/templates.lock")
 
 
 class Scheduler:
-    """fedora_openqa's own, but waits while openQA's templates change: of half of them came half the jobs.
+    """fedora_openqa's own, but waits while openQA's templates change: half of them would make half the jobs.
 
     fedora-messaging makes one and calls it, in a thread of its own, with each message.
     """
@@ -41,7 +41,7 @@ class Scheduler:
         self._schedule: Any = importlib.import_module("fedora_openqa.consumer").OpenQAScheduler()
 
     def __call__(self, message: Any) -> None:
-        """Schedules what a message is about, by fedora-messaging's own kind of message."""
+        """Schedules what a message, of fedora-messaging's own class, is about."""
         with TEMPLATES_LOCK.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             self._schedule(message)
@@ -56,14 +56,14 @@ def catch_up(
     consume: Callable[[Message], None],
     now: float,
 ) -> None:
-    """Deal with what was published since the last time.
+    """Handle what was published since the last time.
 
     Args:
-        memory: What was dealt with, and until when.
+        memory: What was handled, and up to when.
         url: The archive.
-        topics: The consumer's.
-        has_jobs: Whether openQA has jobs of a build.
-        consume: The consumer's own way to deal with a message.
+        topics: The consumer's topics.
+        has_jobs: Tells whether openQA has jobs of a build.
+        consume: Handles a message as the consumer does.
         now: Seconds since the epoch.
 
     Raises:
@@ -76,13 +76,13 @@ def catch_up(
         try:
             message = rules.of(found.get("topic"), found.get("id"), found.get("body"))
         except RuleError as error:
-            log.warning("a message of the archive is skipped: %s", error)
+            log.warning("skipping a message of the archive: %s", error)
             continue
         if memory.knows(message.id):
             continue
         build = build_of(message)
         try:
-            # fedora_openqa itself would schedule updates anew, and of composes what has no ISO.
+            # fedora_openqa itself would reschedule updates, and the parts of composes that have no ISO.
             if build is None or not has_jobs(build):
                 consume(message)
         except Exception as error:  # whatever fedora_openqa raises; some of it on purpose
@@ -94,7 +94,7 @@ def catch_up(
 
 
 def build_of(message: Message) -> str | None:
-    """Return the build of the update or the compose that a message is about; None if it is about neither."""
+    """Return the build of the update or compose that a message is about; None if it is about neither."""
     alias, compose = (rules.find(message.body, field) for field in ("update.alias", "compose_id"))
     if isinstance(alias, str):
         return f"Update-{alias}"
@@ -108,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line's words; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python3 -m userdata.messages.fedora", description=__doc__)
-    parser.add_argument("archive", help="where the archive is searched")
-    parser.add_argument("state", type=Path, help="the file of what was dealt with")
+    parser.add_argument("archive", help="the archive's search address")
+    parser.add_argument("state", type=Path, help="the file that records what was handled")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     settings: Any = importlib.import_module("fedora_messaging.config").conf
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
             now=time.time(),
         )
     except ArchiveError as error:
-        log.error("what was missed is not known yet: %s", error)
+        log.error("cannot tell yet what was missed: %s", error)
         return 1
     return 0
 

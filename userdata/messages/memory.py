@@ -1,4 +1,4 @@
-"""What outlives the consumer and its host: which messages were dealt with, and until when all were."""
+"""What outlives the consumer and its host: which messages were handled, and up to when all were."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ log = logging.getLogger(__name__)
 
 # An archive may show a message this much later than it was sent.
 OVERLAP_SECONDS = 900.0
-# Ids are kept for as long as an archive could show their messages again, and well beyond.
+# IDs are kept for well longer than an archive could show their messages again.
 KEEP_SECONDS = 3 * 86400.0
 SAVE_SECONDS = 30.0
 
 
 def read_since(path: Path) -> float:
-    """Read until when every message was dealt with, in seconds since the epoch.
+    """Read up to when every message was handled, in seconds since the epoch.
 
     Args:
         path: A memory's file.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError, KeyError, TypeError: It is of no use.
+        ValueError, KeyError, TypeError: It is unusable.
     """
     return float(json.loads(path.read_text(encoding="utf-8"))["since"])
 
 
 class Memory:
-    """A small JSON file, replaced in one step.
+    """A small JSON file, replaced atomically.
 
     Args:
         path: The file.
-        now: Seconds since the epoch; where nothing is remembered, nothing before it is asked for.
+        now: Seconds since the epoch; if nothing is remembered, nothing from before it is asked for.
 
     Attributes:
-        since: Until then every message was dealt with, in seconds since the epoch.
+        since: Up to when every message was handled, in seconds since the epoch.
     """
 
     def __init__(self, path: Path, *, now: float) -> None:
@@ -52,31 +52,31 @@ class Memory:
             self.since, self._ids, self._last = float(data["since"]), ids, last
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if not isinstance(error, FileNotFoundError):
-                log.warning("%s was of no use: what came before now is not known: %r", path, error)
-            # At once: who looks now and then would begin anew each time.
+                log.warning("%s is unusable: cannot tell what came before now: %r", path, error)
+            # At once: a program that only runs from time to time would start from scratch each time.
             self._save()
         self._saved = self.since
 
     def knows(self, message: str) -> bool:
-        """Tell whether a message, by its id, was dealt with."""
+        """Tell whether a message, given by its ID, was handled."""
         return message in self._ids
 
     def add(self, message: str, *, now: float) -> None:
-        """Remember that a message was dealt with, at once."""
+        """Remember at once that a message was handled."""
         self._ids[message] = now
         self._save()
 
     def last(self, topic: str) -> str | None:
-        """Return the stamp of a topic's last build; None where there is none."""
+        """Return the stamp of a topic's last build; None if there is none."""
         return self._last.get(topic)
 
     def note(self, topic: str, stamp: str) -> None:
-        """Remember the stamp of a topic's last build, at once."""
+        """Remember at once the stamp of a topic's last build."""
         self._last[topic] = stamp
         self._save()
 
     def all_done(self, *, now: float) -> None:
-        """Note that no message is left; the disk hears of it every half minute."""
+        """Note that no message is left; this is saved every half minute."""
         self.since = now
         if 0 <= now - self._saved < SAVE_SECONDS:  # below 0: the clock was ahead
             return

@@ -1,4 +1,4 @@
-"""openQA's API, as far as scheduling a build needs it: ask what there is, then ``isos post``."""
+"""The part of openQA's API for scheduling a build: look for existing jobs, then ``isos post``."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from urllib.parse import urlencode, urlsplit
 from userdata.messages.rules import IDENTITY
 
 _SECONDS = 100.0
-# openQA makes all jobs of a build before it answers, and until then shows none. As long as nginx waits.
+# openQA makes all jobs of a build before it answers, and shows none until then. As long as nginx waits.
 POST_SECONDS = 900.0
 _MOST_BYTES = 1 << 26
-# It, or nginx before it, will not answer differently until the request does: others are worth another try.
+# openQA, or nginx in front of it, will always refuse this request; other codes are worth another try.
 _FINAL = frozenset({400, 404, 405, 409, 413, 414, 422, 431})
-# So it refuses, with 403 and as plain text, what is to be fetched from where it may not: lib/OpenQA/Utils.pm,
-# asset_download_error.
+# How it refuses, with 403 and in plain text, to fetch assets from a domain that is not allowed:
+# lib/OpenQA/Utils.pm, asset_download_error.
 _NO_DOWNLOAD = "Asset download requested"
 
 
 class UnavailableError(Exception):
-    """openQA does not answer for now; the text is one sentence."""
+    """openQA does not answer at the moment; the text is one sentence."""
 
 
 class FailedError(UnavailableError):
-    """openQA itself failed with this request: it may do so each time."""
+    """openQA itself failed on this request, and may do so each time."""
 
 
 class RefusedError(Exception):
@@ -41,12 +41,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Posted:
-    """What came of ``isos post``.
+    """The outcome of ``isos post``.
 
     Attributes:
         ids: The jobs.
         failed: What was not scheduled, with openQA's reason.
-        error: Why nothing was: openQA tells its own failures with HTTP 200.
+        error: Why nothing was scheduled: openQA reports its own failures with HTTP 200.
     """
 
     ids: tuple[int, ...]
@@ -69,17 +69,17 @@ class OpenQa:
         self._secret = secret
 
     def job_of(self, parameters: Mapping[str, str]) -> int | None:
-        """Return a job of the build that parameters of ``isos post`` name, whatever became of it.
+        """Return a job, in whatever state, of the build that parameters of ``isos post`` name.
 
         Returns:
             Its number; None: the build has none.
 
         Raises:
-            UnavailableError: openQA does not answer for now.
-            RefusedError: It never will.
+            UnavailableError: openQA does not answer at the moment.
+            RefusedError: It refuses for good.
         """
         query = {name.lower(): parameters[name] for name in IDENTITY}
-        # openQA's jobs have it so, whatever was posted (lib/OpenQA/JobSettings.pm).
+        # Jobs have it in lower case, whatever was posted (lib/OpenQA/JobSettings.pm).
         query["distri"] = query["distri"].lower()
         query["limit"] = "1"  # a build can have thousands
         answer = self._request("GET", f"/api/v1/jobs?{urlencode(query)}")
@@ -92,14 +92,14 @@ class OpenQa:
         """Schedule a build.
 
         Raises:
-            UnavailableError: openQA does not answer for now.
-            RefusedError: It never will.
+            UnavailableError: openQA does not answer at the moment.
+            RefusedError: It refuses for good.
         """
         try:
             answer = self._request(
                 "POST", "/api/v1/isos", urlencode(parameters).encode(), seconds=POST_SECONDS
             )
-        except FailedError as error:  # as it tells most of its own failures, with HTTP 200
+        except FailedError as error:  # treated like most of openQA's own failures, which come with HTTP 200
             return Posted(ids=(), failed=(), error=str(error))
         return posted(answer)
 
@@ -121,7 +121,7 @@ class OpenQa:
         except (OSError, HTTPException, ValueError) as error:
             raise UnavailableError(f"{method} {urlsplit(path).path}: {error}") from error
         if not isinstance(found, dict):
-            raise UnavailableError(f"{method} {urlsplit(path).path}: the answer is no JSON object")
+            raise UnavailableError(f"{method} {urlsplit(path).path}: the answer is not a JSON object")
         return found
 
     def _signature(self, url: str) -> dict[str, str]:
@@ -157,7 +157,7 @@ def _failure(failure: object) -> str:
 
 
 def _reason(error: HTTPError) -> str:
-    """openQA's own words, where it has some."""
+    """openQA's own explanation, if there is one."""
     try:
         text = error.read(_MOST_BYTES).decode(errors="replace")
     except (OSError, HTTPException):

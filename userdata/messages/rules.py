@@ -1,4 +1,4 @@
-"""Rules that turn a message into what ``isos post`` gets. Nothing here talks to anybody."""
+"""Rules that turn a message into parameters of ``isos post``. Nothing here does any I/O."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 # What identifies a build in openQA: posting it twice would run everything twice.
 IDENTITY = ("DISTRI", "VERSION", "FLAVOR", "ARCH", "BUILD")
 FIELD = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
-# AMQP's topic patterns: words with dots between, * for one word, # for any number of them.
+# AMQP's topic patterns: words separated by dots, * for one word, # for any number of words.
 TOPIC = r"([A-Za-z0-9_-]+|[*#])(\.([A-Za-z0-9_-]+|[*#]))*"
 _PLACEHOLDER = re.compile(rf"\{{(?P<field>{FIELD})\}}")
 
 
 class RuleError(Exception):
-    """A message that a rule is for lacks what the rule wants of it; the text is one sentence."""
+    """A message lacks what a rule needs; the text is one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Message:
     """A message.
 
     Attributes:
-        id: The sender's, unique.
+        id: The sender's ID, unique.
         topic: Its routing key.
         body: The decoded JSON object.
     """
@@ -40,12 +40,12 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Which messages mean a build, and what openQA is told of it.
+    """Which messages announce a build, and what openQA is told about it.
 
     Attributes:
         topic: An AMQP topic pattern.
-        filter: By field of the body, a pattern with ``*`` and ``?`` that its value must match. A dot leads
-            into an object.
+        filter: By field of the body, a pattern with ``*`` and ``?`` that its value must match. A dot in a
+            field leads into an object.
         post: Parameters of ``isos post``; ``{field}`` stands for a field's value.
     """
 
@@ -54,17 +54,17 @@ class Rule:
     post: Mapping[str, str]
 
     def matches(self, message: Message) -> bool:
-        """Tell whether the rule is for a message."""
+        """Tell whether the rule applies to a message."""
         return topic_matches(self.topic, message.topic) and all(
             (value := _text(find(message.body, field))) is not None and fnmatchcase(value, pattern)
             for field, pattern in self.filter.items()
         )
 
     def parameters(self, message: Message) -> dict[str, str]:
-        """Fill in what the message says.
+        """Fill the parameters in from a message.
 
         Raises:
-            RuleError: The message lacks a field, or has there what is no single value.
+            RuleError: The message lacks a field, or it is not a single value.
         """
 
         def value(found: re.Match[str]) -> str:
@@ -72,7 +72,7 @@ class Rule:
             if not text:
                 raise RuleError(f"the body has no value at {found['field']}")
             if not text.isprintable():
-                # Half of a surrogate pair, which JSON can hold, would be no text for openQA.
+                # JSON can hold half a surrogate pair, which is no valid text for openQA.
                 raise RuleError(f"the body has no printable text at {found['field']}: {text!r}")
             return text
 
@@ -80,10 +80,10 @@ class Rule:
 
 
 def builds(post: Mapping[str, str], each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    """Make the parameters of a build of each combination of values.
+    """Make the parameters of a build for each combination of values.
 
     Args:
-        post: Parameters that all have; ``{NAME}`` in them stands for the build's value of ``NAME``.
+        post: Parameters of all builds; ``{NAME}`` in them stands for the build's value of ``NAME``.
         each: By parameter, the values that it takes in turn.
     """
 
@@ -97,7 +97,7 @@ def builds(post: Mapping[str, str], each: Mapping[str, Sequence[str]]) -> list[d
 
 
 def one_by_one(tables: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Make a table with one build's ``post`` of each build of tables with ``post`` and ``each``."""
+    """Turn tables with ``post`` and ``each`` into a table with ``post`` for each single build."""
     for table in tables:
         rest = {name: value for name, value in table.items() if name != "each"}
         yield from (rest | {"post": post} for post in builds(table["post"], table["each"]))
@@ -138,7 +138,7 @@ def fields(template: str) -> frozenset[str]:
 
 
 def _text(value: Any) -> str | None:
-    """A single value as text, as JSON has it: ``true``, ``42``; None for what is no single value."""
+    """A single value as text, in JSON's form: ``true``, ``42``; None if it is not a single value."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, int | float) else None
@@ -150,15 +150,15 @@ def topics(rules: tuple[Rule, ...]) -> Iterator[str]:
 
 
 def parse(topic: object, identifier: object, raw: bytes) -> Message:
-    """Make a message of what a broker delivers.
+    """Make a message from what a broker delivers.
 
     Args:
         topic: The routing key.
-        identifier: The message's id. Where the sender gave none, it follows from what the message says.
+        identifier: The message's ID. If the sender gave none, it is derived from the content.
         raw: The body.
 
     Raises:
-        RuleError: Its body is no JSON object, or it has no topic.
+        RuleError: The body is not a JSON object, or there is no topic.
     """
     try:
         body = json.loads(raw)
@@ -168,15 +168,15 @@ def parse(topic: object, identifier: object, raw: bytes) -> Message:
 
 
 def of(topic: object, identifier: object, body: object) -> Message:
-    """Make a message of its decoded parts.
+    """Make a message from its decoded parts.
 
     Raises:
-        RuleError: They are none.
+        RuleError: One is missing or of the wrong type.
     """
     if not isinstance(topic, str) or not topic:
         raise RuleError("it has no topic")
     if not isinstance(identifier, str) or not identifier:
         raise RuleError("it has no id")
     if not isinstance(body, dict):
-        raise RuleError("its body is no JSON object")
+        raise RuleError("its body is not a JSON object")
     return Message(id=identifier, topic=topic, body=body)

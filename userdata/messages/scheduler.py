@@ -1,4 +1,4 @@
-"""What is done with a message: nothing, or a build is scheduled once."""
+"""What happens with a message: nothing, or a build is scheduled once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from userdata.messages.rules import IDENTITY, Message, Rule, RuleError
 
 log = logging.getLogger(__name__)
 
-TRIES = 3  # of a build of which nothing was scheduled: openQA's database may have been away
+TRIES = 3  # if nothing of a build was scheduled: openQA's database may have been down
 
 
 class Api(Protocol):
-    """openQA, as `userdata.messages.openqa.OpenQa`."""
+    """openQA's API, as `userdata.messages.openqa.OpenQa` has it."""
 
     def job_of(self, parameters: dict[str, str]) -> int | None:
         """Return a job of a build; None: it has none."""
@@ -34,10 +34,10 @@ class Scheduler:
     """Schedules what rules make of messages.
 
     Args:
-        rules: The rules; each that matches is followed.
+        rules: The rules; all that match are followed.
         openqa: openQA's API.
-        memory: Which messages were dealt with.
-        templates_lock: A file that whoever changes openQA's templates locks alone meanwhile.
+        memory: Remembers which messages were handled.
+        templates_lock: A file that is locked exclusively while openQA's templates change.
         clock: Seconds since the epoch.
     """
 
@@ -58,21 +58,21 @@ class Scheduler:
         self._tries: Counter[tuple[str, str]] = Counter()  # of a message's builds
 
     def handle(self, message: Message) -> bool:
-        """Deal with a message for good.
+        """Handle a message for good.
 
         Returns:
-            Whether openQA has jobs of every build that it means.
+            Whether openQA has jobs of every build that it announces.
 
         Raises:
-            UnavailableError: openQA does not answer for now, or gets other templates; the message is still to
-                be dealt with.
+            UnavailableError: openQA does not answer at the moment, or its templates are changing; the message
+                is still to be handled.
         """
         if self._memory.knows(message.id):
-            log.info("message %s: dealt with already", message.id)
+            log.info("message %s: already handled", message.id)
             return False
         rules = [rule for rule in self._rules if rule.matches(message)]
         if not rules:
-            log.info("message %s on %s: no rule is for it", message.id, message.topic)
+            log.info("message %s on %s: no rule matches it", message.id, message.topic)
         made = bool(rules)
         for rule in rules:
             try:
@@ -86,7 +86,7 @@ class Scheduler:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Has openQA's templates stay as they are."""
+        """Keeps openQA's templates from being changed."""
         with self._templates_lock.open("rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -117,4 +117,4 @@ class Scheduler:
 
 
 def _listed(ids: Sequence[int]) -> str:
-    return f"{len(ids)} jobs: {', '.join(map(str, ids))}" if ids else "no jobs: no job template is for it"
+    return f"{len(ids)} jobs: {', '.join(map(str, ids))}" if ids else "no jobs: no job template matches it"

@@ -1,4 +1,4 @@
-"""The files that openQA fetches for a build, and whether they are others than they were."""
+"""The files that openQA fetches for a build, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = 30.0
 
 
 class _Mirrors(urllib.request.HTTPRedirectHandler):
-    """Asks a mirror, too, by HEAD: urllib would fetch the file there."""
+    """Uses HEAD for mirrors, too: urllib would fetch the file there."""
 
     def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
         made = super().redirect_request(req, *answer)
@@ -32,16 +32,16 @@ _opener = urllib.request.build_opener(_Mirrors)
 
 
 def stamp(parameters: Mapping[str, str]) -> str | None:
-    """Tell a build's files apart from later ones: when each was changed, and how large it is.
+    """Identify the versions of a build's files: when each was changed, and how large it is.
 
     Args:
         parameters: Of ``isos post``.
 
     Returns:
-        What is the same for as long as the files are; None: a server does not say when its file was changed.
+        The same as long as the files are unchanged; None: a server does not say when its file changed.
 
     Raises:
-        UnavailableError: A server does not answer for now, or has no such file.
+        UnavailableError: A server does not answer at the moment, or has no such file.
     """
     found = [_about(url) for name, url in sorted(parameters.items()) if FETCHED.fullmatch(name)]
     return None if None in found else "\n".join(map(str, found))

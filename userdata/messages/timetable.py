@@ -1,4 +1,4 @@
-"""Builds at times of the week. A time that has come is a message as any other: each is dealt with once."""
+"""Builds at times of the week. A time that has come is a message like any other, handled once."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from userdata.messages.scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 AT = rf"{week.PATTERN} (?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])"
-# What parameters may name of a time, in UTC: 20260131, 0530, 2026, 01, 31.
+# The fields of a time, in UTC, that parameters may use: 20260131, 0530, 2026, 01, 31.
 FIELDS: Mapping[str, str] = {"date": "%Y%m%d", "time": "%H%M", "year": "%Y", "month": "%m", "day": "%d"}
-# What was missed longer ago is of no use: it would be that day's build with this day's files.
+# Times missed longer ago are dropped: it would be that day's build with today's files.
 MISSED_SECONDS = 86400.0
 AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What openQA is told at some times of the week.
+    """A build that openQA schedules at certain times of the week.
 
     Attributes:
         at: Times in UTC, such as ``mon-fri 05:30``.
         post: Parameters of ``isos post``; ``{field}`` stands for one of `FIELDS`.
-        only_new: Whether a build whose files are those of the last one is left out.
+        only_new: Whether to skip a build whose files are the same as those of the last one.
     """
 
     at: Sequence[str]
@@ -45,7 +45,7 @@ class Entry:
 
     @cached_property
     def rule(self) -> Rule:
-        """What is made of its messages."""
+        """The rule for its messages."""
         said = json.dumps([self.post, self.only_new], sort_keys=True).encode()
         return Rule(topic=f"timetable.{hashlib.sha256(said).hexdigest()[:8]}", filter={}, post=self.post)
 
@@ -63,7 +63,7 @@ def times_of_day(at: Sequence[str]) -> dict[int, set[timedelta]]:
         at: Times of the week.
 
     Raises:
-        ValueError: One of them is none.
+        ValueError: One of them is malformed.
     """
     found: dict[int, set[timedelta]] = {}
     for text in at:
@@ -81,8 +81,8 @@ def due(entries: Sequence[Entry], *, after: float, until: float) -> list[Message
 
     Args:
         entries: The timetable.
-        after: The span's begin, which is not in it, in seconds since the epoch.
-        until: Its end, which is.
+        after: The span's start (exclusive), in seconds since the epoch.
+        until: Its end (inclusive).
     """
     found = [
         (moment, entry.message(moment))
@@ -103,12 +103,12 @@ def _moments(entry: Entry, *, after: float, until: float) -> Iterator[datetime]:
 
 
 class Timetable:
-    """Looks at the clock each minute.
+    """Looks at the clock every minute.
 
     Args:
         entries: What is scheduled when.
-        scheduler: Deals with messages, by the entries' rules.
-        memory: Which were dealt with.
+        scheduler: Handles messages, by the entries' rules.
+        memory: Remembers which were handled.
         clock: Seconds since the epoch.
     """
 
@@ -127,7 +127,7 @@ class Timetable:
         self._clock = clock
 
     def run(self) -> None:
-        """Keep to the timetable; does not return."""
+        """Follow the timetable; does not return."""
         for entry in self._entries:
             build = " ".join(entry.post[name] for name in IDENTITY)
             log.info("%s: %s, at %s", entry.rule.topic, build, ", ".join(entry.at))
@@ -135,7 +135,7 @@ class Timetable:
             time.sleep(self.look())
 
     def look(self) -> float:
-        """Deal with what is due; return after how many seconds to look again."""
+        """Handle what is due; return after how many seconds to look again."""
         now, waits = self._clock(), False
         oldest = max(self._memory.since, now - MISSED_SECONDS)
         for message in self._due(after=self._memory.since, until=oldest):
@@ -146,7 +146,7 @@ class Timetable:
                 self._deal_with(message, now=now)
             except UnavailableError as error:
                 log.warning("message %s waits: %s", message.id, error)
-                waits = True  # for nobody else
+                waits = True  # the other messages go on
         if waits:
             return AGAIN_SECONDS
         self._memory.all_done(now=now)
@@ -156,7 +156,7 @@ class Timetable:
         entry = self._by_topic[message.topic]
         stamp = sources.stamp(entry.rule.parameters(message)) if entry.only_new else None
         if stamp and stamp == self._memory.last(message.topic):
-            log.info("message %s: nothing is scheduled: its files are those of the last build", message.id)
+            log.info("message %s: nothing is scheduled: no file changed since the last build", message.id)
             self._memory.add(message.id, now=now)
         elif self._scheduler.handle(message) and stamp:
             self._memory.note(message.topic, stamp)

@@ -137,15 +137,15 @@ def first(scheduling: Scheduling) -> int:
 
 def test_a_message_schedules_a_build_once(scheduling: Scheduling, first: int) -> None:
     # The last message: all before it have been dealt with.
-    scheduling.says("no rule is for it")
+    scheduling.says("no rule matches it")
     until("all is acknowledged", lambda: not scheduling.outside.queues()[0]["messages"] or None, seconds=30)
     assert [job["id"] for job in scheduling.jobs("first")] == [first]
     said = scheduling.journal()
     for text in (
-        "dealt with already",
+        "already handled",
         f"has jobs already, such as {first}",
-        f"a message on {TOPIC} is skipped: its body is not JSON",
-        f"a message on {TOPIC} is skipped: its body is no JSON object",
+        f"skipping a message on {TOPIC}: its body is not JSON",
+        f"skipping a message on {TOPIC}: its body is not a JSON object",
         "nothing is scheduled: the body has no value at compose.version",
     ):
         assert text in said, text
@@ -164,7 +164,7 @@ def test_the_queue_is_what_public_brokers_allow(scheduling: Scheduling, first: i
 
 
 def test_the_broker_goes_and_comes_back(scheduling: Scheduling, first: int) -> None:
-    away = "the broker is away"
+    away = "the broker is unreachable"
     before = scheduling.journal().count(away)
     scheduling.outside.stop_broker()
     until("the broker is missed", lambda: scheduling.journal().count(away) > before or None, seconds=SECONDS)
