@@ -1,6 +1,6 @@
 #!/bin/bash
-# What an instance runs at its first boot, as cloud-init user data: leaves its document, fetches the bundle
-# with the instance's own role, checks it, and hands over to it.
+# Runs at an instance's first boot, as cloud-init user data: writes the host document, fetches the bundle with
+# the instance's own role, checks it, and hands over to it.
 set -Eeuo pipefail
 
 root=/opt/openqa-on-aws
@@ -8,7 +8,7 @@ state=/var/lib/openqa-on-aws
 
 say() {
   echo "openqa-on-aws: $*"
-  # Not every machine lets us write there.
+  # Some machines do not let us write there.
   { echo "openqa-on-aws: $*" >/dev/console; } 2>/dev/null || true
 }
 
@@ -33,11 +33,11 @@ DOCUMENT
 
 step="installing python3-boto3"
 if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("boto3") is None)'; then
-  # The one thing that cannot come from the bundle's table of operating systems: it is what fetches it.
+  # The one package that cannot be left to the bundle's scripts: it fetches the bundle.
   if command -v dnf >/dev/null; then
     dnf --assumeyes --quiet install python3-boto3
   else
-    # The lock of lists knows no patience: apt-daily may be at work.
+    # apt does not wait for the lock on its package lists, which apt-daily may hold.
     systemctl --quiet stop apt-daily.service 2>/dev/null || true
     apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --quiet update
     DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 --yes --quiet \

@@ -1,6 +1,6 @@
 #!/bin/bash
-# First boot, after boot.sh: install, prepare, start, wait until it works, report. Whatever fails is reported
-# to the console, the Auto Scaling group and CloudFormation, and powers the machine off.
+# First boot, after boot.sh: install, prepare, start, wait until it works, report. Any failure is reported to
+# the console, the Auto Scaling group and CloudFormation, and powers the machine off.
 set -Eeuo pipefail
 
 root=/opt/openqa-on-aws
@@ -13,7 +13,7 @@ say() {
 
 failed() {
   trap - ERR
-  # Some workers may have jobs by now: openQA runs them again elsewhere, if it hears of it before the host ends.
+  # Some workers may already have jobs: openQA reruns them elsewhere if it learns of this before the host ends.
   timeout 30 systemctl stop 'openqa-worker@*.service' 'openqa-worker-plain@*.service' || true
   python3 -m userdata.host fail "$1" || true
   say "first boot failed: $(cat /var/lib/openqa-on-aws/failure 2>/dev/null || echo "$1"); powering off"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs all that a role needs and does not depend on the instance: at first boot, and when a golden image
-# is made, where the same step leaves nothing to do at boot.
+# Installs everything that a role needs and that does not depend on the instance: at first boot, and when a
+# golden image is made, so that nothing is left to do at boot.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -8,10 +8,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() {
   cat >&2 <<'TEXT'
 usage: install.sh [--role database|webui|worker|builder]… [--document FILE | --session-manager REGION]
-  --role               install for this role; all roles unless given
-  --document           a host document: its images are installed, and the Session Manager agent if it says so
-  --session-manager    without a document: install the Session Manager agent, from this region's bucket
-Without a document, all container images are loaded that lie in /var/cache/openqa-on-aws.
+  --role               install for this role (default: all roles)
+  --document           a host document: load its images, and install the Session Manager agent if it says so
+  --session-manager    without a document: install the Session Manager agent from this region's bucket
+Without a document, all container images in /var/cache/openqa-on-aws are loaded.
 TEXT
   exit 2
 }
@@ -44,7 +44,7 @@ if [[ -n "$document" && "$(from_document session_manager)" == True ]]; then
   session_manager_region=$(from_document region)
 fi
 
-# First of all, so that a host on which anything below fails can be looked at.
+# First, so that a host on which anything below fails can be inspected.
 if [[ -n "$session_manager_region" ]]; then
   bash "$here/session-manager/install.sh" "$session_manager_region"
 fi
@@ -52,7 +52,7 @@ fi
 # Usage: find_missing PACKAGE…; sets "missing".
 find_missing() {
   missing=()
-  # The usual case, with a golden image: one question instead of one for each.
+  # The usual case, with a golden image: one query instead of one per package.
   os_is_installed "$@" && return
   local package
   for package; do
@@ -65,8 +65,8 @@ if ((${#missing[@]})); then
   os_install "${missing[@]}"
 fi
 
-# Nobody in a VPC answers multicast: each name that does not exist would take seconds, and cloud-init asks for
-# one at every host's first boot.
+# Nothing in a VPC answers multicast: each lookup of a missing name would take seconds, and cloud-init does one
+# at every host's first boot.
 mkdir -p /etc/systemd/resolved.conf.d
 printf '[Resolve]\nLLMNR=no\n' >/etc/systemd/resolved.conf.d/openqa-on-aws.conf
 
@@ -75,7 +75,7 @@ if ((${#roles[@]} == 0)) || [[ " ${roles[*]} " =~ " database "|" webui " ]]; the
   bash "$here/mount-s3/install.sh"
 fi
 
-# Whether this is, or may become, a host that runs openQA's worker itself.
+# Whether this is, or may become, a host that runs openQA's worker outside containers.
 wants_tap() {
   if [[ -n "$document" ]]; then
     python3 -c 'import json, sys
@@ -86,11 +86,11 @@ sys.exit((json.load(open(sys.argv[1])).get("worker") or {}).get("network") != "t
 }
 
 if wants_tap; then
-  # The numbers that containers know them by, before the packages choose others.
+  # With the user IDs that containers know, before the packages choose others.
   id geekotest &>/dev/null || useradd --system --user-group --uid 601 --home-dir /var/lib/openqa geekotest
   id _openqa-worker &>/dev/null || useradd --system --user-group --uid 602 --groups geekotest,kvm \
     --home-dir /run/openqa --shell /bin/bash _openqa-worker
-  # And what the content's tests need beside that.
+  # Also what the content's tests need.
   more=$([[ -z "$document" ]] || python3 -c 'import json, sys
 print(*json.load(open(sys.argv[1]))["worker"]["packages"])' "$document")
   read -ra more <<<"$more"
@@ -101,7 +101,7 @@ print(*json.load(open(sys.argv[1]))["worker"]["packages"])' "$document")
   sh "$here/containers/worker/firmware-names.sh"
 fi
 
-# Builders come up seldom, and only some of them run createhdds: its packages are in no golden image.
+# Builders are rare, and only some of them run createhdds: its packages are in no golden image.
 builds_with_createhdds() {
   [[ -n "$document" ]] && python3 -c 'import json, sys
 sys.exit((json.load(open(sys.argv[1])).get("builder") or {}).get("program") != "createhdds")' "$document"

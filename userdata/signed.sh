@@ -1,12 +1,12 @@
-# Packages that no distribution has, from their maker and with the maker's signature. Sourced by scripts that
-# have read os/*.sh.
+# Packages that no distribution has, from their vendor and with the vendor's signature. Sourced by scripts that
+# have already sourced os/*.sh.
 # shellcheck shell=bash disable=SC2154  # signature_packages: os/*.sh
 
 fetch() {
   curl --fail --silent --show-error --location --retry 5 --retry-connrefused --output "$2" "$1"
 }
 
-# Installs a package whose signature is good, and by a key with one of the fingerprints. That the key expired
+# Installs a package if its signature is valid and by a key with one of the fingerprints. A key that has expired
 # since does not matter: versions are pinned.
 #   usage: install_signed URL SIGNATURE_URL KEYS FINGERPRINT…   (KEYS: a file with the keys, as text)
 install_signed() {
@@ -21,7 +21,7 @@ install_signed() {
   package=$scratch/${url##*/}
   fetch "$url" "$package"
   fetch "$signature" "$scratch/signature"
-  # What is imported has proved that its parts belong together; gpgv trusts what is exported and nothing else.
+  # The import checks that a key's parts belong together; gpgv trusts only what is exported.
   mkdir --mode=0700 "$scratch/gpg"
   gpg --homedir "$scratch/gpg" --batch --quiet --import "$keys"
   gpg --homedir "$scratch/gpg" --batch --quiet --export "$@" >"$scratch/keyring.gpg"
