@@ -69,7 +69,7 @@ def enter(environment: Environment, options: argparse.Namespace) -> int:
             f"{environment.name} has no secret {name}, which exists only with "
             + {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] and program = "rules"'}[name]
         )
-    text = sys.stdin.read().strip()
+    text = _read()
     {"sign-in": _check_sign_in, "broker": _check_broker}[name](text)
     _put(environment, name, text)
     StatefulHost(environment, "webui").run("restart")
@@ -104,6 +104,18 @@ def renew(environment: Environment, options: argparse.Namespace) -> int:
     for part in ("database", "webui") if name == "database" else ("webui",):
         StatefulHost(environment, part).run("restart")
     return 0
+
+
+def _read() -> str:
+    if sys.stdin.isatty():
+        print("Enter the JSON, then Ctrl-D:", file=sys.stderr)
+    try:
+        text = sys.stdin.read().strip()
+        # In some locales Python passes on bytes that are not UTF-8.
+        text.encode()
+    except UnicodeError as error:
+        raise DeploymentError("standard input is not text in UTF-8") from error
+    return text
 
 
 def _check_sign_in(text: str) -> None:

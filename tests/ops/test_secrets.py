@@ -123,6 +123,17 @@ def test_what_no_host_could_use_is_not_entered(
     assert (aws.values, aws.restarted) == ({}, [])
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_secret_is_text(
+    aws: Aws, errors: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = io.TextIOWrapper(io.BytesIO(b'{"key": "a", "secret": "\xff"}'), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", given)
+    assert main.main(["--env=dev", "secrets", "enter", "sign-in"]) == 1
+    assert capsys.readouterr().err == "standard input is not text in UTF-8\n"
+    assert aws.values == {}
+
+
 @pytest.mark.parametrize(
     ("name", "restarted"),
     [("database", ["database", "webui"]), ("api-key", ["webui"]), ("worker-key", ["webui"])],
