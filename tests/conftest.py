@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell that asks a local cloud (`python -m localcloud env`) leads no test there.
+for name in [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL")]:
+    del os.environ[name]
 
 # How long an example takes only says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
