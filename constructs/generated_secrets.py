@@ -11,7 +11,7 @@ from constructs import Construct
 from constructs.acknowledged import acknowledge
 
 from settings import Environment
-from settings.naming import SecretName, secret
+from settings.naming import SecretName, secret, secrets
 
 
 class GeneratedSecrets(Construct):
@@ -79,7 +79,7 @@ class GeneratedSecrets(Construct):
                     generate_string_key="secret",
                 ),
             )
-            if environment.sign_in.method == "OAuth2"
+            if "sign-in" in secrets(environment)
             else None
         )
         self.broker = (
@@ -92,7 +92,7 @@ class GeneratedSecrets(Construct):
                     exclude_punctuation=True,
                 ),
             )
-            if environment.schedule and environment.schedule.program == "rules"
+            if "broker" in secrets(environment)
             else None
         )
 

@@ -59,15 +59,10 @@ def enter(environment: Environment, options: argparse.Namespace) -> int:
         DeploymentError: the environment has no such secret, the value is invalid, or AWS or the host refuses.
     """
     name: SecretName = options.name
-    schedule = environment.schedule
-    uses = {
-        "sign-in": environment.sign_in.method == "OAuth2",
-        "broker": schedule is not None and schedule.program == "rules",
-    }
-    if not uses[name]:
+    if name not in naming.secrets(environment):
+        needs = {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] and program = "rules"'}
         raise DeploymentError(
-            f"{environment.name} has no secret {name}, which exists only with "
-            + {"sign-in": 'sign_in.method = "OAuth2"', "broker": '[schedule] and program = "rules"'}[name]
+            f"{environment.name} has no secret {name}, which exists only with {needs[name]}"
         )
     text = _read()
     {"sign-in": _check_sign_in, "broker": _check_broker}[name](text)

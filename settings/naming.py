@@ -69,6 +69,16 @@ def private_zone(environment: Environment) -> str:
     return f"{environment.name}.openqa.internal"
 
 
+def secrets(environment: Environment) -> frozenset[SecretName]:
+    """Returns which secrets the environment has."""
+    found: set[SecretName] = {"database", "api-key", "worker-key"}
+    if environment.sign_in.method == "OAuth2":
+        found.add("sign-in")
+    if environment.schedule and environment.schedule.program == "rules":
+        found.add("broker")
+    return frozenset(found)
+
+
 def secret(environment: Environment, name: SecretName) -> str:
     """Returns the name of a generated secret."""
     return f"openqa/{environment.name}/{name}"
