@@ -20,8 +20,9 @@ from pathlib import Path
 from random import Random
 
 from fleet import warm
+from fleet.model import Fleet, Host, Running, Seen, State
 from fleet.openqa_scheduler import Classes, Job
-from fleet.policy import Fleet, Host, Running, Seen, State, decide
+from fleet.policy import decide
 from fleet.simulate import options, plot, policies
 from fleet.simulate.compare import Place, percentile, run
 from fleet.simulate.ideal import clairvoyant, floor

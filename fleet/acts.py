@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Groups
-from fleet.policy import DEFAULT_RULES, Decision
+from fleet.model import Decision
+from fleet.rules import DEFAULT_RULES
 from fleet.view import View
 
 

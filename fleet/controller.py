@@ -31,8 +31,9 @@ from fleet.closings import Closings
 from fleet.facts import Facts, FactsError
 from fleet.groups import AwsError, Groups, Launches
 from fleet.lock import Lock
+from fleet.model import Decision, Fleet, Host, State
 from fleet.openqa_api import OpenQaApi, OpenQaError, Queue
-from fleet.policy import Decision, Fleet, Host
+from fleet.rules import DEFAULT_RULES
 from fleet.view import Memory, View
 from userdata.host import aws, document
 from userdata.host.document import Document
@@ -232,7 +233,7 @@ class Controller:
     def _may_act(self, seen: View) -> bool:
         """Whether what was seen is fresh enough, and this still is the controller that acts."""
         oldest = min(seen.seen.jobs_at, seen.seen.hosts_at)
-        return self._clock() - oldest <= policy.DEFAULT_RULES.stale_seconds and self._held()
+        return self._clock() - oldest <= DEFAULT_RULES.stale_seconds and self._held()
 
     def report(self, done: Round) -> list[metrics.Datum]:
         """The metrics since the last report; none if it is too early for them."""
@@ -339,7 +340,7 @@ def show(done: Round) -> str:
     ]
     for fleet in seen.fleets:
         hosts = [host for host in seen.hosts if host.fleet == fleet.name]
-        states = [f"{sum(host.state is state for host in hosts)} {state.value}" for state in policy.State]
+        states = [f"{sum(host.state is state for host in hosts)} {state.value}" for state in State]
         facts = [
             *states,
             f"{done.decision.desired.get(fleet.name, 0)} wanted",

@@ -48,7 +48,7 @@ class Facts:
         boot_seconds: From launch to the first job, until launches have been measured.
         one_host: Its workers take a parallel cluster only as a whole.
         warm: Hosts that the operator wants ready beforehand.
-        spare: The additional hosts that the operator wants, as `policy.Fleet.spare`.
+        spare: The additional hosts that the operator wants, as `fleet.model.Fleet.spare`.
     """
 
     name: str

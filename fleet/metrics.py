@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.facts import namespace
+from fleet.model import Decision, State
 from fleet.openqa_scheduler import Classes
-from fleet.policy import DEFAULT_RULES, Decision, State, unserved
+from fleet.policy import unserved
+from fleet.rules import DEFAULT_RULES
 from fleet.view import View
 
 # How many sets of worker classes get a metric of their own: each metric costs money.

@@ -15,9 +15,10 @@ from fleet import warm
 from fleet.closings import Closings
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member
+from fleet.model import Fleet, Host, Running, Seen, State
 from fleet.openqa_api import ListedJob, ListedWorker, Queue
 from fleet.openqa_scheduler import Classes, Job
-from fleet.policy import DEFAULT_RULES, Fleet, Host, Running, Seen, State
+from fleet.rules import DEFAULT_RULES
 
 # A host in service without a connected worker, or a worker that is away: after the first time nobody counts
 # on it (openQA's services restart in less), after the second a host is let go.

@@ -19,8 +19,8 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import groupby
 
+from fleet.model import Fleet
 from fleet.openqa_scheduler import Classes
-from fleet.policy import Fleet
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.progress import Progress
 from fleet.simulate.scenario import Scenario

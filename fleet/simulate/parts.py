@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fleet.policy import Fleet
+from fleet.model import Fleet
 
 MINIMUM_BILLED_SECONDS = 60.0
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fleet import policy
+from fleet.model import Decision, Host, Seen, State
 from fleet.openqa_scheduler import Classes
-from fleet.policy import Decision, Host, Seen, State
+from fleet.rules import DEFAULT_RULES, Rules
 
 TAP = frozenset({"tap", "tap2"})
 
@@ -30,7 +31,7 @@ class Policy:
     interval: float
 
 
-def ours(rules: policy.Rules = policy.DEFAULT_RULES) -> Policy:
+def ours(rules: Rules = DEFAULT_RULES) -> Policy:
     """This project's policy: `fleet.policy.decide`, every two seconds."""
     return Policy(decide=lambda seen: policy.decide(seen, rules), interval=2.0)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet import catalogue
+from fleet.model import Fleet
 from fleet.openqa_scheduler import Classes
-from fleet.policy import Fleet
 from fleet.warm import Warm
 from userdata.host.sizing import SYSTEM_GIB
 

@@ -16,8 +16,8 @@ from heapq import heappop, heappush
 from random import Random
 
 from fleet import warm
+from fleet.model import Decision, Fleet, Host, Running, Seen, State
 from fleet.openqa_scheduler import Classes, Free, Job, Unit, assign
-from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.simulate.parts import Span, dollars
 from fleet.simulate.policies import Policy
 from fleet.simulate.progress import Progress

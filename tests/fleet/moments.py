@@ -8,8 +8,8 @@ from typing import Any
 from fleet import view
 from fleet.facts import Facts
 from fleet.groups import Group, Launches, Member, Version
+from fleet.model import Host
 from fleet.openqa_api import ListedJob, ListedWorker, Queue
-from fleet.policy import Host
 from fleet.view import Memory, View
 
 NOW = 1_800_000_000.0

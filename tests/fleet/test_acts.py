@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fleet.acts import Act, KeepUneven, LetGo, SetDesired, UseSubnets, acts, closings
 from fleet.groups import Groups, Launches, Member
-from fleet.policy import Decision, decide
+from fleet.model import Decision
+from fleet.policy import decide
 from fleet.view import View
 from tests.fleet.moments import FACTS, NOW, group, job, look, member, worker
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from fleet import closings, controller, metrics, policy
+from fleet import closings, controller, metrics
 from fleet.closings import Closings
 from fleet.controller import Controller, Round, describe, read_facts, run, show
 from fleet.facts import Facts, FactsError, parse
 from fleet.groups import AwsError, Group, Launches, Member, Version
 from fleet.openqa_api import ListedJob, ListedWorker, OpenQaError, Queue
+from fleet.rules import DEFAULT_RULES
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import aws, document
 from userdata.host.layout import Layout
@@ -441,7 +442,7 @@ def test_no_call_goes_on_until_what_was_seen_is_old(tmp_path: Path, monkeypatch:
     layout = _on_a_host(World(), tmp_path, monkeypatch)
     config = controller._client("autoscaling", document.load(layout.document)).meta.config
     longest = config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout)
-    assert longest <= policy.DEFAULT_RULES.stale_seconds
+    assert longest <= DEFAULT_RULES.stale_seconds
 
 
 def test_nonsense_changes_nothing() -> None:
@@ -477,7 +478,7 @@ def test_a_fleet_whose_hosts_do_not_come_up_is_left_alone(caplog: pytest.LogCapt
     assert done is not None
     assert control.report(done)
     assert caplog.messages == ["small: no launches: 3 hosts in a row did not come up"]
-    world.now = NOW + policy.DEFAULT_RULES.breaker_seconds + 40
+    world.now = NOW + DEFAULT_RULES.breaker_seconds + 40
     control.round()
     assert world.desired >= 1
 

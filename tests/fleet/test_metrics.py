@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fleet import metrics
+from fleet.model import Decision, Fleet, Host, Running, Seen, State
 from fleet.openqa_scheduler import Job
-from fleet.policy import Decision, Fleet, Host, Running, Seen, State
 from fleet.view import View
 
 NOW = 1_000_000.0

@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.model import Decision, Fleet, Host, Running, Seen, State
 from fleet.openqa_scheduler import Job, units
-from fleet.policy import (
-    DEFAULT_RULES,
-    Decision,
-    Fleet,
-    Host,
-    Rules,
-    Running,
-    Seen,
-    State,
-    decide,
-    unserved,
-)
+from fleet.policy import decide, unserved
+from fleet.rules import DEFAULT_RULES, Rules
 
 NOW = 1_000_000.0
 PLAIN = frozenset({"qemu_x86_64"})

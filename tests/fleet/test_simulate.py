@@ -16,8 +16,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from fleet.model import Decision, Fleet, Seen
 from fleet.openqa_scheduler import Free, Job, assign, units
-from fleet.policy import Decision, Fleet, Rules, Seen
+from fleet.rules import Rules
 from fleet.simulate.__main__ import main
 from fleet.simulate.compare import IDEALS, SIMULATED, Place, policy
 from fleet.simulate.ideal import clairvoyant, floor

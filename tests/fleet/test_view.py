@@ -8,9 +8,12 @@ import pytest
 
 from fleet import view
 from fleet.acts import acts, closings
+from fleet.faults import find_fault
 from fleet.groups import Launches
+from fleet.model import Decision, State
 from fleet.openqa_api import ListedWorker, Queue
-from fleet.policy import DEFAULT_RULES, Decision, State, decide, find_fault
+from fleet.policy import decide
+from fleet.rules import DEFAULT_RULES
 from fleet.view import Memory
 from fleet.warm import parse
 from tests.fleet.moments import FACTS, NOW, OLD, PLAIN, group, job, look, member, only, worker

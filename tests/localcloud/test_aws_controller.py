@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from fleet.controller import Controller, read_facts
 from fleet.groups import Groups
 from fleet.openqa_api import ListedJob, ListedWorker, Queue
-from fleet.policy import DEFAULT_RULES
+from fleet.rules import DEFAULT_RULES
 from localcloud.aws.ports import Instance
 from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import FakeRuntime, open_server
