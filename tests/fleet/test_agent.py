@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass, field, replace
 from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from fleet import agent
+from fleet import agent, roles
 from fleet.agent import DRAIN_SECONDS, HEARTBEAT_SECONDS, KEEP_SECONDS, Notice, Seen, Step, decide, watch
 from tests.userdata import machine
 from userdata.host import aws, names
@@ -216,7 +213,7 @@ def test_heartbeats_go_on_when_the_metadata_stops_to_say_so() -> None:
 def test_who_cannot_be_told_to_end_is_told_again_and_the_group_waits() -> None:
     world = World(targets=["Terminated"], broken=3)
     assert world.run() == [*["heartbeat"] * 3, "drain", "stop", "complete"]
-    assert world.now <= 3 * agent.TOLD_AGAIN_SECONDS + 4 * agent.POLL_SECONDS
+    assert world.now <= 3 * roles.TOLD_AGAIN_SECONDS + 4 * agent.POLL_SECONDS
 
 
 def test_a_hook_that_does_not_wait_yet_is_completed_when_it_does() -> None:
@@ -433,9 +430,9 @@ def test_the_agent_does_what_the_group_waits_for(
     monkeypatch.setattr(names, "release", lambda host: said.append(("release",)))
     monkeypatch.setattr(names, "keep", keep)
     monkeypatch.setattr(agent, "Told", lambda url, instance: lambda: (url, instance))
-    monkeypatch.setattr(agent.Workers, "close", lambda self, told: said.append(("close", *told)))
+    monkeypatch.setattr(roles.Workers, "close", lambda self, told: said.append(("close", *told)))
     assert agent.main([]) == 0
-    assert isinstance(given["role"], agent.ContainerWorkers if name == "worker" else agent.Stateful)
+    assert isinstance(given["role"], roles.ContainerWorkers if name == "worker" else roles.Stateful)
     assert given["target"]() == "autoscaling/target-lifecycle-state"
     assert given["notice"]() is noticed
     for action in ("heartbeat", "unfit", "complete"):
@@ -481,286 +478,11 @@ def test_a_host_that_cannot_be_known_yet_is_asked_for_again(monkeypatch: pytest.
     assert agent._host(Metadata()) is None
 
 
-def test_workers_are_told_to_finish_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = machine.Programs(
-        answers={"podman ps": "openqa-cacheservice\nopenqa-worker-2\nopenqa-worker-20\n"}
-    )
-    monkeypatch.setattr(agent, "run", programs.run)
-    workers = agent.ContainerWorkers(2, tmp_path / "closed")
-    workers.drain()
-    assert programs.started("podman", "kill") == [("podman", "kill", "--signal=HUP", "openqa-worker-2")]
-    assert workers.busy() == 1
-    workers.stop()
-    assert programs.calls[-1] == ("systemctl", "stop", "openqa-worker@1.service", "openqa-worker@2.service")
-
-
-def test_a_workers_name_is_not_part_of_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = machine.Programs(answers={"podman ps": "openqa-worker-10\n"})
-    monkeypatch.setattr(agent, "run", programs.run)
-    assert agent.ContainerWorkers(10, tmp_path / "closed").busy() == 1
-
-
-def test_a_worker_of_a_tap_host_that_stops_still_is_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs = machine.Programs()
-    monkeypatch.setattr(agent, "run", programs.run)
-    agent.HostWorkers(2, tmp_path / "closed").busy()
-    (asked,) = programs.calls
-    assert "--state=active,activating,deactivating" in asked
-
-
-def test_workers_of_a_tap_host_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = machine.Programs(
-        answers={
-            "systemctl list-units": "openqa-worker-plain@2.service loaded active running openQA Worker #2\n"
-        }
-    )
-    monkeypatch.setattr(agent, "run", programs.run)
-    workers = agent.HostWorkers(2, tmp_path / "closed")
-    workers.drain()
-    assert programs.started("systemctl", "kill") == [
-        ("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "openqa-worker-plain@2.service")
-    ]
-    assert workers.busy() == 1
-    workers.stop()
-    assert programs.calls[-1][2:] == ("openqa-worker-plain@1.service", "openqa-worker-plain@2.service")
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("webui", agent.Stateful),
-        ("worker", agent.ContainerWorkers),
-        ("worker-vde", agent.ContainerWorkers),
-        ("worker-tap", agent.HostWorkers),
-        ("worker-mesh", agent.HostWorkers),
-        ("builder", agent.Builder),
-    ],
-)
-def test_each_kind_of_host_goes_its_way(tmp_path: Path, name: str, kind: type) -> None:
-    assert isinstance(agent.role_of(machine.host(tmp_path, name)), kind)
-
-
-def test_every_worker_of_a_host_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = machine.host(tmp_path, "worker", instance_type="m8i.2xlarge")
-    assert host.document.worker is not None
-    count = host.document.worker.count(host.instance_type)
-    assert count > 1
-    programs = machine.Programs(
-        answers={"podman ps": "".join(f"openqa-worker-{number}\n" for number in range(1, count + 1))}
-    )
-    monkeypatch.setattr(agent, "run", programs.run)
-    agent.role_of(host).drain()
-    assert len(programs.started("podman", "kill")) == count
-
-
-@mock_aws
-def test_a_stateful_host_unmounts_then_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    ec2 = boto3.client("ec2", region_name=machine.REGION)
-    subnet = ec2.describe_subnets()["Subnets"][0]
-    instance = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=subnet["SubnetId"])
-    identity = instance["Instances"][0]["InstanceId"]
-    volume = ec2.create_volume(AvailabilityZone=subnet["AvailabilityZone"], Size=1)["VolumeId"]
-    interface = ec2.create_network_interface(SubnetId=subnet["SubnetId"])["NetworkInterface"]
-    ec2.attach_volume(VolumeId=volume, InstanceId=identity, Device="/dev/sdf")
-    ec2.attach_network_interface(
-        NetworkInterfaceId=interface["NetworkInterfaceId"], InstanceId=identity, DeviceIndex=1
-    )
-    document = machine.read("database")
-    document["volume"] = {"id": volume}
-    document["interface"]["id"] = interface["NetworkInterfaceId"]
-    host = machine.host(tmp_path, document, instance=identity)
-    seen: list[str] = []
-
-    def run(arguments: list[str], **_: object) -> str:
-        attached = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"]
-        seen.append(f"{' '.join(arguments)}: {attached}")
-        return ""
-
-    monkeypatch.setattr(agent, "run", run)
-    agent.Stateful(host).stop()
-    assert seen == [
-        "systemctl stop openqa-on-aws.target: in-use",
-        "systemctl stop srv-data.mount: in-use",
-    ]
-    assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
-    left = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])
-    assert left["NetworkInterfaces"][0]["Status"] == "available"
-
-
-def test_what_a_host_does_not_have_it_need_not_let_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = machine.host(tmp_path, "database")
-    host = replace(host, document=replace(host.document, volume=None, interface=None))
-    programs = machine.Programs()
-    monkeypatch.setattr(agent, "run", programs.run)
-    agent.Stateful(replace(host, client=lambda service: None)).stop()
-    assert [call[-1] for call in programs.calls] == ["openqa-on-aws.target", "srv-data.mount"]
-
-
-def test_a_builder_that_goes_ends_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = machine.Programs()
-    monkeypatch.setattr(agent, "run", programs.run)
-    builder = agent.role_of(machine.host(tmp_path, "builder"))
-    builder.drain()
-    assert (builder.busy(), programs.calls) == (0, [])
-    builder.stop()
-    assert programs.calls == [("systemctl", "stop", "disk-image-build.service")]
-
-
-class Machine:
-    """systemd and podman of a host with three workers, of which 1 has a job."""
-
-    def __init__(self) -> None:
-        self.running = {1, 2, 3}
-        self.said: list[str] = []
-
-    def run(self, command: list[str], **_: object) -> str:
-        match command:
-            case ["podman", "ps", *_]:
-                return "".join(f"openqa-worker-{number}\n" for number in self.running)
-            case ["systemctl", "list-units", *_]:
-                return "".join(f"openqa-worker-plain@{number}.service active\n" for number in self.running)
-            case ["systemctl", "start", "--no-block", unit]:
-                number = int(unit.split("@")[1].removesuffix(".service"))
-                self.running.add(number)
-                self.said.append(f"start {number}")
-            case ["podman" | "systemctl", "kill", *_, target]:
-                number = int(target.removesuffix(".service")[-1])
-                self.said.append(f"tell {number}")
-                if number != 1:
-                    self.running.discard(number)
-        return ""
-
-
-@pytest.mark.parametrize("kind", [agent.ContainerWorkers, agent.HostWorkers])
-def test_workers_are_closed_and_opened_again(
-    kind: type[agent.Workers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Machine()
-    monkeypatch.setattr(agent, "run", host.run)
-
-    def close(*numbers: int) -> list[str]:
-        host.said.clear()
-        kind(3, tmp_path / "closed").close(frozenset(numbers))  # another agent each time: one may have died
-        return list(host.said)
-
-    assert close() == []
-    assert close(1, 2, 9) == ["tell 1", "tell 2"]
-    assert close(1, 2) == [], "1 finishes its job"
-    host.running.add(2)
-    assert close(1, 2) == ["tell 2"], "it had been about to start"
-    assert close() == ["start 2"], "1 is told to go: it comes back when it has gone"
-    host.running.discard(1)
-    assert close() == ["start 1"]
-    assert close() == []
-    assert host.running == {1, 2, 3}
-
-
-def test_a_worker_that_systemd_cannot_start_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Machine()
-    monkeypatch.setattr(agent, "run", host.run)
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    workers.close(frozenset({2}))
-    workers.close(frozenset())
-    host.running.discard(2)  # what it requires failed
-    workers.close(frozenset())
-    workers.close(frozenset())
-    assert host.said == ["tell 2", "start 2", "start 2"]
-    assert list((tmp_path / "closed").iterdir()) == []
-
-
-def test_a_worker_that_shall_go_while_it_starts_is_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Machine()
-    monkeypatch.setattr(agent, "run", host.run)
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    for wanted in ({2}, set[int](), {2}, set[int]()):
-        workers.close(frozenset(wanted))
-    assert host.said == ["tell 2", "start 2", "tell 2", "start 2"]
-
-
-@pytest.mark.parametrize(
-    ("closed", "started"), [(set[int](), ["start 1", "start 2", "start 3"]), ({3}, ["start 1", "start 2"])]
-)
-def test_a_worker_that_ended_by_itself_is_started_again(
-    closed: set[int], started: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Machine()
-    clock = [0.0]
-    monkeypatch.setattr(agent, "run", host.run)
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    workers.close(frozenset())
-    host.running.clear()
-    for clock[0] in (agent.LOOK_SECONDS - 1, agent.LOOK_SECONDS):
-        workers.close(frozenset(closed))
-        assert host.said == [], "it may be about to start"
-    clock[0] = 2 * agent.LOOK_SECONDS
-    workers.close(frozenset(closed))
-    assert host.said == started
-
-
-def test_a_worker_is_closed_at_once_and_nobody_is_asked_where_there_is_nothing_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host, asked = Machine(), list[list[str]]()
-
-    def run(command: list[str], **_: object) -> str:
-        asked.append(command[:2])
-        return host.run(command)
-
-    monkeypatch.setattr(agent, "run", run)
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    workers.close(frozenset())
-    workers.close(frozenset())
-    assert asked == [["podman", "ps"]], "it has just been looked"
-    workers.close(frozenset({2}))
-    assert host.said == ["tell 2"]
-
-
-def test_a_worker_that_did_not_hear_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Machine()
-    monkeypatch.setattr(agent, "run", host.run)
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    workers.close(frozenset({1}))
-    long_ago = time.time() - agent.TOLD_AGAIN_SECONDS
-    os.utime(tmp_path / "closed/1", (long_ago, long_ago))
-    workers.close(frozenset({1}))
-    assert host.said == ["tell 1", "tell 1"]
-
-
-def test_a_worker_that_cannot_be_told_hinders_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = Machine()
-
-    def run(command: list[str], **more: object) -> str:
-        if command[-1] == "openqa-worker-1":
-            raise HostError("no such process")
-        return host.run(command, **more)
-
-    monkeypatch.setattr(agent, "run", run)
-    workers = agent.ContainerWorkers(3, tmp_path / "closed")
-    workers.close(frozenset({1, 2}))
-    workers.close(frozenset({1}))
-    assert host.said == ["tell 2", "start 2"]
-    workers.drain()
-    assert host.said == ["tell 2", "start 2", "tell 2", "tell 3"]
-
-
 def test_workers_that_start_while_the_host_drains_are_told_too() -> None:
-    world = World(targets=["Terminated"], busy_for=4 * agent.TOLD_AGAIN_SECONDS)
+    world = World(targets=["Terminated"], busy_for=4 * roles.TOLD_AGAIN_SECONDS)
     world.run()
     assert len(world.told_again) == 3
-    assert all(after - before >= agent.TOLD_AGAIN_SECONDS for before, after in pairwise(world.told_again))
+    assert all(after - before >= roles.TOLD_AGAIN_SECONDS for before, after in pairwise(world.told_again))
     back = World(targets=["InService"], busy_for=1e9, notices={0.0: Notice.INTERRUPTION})
     back.run()
     assert back.told_again == [], "its jobs were handed back"
