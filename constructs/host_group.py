@@ -9,6 +9,7 @@ from constructs import Construct
 from constructs.acknowledged import acknowledge
 from constructs.host_launch_template import HostLaunchTemplate
 from constructs.lifecycle_hooks import lifecycle_hooks
+from constructs.replacement import old_host_first
 
 _Group = autoscaling.CfnAutoScalingGroup
 
@@ -58,6 +59,7 @@ def host_group(
         launch_template=None if mixed else template.specification,
         mixed_instances_policy=_mixed(template, instance_types, on_demand_percent) if mixed else None,
         new_instances_protected_from_scale_in=protected,
+        instance_maintenance_policy=old_host_first(),
         lifecycle_hook_specification_list=lifecycle_hooks(
             ready_seconds=ready_seconds, drain_seconds=drain_seconds
         ),

@@ -24,6 +24,7 @@ from constructs.host_role import HostRole
 from constructs.lifecycle_hooks import lifecycle_hooks
 from constructs.machine_image import machine_image
 from constructs.published_files import PublishedBundle, PublishedFile
+from constructs.replacement import old_host_first
 from constructs.retained_state import RetainedState
 
 from fleet import catalogue
@@ -156,6 +157,7 @@ class SelfHealingHost(Construct):
             max_size="1",
             vpc_zone_identifier=[subnet],
             target_group_arns=list(target_groups) or None,
+            instance_maintenance_policy=old_host_first(),
             lifecycle_hook_specification_list=lifecycle_hooks(
                 ready_seconds=READY_SECONDS, drain_seconds=DRAIN_SECONDS
             ),

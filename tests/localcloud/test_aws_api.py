@@ -691,6 +691,20 @@ def test_groups_and_activities_are_told_page_by_page(client: Client, host: Insta
     assert refused(activities, MaxRecords=101)[1] == "ValidationError"
 
 
+def test_a_group_replaces_in_the_only_order_that_it_knows(client: Client, host: Instance) -> None:
+    scaling = client("autoscaling")
+
+    def follow(least: int, most: int) -> None:
+        policy = {"MinHealthyPercentage": least, "MaxHealthyPercentage": most}
+        scaling.update_auto_scaling_group(AutoScalingGroupName="g", InstanceMaintenancePolicy=policy)
+
+    follow(0, 100)
+    _, code, message = refused(follow, least=100, most=110)
+    assert (code, "knows no InstanceMaintenancePolicy" in message) == ("ValidationError", True)
+    (own,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert own["InstanceMaintenancePolicy"] == {"MinHealthyPercentage": 0, "MaxHealthyPercentage": 100}
+
+
 def test_a_protected_instance_keeps_its_group(aws: Server, client: Client, host: Instance) -> None:
     autoscaling, cloudformation = client("autoscaling"), client("cloudformation")
     protect = {"AutoScalingGroupName": "g", "InstanceIds": [host.id]}

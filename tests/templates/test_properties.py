@@ -321,6 +321,13 @@ def test_hooks_in_every_group(environment: Synthesized) -> None:
         assert "DesiredCapacity" not in group
 
 
+def test_no_group_leaves_it_to_the_account_which_host_comes_first(environment: Synthesized) -> None:
+    """With its setting ``launchBeforeTerminate``, a group without a policy would keep the old host."""
+    for group in environment.properties("AWS::AutoScaling::AutoScalingGroup"):
+        policy = group["InstanceMaintenancePolicy"]
+        assert policy == {"MinHealthyPercentage": 0, "MaxHealthyPercentage": 100}
+
+
 def test_state_is_kept_where_it_must_be(environment: Synthesized) -> None:
     """But what a first deployment made that failed: its fixed names would stop the next."""
     gone = environment.environment.disposable

@@ -44,6 +44,7 @@ _PROPERTIES = {
     "DesiredCapacity",
     "HealthCheckGracePeriod",
     "HealthCheckType",
+    "InstanceMaintenancePolicy",
     "LaunchTemplate",
     "LifecycleHookSpecificationList",
     "MaxSize",
@@ -166,6 +167,8 @@ class AutoScaling:
             )
         if p.get("HealthCheckType", "EC2") != "EC2":
             raise _invalid("The local cloud knows no HealthCheckType but EC2")
+        if "InstanceMaintenancePolicy" in p:
+            group.maintenance = _maintenance(p["InstanceMaintenancePolicy"])
         if "VPCZoneIdentifier" in p:
             subnets = [subnet.strip() for subnet in p["VPCZoneIdentifier"].split(",")]
             try:
@@ -286,6 +289,7 @@ class AutoScaling:
             "TargetGroupARNs": group.target_groups,
             "HealthCheckType": group.health_check,
             "HealthCheckGracePeriod": int(group.grace.total_seconds()),
+            "InstanceMaintenancePolicy": group.maintenance,
             "Instances": [_described(member) for member in group.members.values()],
             "CreatedTime": group.created,
             "SuspendedProcesses": [
@@ -599,6 +603,14 @@ def _launch_source(group: Group) -> dict[str, Any]:
 
 def _health(member: Member) -> str:
     return "Healthy" if member.healthy else "Unhealthy"
+
+
+def _maintenance(policy: Parameters) -> dict[str, int]:
+    """A policy by which groups replace instances in the one order that they know here: the old one first."""
+    least, most = (int(policy.get(f"{end}HealthyPercentage", -1)) for end in ("Min", "Max"))
+    if (least, most) != (0, 100):
+        raise _invalid("The local cloud knows no InstanceMaintenancePolicy but one of 0 to 100 percent")
+    return {"MinHealthyPercentage": least, "MaxHealthyPercentage": most}
 
 
 def _described(member: Member) -> dict[str, Any]:

@@ -137,6 +137,7 @@ class Group:
         types: The instance types that override the launch template's, the preferred first.
         on_demand_base: The number of instances that are never spot.
         on_demand_share: The share beyond that which is not spot, in percent.
+        maintenance: The instance maintenance policy; None: none.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Group:
     protect_new: bool = False
     health_check: str = "EC2"
     grace: timedelta = timedelta(0)
+    maintenance: dict[str, int] | None = None
     cooldown: int = 300
     termination_policies: list[str] = field(default_factory=lambda: ["Default"])
     suspended: dict[str, str] = field(default_factory=dict)

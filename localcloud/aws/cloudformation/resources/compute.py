@@ -87,9 +87,9 @@ class ScheduledAction(
 
 _SIZES = ("MinSize", "MaxSize", "DesiredCapacity")
 _GROUP = (
-    "Cooldown DesiredCapacity HealthCheckGracePeriod HealthCheckType LaunchTemplate "
-    "LifecycleHookSpecificationList MaxSize MinSize MixedInstancesPolicy NewInstancesProtectedFromScaleIn "
-    "Tags TargetGroupARNs TerminationPolicies VPCZoneIdentifier"
+    "Cooldown DesiredCapacity HealthCheckGracePeriod HealthCheckType InstanceMaintenancePolicy "
+    "LaunchTemplate LifecycleHookSpecificationList MaxSize MinSize MixedInstancesPolicy "
+    "NewInstancesProtectedFromScaleIn Tags TargetGroupARNs TerminationPolicies VPCZoneIdentifier"
 )
 _ROLLING = {
     "MaxBatchSize",
