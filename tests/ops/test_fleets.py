@@ -19,12 +19,19 @@ def test_what_production_is_at_its_largest(capsys: pytest.CaptureFixture[str]) -
     assert said[0].split() == ["fleet", "hosts", "type", "workers", "$/hour"]
     assert said[1].split() == ["x86-nested", "0", "to", "20", "m8i.4xlarge", "8", "0.847"]
     assert said[2].split() == ["m8i-flex.4xlarge", "8", "0.804"]
-    assert said[5] == ("  at max: 160 workers on 20 hosts (5 on demand, 15 spot), at most $22.23 an hour")
+    assert said[5] == ("  at max: 160 workers on 20 hosts (20 on demand, 0 spot), at most $22.23 an hour")
     tap = said.index(next(line for line in said if line.startswith("tap ")))
     assert said[tap + 2] == (
         "  at max: 16 to 32 workers on 2 hosts (2 on demand, 0 spot), at most $3.39 an hour"
     )
     assert said[-1].startswith("All fleets at their max: at most ")
+
+
+def test_spot_hosts_are_counted_apart() -> None:
+    asked = settings.load("staging")
+    fleet = asked.fleets[0].model_copy(update={"max": 20, "spot_share": 0.75})
+    lines = fleets.overview(asked.model_copy(update={"fleets": (fleet,)}))
+    assert any("on 20 hosts (5 on demand, 15 spot)" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", settings.names())

@@ -1313,11 +1313,17 @@ def test_mixed_instances(production: Synthesized, local: Synthesized) -> None:
         "r8i.4xlarge",
         "r8i-flex.4xlarge",
     ]
-    distribution = policy["InstancesDistribution"]
-    assert distribution["OnDemandPercentageAboveBaseCapacity"] == 25
-    assert distribution["SpotAllocationStrategy"] == "price-capacity-optimized"
+    assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 100
     assert "MixedInstancesPolicy" not in fleet_group(local, "small")
     assert "LaunchTemplate" in fleet_group(local, "small")
+
+
+def test_spot_hosts_are_the_share_that_is_asked_for(local: Synthesized, tmp_path: Path) -> None:
+    fleet = local.environment.fleets[0].model_copy(update={"max": 20, "spot_share": 0.75})
+    asked = local.environment.model_copy(update={"fleets": (fleet,)})
+    policy = fleet_group(synthesize(asked, tmp_path, check=False), fleet.name)["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 25
+    assert policy["InstancesDistribution"]["SpotAllocationStrategy"] == "price-capacity-optimized"
 
 
 def test_metal_gets_the_time_that_it_takes(production: Synthesized) -> None:
