@@ -79,10 +79,10 @@ class HostRole(Construct):
             ["events:PutEvents"],
             [self._arn("events", "event-bus/default")],
             conditions={
-                "StringEquals": {
-                    "events:source": failure.source(self._environment.name),
-                    "events:detail-type": failure.KIND,
-                }
+                "StringEquals": {"events:detail-type": failure.KIND},
+                # A request can have several: the EventBridge user guide, "Example policy: Send events to a
+                # custom bus in a different account".
+                "ForAllValues:StringEquals": {"events:source": [failure.source(self._environment.name)]},
             },
         )
 

@@ -124,13 +124,17 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "stringlike": like,
 }
 _NEGATED = {"stringnotequals": "stringequals"}
+# Keys that can have several values, so that a condition must say how many of them it is about: the IAM user
+# guide, "Single-valued vs. multivalued context keys".
+_SEVERAL = {"autoscaling:vpczoneidentifiers", "aws:tagkeys", "dynamodb:leadingkeys", "events:source"}
 
 
 def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
     """Whether one condition holds.
 
     Raises:
-        NotImplementedError: The operator is not known here, so it must neither allow nor fail to deny.
+        NotImplementedError: The operator is not known here, or AWS does not say what it does with this key,
+            so it must neither allow nor fail to deny.
     """
     actual = need.context.get(key.lower())
     name = operator.lower()
@@ -141,6 +145,10 @@ def _holds(operator: str, key: str, wanted: list[Any], need: Need) -> bool:
     check = _OPERATORS.get(_NEGATED.get(name, name))
     if check is None or quantifier not in ("", "forallvalues"):
         raise NotImplementedError(f"The local cloud does not support the condition {operator} of policies.")
+    if key.lower() in _SEVERAL and not quantifier:
+        raise NotImplementedError(
+            f"{key} can have several values: a policy needs ForAllValues:{operator} instead of {operator}."
+        )
     if actual is None:
         return negated or quantifier == "forallvalues"
 

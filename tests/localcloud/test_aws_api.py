@@ -470,7 +470,8 @@ NETWORK: dict[str, Any] = {
                                 "Action": "events:PutEvents",
                                 "Resource": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default",
                                 "Condition": {
-                                    "StringEquals": {"events:source": "own", "events:detail-type": "kind"}
+                                    "StringEquals": {"events:detail-type": "kind"},
+                                    "ForAllValues:StringEquals": {"events:source": ["own"]},
                                 },
                             },
                         ],

@@ -73,6 +73,15 @@ def test_a_condition_that_is_not_known_is_not_passed_over(operator: str, effect:
         judge([policy(Action="*"), other], need(aws__resourcetag_team="qa"))
 
 
+def test_a_key_of_several_values_needs_a_condition_about_all() -> None:
+    asked = need("events:PutEvents", events__source="own")
+    of_all = policy(Action="*", Condition={"ForAllValues:StringEquals": {"events:source": ["own"]}})
+    assert judge([of_all], asked) == "allowed"
+    of_one = policy(Action="*", Condition={"StringEquals": {"events:source": "own"}})
+    with pytest.raises(NotImplementedError, match="events:source can have several values"):
+        judge([of_one], asked)
+
+
 def test_a_deny_wins() -> None:
     deny = policy(Effect="Deny", Action="ec2:*")
     assert judge([policy(Action="*"), deny], need()) == "denied"

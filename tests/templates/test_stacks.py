@@ -833,7 +833,8 @@ def test_hosts_tell_why_they_failed_and_nothing_else_and_it_is_logged(environmen
         assert allowed["Action"] == ["events:PutEvents"]
         assert [arn.partition(":events:")[2] for arn in allowed["Resource"]] == [f"{place}:event-bus/default"]
         assert allowed["Condition"] == {
-            "StringEquals": {f"events:{key}": value for key, value in said.items()}
+            "StringEquals": {"events:detail-type": said["detail-type"]},
+            "ForAllValues:StringEquals": {"events:source": [said["source"]]},
         }
     rule = only(environment.properties("AWS::Events::Rule", "storage"))
     assert rule["EventPattern"] == {key: [value] for key, value in said.items()}
