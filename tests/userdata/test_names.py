@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def leases() -> dict[int, str]:
     holders=st.dictionaries(st.integers(1, 20), st.sampled_from("abcdefgh")),
     members=st.frozensets(st.sampled_from("abcdefgh")),
 )
-def test_the_lowest_free_number_is_free_and_all_below_are_not(
+def test_free_numbers_are_free_and_all_others_are_not(
     holders: dict[int, str], members: frozenset[str]
 ) -> None:
-    number = names.lowest_free(holders, members)
-    assert holders.get(number) not in members
-    assert all(holders.get(below) in members for below in range(1, number))
+    found = list(islice(names.free(holders, members), 3))
+    assert all(holders.get(number) not in members for number in found)
+    assert all(holders.get(other) in members for other in {*range(1, found[-1])} - {*found})
 
 
 def test_names_are_leased_from_the_lowest_on_and_used_again(tmp_path: Path, group: set[str]) -> None:
@@ -121,9 +122,7 @@ def test_a_host_that_another_one_beat_takes_the_next(
         return real(host)
 
     monkeypatch.setattr(names, "_holders", look)
-    slept: list[float] = []
-    assert names.take(slower, sleep=slept.append) == "standard-2"
-    assert len(slept) == 1
+    assert names.take(slower, sleep=lambda _: pytest.fail("nobody must be asked again")) == "standard-2"
 
 
 def test_a_host_that_comes_while_another_looks_keeps_its_name(
@@ -142,6 +141,16 @@ def test_a_host_that_comes_while_another_looks_keeps_its_name(
     monkeypatch.setattr(names, "_members", look)
     assert names.take(slower, sleep=lambda _: None) == "standard-2"
     assert leases() == {1: "i-1", 2: "i-0"}
+
+
+def test_an_answer_that_was_lost_costs_no_second_name(
+    tmp_path: Path, group: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = launch(tmp_path, "i-0", group)
+    real = names._put
+    monkeypatch.setattr(names, "_put", lambda *a, **more: real(*a, **more) and real(*a, **more))
+    assert names.take(host) == "standard-1"
+    assert leases() == {1: "i-0"}
 
 
 def test_a_list_of_members_without_this_host_is_not_believed(tmp_path: Path, group: set[str]) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
-from itertools import count
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count, islice
 from typing import Any
 
 from userdata.host.aws import call, refusal
@@ -22,18 +22,19 @@ from userdata.host.errors import HostError
 from userdata.host.host import Host
 from userdata.host.secrets import write_private
 
-# Of all hosts that boot at the same time, one gets its name at each attempt.
+# How often to look for this host in its group, which may not name it at once.
 ATTEMPTS = 200
+MOST_HOSTS = 1000  # of a fleet; that many may boot at the same time
 
 
-def lowest_free(holders: Mapping[int, str], members: Collection[str]) -> int:
-    """Returns the lowest number that nobody has, or whose holder is gone.
+def free(holders: Mapping[int, str], members: Collection[str]) -> Iterator[int]:
+    """Yields the numbers that nobody has, or whose holder is gone, the lowest first.
 
     Args:
         holders: the instances that have numbers, by number.
         members: the instances of the Auto Scaling group.
     """
-    return next(number for number in count(1) if holders.get(number) not in members)
+    return (number for number in count(1) if holders.get(number) not in members)
 
 
 def take(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> str:
@@ -51,15 +52,22 @@ def take(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> str:
         holders = _holders(host)
         own = next((number for number, holder in holders.items() if holder == host.instance), None)
         members = _members(host)
-        number = lowest_free(holders, members) if own is None else own
+        if own is not None:
+            return _remember(host, own)
         # A list of members without this host is out of date.
-        if own is not None or (host.instance in members and _put(host, number, gone=holders.get(number))):
-            name = f"{_worker(host).fleet}-{number}"
-            host.layout.state.mkdir(parents=True, exist_ok=True)
-            write_private(host.layout.name, name, mode=0o644)
-            return name
+        for number in islice(free(holders, members), MOST_HOSTS if host.instance in members else 0):
+            # Where another host that boots now was faster, the next number is tried: nobody is asked again.
+            if _put(host, number, gone=holders.get(number)):
+                return _remember(host, number)
         sleep(random.uniform(0.1, 1))  # noqa: S311  # keeps hosts that boot together apart
     raise HostError(f"host name: no free one after {ATTEMPTS} attempts")
+
+
+def _remember(host: Host, number: int) -> str:
+    name = f"{_worker(host).fleet}-{number}"
+    host.layout.state.mkdir(parents=True, exist_ok=True)
+    write_private(host.layout.name, name, mode=0o644)
+    return name
 
 
 def keep(host: Host) -> bool:
@@ -68,7 +76,7 @@ def keep(host: Host) -> bool:
     Raises:
         HostError: the host has no name yet, or AWS refused.
     """
-    return _put(host, _number(host), gone=host.instance)
+    return _put(host, _number(host), gone=None)
 
 
 def release(host: Host) -> None:
@@ -110,14 +118,17 @@ def _members(host: Host) -> set[str]:
 
 
 def _put(host: Host, number: int, *, gone: str | None) -> bool:
-    """Takes a number unless an instance other than ``gone`` has it; returns whether it did."""
+    """Takes a number unless an instance other than this or ``gone`` has it; returns whether it did.
+
+    This host may have it already: what did not answer in time may have been done, and is done again.
+    """
     return _changed(
         host.client("dynamodb").put_item,
         TableName=_worker(host).names,
         Item={**_key(host, number), "instance": {"S": host.instance}},
-        ConditionExpression="attribute_not_exists(#instance) OR #instance = :gone",
+        ConditionExpression="attribute_not_exists(#instance) OR #instance IN (:own, :gone)",
         ExpressionAttributeNames={"#instance": "instance"},
-        ExpressionAttributeValues={":gone": {"S": gone or "none"}},
+        ExpressionAttributeValues={":own": {"S": host.instance}, ":gone": {"S": gone or "none"}},
     )
 
 
