@@ -45,6 +45,7 @@ class HostLaunchTemplate(Construct):
         document: Document,
         bundle: PublishedBundle,
         root_gib: int,
+        root_mibps: int | None = None,
         nested_virtualization: bool = False,
         detailed_monitoring: bool = False,
         tags: Mapping[str, str],
@@ -63,6 +64,7 @@ class HostLaunchTemplate(Construct):
             document: what the instances are.
             bundle: what the instances run.
             root_gib: the root volume's size in GiB.
+            root_mibps: its throughput in MiB/s; None: gp3's minimum, 125.
             nested_virtualization: ask for KVM inside the instance; never for metal types, which refuse it.
             detailed_monitoring: metrics every minute instead of every five.
             tags: more tags of instances and volumes.
@@ -93,6 +95,7 @@ class HostLaunchTemplate(Construct):
                         ebs=ec2.CfnLaunchTemplate.EbsProperty(
                             volume_type="gp3",
                             volume_size=root_gib,
+                            throughput=root_mibps,
                             encrypted=True,
                             delete_on_termination=True,
                         ),

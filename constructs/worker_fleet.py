@@ -106,6 +106,7 @@ class WorkerFleet(Construct):
             },
             bundle=bundle,
             root_gib=fleet.volume_size,
+            root_mibps=fleet.volume_mibps,
             nested_virtualization=fleet.virtualization == "nested",
             tags=tags,
         )
@@ -150,5 +151,5 @@ def _facts(fleet: Fleet) -> Mapping[str, object]:
 
 def _price(fleet: Fleet, instance_type: str) -> float:
     hourly = catalogue.load()[instance_type].price
-    volume = fleet.volume_size * catalogue.GP3_GIB_HOUR
+    volume = catalogue.volume_price(fleet.volume_size, fleet.volume_mibps)
     return round((facts.UNKNOWN_PRICE if hourly is None else hourly) + volume, 5)

@@ -23,8 +23,11 @@ VCPU_PER_WORKER = 2
 MEMORY_GIB_PER_WORKER = 8
 DISK_GIB_PER_WORKER = POOL_GIB
 MAX_WORKERS = 60
-# EBS gp3, us-east-1: $0.08 a GB-month, billed by the second; a month has 730 hours.
+# EBS gp3, us-east-1: $0.08 a GB-month and $0.04 for each MiB/s a month above what that includes, billed by
+# the second; a month has 730 hours.
 GP3_GIB_HOUR = 0.08 / 730
+GP3_MIBPS_HOUR = 0.04 / 730
+GP3_FREE_MIBPS = 125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +93,13 @@ def load() -> Mapping[str, InstanceType]:
 def find(name: str) -> InstanceType | None:
     """Find an instance type by AWS's name; None if it is not in the catalogue."""
     return load().get(name)
+
+
+def volume_price(gib: int, mibps: int = GP3_FREE_MIBPS) -> float:
+    """Tell what a gp3 volume costs an hour in us-east-1, in US dollars.
+
+    Args:
+        gib: Its size in GiB.
+        mibps: Its throughput in MiB/s.
+    """
+    return gib * GP3_GIB_HOUR + (mibps - GP3_FREE_MIBPS) * GP3_MIBPS_HOUR

@@ -71,7 +71,12 @@ FETCH_GBPS = 0.05
 # gp3's throughput in MiB/s: the least, which its price includes, and the most with the 3000 IOPS that it
 # includes too (0.25 MiB/s for each). More throughput would take more IOPS, which nothing here needs.
 # docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
-GP3_MIBPS = (125, 750)
+GP3_MIBPS = (catalogue.GP3_FREE_MIBPS, 750)
+Mibps = Field(
+    ge=GP3_MIBPS[0],
+    le=GP3_MIBPS[1],
+    description=f"a whole number of MiB/s from {GP3_MIBPS[0]} to {GP3_MIBPS[1]}, gp3's range with 3000 IOPS",
+)
 FEDORA_ACCOUNTS = {
     "authorize_url": "https://id.fedoraproject.org/openidc/Authorization?response_type=code",
     "token_url": "https://id.fedoraproject.org/openidc/Token",
@@ -246,16 +251,7 @@ class Database(Settings):
 class WebUi(StatefulHost):
     """The web UI host."""
 
-    # The volume's throughput; see GP3_MIBPS.
-    volume_mibps: Annotated[
-        int,
-        Field(
-            ge=GP3_MIBPS[0],
-            le=GP3_MIBPS[1],
-            description=f"a whole number of MiB/s from {GP3_MIBPS[0]} to {GP3_MIBPS[1]}, gp3's range with "
-            "3000 IOPS",
-        ),
-    ] = GP3_MIBPS[0]
+    volume_mibps: Annotated[int, Mibps] = GP3_MIBPS[0]
 
     @property
     def volume_gbps(self) -> float:
@@ -328,6 +324,7 @@ class Fleet(Settings):
     # Why a fleet of clusters may have spot hosts: one interruption ends all jobs of a cluster.
     spot_reason: Annotated[str | None, Text] = None
     volume_gib: Annotated[int | None, Gib] = None  # None: derived from the workers per host
+    volume_mibps: Annotated[int, Mibps] = GP3_MIBPS[0]  # for all workers of a host together
     cache_gib: Annotated[int, Gib] = 200  # openQA's asset cache, one per host
 
     def workers(self, instance_type: str) -> int:

@@ -125,7 +125,7 @@ def _fleet(name: str, classes: Classes, facts: catalogue.InstanceType, boot_seco
         name=name,
         classes=classes,
         slots=slots,
-        price=facts.price + gib * catalogue.GP3_GIB_HOUR,
+        price=facts.price + catalogue.volume_price(gib),
         boot_seconds=boot_seconds,
         max=MAX_SLOTS // slots,
     )

@@ -397,6 +397,12 @@ def test_volumes_and_interfaces(environment: Synthesized) -> None:
     volumes = environment.properties("AWS::EC2::Volume", "storage")
     assert {volume["Size"] for volume in volumes} == {asked.database.volume_gib, asked.webui.volume_gib}
     assert {volume["AvailabilityZone"] for volume in volumes} == {asked.network.zone}
+    for fleet in asked.fleets:
+        (disk,) = fleet_template(environment, fleet.name)["BlockDeviceMappings"]
+        assert (disk["Ebs"]["VolumeSize"], disk["Ebs"]["Throughput"]) == (
+            fleet.volume_size,
+            fleet.volume_mibps,
+        )
     throughput = {volume["Size"]: volume.get("Throughput") for volume in volumes}
     assert throughput == {asked.database.volume_gib: None, asked.webui.volume_gib: asked.webui.volume_mibps}
     interfaces = environment.properties("AWS::EC2::NetworkInterface", "storage")
@@ -1055,7 +1061,7 @@ def test_the_controller_reads_what_each_fleet_is(environment: Synthesized) -> No
         assert known.one_host == (fleet.network in ("tap", "vde") and not fleet.mesh)
         assert known.price() == pytest.approx(
             (catalogue.load()[fleet.instance_types[0]].price or facts.UNKNOWN_PRICE)
-            + fleet.volume_size * catalogue.GP3_GIB_HOUR,
+            + catalogue.volume_price(fleet.volume_size, fleet.volume_mibps),
             abs=1e-5,
         )
         assert set(known.prices) == set(fleet.instance_types)

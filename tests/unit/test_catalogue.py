@@ -76,3 +76,9 @@ def test_sizes_of_a_family_cost_by_vcpu() -> None:
             continue  # vCPUs do not set a burstable type's price
         rates = [facts.price / facts.vcpu for facts in sizes if facts.price is not None]
         assert max(rates) == pytest.approx(min(rates), rel=0.01), family
+
+
+def test_a_volume_costs_by_size_and_by_the_throughput_that_its_size_does_not_include() -> None:
+    month = 730
+    assert catalogue.volume_price(100) * month == pytest.approx(8)
+    assert catalogue.volume_price(100, 225) * month == pytest.approx(12)

@@ -684,6 +684,10 @@ REFUSALS: dict[str, tuple[list[Edit], list[str]]] = {
         [("volume_gib = 20", "volume_gib = 20\nvolume_mibps = 250")],
         ["database.volume_mibps = 250: unknown key", "volume_gib"],
     ),
+    "volume's throughput of a fleet": (
+        [("max = 2", "max = 2\nvolume_mibps = 751")],
+        ["fleets.nested.volume_mibps = 751", "MiB/s from 125 to 750, gp3's range with 3000 IOPS"],
+    ),
     "fleet's warm hosts": (
         [("max = 2", 'warm = ["mon-fri 6:00-20:00 2"]')],
         ['fleets.nested.warm.1 = "mon-fri 6:00-20:00 2"', "mon-fri 06:00-20:00 2"],
