@@ -51,7 +51,7 @@ class ContentAlarms(Construct):
             environment=environment,
             name="AssetsFailed",
             meaning="for six hours, not all of openQA's fixed assets could be backed up, or no backup ran "
-            "(docs/content.md)",
+            "(docs/backups.md)",
             statistic="Minimum",
             threshold=0,
             period=15 * MINUTE,

@@ -23,7 +23,8 @@ class DatabaseAlarms(Construct):
             "BackupAgeSeconds",
             environment=environment,
             name="BackupAgeSeconds",
-            meaning="the database's newest base backup is older than 26 hours, or no figure arrives",
+            meaning="the database's newest base backup is older than 26 hours, or no figure arrives "
+            "(docs/backups.md)",
             statistic="Maximum",
             threshold=26 * HOUR,
             period=15 * MINUTE,
@@ -33,7 +34,8 @@ class DatabaseAlarms(Construct):
             "WalArchiveLagSeconds",
             environment=environment,
             name="WalArchiveLagSeconds",
-            meaning="the database's latest changes have not reached the backup bucket for 5 minutes",
+            meaning="the database's latest changes have not reached the backup bucket for 5 minutes "
+            "(docs/backups.md)",
             statistic="Maximum",
             threshold=5 * MINUTE,
             period=5 * MINUTE,
@@ -44,7 +46,8 @@ class DatabaseAlarms(Construct):
             "RestoreVerified",
             environment=environment,
             name="RestoreVerified",
-            meaning="no restore rehearsal has succeeded for 26 hours: it failed, or did not run",
+            meaning="no restore rehearsal has succeeded for 26 hours: it failed, or did not run "
+            "(docs/backups.md)",
             statistic="Maximum",
             threshold=1,
             below=True,

@@ -63,7 +63,8 @@ class DiskImageAlarms(Construct):
                 f"Failed-{builder.architecture}",
                 environment=environment,
                 name=f"ImagesFailed-{builder.architecture}",
-                meaning=f"{builder.architecture} disk images: the last run of the builder failed",
+                meaning=f"{builder.architecture} disk images: the last run of the builder failed "
+                "(docs/content.md)",
                 metric="ImagesFailed",
                 dimensions={"Architecture": builder.architecture},
                 statistic="Maximum",
@@ -78,7 +79,7 @@ class DiskImageAlarms(Construct):
                 environment=environment,
                 name=f"ImagesOverdue-{builder.architecture}",
                 meaning=f"{builder.architecture} disk images: not found or made current for "
-                f"{builder.overdue_days} days, or no figure arrives",
+                f"{builder.overdue_days} days, or no figure arrives (docs/content.md)",
                 metric="ImagesAgeSeconds",
                 dimensions={"Architecture": builder.architecture},
                 statistic="Minimum",

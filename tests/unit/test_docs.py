@@ -135,10 +135,11 @@ def test_commands_of_aws(page: Path) -> None:
         assert options - members - own == set(), f"{service} {operation}"
 
 
-def alarms(document: Any) -> Iterator[str]:
+def alarms(document: Any) -> Iterator[tuple[str, str]]:
+    """The alarms of a template, or of several: their names and descriptions."""
     if isinstance(document, dict):
         if document.get("Type") == "AWS::CloudWatch::Alarm":
-            yield document["Properties"]["AlarmName"]
+            yield document["Properties"]["AlarmName"], document["Properties"]["AlarmDescription"]
         document = [*document.values()]
     if isinstance(document, list):
         for inside in document:
@@ -147,10 +148,13 @@ def alarms(document: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("environment", SHIPPED)
 def test_alarms(environment: str) -> None:
+    """Each names the page that says what to do, and is there."""
     snapshot = ROOT / "tests" / "templates" / "snapshots" / f"{environment}.json"
-    text = "\n".join(map(code, PAGES))
-    names = set(alarms(json.loads(snapshot.read_text())))
-    assert names
-    for name in names:
+    found = dict(alarms(json.loads(snapshot.read_text())))
+    assert found
+    for name, description in found.items():
+        page = re.search(r"\(docs/([a-z]+\.md)\)$", description)
+        assert page, f"{name}: {description}"
+        text = code(ROOT / "docs" / page[1])
         short = re.sub(r"-(x86_64|aarch64)$", "-ARCH", name.removeprefix(f"openqa-{environment}-"))
-        assert f"`openqa-NAME-{short}`" in text or f"`…-{short}`" in text, name
+        assert f"`openqa-NAME-{short}`" in text or f"`…-{short}`" in text, f"{name}: {page[0]}"
