@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 # With this, cloud-init believes that it is on EC2 although the firmware does not say so, and leaves the
-# network alone. It then asks for no tokens, which the metadata service lets it do.
+# network alone: also later, for which it would need udev, and fail. It then asks for no tokens, which the
+# metadata service lets it do.
 _CLOUD_INIT = """\
 datasource_list: [Ec2]
 datasource:
@@ -16,6 +17,9 @@ datasource:
     apply_full_imds_network_config: false
 network:
   config: disabled
+updates:
+  network:
+    when: [boot-new-instance]
 """
 
 _UNITS = ("systemd-networkd.service", "systemd-networkd-wait-online.service", "systemd-resolved.service")

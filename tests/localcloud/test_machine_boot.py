@@ -24,6 +24,13 @@ def test_user_data_ran_and_is_on_the_console(lab: Lab, pair: tuple[str, str]) ->
     wait_until(lambda: "hello from the client" in console(InstanceId=client).get("Output", ""))
 
 
+def test_no_unit_of_a_new_machine_fails(lab: Lab, pair: tuple[str, str]) -> None:
+    """`systemctl --failed` is what operators are told to look at."""
+    for instance in pair:
+        lab.wait_for(instance, "systemctl is-active cloud-init.target")
+        assert lab.output(instance, "systemctl --failed --plain --no-legend") == ""
+
+
 def test_machines_have_names_and_identities_of_their_own(lab: Lab, pair: tuple[str, str]) -> None:
     names = {lab.output(instance, "hostname") for instance in pair}
     assert names == {f"ip-{lab.address(instance).replace('.', '-')}" for instance in pair}
