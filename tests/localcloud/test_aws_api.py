@@ -718,6 +718,16 @@ def test_a_protected_instance_keeps_its_group(aws: Server, client: Client, host:
     assert not aws.autoscaling.groups
 
 
+def test_a_group_that_was_deleted_by_hand_goes_with_its_stack(
+    aws: Server, client: Client, host: Instance
+) -> None:
+    """As operators delete fleets, whose hosts are protected: docs/operating.md, "Remove a deployment"."""
+    with FakeRuntime(aws):
+        client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName="g", ForceDelete=True)
+        client("cloudformation").delete_stack(StackName="hosts")
+    assert "does not exist" in refused(client("cloudformation").describe_stacks, StackName="hosts")[2]
+
+
 # -- instances' permissions
 
 

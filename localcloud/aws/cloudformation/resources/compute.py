@@ -133,9 +133,13 @@ class AutoScalingGroup(
         count = int(signal.get("Count", 1))
         self._signals(c, count, signal.get("Timeout", "PT5M"), percent)
 
-    def _describe(self, c: Context) -> dict[str, Any]:
+    def _find(self, c: Context) -> dict[str, Any] | None:
         answer = c.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[c.id])
-        found: dict[str, Any] = answer["AutoScalingGroups"][0]
+        return next(iter(answer["AutoScalingGroups"]), None)
+
+    def _describe(self, c: Context) -> dict[str, Any]:
+        if (found := self._find(c)) is None:
+            raise ResourceError(f"AutoScalingGroup {c.id} does not exist")
         return found
 
     def _settle(self, c: Context) -> None:
@@ -372,8 +376,10 @@ class AutoScalingGroup(
         )
 
     def delete(self, c: Context, p: Properties) -> None:
-        """Let all instances go through their hooks, then delete it."""
-        group = self._describe(c)
+        """Let all instances go through their hooks, then delete it, unless somebody has done so by hand."""
+        group = self._find(c)
+        if group is None:
+            return
         protected = [i["InstanceId"] for i in group["Instances"] if i["ProtectedFromScaleIn"]]
         if protected:
             raise ResourceError(
