@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -29,6 +30,7 @@ from tests.prerequisites import require_machine
 pytestmark = pytest.mark.smoke
 
 REPOSITORY = Path(__file__).parents[2]
+PAGE = REPOSITORY / "docs" / "backups.md"
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 NAME = "test"
 METADATA = "http://169.254.169.254/latest/api/token"
@@ -229,6 +231,20 @@ def test_the_web_ui_comes_back_when_an_operator_restarts_what_all_of_it_requires
     host = instance_of("openqa-local-webui")
     done = inside(host, "systemctl", "restart", "openqa-setup", "openqa-webui")
     assert done.returncode == 0, done.stderr
+    all_back(host)
+
+
+def test_when_openqa_is_stopped_for_a_snapshot_nothing_uses_the_volume(deployed: Run) -> None:
+    """By the very line of the page: what follows it there removes openQA's folder."""
+    (stop,) = re.findall(r"^systemctl stop openqa-on-aws.target .*$", PAGE.read_text(), re.MULTILINE)
+    host = instance_of("openqa-local-webui")
+    assert all_active(host)
+    try:
+        done = inside(host, "sh", "-c", f"{stop} && podman ps --quiet && findmnt --noheadings /srv/data")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1  # the mount, and no container
+    finally:
+        inside(host, "systemctl", "start", "openqa-on-aws.target")
     all_back(host)
 
 
