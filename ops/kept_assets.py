@@ -34,8 +34,8 @@ class KeptAssets:
             return "no fixed assets and no openQA configuration are backed up"
         size = sum(found.sizes.values()) / 1024**2
         return (
-            f"{found.taken}  {len(found.assets)} fixed assets, {size:.1f} MiB, and "
-            f"{len(found.configuration)} openQA configuration files"
+            f"{found.taken}  fixed assets: {len(found.assets)}, {size:.1f} MiB; "
+            f"openQA's configuration files: {len(found.configuration)}"
         )
 
     def damage(self) -> list[str]:

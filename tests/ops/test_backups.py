@@ -228,7 +228,7 @@ def test_fixed_assets_are_listed_and_verified(
     assert "no fixed assets" in capsys.readouterr().out
     put_asset(s3, b"image")
     assert run("list") == 0
-    assert f"{NOON}  1 fixed assets" in capsys.readouterr().out
+    assert f"{NOON}  fixed assets: 1, " in capsys.readouterr().out
     assert run("verify") == 0
     key = put_asset(s3, b"other")
     assert run("verify") == 1
