@@ -65,6 +65,16 @@ def test_a_group_is_empty_until_its_time(fedora: Synthesized) -> None:
     assert not any({"MinSize", "MaxSize"} & set(action) for action in actions)
 
 
+def test_metal_gets_the_time_that_it_takes(fedora: Synthesized) -> None:
+    ready = {
+        group["AutoScalingGroupName"].rpartition("-")[2]: hook["HeartbeatTimeout"]
+        for group in fedora.properties("AWS::AutoScaling::AutoScalingGroup", "builders")
+        for hook in group["LifecycleHookSpecificationList"]
+        if hook["LifecycleHookName"] == "ready"
+    }
+    assert ready["aarch64"] >= ready["x86_64"] + 1200
+
+
 def test_a_host_is_told_what_to_build(fedora: Synthesized) -> None:
     for architecture in ARCHITECTURES:
         data = launch(fedora, architecture)

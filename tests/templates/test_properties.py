@@ -286,6 +286,22 @@ def test_volumes_are_encrypted(environment: Synthesized) -> None:
         assert volume["Encrypted"] is True
 
 
+def test_nothing_is_left_of_a_host_that_is_gone(environment: Synthesized) -> None:
+    """One that powers itself off, because its first boot failed, is of no further use."""
+    for template in launch_templates(environment):
+        assert template["InstanceInitiatedShutdownBehavior"] == "terminate"
+        for mapping in template["BlockDeviceMappings"]:
+            assert mapping["Ebs"]["DeleteOnTermination"] is True
+
+
+def test_hosts_and_their_volumes_say_whose_they_are(environment: Synthesized) -> None:
+    for template in launch_templates(environment):
+        assert {given["ResourceType"] for given in template["TagSpecifications"]} == {"instance", "volume"}
+        for given in template["TagSpecifications"]:
+            tags = {tag["Key"]: tag["Value"] for tag in given["Tags"]}
+            assert tags["openqa:environment"] == environment.environment.name
+
+
 def test_buckets_are_encrypted_and_private(environment: Synthesized) -> None:
     buckets = environment.resources("AWS::S3::Bucket")
     for bucket in (resource["Properties"] for resource in buckets.values()):

@@ -71,6 +71,12 @@ def test_the_instance_is_safe(alone: Synthesized) -> None:
     assert artifact["terminationProtection"] is True
 
 
+def test_no_key_of_openqas_api_comes_into_the_log(alone: Synthesized) -> None:
+    """A slow statement is logged, of which the key may be a parameter."""
+    (parameters,) = alone.properties("AWS::RDS::DBParameterGroup", "database")
+    assert parameters["Parameters"]["log_parameter_max_length"] == "0"
+
+
 def test_the_password_is_that_of_the_secret_and_in_no_template(alone: Synthesized) -> None:
     password = instance(alone)["Properties"]["MasterUserPassword"]
     begin, arn, end = password["Fn::Join"][1]

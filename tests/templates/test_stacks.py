@@ -15,20 +15,31 @@ from constructs import self_healing_host
 from constructs.front_door import TLS_POLICY
 from constructs.host_document import webui_document
 from constructs.machine_image import machine_image
+from constructs.schedule_document import schedule_document
 from constructs.security_groups import SecurityGroups
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
 import settings
-from fleet import catalogue, controller, facts, openqa_api, warm
+from fleet import agent, catalogue, controller, facts, openqa_api, warm
 from images.recipe import Recipe
 from localcloud.aws.iam import Need, judge
 from settings import Environment, load
 from settings.messages import Rule, Schedule
-from tests.templates.synthesis import ROOT, Json, Synthesized, document, findings, rendered, synthesize
+from tests.templates.synthesis import (
+    ROOT,
+    Json,
+    Synthesized,
+    document,
+    findings,
+    reference,
+    rendered,
+    synthesize,
+)
 from tests.userdata.machine import DOCUMENTS
 from userdata.host import certificates, messages, minion, ready, roles, space, volume
 from userdata.host.backup import assets, base, rehearsal
 from userdata.host.content import refresh
+from userdata.host.secrets import sign_in_client
 from userdata.messages import fedora as messages_of_fedora
 from userdata.messages import rules
 from userdata.messages.rules import IDENTITY
@@ -389,6 +400,12 @@ def test_private_names(environment: Synthesized) -> None:
     }
 
 
+def test_the_vpc_resolves_private_names(environment: Synthesized) -> None:
+    """A private zone takes both: Route 53's developer guide, "Working with private hosted zones"."""
+    vpc = only(environment.properties("AWS::EC2::VPC"))
+    assert vpc["EnableDnsHostnames"] is vpc["EnableDnsSupport"] is True
+
+
 # storage
 
 
@@ -463,6 +480,17 @@ def test_replicated_backups(replicated: Synthesized) -> None:
     assert findings(replicated.report, "violations") == []
 
 
+def test_no_backup_is_left_out_of_what_is_copied(replicated: Synthesized) -> None:
+    rule = only(backup_bucket(replicated)["ReplicationConfiguration"]["Rules"])
+    assert (rule["Status"], rule["Filter"]) == ("Enabled", {"Prefix": ""})
+
+
+def test_locked_backups_can_be_copied(replicated: Synthesized) -> None:
+    """Which takes reading their locks: the S3 user guide, "Object Lock considerations", "Replication"."""
+    needed = {"s3:GetObjectRetention", "s3:GetObjectLegalHold"}
+    assert needed <= actions(replicated, "storage", "AWS::IAM::RolePolicy")
+
+
 def test_snapshots(environment: Synthesized) -> None:
     details = only(environment.properties("AWS::DLM::LifecyclePolicy", "storage"))["PolicyDetails"]
     wanted = {tag["Key"]: tag["Value"] for tag in details["TargetTags"]}
@@ -477,6 +505,39 @@ def test_snapshots(environment: Synthesized) -> None:
     schedule = only(details["Schedules"])
     assert schedule["CreateRule"]["Interval"] == asked.backups.snapshot_hours
     assert schedule["RetainRule"] == {"Count": asked.backups.snapshots}
+
+
+def test_snapshots_are_of_the_web_uis_volume_and_old_ones_can_go(environment: Synthesized) -> None:
+    details = only(environment.properties("AWS::DLM::LifecyclePolicy", "storage"))["PolicyDetails"]
+    (tag,) = details["TargetTags"]
+    (role,) = (
+        role
+        for role in environment.properties("AWS::IAM::Role", "storage")
+        if "dlm.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
+    )
+    (policy,) = role["Policies"]
+    rules = json.loads(
+        re.sub(r'\{"Fn::Join": \["", \["([^"]*)", \{"Ref": "([^"]*)"\}\]\]\}', r'"\1\2"', json.dumps(policy))
+    )["PolicyDocument"]
+    region, account = environment.environment.region, environment.environment.account
+
+    def allowed(action: str, resource: str, **tags: str) -> bool:
+        context = {f"aws:resourcetag/{key}": [value] for key, value in tags.items()}
+        return judge([rules], Need(action=f"ec2:{action}", resource=resource, context=context)) == "allowed"
+
+    volumes = {
+        id.partition("/")[2]: tags(volume["Properties"])
+        for id, volume in environment.resources("AWS::EC2::Volume", "storage").items()
+    }
+    taken = [id for id in volumes if allowed("CreateSnapshot", f"arn:aws:ec2:{region}:{account}:volume/{id}")]
+    assert taken == [id for id, given in volumes.items() if given.get(tag["Key"]) == tag["Value"]]
+    snapshot = f"arn:aws:ec2:{region}::snapshot/snap-1"
+    # A snapshot has its volume's tags, if they are copied.
+    assert only(details["Schedules"])["CopyTags"] is True
+    (id,) = taken
+    assert allowed("DeleteSnapshot", snapshot, **volumes[id])
+    assert not allowed("DeleteSnapshot", snapshot, **volumes[id] | {tag["Key"]: "openqa-other-webui"})
+    assert not allowed("DeleteSnapshot", snapshot)
 
 
 def test_no_snapshots(tmp_path: Path) -> None:
@@ -553,6 +614,17 @@ def test_secrets(local: Synthesized, production: Synthesized) -> None:
         assert key["RequireEachIncludedType"] is False
 
 
+def test_a_client_that_is_to_be_entered_can_be_read_until_then(production: Synthesized) -> None:
+    """The web UI's host may start before: it reads what Secrets Manager generated."""
+    (asked,) = (
+        secret["GenerateSecretString"]
+        for secret in production.properties("AWS::SecretsManager::Secret")
+        if secret["Name"].endswith("/sign-in")
+    )
+    generated = json.loads(asked["SecretStringTemplate"]) | {asked["GenerateStringKey"]: "random"}
+    assert sign_in_client(json.dumps(generated))["secret"] == "random"
+
+
 # database and web UI
 
 
@@ -583,6 +655,23 @@ def test_self_healing_host(environment: Synthesized, part: str) -> None:
     assert boot + volume.FREE_SECONDS + ready.SECONDS <= hooks["ready"]["HeartbeatTimeout"] == 1800
     # One whose schema is upgraded asks for more; a group waits for a hundred time-outs at most.
     assert boot + volume.FREE_SECONDS + ready.UPGRADE_SECONDS + ready.SECONDS < 100 * 1800
+
+
+@pytest.mark.parametrize("part", ["database", "webui"])
+def test_an_update_that_fails_rolls_back_and_starts_no_further_host(
+    environment: Synthesized, part: str
+) -> None:
+    (group,) = environment.resources(GROUP, part).values()
+    suspended = group["UpdatePolicy"]["AutoScalingRollingUpdate"]["SuspendProcesses"]
+    assert {"HealthCheck", "ReplaceUnhealthy"} <= set(suspended)
+
+
+def test_the_load_balancer_passes_requests_on_to_the_web_uis_host(environment: Synthesized) -> None:
+    (target,) = environment.resources("AWS::ElasticLoadBalancingV2::TargetGroup", "webui")
+    for part in environment.templates:
+        for group in environment.properties(GROUP, part):
+            expected = [{"Ref": target.removeprefix("webui/")}] if part == "webui" else None
+            assert group.get("TargetGroupARNs") == expected
 
 
 @pytest.mark.parametrize("part", ["database", "webui"])
@@ -633,6 +722,43 @@ def test_no_role_may_delete_objects_or_volumes(environment: Synthesized) -> None
         assert not {action for action in granted if action.endswith("*")}
 
 
+def test_a_host_speaks_for_its_own_group_and_stack_alone(environment: Synthesized) -> None:
+    """Otherwise a worker's host, where others' tests run, could have the database's replaced."""
+    place = f"{environment.environment.region}:{environment.environment.account}"
+    name = f"openqa-{environment.environment.name}"
+    for part in ("database", "webui", "workers", *(["builders"] if environment.environment.builders else [])):
+        groups = {group["AutoScalingGroupName"] for group in environment.properties(GROUP, part)}
+        spoken_for = [
+            resource
+            for _, statement in environment.statements(part, kind="AWS::IAM::Role")
+            if "autoscaling:SetInstanceHealth" in statement["Action"]
+            for resource in statement["Resource"]
+        ]
+        begin = f"arn:aws:autoscaling:{place}:autoScalingGroup:*:autoScalingGroupName/"
+        assert sorted(spoken_for) == sorted(f"{begin}{group}" for group in groups)
+        signalled = [
+            resource
+            for _, statement in environment.statements(part, kind="AWS::IAM::Role")
+            if "cloudformation:SignalResource" in statement["Action"]
+            for resource in statement["Resource"]
+        ]
+        stacks = [f"arn:aws:cloudformation:{place}:stack/{name}-{part}/*"]
+        assert signalled == (stacks if part in ("database", "webui") else [])
+
+
+def test_only_the_databases_host_says_which_authority_is_trusted(environment: Synthesized) -> None:
+    name = environment.environment.name
+    place = f"{environment.environment.region}:{environment.environment.account}"
+    for part, action in (("database", "ssm:PutParameter"), ("webui", "ssm:GetParameter")):
+        granted = [
+            resource
+            for _, statement in environment.statements(kind="AWS::IAM::Role")
+            if action in statement["Action"]
+            for resource in statement["Resource"]
+        ]
+        assert granted == [f"arn:aws:ssm:{place}:parameter/openqa/{name}/database-ca"], part
+
+
 def test_workers_do_not_know_the_backups(production: Synthesized) -> None:
     assert "backup" not in document(fleet_template(production, "tap"))
     assert "Backups" not in json.dumps(production.templates["workers"])
@@ -664,6 +790,16 @@ def test_fedora_schedules_with_its_own_program(synthesized: Callable[[str], Synt
     assert made["schedule"]["architectures"] == ["aarch64", "x86_64"]
     assert made["schedule"]["reports"] == {}
     assert "broker" not in made["secrets"]
+
+
+def test_nothing_is_scheduled_for_fleets_without_hosts() -> None:
+    asked = load("fedora")
+    fleets = tuple(
+        fleet.model_copy(update={"max": 0}) if fleet.architecture == "aarch64" else fleet
+        for fleet in asked.fleets
+    )
+    told = schedule_document(asked.model_copy(update={"fleets": fleets}))
+    assert told["schedule"]["architectures"] == ["x86_64"]
 
 
 @pytest.fixture(scope="session")
@@ -1222,6 +1358,53 @@ def test_front_door_with_a_domain(production: Synthesized) -> None:
     assert production.templates["webui"]["Outputs"]["Url"]["Value"] == "https://openqa.example.org"
 
 
+def test_who_comes_without_tls_is_sent_to_where_there_is_some(production: Synthesized) -> None:
+    (redirect,) = (
+        listener["DefaultActions"][0]["RedirectConfig"]
+        for listener in production.properties("AWS::ElasticLoadBalancingV2::Listener", "webui")
+        if listener["Port"] == 80
+    )
+    assert (redirect["Protocol"], redirect["Port"]) == ("HTTPS", "443")
+
+
+def test_the_domain_leads_to_the_load_balancer(production: Synthesized) -> None:
+    (balancer,) = production.resources("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui")
+    alias = only(production.properties("AWS::Route53::RecordSet", "webui"))["AliasTarget"]
+    name, zone = rendered(alias["DNSName"]), reference(alias["HostedZoneId"])
+    balancer = balancer.removeprefix("webui/")
+    assert name == f"dualstack.${{GetAtt {balancer}.DNSName}}"
+    assert zone == f"${{GetAtt {balancer}.CanonicalHostedZoneID}}"
+
+
+def test_a_load_balancer_goes_with_a_disposable_environment(environment: Synthesized) -> None:
+    balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
+    attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
+    protected = "false" if environment.environment.disposable else "true"
+    assert attributes["deletion_protection.enabled"] == protected
+
+
+def test_malformed_headers_reach_no_web_ui(environment: Synthesized) -> None:
+    balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
+    attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
+    assert attributes["routing.http.drop_invalid_header_fields.enabled"] == "true"
+
+
+def test_only_the_environments_load_balancer_logs_where_it_may(environment: Synthesized) -> None:
+    asked = environment.environment
+    balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
+    attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
+    (statement,) = (
+        statement
+        for _, statement in environment.statements("storage", kind="AWS::S3::BucketPolicy")
+        if "elasticloadbalancing" in str(statement["Principal"])
+    )
+    # Where it writes: the user guide of Application Load Balancers, "Access log files".
+    place = f"/{attributes['access_logs.s3.prefix']}/AWSLogs/{asked.account}/*"
+    assert rendered(statement["Resource"]).endswith(place)
+    own = f"arn:aws:elasticloadbalancing:{asked.region}:{asked.account}:loadbalancer/*"
+    assert statement["Condition"] == {"ArnLike": {"aws:SourceArn": own}}
+
+
 def test_the_load_balancer_is_the_first_to_end_an_idle_connection(environment: Synthesized) -> None:
     balancer = only(environment.properties("AWS::ElasticLoadBalancingV2::LoadBalancer", "webui"))
     attributes = {item["Key"]: item["Value"] for item in balancer["LoadBalancerAttributes"]}
@@ -1331,6 +1514,22 @@ def test_spot_hosts_are_the_share_that_is_asked_for(local: Synthesized, tmp_path
     policy = fleet_group(synthesize(asked, tmp_path, check=False), fleet.name)["MixedInstancesPolicy"]
     assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 25
     assert policy["InstancesDistribution"]["SpotAllocationStrategy"] == "price-capacity-optimized"
+    assert policy["InstancesDistribution"]["OnDemandBaseCapacity"] == 0, "the share counts from the first host"
+
+
+def test_types_are_launched_in_the_order_of_the_settings(production: Synthesized) -> None:
+    policy = fleet_group(production, "x86-nested")["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandAllocationStrategy"] == "prioritized"
+
+
+def test_a_host_may_drain_for_as_long_as_its_agent_does(environment: Synthesized) -> None:
+    """A group waits for a hundred time-outs at most: `lifecycle_hooks`."""
+    for group in environment.properties(GROUP, "workers"):
+        (drain,) = (
+            hook for hook in group["LifecycleHookSpecificationList"] if hook["LifecycleHookName"] == "drain"
+        )
+        assert 100 * drain["HeartbeatTimeout"] >= agent.DRAIN_SECONDS
+        assert 3 * agent.HEARTBEAT_SECONDS <= drain["HeartbeatTimeout"] <= agent.HOOK_SECONDS
 
 
 def test_metal_gets_the_time_that_it_takes(production: Synthesized) -> None:
