@@ -290,6 +290,86 @@ def test_who_does_not_fetch_slowly_keeps_the_turn(fetch: Fetch, monkeypatch: pyt
     assert len(other.recv(1 << 20)) < 100 * DRIP_BYTES
 
 
+@pytest.mark.parametrize(
+    ("taken", "slow"),
+    [
+        # By seconds: each time, what a client takes.
+        ({0: 30, 9: 30, 10: 1}, []),
+        ({0: 10, 10: 1}, [10]),
+        ({0: 49, 10: 1}, []),
+        ({0: 60, 10: 1, 15: 1, 20: 1}, [20]),
+        ({0: 60, 10: 1, 11: 1, 15: 60, 20: 1}, []),
+    ],
+    ids=[
+        "fast, in many pieces",
+        "slow",
+        "just fast enough",
+        "no longer fast",
+        "fast again before the time is over",
+    ],
+)
+def test_a_client_is_slow_by_what_it_took_lately(
+    monkeypatch: pytest.MonkeyPatch, taken: dict[int, int], slow: list[int]
+) -> None:
+    monkeypatch.setattr(turnstile, "SLOW_BYTES", 50)
+    found: list[float] = []
+
+    async def run() -> None:
+        loop, now = asyncio.get_running_loop(), 0.0
+        monkeypatch.setattr(loop, "time", lambda: now)
+        server, answers = socket.socketpair()
+        relay, client = socket.socketpair()
+        for end in (server, answers, relay, client):
+            end.setblocking(False)
+        with server, answers, relay, client:
+            pumped = Turnstile(("", 0), turns=Turns())._pump(relay, answers, lambda: found.append(now))
+            task = asyncio.create_task(pumped)
+            for second, count in taken.items():
+                now = float(second)
+                for _ in range(count):
+                    await loop.sock_sendall(server, b"a")
+                    assert await loop.sock_recv(client, 100) == b"a"
+            server.close()
+            await task
+
+    asyncio.run(run())
+    assert found == slow
+
+
+@pytest.mark.parametrize(
+    ("answer", "length"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", 12),
+        (b"HTTP/1.1 200 OK\r\ncontent-length:12\r\n\r\n", 12),
+        (b"HTTP/1.1 200 OK\r\nX-Content-Length: 12\r\n\r\n", 0),
+        (b"HTTP/1.1 200 OK\r\n\r\nA list:\r\nContent-Length: 12", 0),
+    ],
+)
+def test_how_long_an_answer_is_its_head_says(answer: bytes, length: int) -> None:
+    assert turnstile._length(answer) == length
+
+
+def test_it_serves_who_connects_to_systemds_socket(server: tuple[str, int], tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        said = f"turnstile.ASSETS, turnstile._FIRST_SOCKET = {server}, {listener.fileno()}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from fleet import turnstile; {said}; turnstile.main([])"],
+            cwd=ROOT,
+            env=os.environ | {"LISTEN_FDS": "1"},
+            pass_fds=[listener.fileno()],
+        )
+        with process:
+            try:
+                client.settimeout(20)
+                client.connect(str(tmp_path / "sock"))
+                client.sendall(b"GET /small HTTP/1.0\r\n\r\n")
+                assert body(rest(client)) == SMALL
+            finally:
+                process.kill()
+
+
 def test_without_systemd_it_says_who_starts_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fleet.turnstile"], cwd=ROOT, capture_output=True, text=True, check=False
