@@ -37,6 +37,9 @@ class Aws:
         self.values[SecretId] = SecretString
 
     def describe_auto_scaling_groups(self, *, AutoScalingGroupNames: list[str]) -> Any:  # noqa: N803
+        if self.refuses:
+            raise ClientError({"Error": {"Code": self.refuses, "Message": "no"}}, "DescribeAutoScalingGroups")
+        assert AutoScalingGroupNames, "AWS would list all groups of the account"
         assert all(name.startswith("openqa-") and "-fleet-" in name for name in AutoScalingGroupNames)
         return {"AutoScalingGroups": [{"Instances": [{"InstanceId": id} for id in self.hosts]}]}
 
@@ -198,3 +201,13 @@ def test_nothing_starts_anew_where_aws_refuses(
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("cannot write the secret openqa/dev/api-key: ")
     assert aws.restarted == []
+
+
+def test_a_key_of_workers_stays_where_their_hosts_are_not_known(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.refuses = "AccessDenied"
+    assert run(monkeypatch, "renew", "worker-key") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("cannot read the groups openqa-dev-fleet-nested: ")
+    assert (aws.values, aws.restarted) == ({}, [])

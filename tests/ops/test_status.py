@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
 import settings
@@ -42,7 +46,8 @@ class Deployed:
             raise self.fails
         if path == "workers":
             return {"workers": [{"status": state} for state in self.workers]}
-        return {"jobs": [{}] * self.jobs[arguments["params"]["state"]]}
+        asked = arguments["params"]
+        return {"jobs": [{}] * min(self.jobs[asked["state"]], asked["limit"])}
 
 
 @pytest.fixture
@@ -79,7 +84,11 @@ def test_a_deployment_that_is_well(deployed: Deployed, capsys: pytest.CaptureFix
     deployed.groups["openqa-dev-fleet-nested"] = group(
         member("i-3", "Pending:Wait", launched=None, version=OLD), member("i-4", healthy=False), desired=1
     )
-    for name, state in (("openqa-dev-Quiet", "OK"), ("openqa-developers-Other", "ALARM")):
+    for name, state in (
+        ("openqa-dev-Quiet", "OK"),
+        ("openqa-dev-New", "INSUFFICIENT_DATA"),
+        ("openqa-developers-Other", "ALARM"),
+    ):
         ring(name, state)
     assert run() == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -112,6 +121,43 @@ def test_all_that_is_wrong_is_told(deployed: Deployed, capsys: pytest.CaptureFix
         "Not well: no database host is in service; no webui host is in service; openQA does not answer; "
         "openqa-dev-ContentFailed rings."
     )
+
+
+def test_one_host_in_service_is_enough(deployed: Deployed) -> None:
+    deployed.groups["openqa-dev-webui"] = group(member("i-2"), member("i-3", "Terminating:Wait"))
+    assert run() == 0
+
+
+def test_a_fleet_may_have_no_host(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    deployed.groups["openqa-dev-fleet-nested"] = group(desired=0)
+    assert run() == 0
+    assert "fleet nested: 0 hosts, 0 wanted" in capsys.readouterr().out.splitlines()
+
+
+def test_times_are_in_utc_wherever_the_operator_is(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring("openqa-dev-ContentFailed", "ALARM")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "UTC+9")
+        time.tzset()
+        run()
+    time.tzset()
+    (said,) = re.findall(r"ContentFailed  since ([0-9: -]+) UTC", capsys.readouterr().out)
+    since = datetime.strptime(said, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - since) < timedelta(hours=1)
+
+
+def test_alarms_that_cannot_be_read_are_told(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Stubber(boto3.client("cloudwatch", region_name="us-east-1")) as stubbed:
+        stubbed.add_client_error("describe_alarms", "AccessDenied", "not authorized")
+        monkeypatch.setattr(status, "client", lambda *_: stubbed.client)
+        assert run() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cannot read the alarms")
+    assert said.count("\n") == 1
 
 
 def test_another_service_at_the_address_is_no_openqa(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from moto import mock_aws
 
 from tests.prerequisites import missing
 from tests.userdata import machine
+from tests.userdata.answers import Handler, Server
 from userdata.host import postgres_tls
 
 
@@ -58,3 +60,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> machine.Programs:
     made = machine.Programs()
     machine.install(made, monkeypatch)
     return made
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP server that answers what a test says."""
+    with Server(("127.0.0.1", 0), Handler) as made:
+        made.answers, made.asked = [], []
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        yield made
+        made.shutdown()

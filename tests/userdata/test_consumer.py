@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import ssl
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.userdata.answers import Server
 from userdata.messages import archive
 from userdata.messages.archive import ArchiveError
 from userdata.messages.memory import OVERLAP_SECONDS, Memory
@@ -402,3 +405,86 @@ def test_a_broker_that_ends_the_queue_or_the_channel_is_away(
     with pytest.raises(consumer.AMQPError, match="it closed the queue or its channel"):
         made._consume()
     assert memory.since == 0, "what came since then was not heard"
+
+
+class EndedError(Exception):
+    """A service, which runs for ever, is ended."""
+
+
+@pytest.fixture
+def program(consumer: Any) -> Iterator[Any]:
+    """``python3 -m userdata.messages``."""
+    yield importlib.import_module("userdata.messages.__main__")
+    del sys.modules["userdata.messages.__main__"]
+
+
+BUILD = {"DISTRI": "d", "VERSION": "{V}", "FLAVOR": "f", "ARCH": "x86_64"}
+NOTHING, MADE = (200, b'{"jobs": []}'), (200, b'{"ids": [4]}')
+
+
+def run(program: Any, folder: Path, server: Server, data: dict[str, Any]) -> int:
+    """Runs the program with settings such as hosts write, for one build of each of two versions."""
+    server.answers = [NOTHING, MADE] * 2
+    (folder / "settings").mkdir()
+    (folder / "templates.lock").touch()
+    openqa = {"url": server.url, "key": "K", "secret": "S"}
+    text = json.dumps({**data, "openqa": openqa, "templates_lock": "../templates.lock"})
+    (folder / "settings/settings.json").write_text(text)
+    returned: int = program.main([str(folder / "settings"), str(folder)])
+    return returned
+
+
+def posted(server: Server) -> list[str]:
+    return [asked.partition(" ")[2] for asked, _ in server.asked if asked.startswith("/api/v1/isos")]
+
+
+def expected(build: str) -> list[str]:
+    return [f"DISTRI=d&VERSION={number}&FLAVOR=f&ARCH=x86_64&BUILD={build}" for number in (1, 2)]
+
+
+def test_the_program_keeps_a_timetable(
+    program: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(seconds: float) -> None:
+        raise EndedError
+
+    monkeypatch.setattr(time, "sleep", end)
+    Memory(tmp_path / "state.json", now=time.time() - 180)
+    missed = datetime.now(UTC) - timedelta(seconds=90)
+    entry = {"at": [f"mon-sun {missed:%H:%M}"], "only_new": False, "each": {"V": ["1", "2"]}}
+    with pytest.raises(EndedError):
+        run(
+            program,
+            tmp_path,
+            server,
+            {"timetable": [entry | {"post": BUILD | {"BUILD": "{date}"}}]},
+        )
+    built = [f"{words}&V={number}" for number, words in enumerate(expected(f"{missed:%Y%m%d}"), 1)]
+    assert posted(server) == built
+
+
+def test_the_program_follows_rules(
+    program: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(service: Any) -> None:
+        assert service._topics == ("a.#",)
+        channel = Channel()
+        deliver(service, channel, b'{"id": "b"}')
+        service._work(channel)
+        assert channel.acknowledged == [7]
+
+    monkeypatch.setattr(program.Consumer, "run", receive)
+    rule = {"topic": "a.#", "filter": {"id": "b"}, "each": {"V": ["1", "2"]}}
+    data = {
+        "listen": asdict(settings(program.consumer)),
+        "rules": [rule | {"post": BUILD | {"BUILD": "{id}"}}],
+    }
+    assert run(program, tmp_path, server, data) == 0
+    assert posted(server) == [f"{words}&V={number}" for number, words in enumerate(expected("b"), 1)]
+
+
+def test_a_program_without_settings_says_where_they_are_missing(
+    program: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert program.main([str(tmp_path), str(tmp_path)]) == 1
+    assert caplog.messages == [f"{tmp_path}/settings.json: No such file or directory"]

@@ -13,9 +13,8 @@ import threading
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,7 @@ import boto3
 import pytest
 
 from tests.userdata import machine
+from tests.userdata.answers import NO_HTTP, Server
 from userdata.host import figures, messages, roles
 from userdata.host.errors import HostError
 from userdata.messages import archive, fedora, rules
@@ -343,49 +343,6 @@ def test_openqas_answer() -> None:
     assert posted(answer) == Posted(ids=(5, 7), failed=("a: cycle", "job 5: b; c"))
     assert posted({}) == Posted(ids=(), failed=())
     assert posted({"error": "it is away"}) == Posted(ids=(), failed=(), error="it is away")
-
-
-NO_HTTP = 0  # instead of a status
-
-
-class Server(HTTPServer):
-    """Answers what it is told to, and keeps what it is asked."""
-
-    answers: list[tuple[int, bytes]]
-    asked: list[tuple[str, Mapping[str, str]]]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Passes everything to the server."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        self.server.asked.append((f"{self.path} {body}".strip(), dict(self.headers)))
-        code, answer = self.server.answers.pop(0)
-        if code != NO_HTTP:
-            self.send_response(code)
-            self.end_headers()
-        self.wfile.write(answer)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as made:
-        made.answers, made.asked = [], []
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-        yield made
-        made.shutdown()
 
 
 def test_openqa_is_asked_with_a_signature(server: Server) -> None:
