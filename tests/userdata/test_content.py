@@ -498,6 +498,19 @@ def test_history_must_go_on(host: Host, openqa: OpenQa) -> None:
     assert commit in follow(host, rewritten=True)[0]
 
 
+def test_git_keeps_what_is_loaded_whatever_is_pushed(host: Host, openqa: OpenQa, web: str) -> None:
+    loaded = openqa.push({"tables.json": TABLES})
+    follow(host)
+    openqa.push({"new": "x"}, "--amend")
+    # A round that is killed leaves the tree at the new commit.
+    tests = repository.Repository("tests", web, "main")
+    tests.check_out(tests.fetch())
+    # Months later, when no log of git's own names the old one.
+    openqa.run("git", "--git-dir=tests.git", "reflog", "expire", "--expire=now", "--all")
+    openqa.run("git", "--git-dir=tests.git", "gc", "--quiet", "--prune=now")
+    assert openqa.run("git", "--git-dir=tests.git", "cat-file", "-t", loaded) == "commit"
+
+
 def test_what_another_repository_says_need_not_follow(host: Host, openqa: OpenQa) -> None:
     openqa.push({"main.pm": "one", "tables.json": TABLES})
     follow(host)
@@ -524,6 +537,15 @@ def test_what_others_left_in_the_tree_is_not_released(host: Host, openqa: OpenQa
     follow(host)
     assert (current(host) / "pushed/main.pm").read_text() == "two"
     assert not (current(host) / "pushed/left.pm").exists()
+
+
+def test_a_repository_that_others_left_in_the_tree_is_not_released(host: Host, openqa: OpenQa) -> None:
+    openqa.push({"tables.json": TABLES})
+    follow(host)
+    openqa.run("git", "init", "--quiet", "tests/left")
+    openqa.push({"new": "x"})
+    follow(host)
+    assert not (current(host) / "pushed/left").exists()
 
 
 def test_whether_it_failed_is_told(host: Host, openqa: OpenQa, monkeypatch: pytest.MonkeyPatch) -> None:

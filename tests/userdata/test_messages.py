@@ -165,6 +165,7 @@ def test_memory_outlives_the_consumer(tmp_path: Path) -> None:
     first = Memory(path, now=1000)
     assert first.since == 1000
     first.add("m", now=1001)
+    assert Memory(path, now=5000).knows("m"), "at once"
     first.note("source", "stamp")
     first.all_done(now=1010)
     again = Memory(path, now=5000)
@@ -574,6 +575,20 @@ def test_what_fedoras_consumer_cannot_do_is_tried_again(server: Server, memory: 
     assert asked[:3] == ["bad", "good", "bad"]
     # For a day.
     assert memory.since == 5000.0 + fedora.TRY_SECONDS - fedora.YOUNG_SECONDS
+
+
+def test_what_fedoras_consumer_cannot_do_is_no_reason_to_ask_for_what_came_earlier(
+    server: Server, memory: Memory
+) -> None:
+    def fail(message: Message) -> None:
+        raise KeyError("state")
+
+    since = memory.since
+    listed = [{"id": "bad", "topic": "a.b", "body": {}}]
+    server.answers = [(200, json.dumps({"raw_messages": listed, "pages": 1}).encode())]
+    now = since + 2 * fedora.YOUNG_SECONDS
+    fedora.catch_up(memory, server.url, topics=("a.b",), has_jobs=lambda _: False, consume=fail, now=now)
+    assert memory.since == since
 
 
 def test_fedoras_consumer_waits_while_templates_are_loaded(
