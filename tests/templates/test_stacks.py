@@ -1514,7 +1514,9 @@ def test_spot_hosts_are_the_share_that_is_asked_for(local: Synthesized, tmp_path
     policy = fleet_group(synthesize(asked, tmp_path, check=False), fleet.name)["MixedInstancesPolicy"]
     assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 25
     assert policy["InstancesDistribution"]["SpotAllocationStrategy"] == "price-capacity-optimized"
-    assert policy["InstancesDistribution"]["OnDemandBaseCapacity"] == 0, "the share counts from the first host"
+    assert policy["InstancesDistribution"]["OnDemandBaseCapacity"] == 0, (
+        "the share counts from the first host"
+    )
 
 
 def test_types_are_launched_in_the_order_of_the_settings(production: Synthesized) -> None:
