@@ -1062,6 +1062,38 @@ def test_a_mesh_carries_a_cluster_that_no_host_carries(tmp_path: Path) -> None:
     assert not any("run together" in line for line in lines)
 
 
+MESH: Edit = ("max = 2", 'max = 2\ntap_topology = "mesh"')
+# What is just enough: edits that are accepted.
+ENOUGH: dict[str, list[Edit]] = {
+    "spot hosts of a fleet that is switched off": [("max = 2", "max = 0\nspot_share = 0.5")],
+    "as many hosts as a mesh may have": [TAP, ("max = 2", 'max = 50\ntap_topology = "mesh"')],
+    "a host with as many workers as the cluster has jobs": [
+        TAP,
+        ("max = 2", "max = 2\nworkers_per_host = 2"),
+    ],
+    "a mesh with as many workers as the cluster has jobs": [
+        TAP,
+        MESH,
+        ('tap_topology = "mesh"', 'tap_topology = "mesh"\nworkers_per_host = 1'),
+    ],
+    "a mesh of each architecture": [
+        TAP,
+        MESH,
+        ARM_IMAGE,
+        (
+            'architecture = "x86_64"\nclasses = ["qemu_x86_64"]\ninstance_types = ["m5.metal"]',
+            'architecture = "aarch64"\nclasses = ["qemu_aarch64", "tap"]\nnetwork = "tap"\n'
+            'tap_topology = "mesh"\ninstance_types = ["m6g.metal"]',
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", ENOUGH)
+def test_what_is_just_enough_is_accepted(case: str, tmp_path: Path) -> None:
+    assert load("here", write(tmp_path, *ENOUGH[case])).fleets
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "here.toml").write_bytes(b"\xef\xbb\xbf" + (folder / "here.toml").read_bytes())
