@@ -76,7 +76,8 @@ class Snapshots(Construct):
                 target_tags=[{"key": SNAPSHOTS, "value": name}],
                 schedules=[
                     dlm.CfnLifecyclePolicy.ScheduleProperty(
-                        name=f"every {asked.snapshot_hours} hours",
+                        # Always the same: DLM no longer deletes what a schedule took under another name.
+                        name="regular",
                         create_rule=dlm.CfnLifecyclePolicy.CreateRuleProperty(
                             interval=asked.snapshot_hours, interval_unit="HOURS", times=[_FIRST]
                         ),

@@ -540,6 +540,17 @@ def test_snapshots_are_of_the_web_uis_volume_and_old_ones_can_go(environment: Sy
     assert not allowed("DeleteSnapshot", snapshot)
 
 
+def test_other_hours_leave_no_snapshot_behind(tmp_path: Path, production: Synthesized) -> None:
+    """Of a schedule with another name, DLM deletes none that exist: its user guide, "Modify … policies"."""
+    made = with_backups(tmp_path, snapshot_hours=6)
+    schedules = [
+        only(only(each.properties("AWS::DLM::LifecyclePolicy"))["PolicyDetails"]["Schedules"])
+        for each in (production, made)
+    ]
+    assert [schedule["CreateRule"]["Interval"] for schedule in schedules] == [24, 6]
+    assert len({schedule["Name"] for schedule in schedules}) == 1
+
+
 def test_no_snapshots(tmp_path: Path) -> None:
     made = with_backups(tmp_path, snapshots=0)
     assert not made.properties("AWS::DLM::LifecyclePolicy")
