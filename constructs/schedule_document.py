@@ -30,13 +30,20 @@ def _messages(environment: Environment) -> Document:
             "exchange": schedule.exchange,
             "archive": schedule.archive,
             "rules": [rule.model_dump(mode="json") for rule in schedule.rules],
-            "architectures": sorted({fleet.architecture for fleet in environment.fleets if fleet.max}),
+            "architectures": _architectures(environment, schedule),
             "reports": {
                 name: {"to": target, "queue": _queue(environment, schedule, name)}
                 for name, target in schedule.reports.items()
             },
         }
     }
+
+
+def _architectures(environment: Environment, schedule: messages.Schedule) -> list[str]:
+    """Those that builds are scheduled for. Rules name theirs: no changed fleet replaces that host."""
+    if schedule.program == "rules":
+        return []
+    return sorted({fleet.architecture for fleet in environment.fleets if fleet.max})
 
 
 def _queue(environment: Environment, schedule: messages.Schedule, purpose: str) -> str:

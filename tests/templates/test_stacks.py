@@ -1237,6 +1237,19 @@ def test_a_fleets_settings_change_nothing_about_the_webui_host(tmp_path: Path, l
     assert (told.warm, told.spare) == ((warm.parse("mon-fri 06:00-20:00 2"),), 0.4)
 
 
+def test_an_architecture_more_or_less_is_nothing_to_a_webui_host_that_schedules_by_rules(
+    tmp_path: Path, ruled: Synthesized
+) -> None:
+    (fleet,) = ruled.environment.fleets
+    arm = fleet.model_copy(
+        update={"name": "arm", "architecture": "aarch64", "instance_types": ("m7gd.metal",)}
+    )
+    image = ruled.environment.image.model_copy(update={"aarch64": "ami-00000000000000000"})
+    more = ruled.environment.model_copy(update={"fleets": (fleet, arm), "image": image})
+    made = synthesize(more, tmp_path, check=False)
+    assert made.templates["webui"] == ruled.templates["webui"]
+
+
 def test_alarms_tell_a_topic(tmp_path: Path, production: Synthesized) -> None:
     topic = "arn:aws:sns:us-east-1:111122223333:openqa"
     for alarm in production.properties("AWS::CloudWatch::Alarm"):

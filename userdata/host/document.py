@@ -106,7 +106,7 @@ class Schedule:
         exchange: What the queue gets its messages from.
         archive: Where to ask for missed messages; None: nowhere.
         rules: The rules, as `userdata.messages.rules.Rule` takes them.
-        architectures: The fleets' architectures.
+        architectures: Those that fedora_openqa schedules for; none: rules name theirs.
         reports: By the setting's name, where results are reported to, and the queue for that.
     """
 
