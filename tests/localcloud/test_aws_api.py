@@ -15,7 +15,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
+from localcloud.aws.cloudformation.types import Type
 from localcloud.aws.ports import Instance
 from localcloud.aws.server import Server
 from tests.localcloud.aws_helpers import ACCOUNT, REGION, FakeRuntime, open_server
@@ -227,6 +229,34 @@ def test_a_refused_change_is_rolled_back(client: Client) -> None:
     refusal = "Update to resource type AWS::EC2::Volume is not supported: AvailabilityZone"
     assert refusal in reasons(client, "s")
     assert client("ec2").describe_volumes()["Volumes"] == before
+
+
+@pytest.mark.parametrize("name", sorted(Type.types))
+def test_what_aws_replaces_for_a_change_is_replaced_here(name: str) -> None:
+    """By CloudFormation's own schema of the type."""
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, name).schema
+    replacing = {path.removeprefix("/properties/") for path in schema.get("createOnlyProperties", ())}
+    kind = Type.types[name]
+    assert replacing & kind.properties <= kind.immutable
+
+
+def test_a_vpc_keeps_the_dhcp_options_that_it_is_given_instead_of_others(client: Client) -> None:
+    def resources(domain: str) -> dict[str, Any]:
+        return {
+            "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
+            "Options": {"Type": "AWS::EC2::DHCPOptions", "Properties": {"DomainName": domain}},
+            "Given": {
+                "Type": "AWS::EC2::VPCDHCPOptionsAssociation",
+                "Properties": {"VpcId": {"Ref": "Vpc"}, "DhcpOptionsId": {"Ref": "Options"}},
+            },
+        }
+
+    deploy(client, "s", resources("one"))
+    assert deploy(client, "s", resources("two"))["StackStatus"] == "UPDATE_COMPLETE"
+    described = client("cloudformation").describe_stack_resources(StackName="s")["StackResources"]
+    made = {entry["LogicalResourceId"]: entry["PhysicalResourceId"] for entry in described}
+    (vpc,) = client("ec2").describe_vpcs(VpcIds=[made["Vpc"]])["Vpcs"]
+    assert vpc["DhcpOptionsId"] == made["Options"]
 
 
 def _parameters(client: Client) -> list[dict[str, Any]]:

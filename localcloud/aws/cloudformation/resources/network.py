@@ -113,22 +113,20 @@ class DhcpOptions(
 
 
 class DhcpOptionsAssociation(
-    Type, type="AWS::EC2::VPCDHCPOptionsAssociation", properties="DhcpOptionsId", immutable="VpcId"
+    Type, type="AWS::EC2::VPCDHCPOptionsAssociation", immutable="DhcpOptionsId VpcId"
 ):
-    """The DHCP options of a VPC."""
+    """The DHCP options of a VPC; a pair, of which the VPC can be part of one at a time."""
 
     def create(self, c: Context, p: Properties) -> None:
         """Associate them."""
         c.call("ec2", "associate_dhcp_options", DhcpOptionsId=p["DhcpOptionsId"], VpcId=p["VpcId"])
         c.created(f"{p['DhcpOptionsId']}|{p['VpcId']}")
 
-    def update(self, c: Context, old: Properties, new: Properties) -> None:
-        """Associate others."""
-        c.call("ec2", "associate_dhcp_options", DhcpOptionsId=new["DhcpOptionsId"], VpcId=new["VpcId"])
-
     def delete(self, c: Context, p: Properties) -> None:
-        """Give the VPC AWS's own options again."""
-        c.call("ec2", "associate_dhcp_options", DhcpOptionsId="default", VpcId=p["VpcId"])
+        """Give the VPC AWS's own options again, unless it has others by now."""
+        (vpc,) = c.call("ec2", "describe_vpcs", VpcIds=[p["VpcId"]])["Vpcs"]
+        if vpc["DhcpOptionsId"] == p["DhcpOptionsId"]:
+            c.call("ec2", "associate_dhcp_options", DhcpOptionsId="default", VpcId=p["VpcId"])
 
 
 class Subnet(
