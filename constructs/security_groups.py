@@ -17,6 +17,7 @@ Group = Literal["load-balancer", "webui", "database", "worker", "builder"]
 Peer = Literal["clients", "developers", "internet"]
 
 ANYWHERE = "0.0.0.0/0"
+# They must not change: CloudFormation would replace the group, and refuses while other stacks use its id.
 DESCRIPTIONS: Mapping[Group, str] = {
     "load-balancer": "The load balancer in front of the web UI",
     "webui": "The web UI host and its fixed interface",
