@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -30,8 +30,8 @@ def add_command(commands: Any) -> None:
         "status",
         help="show hosts, workers, jobs and ringing alarms",
         description="Shows the hosts of each group, openQA's workers and jobs, and the ringing alarms. Exits "
-        "with 0 only if the database's and the web UI's hosts are in service, openQA answers and no alarm "
-        "rings.",
+        "with 0 only if the database's and the web UI's hosts are in service, no group is left of what is "
+        "no longer in the environment file, openQA answers and no alarm rings.",
     )
     parser.set_defaults(run=run)
 
@@ -67,6 +67,8 @@ def _hosts(environment: Environment) -> Iterator[str]:
         naming.builder_group(environment, builder.architecture): f"builder {builder.architecture}"
         for builder in environment.builders
     }
+    others = _others(environment, titles)
+    titles |= {name: name for name in others}
     try:
         _, groups = Groups(partial(client, environment)).read(list(titles))
     except AwsError as error:
@@ -81,6 +83,21 @@ def _hosts(environment: Environment) -> Iterator[str]:
                 print(f"  {_described(member, group)}")
         if name in stateful and not (group and any(member.state == "InService" for member in group.members)):
             yield f"no {title} host is in service"
+    for name in others:
+        yield f"nothing in the environment file has the group {name}"
+
+
+def _others(environment: Environment, known: Container[str]) -> list[str]:
+    """Returns the environment's other groups, such as one that CloudFormation could not delete."""
+    paginator = client(environment, "autoscaling").get_paginator("describe_auto_scaling_groups")
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in naming.tags(environment).items()]
+    with asking_aws_to("read the groups"):
+        found = [
+            group["AutoScalingGroupName"]
+            for page in paginator.paginate(Filters=filters)
+            for group in page["AutoScalingGroups"]
+        ]
+    return sorted(name for name in found if name not in known)
 
 
 def _described(member: Member, group: Group) -> str:

@@ -187,6 +187,30 @@ def test_rds_has_no_host_and_builders_have(
     assert "\nbuilder x86_64: not deployed\n" in said
 
 
+def test_a_group_that_a_fleet_left_behind_is_told(
+    deployed: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaling = boto3.client("autoscaling", region_name="us-east-1")
+    scaling.create_launch_configuration(
+        LaunchConfigurationName="any", ImageId="ami-12345678", InstanceType="c8i.xlarge"
+    )
+    for environment in ("dev", "developers"):
+        scaling.create_auto_scaling_group(
+            AutoScalingGroupName=f"openqa-{environment}-fleet-gone",
+            LaunchConfigurationName="any",
+            MinSize=0,
+            MaxSize=1,
+            AvailabilityZones=["us-east-1a"],
+            Tags=[{"Key": "openqa:environment", "Value": environment, "PropagateAtLaunch": True}],
+        )
+    deployed.groups["openqa-dev-fleet-gone"] = group(member("i-5"))
+    assert run() == 1
+    said = capsys.readouterr().out.splitlines()
+    place = said.index("openqa-dev-fleet-gone: 1 host, 1 wanted")
+    assert said[place + 1].startswith("  i-5  ")
+    assert said[-1] == "Not well: nothing in the environment file has the group openqa-dev-fleet-gone."
+
+
 def test_a_stack_that_is_not_deployed_is_told(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
