@@ -153,7 +153,12 @@ def test_alarms_that_cannot_be_read_are_told(
 ) -> None:
     with Stubber(boto3.client("cloudwatch", region_name="us-east-1")) as stubbed:
         stubbed.add_client_error("describe_alarms", "AccessDenied", "not authorized")
-        monkeypatch.setattr(status, "client", lambda *_: stubbed.client)
+        genuine = status.client
+
+        def client(environment: settings.Environment, service: str) -> Any:
+            return stubbed.client if service == "cloudwatch" else genuine(environment, service)
+
+        monkeypatch.setattr(status, "client", client)
         assert run() == 1
     said = capsys.readouterr().err
     assert said.startswith("cannot read the alarms")
