@@ -17,7 +17,7 @@ from moto import mock_aws
 import settings
 from fleet.groups import AwsError, Group
 from ops import __main__ as main
-from ops import status
+from ops import deployment, status
 from ops.deployment import DeploymentError
 from tests.fleet.moments import NOW, OLD, group, member
 
@@ -153,7 +153,7 @@ def test_alarms_that_cannot_be_read_are_told(
 ) -> None:
     with Stubber(boto3.client("cloudwatch", region_name="us-east-1")) as stubbed:
         stubbed.add_client_error("describe_alarms", "AccessDenied", "not authorized")
-        genuine = status.client
+        genuine = deployment.client
 
         def client(environment: settings.Environment, service: str) -> Any:
             return stubbed.client if service == "cloudwatch" else genuine(environment, service)
