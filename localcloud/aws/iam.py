@@ -37,7 +37,8 @@ def judge(policies: Iterable[Policy], need: Need, *, principal: str | None = Non
     Args:
         policies: The policy documents.
         need: What is to be done.
-        principal: The caller's ARN, for policies of resources; None for those of identities.
+        principal: The caller's ARN or, of a service, its name, for policies of resources; None for those of
+            identities.
 
     Returns:
         ``denied`` if any statement denies it, ``allowed`` if any allows it, else ``unmentioned``.
@@ -81,6 +82,8 @@ def _is_principal(wanted: Any, principal: str) -> bool:
         return True
     if not isinstance(wanted, dict):
         return False
+    if not principal.startswith("arn:"):
+        return principal in _list(wanted.get("Service", []))
     account = principal.split(":")[4]
     # arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION acts for arn:aws:iam::ACCOUNT:role/ROLE.
     role = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", principal)

@@ -869,6 +869,38 @@ def test_files_in_buckets(aws: Server, client: Client, host: Instance) -> None:
     assert refused(operator.get_object, Bucket="files", Key="open/file")[0] == 403
 
 
+@pytest.mark.parametrize(
+    ("change", "delivered"),
+    [
+        ({}, True),
+        ({"Resource": "arn:aws:s3:::logs/other/*"}, False),
+        ({"Principal": {"Service": "another.amazonaws.com"}}, False),
+        ({"Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:s3:::another"}}}, False),
+        ({"Effect": "Deny", "Principal": "*"}, False),
+    ],
+)
+def test_a_buckets_policy_decides_whether_access_logs_are_delivered(
+    aws: Server, client: Client, change: dict[str, Any], delivered: bool
+) -> None:
+    s3 = client("s3")
+    for name in ("files", "logs"):
+        s3.create_bucket(Bucket=name)
+    logging = {"LoggingEnabled": {"TargetBucket": "logs", "TargetPrefix": "own/"}}
+    s3.put_bucket_logging(Bucket="files", BucketLoggingStatus=logging)
+    s3.list_objects_v2(Bucket="files")
+    assert "Contents" not in s3.list_objects_v2(Bucket="logs")
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"Service": "logging.s3.amazonaws.com"},
+        "Action": "s3:PutObject",
+        "Resource": "arn:aws:s3:::logs/own/*",
+        "Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:s3:::files"}},
+    }
+    s3.put_bucket_policy(Bucket="logs", Policy=json.dumps({"Statement": [allow | change]}))
+    s3.list_objects_v2(Bucket="files")
+    assert ("Contents" in s3.list_objects_v2(Bucket="logs")) is delivered
+
+
 @pytest.mark.parametrize("token", ["another", None])
 def test_an_instances_key_is_of_no_use_without_its_token(
     aws: Server, client: Client, host: Instance, token: str | None
