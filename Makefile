@@ -16,6 +16,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,PYTHONPATH,OPE
 
 ENV ?=
 ENVIRONMENTS ?=
+DELEGATION ?=
 M ?= smoke
 OS ?= debian
 N ?= 5
@@ -23,8 +24,8 @@ SEED ?= 1
 TWO := --numprocesses=2 --no-loadscope-reorder
 context = -c env=$(ENV) $(if $(ENVIRONMENTS),-c environments=$(ENVIRONMENTS))
 # Checked before anything is set up.
-ifneq ($(filter synth diff deploy,$(MAKECMDGOALS)),)
-$(if $(ENV),,$(error name the environment: make $(MAKECMDGOALS) ENV=production (see environments/)))
+ifneq ($(filter synth diff deploy destroy,$(MAKECMDGOALS)),)
+$(if $(ENV),,$(error name the environment: make $(MAKECMDGOALS) ENV=NAME (see environments/)))
 endif
 
 .PHONY: help
@@ -76,6 +77,12 @@ diff: setup ## Show what a deploy would change: make diff ENV=production
 .PHONY: deploy
 deploy: setup ## Deploy an environment to AWS: make deploy ENV=production
 	cdk deploy --all $(context)
+
+.PHONY: destroy
+destroy: setup ## Delete a dev environment from AWS, backups included: make destroy ENV=NAME
+	$(PYTHON) -m ops --env $(ENV) $(if $(ENVIRONMENTS),--environments $(ENVIRONMENTS)) remove \
+		--yes-delete-results-and-backups $(if $(filter removed,$(DELEGATION)),--delegation-removed)
+	cdk destroy --all --force $(context)
 
 .PHONY: images
 images: setup machine ## Build the container images and the sample's disk image: make images OS=fedora

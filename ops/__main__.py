@@ -9,7 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import settings
-from ops import backups, content, disk_images, fleets, restart, restore, schedule, secrets, smoke, status
+from ops import (
+    backups,
+    content,
+    disk_images,
+    fleets,
+    remove,
+    restart,
+    restore,
+    schedule,
+    secrets,
+    smoke,
+    status,
+)
 from ops.deployment import DeploymentError
 
 
@@ -58,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     content.add_command(commands)
     fleets.add_command(commands)
     disk_images.add_command(commands)
+    remove.add_command(commands)
     restart.add_command(commands)
     restore.add_command(commands)
     schedule.add_command(commands)

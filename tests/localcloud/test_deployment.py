@@ -24,6 +24,7 @@ import pytest
 from images import cache
 from localcloud import cloud
 from localcloud.cloud import RunningCloud
+from localcloud.deploy import IMAGE_PARAMETER
 from tests.localcloud.deployed import until
 from tests.prerequisites import require_machine
 
@@ -402,6 +403,30 @@ def test_a_broken_start_rolls_back_and_says_why(deployed: Run, tmp_path: Path) -
         except OSError:
             assert time.monotonic() < deadline, "the web UI does not answer after the roll-back"
             time.sleep(2)
+
+
+def test_one_command_removes_all_of_it(deployed: Run, tmp_path: Path) -> None:
+    """Workers, whose hosts are protected, and buckets with backups and logs included."""
+    cloud = running()
+    removed = subprocess.run(
+        ["make", "--old-file=setup", "destroy", "ENV=local"],
+        cwd=REPOSITORY,
+        env={**os.environ, **cloud.environment(), "CDK_OUTPUT": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert removed.returncode == 0, removed.stdout
+    stacks = cloud.client("cloudformation").describe_stacks()["Stacks"]
+    assert [stack["StackName"] for stack in stacks] == ["CDKToolkit"]
+    assert not cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert not cloud.client("ec2").describe_volumes()["Volumes"]
+    assert not cloud.client("secretsmanager").list_secrets()["SecretList"]
+    buckets = cloud.client("s3").list_buckets()["Buckets"]
+    assert {bucket["Name"].partition("-")[0] for bucket in buckets} == {"cdk"}
+    parameters = cloud.client("ssm").get_parameters_by_path(Path="/openqa", Recursive=True)["Parameters"]
+    assert [parameter["Name"] for parameter in parameters] == [IMAGE_PARAMETER]
 
 
 def left_behind(name: str) -> list[str]:

@@ -30,6 +30,26 @@ def test_a_registry_out_of_reach_is_told(tmp_path: Path) -> None:
     assert "request to http://127.0.0.1:1/aws-cdk failed" in done.stderr
 
 
+def test_what_is_deleted_is_what_was_named() -> None:
+    said = subprocess.run(
+        [
+            *("make", "--dry-run", "--old-file=setup", "destroy"),
+            *("ENV=mine", "ENVIRONMENTS=/files", "DELEGATION=removed"),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.replace("\\\n", "")
+    assert [line.split() for line in said.splitlines()] == [
+        [
+            *(".venv/bin/python", "-m", "ops", "--env", "mine", "--environments", "/files", "remove"),
+            *("--yes-delete-results-and-backups", "--delegation-removed"),
+        ],
+        ["cdk", "destroy", "--all", "--force", "-c", "env=mine", "-c", "environments=/files"],
+    ]
+
+
 # Plays a sudo that keeps of its environment what it is told to.
 SUDO = """#!/bin/bash
 kept=(PATH="$PATH" SUDO=yes)
