@@ -64,6 +64,7 @@ find_missing "${packages[@]}"
 if ((${#missing[@]})); then
   os_install "${missing[@]}"
 fi
+os_prepare_containers
 
 # Nothing in a VPC answers multicast: each lookup of a missing name would take seconds, and cloud-init does one
 # at every host's first boot.

@@ -104,6 +104,11 @@ def test_no_apparmor_profile_denies_openqa_its_configuration() -> None:
         assert (profiles / "disable" / name).readlink() == Path("..") / name
 
 
+def test_no_apparmor_profile_denies_containers_their_own_signals() -> None:
+    """It comes with AppArmor, which this root lacks."""
+    assert (golden_root() / "etc/apparmor.d/disable/crun").readlink() == Path("../crun")
+
+
 @pytest.mark.parametrize("name", ["worker-tap", "worker-mesh"])
 def test_no_upgrade_ends_the_jobs_of_a_tap_host(tmp_path: Path, name: str) -> None:
     """The packages with workers, of which one stops all of them, and with their network."""

@@ -37,6 +37,18 @@ os_is_installed() {
     <<<"$(dpkg-query --show --showformat '${db:Status-Status}\n' "$@" 2>&1)"
 }
 
+# AppArmor's profile for crun allows everything, but a container without new privileges keeps it beside podman's own
+# profile. That one then takes the container's processes for strangers: none may signal another, so that PostgreSQL
+# gets no checkpoint, nobody reloads anything, and every stop ends with a kill.
+os_prepare_containers() {
+  mkdir --parents /etc/apparmor.d/disable
+  ln --symbolic --force ../crun /etc/apparmor.d/disable/
+  # Debian's own image has loaded it.
+  if grep --quiet '^crun ' /sys/kernel/security/apparmor/profiles 2>/dev/null; then
+    apparmor_parser --remove /etc/apparmor.d/crun
+  fi
+}
+
 # AWS names its folders after the package system's architectures:
 # docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html
 session_manager_package="debian_$(dpkg --print-architecture)/amazon-ssm-agent.deb"

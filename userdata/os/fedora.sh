@@ -34,6 +34,11 @@ os_is_installed() {
   rpm --query --quiet "$@"
 }
 
+# SELinux needs nothing of the kind. Usage and purpose: os/debian.sh.
+os_prepare_containers() {
+  :
+}
+
 # AWS names its folders by GOARCH:
 # docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html
 session_manager_package="linux_$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')/amazon-ssm-agent.rpm"
