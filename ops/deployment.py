@@ -78,6 +78,46 @@ def asking_aws_to(what: str, *, hints: Mapping[str, str] | None = None) -> Itera
         raise DeploymentError(f"cannot {what}: {text}{''.join(helpful)}") from error
 
 
+def check_account(environment: Environment, account: str) -> None:
+    """Refuses credentials of another account, which may have an environment of this name, too.
+
+    Args:
+        environment: whose.
+        account: what the shell's credentials belong to.
+
+    Raises:
+        DeploymentError: it is not the environment's.
+    """
+    if account != environment.account:
+        raise DeploymentError(
+            f"the shell's credentials belong to account {account}, but {environment.name} is in account "
+            f"{environment.account}: nothing was done"
+        )
+
+
+def tagged(environment: Environment) -> list[dict[str, Any]]:
+    """Returns the filters by which AWS finds what has the environment's tags."""
+    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in naming.tags(environment).items()]
+
+
+def deployed_groups(environment: Environment) -> list[dict[str, Any]]:
+    """Reads the environment's Auto Scaling groups, also those that its file no longer names.
+
+    Returns:
+        As AWS describes them; one that is being deleted has a ``Status``.
+
+    Raises:
+        DeploymentError: AWS refuses or does not answer.
+    """
+    pages = (
+        client(environment, "autoscaling")
+        .get_paginator("describe_auto_scaling_groups")
+        .paginate(Filters=tagged(environment))
+    )
+    with asking_aws_to(f"read {environment.name}'s Auto Scaling groups"):
+        return [group for page in pages for group in page["AutoScalingGroups"]]
+
+
 def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
     """Reads the outputs of one of an environment's stacks.
 
@@ -99,12 +139,7 @@ def stack_outputs(environment: Environment, part: str) -> dict[str, str]:
         hints={"does not exist": hint},
     ):
         found = client(environment, "cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
-    # Both accounts may have an environment of this name.
-    if (account := found["StackId"].split(":")[4]) != environment.account:
-        raise DeploymentError(
-            f"the shell's credentials belong to account {account}, but {environment.name} is in account "
-            f"{environment.account}: nothing was done"
-        )
+    check_account(environment, found["StackId"].split(":")[4])
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
     return _Outputs(stack, outputs)
 

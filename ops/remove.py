@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ops.deployment import DeploymentError, asking_aws_to, client
+from ops.deployment import DeploymentError, asking_aws_to, check_account, client, deployed_groups, tagged
 from settings import Environment, naming
 
 POLL_SECONDS = 5.0
@@ -108,11 +108,7 @@ def _check_account(environment: Environment) -> None:
     """Refuses another account's credentials, whatever is deployed: it may have such an environment."""
     with asking_aws_to("tell which account the shell's credentials belong to"):
         account = client(environment, "sts").get_caller_identity()["Account"]
-    if account != environment.account:
-        raise DeploymentError(
-            f"the shell's credentials belong to account {account}, but {environment.name} is in account "
-            f"{environment.account}: nothing was done"
-        )
+    check_account(environment, account)
 
 
 def _check_attached(environment: Environment) -> None:
@@ -137,20 +133,6 @@ def _check_attached(environment: Environment) -> None:
 
 def _look(environment: Environment) -> _Found:
     ec2 = client(environment, "ec2")
-    # By tag: the file may name other fleets by now.
-    pages = (
-        client(environment, "autoscaling")
-        .get_paginator("describe_auto_scaling_groups")
-        .paginate(Filters=_tagged(environment))
-    )
-    with asking_aws_to(f"read {environment.name}'s Auto Scaling groups"):
-        # A group has a status only while it is being deleted.
-        groups = [
-            group["AutoScalingGroupName"]
-            for page in pages
-            for group in page["AutoScalingGroups"]
-            if not group.get("Status")
-        ]
     volume = naming.stateful_group(environment, "webui")
     pages = ec2.get_paginator("describe_snapshots").paginate(
         OwnerIds=["self"], Filters=[{"Name": f"tag:{naming.SNAPSHOTS}", "Values": [volume]}]
@@ -158,7 +140,9 @@ def _look(environment: Environment) -> _Found:
     with asking_aws_to(f"list {environment.name}'s snapshots"):
         snapshots = [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]]
     return _Found(
-        groups=groups,
+        groups=[
+            group["AutoScalingGroupName"] for group in deployed_groups(environment) if not group.get("Status")
+        ],
         hosts=_hosts(environment),
         buckets=_resources(environment, "storage", "AWS::S3::Bucket"),
         snapshots=snapshots,
@@ -166,14 +150,9 @@ def _look(environment: Environment) -> _Found:
     )
 
 
-def _tagged(environment: Environment) -> list[dict[str, Any]]:
-    """Returns the filters that find what has the environment's tags."""
-    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in naming.tags(environment).items()]
-
-
 def _hosts(environment: Environment) -> list[str]:
     states = ["pending", "running", "shutting-down", "stopping", "stopped"]
-    filters = [*_tagged(environment), {"Name": "instance-state-name", "Values": states}]
+    filters = [*tagged(environment), {"Name": "instance-state-name", "Values": states}]
     pages = client(environment, "ec2").get_paginator("describe_instances").paginate(Filters=filters)
     with asking_aws_to(f"list {environment.name}'s hosts"):
         return sorted(
@@ -223,6 +202,10 @@ def _end_hosts(environment: Environment, found: _Found) -> None:
         with asking_aws_to(f"delete the Auto Scaling group {group}"):
             # With its hosts, at once: workers are protected, and would first wait for their jobs.
             scaling.delete_auto_scaling_group(AutoScalingGroupName=group, ForceDelete=True)
+    if hosts := _hosts(environment):
+        with asking_aws_to(f"terminate {', '.join(hosts)}"):
+            # One that was detached from its group would stay.
+            client(environment, "ec2").terminate_instances(InstanceIds=hosts)
     told: list[str] = []
     while left := _hosts(environment):
         if left != told:

@@ -15,6 +15,7 @@ from ops.deployment import (
     asking_aws_to,
     client,
     connect,
+    deployed_groups,
     stack_outputs,
     understood,
 )
@@ -89,14 +90,7 @@ def _hosts(environment: Environment) -> Iterator[str]:
 
 def _others(environment: Environment, known: Container[str]) -> list[str]:
     """Returns the environment's other groups, such as one that CloudFormation could not delete."""
-    paginator = client(environment, "autoscaling").get_paginator("describe_auto_scaling_groups")
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in naming.tags(environment).items()]
-    with asking_aws_to("read the groups"):
-        found = [
-            group["AutoScalingGroupName"]
-            for page in paginator.paginate(Filters=filters)
-            for group in page["AutoScalingGroups"]
-        ]
+    found = (group["AutoScalingGroupName"] for group in deployed_groups(environment))
     return sorted(name for name in found if name not in known)
 
 

@@ -103,6 +103,20 @@ def groups() -> list[str]:
     return [group["AutoScalingGroupName"] for group in found]
 
 
+def instance(environment: str) -> str:
+    """A host without a group."""
+    ec2 = aws("ec2")
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    tags = [{"Key": "openqa:environment", "Value": environment}]
+    made = ec2.run_instances(
+        ImageId=image,
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+    )
+    return str(made["Instances"][0]["InstanceId"])
+
+
 def hosts(environment: str) -> list[str]:
     """The states of an environment's hosts."""
     asked = [{"Name": "tag:openqa:environment", "Values": [environment]}]
@@ -152,11 +166,22 @@ def test_no_host_is_left_and_none_of_another_environment_is_touched(directory: P
 
 
 @pytest.mark.usefixtures("account")
+def test_a_host_that_was_detached_from_its_group_goes_too(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance("here")
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("nobody ends it"))
+    assert run(directory, CONSENT) == 0
+    assert hosts("here") == ["terminated"]
+
+
+@pytest.mark.usefixtures("account")
 def test_buckets_are_empty_after_the_last_host_is_gone(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = buckets()
-    waited = iter([["i-1", "i-2"], ["i-1", "i-2"], ["i-1", "i-2"], ["i-2"]])
+    first, second = instance("here"), instance("here")
+    waited = iter([*[[first, second]] * 4, [second]])
 
     def found(_: object) -> list[str]:
         hosts = next(waited, [])
@@ -168,7 +193,7 @@ def test_buckets_are_empty_after_the_last_host_is_gone(
     assert [left(name) for name in names] == [[], []]
     said = capsys.readouterr().out.splitlines()
     gone = said.index("all hosts are gone")
-    assert [line.rpartition(": ")[2] for line in said[gone - 2 : gone]] == ["i-1, i-2", "i-2"]
+    assert [line.rpartition(": ")[2] for line in said[gone - 2 : gone]] == [f"{first}, {second}", second]
     assert said.count("backups is empty") == said.count("access-logs is empty") == 1
 
 

@@ -48,17 +48,17 @@ def take(host: Host, *, sleep: Callable[[float], None] = time.sleep) -> str:
         HostError: AWS refused, or other hosts were faster every time.
     """
     for _ in range(ATTEMPTS):
-        # In this order: a holder seen here was in the group before, so if it is not there now, it is gone.
         holders = _holders(host)
-        own = next((number for number, holder in holders.items() if holder == host.instance), None)
-        members = _members(host)
-        if own is not None:
-            return _remember(host, own)
-        # A list of members without this host is out of date.
-        for number in islice(free(holders, members), MOST_HOSTS if host.instance in members else 0):
-            # Where another host that boots now was faster, the next number is tried: nobody is asked again.
-            if _put(host, number, gone=holders.get(number)):
+        for number, holder in holders.items():
+            if holder == host.instance:
                 return _remember(host, number)
+        # In this order: a holder seen above was in the group before, so if it is not there now, it is gone.
+        members = _members(host)
+        if host.instance in members:  # else the list is out of date
+            for number in islice(free(holders, members), MOST_HOSTS):
+                # Where another host was faster, the next number is tried: nobody is asked again.
+                if _put(host, number, gone=holders.get(number)):
+                    return _remember(host, number)
         sleep(random.uniform(0.1, 1))  # noqa: S311  # keeps hosts that boot together apart
     raise HostError(f"host name: no free one after {ATTEMPTS} attempts")
 
